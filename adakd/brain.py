@@ -1,0 +1,431 @@
+"""Training: one SpeechBrain Brain for every method and both families.
+
+What differs between families is behind `adakd.models.Family`, what differs between methods behind
+`adakd.weighting.Weighting`; `DistillationBrain.compute_objectives` is the one place where a loss
+is put together.
+
+Where this departs from SpeechBrain's defaults (adakd's loader hands over whole optimiser steps):
+
+- `fit_batch` takes an optimiser step, a list of micro-batches, so accumulation loses no batch.
+- The loss is summed over utterances and divided by the utterances of the whole step, over all
+  micro-batches and processes.
+- Clipping covers all parameters, not the first group.
+- The teacher is not in `modules`: it would be set to train mode and saved with every checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain
+import torch
+from speechbrain.utils.checkpoints import (
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.epoch_loop import EpochCounter
+from torch import Tensor, nn
+
+from adakd import config as configuration
+from adakd import score
+from adakd.data.loader import StepSampler
+from adakd.data.text import units_of_error
+from adakd.errors import UserError
+from adakd.models import Batch, Family, Output
+from adakd.progress import Progress
+from adakd.weighting import Weighted, Weighting
+
+PATIENCE = 20  # optimiser steps with a gradient that is not finite, before training gives up
+
+logging.getLogger("speechbrain").setLevel(logging.WARNING)
+
+
+@dataclass
+class Loss:
+    """One micro-batch: the weighted sum, and what there is to log of each utterance."""
+
+    total: Tensor  # () sum over utterances
+    task: Tensor  # (B,)
+    distill: Tensor | None  # (B,)
+    weighted: Weighted
+
+
+class DistillationBrain(speechbrain.Brain):
+    """Trains a student (or fine-tunes a teacher) with any weighting.
+
+    Args:
+        student: the model to train; its `prepare_training` has been called.
+        weighting: fitted, if it needs the difficulties.
+        train: the training settings.
+        distill: temperature, frames, and so on.
+        folder: the experiment folder; checkpoints, metrics.jsonl and tb/ go here.
+        sampler: the plan of the optimiser steps.
+        teacher: the live teacher, None when soft outputs come with the batch or are not needed.
+    """
+
+    def __init__(
+        self,
+        student: Family,
+        weighting: Weighting,
+        train: configuration.Train,
+        distill: configuration.Distill,
+        folder: Path,
+        sampler: StepSampler,
+        title: str,
+        teacher: Family | None = None,
+    ) -> None:
+        self.weighting, self.train_settings, self.distill = weighting, train, distill
+        self.folder, self.title = folder, title
+        self.epochs = EpochCounter(train.epochs)
+        self.total_steps = sum(len(sampler.plan(epoch + 1)) for epoch in range(train.epochs))
+        if train.max_steps is not None:
+            self.total_steps = min(self.total_steps, train.max_steps)
+        checkpointer = Checkpointer(
+            folder / "ckpt",
+            {
+                "student": student,
+                "weighting": weighting,
+                "epochs": self.epochs,
+                "random": RandomState(),
+                "clock": (clock := Clock()),
+            },
+        )
+        self.clock = clock
+        super().__init__(
+            modules={"student": student, "weighting": weighting},
+            run_opts={
+                "precision": precision(train.precision),
+                "noprogressbar": True,
+                "ckpt_interval_minutes": train.checkpoint_minutes,
+                "optimizer_step_limit": self.total_steps,
+                "device": str(device()),
+            },
+            checkpointer=checkpointer,
+        )
+        self.student = student
+        self.teacher = teacher.to(self.device).eval() if teacher is not None else None
+        self.train_sampler = sampler
+        self.not_finite = 0
+        self.best: float | None = None
+
+    # ------------------------------------------------------------------ the loss
+
+    def compute_forward(self, batch: Batch, stage: speechbrain.Stage) -> Output:
+        """Raw logits of the student under teacher forcing."""
+        return self.modules.student(batch)
+
+    def compute_objectives(self, output: Output, batch: Batch, stage: speechbrain.Stage) -> Loss:
+        """THE loss: task and distillation loss of each utterance, weighted, summed."""
+        task = self.student.task_loss(output, batch)  # (B,)
+        distill = None
+        if self.weighting.uses_distill:
+            distill = self.student.distillation_loss(
+                output, self._soft_outputs(batch), batch, self.distill
+            )
+        weighted = self.weighting(task, distill, batch.difficulty, self.progress)
+        total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
+        return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)
+
+    def _soft_outputs(self, batch: Batch) -> Any:
+        if self.teacher is None:
+            return batch.soft
+        from adakd.objectives import Dense
+
+        with torch.no_grad(), self.training_ctx:
+            return Dense(self.teacher(batch.teacher or batch).logits)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, step / (steps - 1), in optimiser steps."""
+        return min(1.0, self.optimizer_step / max(1, self.total_steps - 1))
+
+    # ------------------------------------------------------------------ one optimiser step
+
+    def fit_batch(self, step: list[Batch]) -> Tensor:  # type: ignore[override]
+        """Forward and backward of all micro-batches, then one step of the optimiser."""
+        started = time.monotonic()
+        self._set_learning_rate()
+        step = [batch.to(self.device) for batch in step]
+        local = sum(len(batch.ids) for batch in step if batch.counted)
+        utterances = _sum_over_processes(local, self.device)
+        losses = []
+        for number, batch in enumerate(step):
+            # Gradients are exchanged once, with the last micro-batch; DDP averages over processes.
+            with self.no_sync(number < len(step) - 1):
+                with self.training_ctx:
+                    output = self.compute_forward(batch, speechbrain.Stage.TRAIN)
+                    loss = self.compute_objectives(output, batch, speechbrain.Stage.TRAIN)
+                (loss.total * (_world() / utterances)).backward()
+                losses.append(loss)
+        rate = self.optimizer.param_groups[0]["lr"]
+        progress = self.progress
+        self.optimizers_step()
+        total = torch.stack([loss.total.detach() for loss in losses]).sum() / max(local, 1)
+        self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
+        return total.cpu()
+
+    def optimizers_step(self) -> None:
+        """Clip over all parameters and step; a gradient that is not finite skips the step."""
+        parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(parameters, self.train_settings.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.not_finite = 0
+        else:
+            self.not_finite += 1
+            if self.not_finite > PATIENCE:
+                raise UserError(
+                    f"{self.title}: the gradient was not finite {self.not_finite} times in a row "
+                    f"(step {self.optimizer_step}): lower train.learning_rate, and look for odd "
+                    "utterances in the manifest."
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def init_optimizers(self) -> None:
+        """AdamW, with weight decay on matrices only."""
+        train = self.train_settings
+        trained = [p for p in self.student.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if p.dim() > 1]},
+                {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+            ],
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _set_learning_rate(self) -> None:
+        """Linear warm-up, then linear decay to zero at the last step."""
+        step, total = self.optimizer_step + 1, self.total_steps
+        warm = max(1, round(self.train_settings.warmup * total))
+        scale = step / warm if step <= warm else (total + 1 - step) / (total + 1 - warm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.train_settings.learning_rate * scale
+
+    # ------------------------------------------------------------------ epochs
+
+    def on_fit_start(self) -> None:
+        """Resume from the latest checkpoint, and cut the log back to it."""
+        super().on_fit_start()
+        if _rank() == 0:
+            self.metrics = Metrics(self.folder, self.optimizer_step)
+        self.bar = Progress(self.total_steps, self.title, "steps")
+        self.bar.done = float(self.optimizer_step)
+        self.clock.start()
+
+    def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
+        """Skip the steps that a resumed epoch has behind it; empty the error counts."""
+        if stage == speechbrain.Stage.TRAIN:
+            # As is the end of the run with max_steps, an epoch cut short goes on where it was.
+            self.train_sampler.skip = self.step
+        else:
+            self.errors = self.characters = 0
+
+    def evaluate_batch(self, step: list[Batch], stage: speechbrain.Stage) -> Tensor:  # type: ignore[override]
+        """Decode one batch and count its character errors."""
+        (batch,) = step
+        with self.evaluation_ctx:
+            hypotheses = self.student.transcribe(batch.to(self.device))
+        for utterance, hypothesis in zip(batch.ids, hypotheses, strict=True):
+            entry = self.dev_entries[utterance]
+            pair = [units_of_error(text, entry.language) for text in (entry.text, hypothesis)]
+            (counts,) = score.count(pair[:1], pair[1:])
+            self.errors += counts.errors
+            self.characters += counts.characters
+        return torch.tensor(0.0)
+
+    def on_stage_end(
+        self, stage: speechbrain.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
+        """After dev: log CER, keep the best and the latest checkpoint."""
+        if stage != speechbrain.Stage.VALID:
+            return
+        cer = self.errors / max(1, self.characters)
+        self.clock.stop()
+        if _rank() == 0:
+            self.metrics.write({"epoch": epoch, "step": self.optimizer_step, "dev_cer": cer})
+        self.checkpointer.save_and_keep_only(
+            meta={"cer": cer, "epoch": epoch},
+            min_keys=["cer"],
+            importance_keys=[],
+            num_to_keep=1,
+            verbosity=logging.DEBUG,
+        )
+        self.clock.start()
+        if self.optimizer_step >= self.total_steps:
+            self.bar.close()
+
+    def _log_step(
+        self,
+        step: list[Batch],
+        losses: list[Loss],
+        total: Tensor,
+        progress: float,
+        rate: float,
+        seconds: float,
+    ) -> None:
+        self.bar.update(1)
+        if _rank() != 0:
+            return
+        alpha = torch.cat([loss.weighted.distill_weight.detach() for loss in losses]).float()
+        distill = [loss.distill for loss in losses if loss.distill is not None]
+        line: dict[str, Any] = {
+            "step": self.optimizer_step,
+            "epoch": self.epochs.current,
+            "loss": total.item(),
+            "task": torch.cat([loss.task for loss in losses]).mean().item(),
+            "distill": torch.cat(distill).mean().item() if distill else None,
+            "alpha_mean": alpha.mean().item(),
+            "alpha_p10": alpha.quantile(0.1).item(),
+            "alpha_p90": alpha.quantile(0.9).item(),
+            "k": float(k_at(progress)) if (k_at := getattr(self.weighting, "k_at", None)) else None,
+            "lr": rate,
+            "audio_seconds_per_second": sum(batch.seconds for batch in step) / seconds,
+        }
+        self.metrics.write(line)
+
+    # ------------------------------------------------------------------ the whole run
+
+    def run(self, train_loader: Any, dev_loader: Any) -> dict[str, Any]:
+        """Train (or go on where it was cut), then put the best checkpoint into the student.
+
+        Returns the epoch and dev CER of the best checkpoint and the seconds of training, which
+        include decoding dev and, for a resumed run, the time before the cut.
+        """
+        self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
+        self.fit(self.epochs, train_loader, dev_loader)
+        self.clock.stop()
+        best = self.checkpointer.recover_if_possible(min_key="cer")
+        if best is None:
+            raise UserError(f"{self.title}: no checkpoint was written; {self.folder} may be full.")
+        seconds = self.clock.total
+        self.student.eval()
+        return {"epoch": best.meta["epoch"], "dev_cer": best.meta["cer"], "train_seconds": seconds}
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard, a line an optimiser step and a line an epoch."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        kept = []
+        if path.exists():
+            # What was logged after the checkpoint that a resumed run starts from comes again.
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        path.write_text("".join(kept), encoding="utf-8")
+        self.file = path.open("a", encoding="utf-8", buffering=1)
+        self.board = SummaryWriter(str(folder / "tb"), purge_step=step)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line, its numbers also to TensorBoard."""
+        self.file.write(json.dumps(line) + "\n")
+        for name, value in line.items():
+            if isinstance(value, float):
+                self.board.add_scalar(name, value, line["step"])
+
+
+@register_checkpoint_hooks
+class RandomState:
+    """The state of all random generators, saved with a checkpoint."""
+
+    @mark_as_saver
+    def save(self, path: str) -> None:
+        state = {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        torch.save(state, path)
+
+    @mark_as_loader
+    def load(self, path: str, end_of_epoch: bool) -> None:
+        state = torch.load(path, weights_only=False)
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@register_checkpoint_hooks
+class Clock:
+    """Seconds of training, summed over the parts of a run that was cut and resumed."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        if self._since is not None:
+            self.total += time.monotonic() - self._since
+        self._since = None
+
+    @mark_as_saver
+    def save(self, path: str) -> None:
+        running = time.monotonic() - self._since if self._since is not None else 0.0
+        Path(path).write_text(str(self.total + running), encoding="utf-8")
+
+    @mark_as_loader
+    def load(self, path: str, end_of_epoch: bool) -> None:
+        self.total = max(self.total, float(Path(path).read_text(encoding="utf-8")))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy (SpecAugment in transformers) and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def device() -> torch.device:
+    """The GPU of this process if there is one, else the CPU."""
+    import os
+
+    if torch.cuda.is_available():
+        return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
+    return torch.device("cpu")
+
+
+def precision(name: str) -> str:
+    """``auto`` becomes bf16 on a GPU that has it and fp32 elsewhere."""
+    if name == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    return name
+
+
+def _world() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _sum_over_processes(count: int, where: torch.device | str) -> int:
+    if _world() == 1:
+        return count
+    total = torch.tensor(count, device=where)
+    torch.distributed.all_reduce(total)
+    return int(total.item())

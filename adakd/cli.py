@@ -1,0 +1,199 @@
+"""The command line: `adakd STEP [STEP ...] --recipe espeak/hi ...`, one step for each stage.
+
+Several steps run in one process, since importing torch, transformers and SpeechBrain costs seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from adakd.errors import UserError
+
+STEPS = {
+    "corpus": "0  download, generate or locate the corpus",
+    "prepare": "1  manifests, text normalisation, audio to 16 kHz mono, text units",
+    "teacher": "2  fine-tune the teacher, or take one that is already fine-tuned",
+    "finetune": "3  fine-tune the student: the baseline to beat",
+    "teacher-pass": "4  the teacher's losses and soft outputs of the training set",
+    "kd": "5  standard KD: one weight for all utterances",
+    "adakd": "6  AdaKD, and the other methods named by --methods",
+    "decode": "7  hypotheses of dev and test with every trained model",
+    "score": "8  CER with confidence intervals",
+    "report": "9  the table and the plots",
+    "export": "10 the best student as a Hugging Face folder",
+}
+OPTIONS = {
+    "recipe": "the folder below recipes/, such as espeak/hi",
+    "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
+    "methods": 'such as "finetune kd adakd" (the default)',
+    "seed": 'seed of training, or several: "1 2 3" (default 1)',
+    "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
+    "tag": "a name for this variant, added to the experiment's folder",
+    "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
+}
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def usage() -> str:
+    """The text of --help."""
+    lines = ["Usage: adakd STEP [STEP ...] --recipe NAME [options]", "", "Steps (with their stage)"]
+    lines += [f"  {name:13} {text}" for name, text in STEPS.items()]
+    lines += ["", "Options"]
+    lines += [f"  --{name:11} {text}" for name, text in OPTIONS.items()]
+    lines += [
+        "  --publish     copy the table to recipes/NAME/RESULTS.md as well",
+        "  --A.B VALUE   any value of the configuration, such as --train.epochs 3",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the steps; 0 on success, 1 after a sentence on standard error."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(usage())
+        return 0
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"adakd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("adakd: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str], bool]:
+    """Split a command line into steps, options, configuration overrides and --publish."""
+    from difflib import get_close_matches
+
+    steps: list[str] = []
+    options: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    publish = False
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            if word not in STEPS:
+                near = get_close_matches(word, STEPS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(STEPS)}"
+                raise UserError(f"Unknown step '{word}': {hint}")
+            steps.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name == "publish" and not equals:
+            publish = True
+            continue
+        if "." not in name and name not in OPTIONS:
+            near = get_close_matches(name, [*OPTIONS, "publish"], n=1)
+            hint = f"did you mean --{near[0]}?" if near else "see adakd --help"
+            raise UserError(f"Unknown option --{name}: {hint}")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{name} needs a value.")
+            value = rest.pop(0)
+        (overrides if "." in name else options)[name] = value
+    if not steps:
+        raise UserError(f"No step given: choose from {', '.join(STEPS)}.")
+    if "recipe" not in options:
+        raise UserError("--recipe is missing, such as --recipe espeak/hi.")
+    return steps, options, overrides, publish
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the steps of a command line in their order, each for every fold, seed and family."""
+    from adakd import config as configuration
+    from adakd import steps as work
+
+    steps, options, overrides, publish = parse(arguments)
+    recipe_folder = REPOSITORY / "recipes" / options["recipe"]
+    if not (recipe_folder / "conf").is_dir():
+        raise UserError(f"There is no recipe '{options['recipe']}': look into recipes/.")
+    root = Path(options.get("root", REPOSITORY)).resolve()
+    families = options.get("family", " ".join(configuration.FAMILIES)).replace(",", " ").split()
+    methods = options.get("methods", "finetune kd adakd").replace(",", " ").split()
+    seeds = _numbers("seed", options.get("seed", "1"))
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        _join_processes()
+
+    configs = [configuration.load(recipe_folder, family, overrides) for family in families]
+    folds = _folds(options.get("fold"), configs[0])
+    places = [
+        work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", "")))
+        for fold in folds
+        for seed in seeds
+        for config in configs
+    ]
+    command = "./run.sh " + shlex.join(arguments[len(steps) :])
+    for step in steps:
+        if step == "report":
+            work.report(places, methods, command, publish)
+            continue
+        if step == "corpus":
+            work.corpus(places[0])
+            continue
+        for place in places:
+            if step == "prepare":
+                work.prepare(place)
+            elif step == "teacher":
+                work.teacher(place)
+            elif step in ("finetune", "kd"):
+                if step in methods:
+                    work.train(place, step)
+            elif step == "teacher-pass":
+                work.teacher_pass(place)
+            elif step == "adakd":
+                for method in methods:
+                    if method not in ("finetune", "kd"):
+                        work.train(place, method)
+            elif step == "decode":
+                work.decode(place, methods)
+            elif step == "score":
+                work.score(place, methods)
+            elif step == "export":
+                work.export(place, methods)
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise UserError(f'--{name} is \'{text}\': give whole numbers, such as "1 2 3".') from None
+
+
+def _folds(text: str | None, config: object) -> list[int | None]:
+    """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
+    from adakd.steps import corpus_options
+
+    module, _ = corpus_options(config)  # type: ignore[arg-type]
+    available: int | None = getattr(module, "FOLDS", None)
+    if available is None:
+        if text is not None:
+            raise UserError(f"--fold {text}: this corpus has no folds; leave it out.")
+        return [None]
+    if text == "all":
+        return list(range(available))
+    folds = _numbers("fold", text or "0")
+    for fold in folds:
+        if not 0 <= fold < available:
+            raise UserError(f"--fold {fold}: the folds are 0 to {available - 1}.")
+    return list(folds)
+
+
+def _join_processes() -> None:
+    """Join the other processes that torchrun or Slurm started."""
+    import torch
+
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

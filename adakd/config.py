@@ -1,0 +1,352 @@
+"""Plain YAML -> validated dataclasses -> overrides. Nothing here imports torch.
+
+A recipe's settings are three layers, later ones winning:
+
+1. ``conf/recipe.yaml``    the corpus, the language, the data: what both families share
+2. ``conf/<family>.yaml``  models and training of one family
+3. overrides               ``--train.epochs 3`` on the command line
+
+An unknown key, a value of the wrong type or broken YAML is a `UserError` that says where it
+stands and what was probably meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adakd.errors import UserError
+
+T = typing.TypeVar("T")
+
+FAMILIES = ("wav2vec2", "whisper")
+
+
+@dataclass
+class Language:
+    code: str = ""  # BCP 47 as the corpus has it: hi, ta, zh-CN; rules of the text depend on it
+    whisper: str | None = None  # Whisper's code when it differs (zh for zh-CN)
+
+
+@dataclass
+class Data:
+    min_seconds: float = 0.1  # shorter clips hold no speech
+    max_seconds: float = 30.0  # longer clips are rejected with a reason, never cut
+    max_rejected: float = 0.05  # share of rejected utterances that stops the stage
+    normalise: bool = True  # train on normalised text; false trains on the transcript as it is
+    jobs: int = 0  # processes that read audio; 0 means one a core
+
+
+@dataclass
+class Units:
+    kind: str = "source"  # source: the checkpoint's tokenizer | characters (CTC) | bpe (Whisper)
+    size: int = 1000  # pieces of a byte-level BPE; characters need no size
+
+
+@dataclass
+class Model:
+    source: str | None = None  # hub id or local folder
+    config: dict[str, Any] | None = None  # Hugging Face config keys for random weights, no network
+    finetuned: bool = False  # take the teacher as it is: stage 2 trains nothing
+    train: dict[str, Any] = field(default_factory=dict)  # keys of `train` that differ for it
+
+
+@dataclass
+class Train:
+    epochs: int = 10  # passes over the training set
+    max_steps: int | None = None  # optimiser steps at most, whatever the epochs say
+    batch_seconds: float = 60.0  # audio in one micro-batch, padding included
+    accumulate: int = 1  # micro-batches in one optimiser step
+    learning_rate: float = 1e-3  # peak of AdamW's learning rate
+    warmup: float = 0.1  # share of the steps in which the rate rises; then it falls linearly to 0
+    weight_decay: float = 0.01  # on matrices only, not on biases and norms
+    clip: float = 1.0  # largest gradient norm, over all parameters
+    mask_time: float = 0.05  # SpecAugment: share of frames masked, in spans of 10
+    mask_feature: float = 0.0  # SpecAugment: share of features masked
+    ctc_weight: float = 0.0  # Whisper: weight of a CTC loss on the encoder (training from nothing)
+    freeze_feature_encoder: bool = False  # wav2vec2: as is usual for XLS-R
+    precision: str = "auto"  # auto (bf16 on a GPU that has it, else fp32) | bf16 | fp32
+    workers: int = 0  # processes that load audio; 0 is best on two cores
+    checkpoint_minutes: float = 10.0  # between checkpoints inside an epoch
+
+
+@dataclass
+class Distill:
+    temperature: float = 2.0  # tau, softens teacher and student
+    teacher: str = "cached"  # cached: soft outputs of the teacher store | online: the live teacher
+    top_k: int = 0  # logits kept a frame or token; 0 keeps all (dense)
+    frames: str = "all"  # CTC frames that count: all | nonblank | symmetric
+
+
+@dataclass
+class Score:
+    bootstrap: int = 1000  # resamples behind each interval
+
+
+@dataclass
+class Config:
+    recipe: str = ""  # corpus/language, the folder below recipes/
+    family: str = ""  # wav2vec2 | whisper
+    seed: int = 1  # of everything random in training
+    fold: int | None = None  # which speakers test, in corpora that rotate them
+    tag: str = ""  # keeps a variant beside the others: exp/.../<method>-<tag>
+    demonstration: bool = False  # the numbers are no evidence; the report says so
+    language: Language = field(default_factory=Language)
+    corpus: dict[str, Any] = field(default_factory=dict)  # kind and its Options
+    data: Data = field(default_factory=Data)
+    units: Units = field(default_factory=Units)
+    teacher: Model = field(default_factory=Model)
+    student: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    distill: Distill = field(default_factory=Distill)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # options of each weighting
+    score: Score = field(default_factory=Score)
+
+    @property
+    def whisper_language(self) -> str:
+        """The language as Whisper's tokenizer names it."""
+        return self.language.whisper or self.language.code.split("-")[0]
+
+    def train_of(self, role: str) -> Train:
+        """Training settings of ``teacher`` or ``student``: `train` with that model's own keys."""
+        own = getattr(self, role).train
+        return from_dict(Train, {**dataclasses.asdict(self.train), **own}, f"{role}.train")
+
+
+CHOICES = {
+    "family": FAMILIES,
+    "units.kind": ("source", "characters", "bpe"),
+    "train.precision": ("auto", "bf16", "fp32"),
+    "distill.teacher": ("cached", "online"),
+    "distill.frames": ("all", "nonblank", "symmetric"),
+}
+
+
+def load(recipe_folder: Path, family: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """The validated configuration of one family of a recipe.
+
+    ``recipe_folder`` is ``recipes/<corpus>/<language>``; ``overrides`` maps dotted keys to values
+    as they stand on the command line. Raises `UserError` for whatever is wrong in either.
+    """
+    if family not in FAMILIES:
+        raise UserError(f"Unknown family '{family}': choose {_one_of(FAMILIES, family)}.")
+    merged: dict[str, Any] = {}
+    for path in (recipe_folder / "conf" / "recipe.yaml", recipe_folder / "conf" / f"{family}.yaml"):
+        layer = read_yaml(path)
+        # Checked layer by layer, so that the message names the file and the line at fault.
+        from_dict(Config, layer, str(path), path)
+        merged = _merge(merged, layer)
+    for key, text in (overrides or {}).items():
+        _override(merged, key, text)
+    merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
+    merged["family"] = family
+    config = from_dict(Config, merged, "the configuration")
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise `UserError` for values that have the right type and still cannot be used."""
+    for key, allowed in CHOICES.items():
+        value = _get(config, key)
+        if value not in allowed:
+            raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
+    if not config.language.code:
+        raise UserError(f"{config.recipe}: language.code is missing; set it in conf/recipe.yaml.")
+    if "kind" not in config.corpus:
+        raise UserError(f"{config.recipe}: corpus.kind is missing; set it in conf/recipe.yaml.")
+    for role in ("teacher", "student"):
+        model = getattr(config, role)
+        if (model.source is None) == (model.config is None):
+            raise UserError(
+                f"{role} needs either {role}.source (a hub id or a folder) or {role}.config "
+                "(random weights), and not both; set one in the family's YAML."
+            )
+        train = config.train_of(role)
+        if train.epochs < 1 or train.batch_seconds <= 0 or train.accumulate < 1:
+            raise UserError(
+                f"{role}: train.epochs and train.accumulate must be at least 1 and "
+                "train.batch_seconds above 0."
+            )
+    if config.distill.temperature <= 0:
+        raise UserError("distill.temperature must be above 0.")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; a recipe needs it (see recipes/TEMPLATE).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}" if mark else "unknown line"
+        problem = getattr(error, "problem", None) or "not UTF-8 text"
+        raise UserError(f"{path}, {line}: not valid YAML ({problem}); mend that line.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected 'key: value' lines, found {type(content).__name__}.")
+    return content
+
+
+def from_dict(
+    cls: type[T], mapping: Mapping[str, Any], where: str, path: Path | None = None
+) -> T:
+    """Build dataclass ``cls`` from ``mapping``; ``where`` names the source in messages.
+
+    ``path``, when given, is the YAML file itself: messages then carry the line of the key.
+    """
+    return _build(cls, mapping, where, "", path)
+
+
+def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -> Any:
+    if not isinstance(mapping, Mapping):
+        place = _place(where, prefix.rstrip("."), path)
+        raise UserError(f"{place}: '{prefix.rstrip('.')}' must hold keys, found {mapping!r}.")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]
+    values = {}
+    for key, value in mapping.items():
+        full = f"{prefix}{key}"
+        if key not in known:
+            raise UserError(
+                f"{_place(where, full, path)}: unknown key '{full}'{_suggest(str(key), known)}."
+            )
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            values[key] = _build(hint, value, where, f"{full}.", path)
+        else:
+            values[key] = _typed(hint, value, full, _place(where, full, path))
+    return cls(**values)
+
+
+def _typed(hint: Any, value: Any, key: str, place: str) -> Any:
+    """``value`` as ``hint`` asks; an int passes for a float, nothing else is converted."""
+    origin = typing.get_origin(hint)
+    options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        if option is Any:
+            return value
+        if option is type(None):
+            if value is None:
+                return None
+            continue
+        kind = typing.get_origin(option) or option
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if kind is float and isinstance(value, str):
+            # YAML 1.1 reads 1e-3 as text; people mean the number.
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if kind is list and isinstance(value, (list, tuple)):
+            inner = typing.get_args(option)
+            return [_typed(inner[0], v, key, place) for v in value] if inner else list(value)
+        if kind is dict and isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+            return value
+    names = " or ".join(_type_name(option) for option in options)
+    raise UserError(f"{place}: '{key}' must be {names}, found {value!r}.")
+
+
+def _type_name(option: Any) -> str:
+    names = {
+        int: "a whole number", float: "a number", str: "text", bool: "true or false",
+        list: "a list", dict: "a mapping", type(None): "empty",
+    }  # fmt: skip
+    return names.get(typing.get_origin(option) or option, str(option))
+
+
+def _override(target: dict[str, Any], dotted: str, text: str) -> None:
+    """Set ``a.b.c`` in nested ``target`` to the YAML value that ``text`` spells."""
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = target.setdefault(parent, {})
+        if inner is None:
+            inner = target[parent] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
+        target = inner
+    try:
+        target[last] = yaml.safe_load(text) if text != "" else ""
+    except yaml.YAMLError:
+        target[last] = text  # such as '@name': not YAML, hence plain text
+    # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
+    if parents in (["teacher"], ["student"]) and last == "source":
+        target.pop("config", None)
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def dump_yaml(content: Any) -> str:
+    """``content`` (plain values) as YAML text, keys in their own order, any script readable."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(content: Any) -> str:
+    """16 hexadecimal digits that change whenever ``content`` (plain values) does."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _get(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _place(where: str, key: str, path: Path | None) -> str:
+    line = _line_of(path, key) if path else None
+    return f"{where}, line {line}" if line else where
+
+
+def _line_of(path: Path, key: str) -> int | None:
+    """The line on which dotted ``key`` stands in a YAML file, None if it cannot be told."""
+    node = yaml.compose(path.read_text(encoding="utf-8"))
+    line = None
+    for part in key.split("."):
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for name, value in node.value:
+            if name.value == part:
+                line, node = name.start_mark.line + 1, value
+                break
+        else:
+            break
+    return line
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
+
+
+def _one_of(allowed: tuple[str, ...], found: str) -> str:
+    near = difflib.get_close_matches(found, allowed, n=1)
+    return f"one of {', '.join(allowed)}" + (f" (perhaps '{near[0]}')" if near else "")

@@ -1,0 +1,44 @@
+"""What a corpus is to the rest of the package: a module of this folder that yields utterances.
+
+Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
+generate or locate) and `utterances` (stage 1: go through it). Nothing here normalises text.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from adakd.errors import UserError
+
+_HELPERS = {"archive", "grammar"}  # modules of this folder that are no corpora
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance as its corpus has it."""
+
+    id: str  # unique within the recipe; the key of everything that follows
+    split: str  # "train", "dev" or "test"
+    audio: Path
+    text: str  # the transcript, untouched
+    speaker: str
+    language: str
+    start: float | None = None  # seconds inside `audio`; None: from its beginning
+    end: float | None = None  # seconds inside `audio`; None: to its end
+
+
+def kinds() -> list[str]:
+    """Names of the corpora there are, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _HELPERS)
+
+
+def module(kind: str) -> ModuleType:
+    """The module of a corpus kind, e.g. "espeak". An unknown kind is a UserError."""
+    if kind not in kinds():
+        near = difflib.get_close_matches(kind, kinds(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "choose one of " + ", ".join(kinds())
+        raise UserError(f"corpus.kind: there is no corpus kind '{kind}'; {hint}")
+    return importlib.import_module(f"{__name__}.{kind}")

@@ -1,0 +1,270 @@
+"""The Free Spoken Digit Dataset: English digits by six people, single and joined to sequences.
+
+3,000 recordings `recordings/{digit}_{speaker}_{number}.wav`, 8 kHz, CC-BY-SA 4.0,
+github.com/Jakobovski/free-spoken-digit-dataset. What is joined is real speech, but nobody said the
+digits in one breath: no coarticulation and no sentence melody, hence no evidence on running speech.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adakd.corpora import Utterance
+from adakd.corpora.archive import extract
+from adakd.data import audio
+from adakd.errors import UserError
+from adakd.files import write_json, write_text
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PUBLISHED = 3000  # recordings in the data set as published since 2020
+FOLDS = 6  # one a published speaker
+_RECORDING = re.compile(r"([0-9])_(\w[\w-]*)_([0-9]+)\.wav")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the recordings come from, and how they are joined."""
+
+    corpus: str | None = None  # folder or archive that holds recordings/; None: cloned from `url`
+    url: str = "https://github.com/Jakobovski/free-spoken-digit-dataset.git"
+    max_digits: int = 7  # recordings in the longest utterance; lengths are drawn evenly from 1 on
+    pause_min: float = 0.05  # seconds of silence between two joined recordings, at least
+    pause_max: float = 0.40  # seconds, at most
+    seed: int = 1  # of the grouping and the pauses; not the seed of training
+
+    def __post_init__(self) -> None:
+        if self.max_digits < 1:
+            raise UserError(f"corpus.max_digits is {self.max_digits}; give 1 or more")
+        if not 0 <= self.pause_min <= self.pause_max:
+            raise UserError(
+                f"corpus.pause_min is {self.pause_min} and corpus.pause_max {self.pause_max}; "
+                "give seconds, the first not negative and not above the second"
+            )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An utterance to be made: recordings of one speaker, and seconds of silence between them."""
+
+    id: str
+    speaker: str
+    recordings: tuple[Path, ...]
+    pauses: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(WORDS[int(recording.name[0])] for recording in self.recordings)
+
+
+def fetch(
+    options: Options,
+    folder: Path,
+    language: str,
+    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
+) -> None:
+    """Stage 0: get the recordings and write the utterances below `folder`, unless they stand there.
+
+    Writes audio/<speaker>/<id>.flac (16 kHz, mono), utterances.jsonl and, last, fetched.json. The
+    same options and recordings give the same bytes. progress: as `adakd.progress.track`.
+    Errors (UserError): a language other than "en", no recordings, damaged ones, a failed download.
+    """
+    if language != "en":
+        raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
+    marker = folder / "fetched.json"
+    source = options.url if options.corpus is None else os.path.abspath(options.corpus)
+    if marker.is_file():
+        done = json.loads(marker.read_text(encoding="utf-8"))
+        # Without --corpus whatever recordings were given before will do.
+        same_source = options.corpus is None or done["source"] == source
+        if same_source and done["settings"] == _settings(options):
+            return
+        marker.unlink()
+    shutil.rmtree(folder / "audio", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _recordings_folder(options, folder) as place:
+        recordings = find_recordings(place)
+        count = sum(map(len, recordings.values()))
+        if count != PUBLISHED:
+            print(
+                f"FSDD: found {count} recordings by {len(recordings)} speakers, not the "
+                f"{PUBLISHED} published ones; going on with these",
+                file=sys.stderr,
+            )
+        plan = join(recordings, options)
+        lines = []
+        damaged: list[audio.AudioError] = []
+        for item in progress(plan, len(plan), "joining digits"):
+            path = Path("audio", item.speaker, f"{item.id}.flac")
+            try:
+                _write(item, folder / path)
+            except audio.AudioError as error:
+                damaged.append(error)
+            row = {"id": item.id, "speaker": item.speaker, "text": item.text, "audio": str(path)}
+            row["recordings"] = " ".join(recording.name for recording in item.recordings)
+            lines.append(json.dumps(row) + "\n")
+    if damaged:
+        raise UserError(
+            f"FSDD: {len(damaged)} of {len(plan)} utterances hold a damaged recording, the first: "
+            f"{damaged[0]}; get the data set again or remove the damaged files"
+        )
+    write_text(folder / "utterances.jsonl", "".join(lines))
+    write_json(marker, {"source": source, "settings": _settings(options), "recordings": count})
+
+
+def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
+    """Stage 1: the utterances, by speaker and id. The speakers, sorted, take turns at testing.
+
+    fold: which speaker tests, from 0 (also None) on; the next one, cyclically, is the dev speaker
+    and all others train. Errors (UserError): stage 0 not run with these options, fewer than three
+    speakers, no such fold.
+    """
+    marker = folder / "fetched.json"
+    if not marker.is_file():
+        raise UserError(f"{folder}: no FSDD corpus here; run stage 0 first")
+    made_with = json.loads(marker.read_text(encoding="utf-8"))["settings"]
+    for name, value in _settings(options).items():
+        if made_with.get(name) != value:
+            raise UserError(
+                f"{folder}: made with corpus.{name} {made_with.get(name)}, but now it is {value}; "
+                "run stage 0 again"
+            )
+    with open(folder / "utterances.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    speakers = sorted({row["speaker"] for row in rows})
+    if len(speakers) < 3:
+        raise UserError(
+            f"{folder}: {len(speakers)} speakers ({', '.join(speakers)}), but train, dev and test "
+            "need different ones; give --corpus the whole data set and run stage 0 again"
+        )
+    test = 0 if fold is None else fold
+    if not 0 <= test < len(speakers):
+        last = len(speakers) - 1
+        raise UserError(f"fold is {fold}; there are folds 0 to {last}, one for each test speaker")
+    splits = dict.fromkeys(speakers, "train")
+    splits[speakers[(test + 1) % len(speakers)]] = "dev"
+    splits[speakers[test]] = "test"
+    for row in rows:
+        yield Utterance(
+            id=row["id"],
+            split=splits[row["speaker"]],
+            audio=folder / row["audio"],
+            text=row["text"],
+            speaker=row["speaker"],
+            language="en",
+        )
+
+
+def find_recordings(folder: Path) -> dict[str, list[Path]]:
+    """The recordings of each speaker, both sorted. `folder` holds them, or holds recordings/ or
+    */recordings/. A folder without any is a UserError."""
+    for place in (folder, folder / "recordings", *sorted(folder.glob("*/recordings"))):
+        found: dict[str, list[tuple[int, int, Path]]] = {}
+        for path in place.glob("*.wav"):
+            if match := _RECORDING.fullmatch(path.name):
+                key = (int(match[1]), int(match[3]), path)
+                found.setdefault(match[2], []).append(key)
+        if found:
+            return {who: [path for *_, path in sorted(found[who])] for who in sorted(found)}
+    raise UserError(
+        f"{folder}: no recordings named like 7_jackson_32.wav here or in recordings/; "
+        "give --corpus the folder or archive of the Free Spoken Digit Dataset"
+    )
+
+
+def join(recordings: dict[str, list[Path]], options: Options) -> list[Joined]:
+    """Deal the recordings of each speaker out into utterances; each recording occurs exactly once.
+
+    Every speaker has a random sequence of their own, so a fold's utterances do not depend on who
+    else is there.
+    """
+    plan = []
+    for speaker, paths in recordings.items():
+        draw = random.Random(f"{options.seed} {speaker}")
+        rest = list(paths)
+        draw.shuffle(rest)
+        number = 0
+        while rest:
+            size = min(draw.randint(1, options.max_digits), len(rest))
+            pauses = (draw.uniform(options.pause_min, options.pause_max) for _ in range(size - 1))
+            plan.append(
+                Joined(f"{speaker}-{number:03d}", speaker, tuple(rest[:size]), tuple(pauses))
+            )
+            del rest[:size]
+            number += 1
+    return plan
+
+
+def _write(item: Joined, path: Path) -> None:
+    import numpy as np
+
+    pieces = [audio.read(item.recordings[0])]
+    for pause, recording in zip(item.pauses, item.recordings[1:], strict=True):
+        pieces.append(np.zeros(round(pause * audio.SAMPLE_RATE), np.float32))
+        pieces.append(audio.read(recording))
+    audio.write_flac(path, np.concatenate(pieces))
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """The options that shape the utterances; where the recordings lie does not."""
+    values = asdict(options)
+    del values["corpus"], values["url"]
+    return values
+
+
+@contextmanager
+def _recordings_folder(options: Options, folder: Path) -> Iterator[Path]:
+    """The folder that holds the recordings: the user's own, an unpacked archive, or a clone."""
+    if options.corpus is None:
+        yield _clone(options.url, folder / "clone")
+        return
+    corpus = Path(options.corpus).expanduser()
+    if corpus.is_dir():
+        yield corpus
+    elif corpus.exists():
+        with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
+            extract(corpus, Path(unpacked), lambda path: bool(_RECORDING.fullmatch(path.name)))
+            try:
+                find_recordings(Path(unpacked))
+            except UserError:
+                raise UserError(
+                    f"{corpus}: no recordings/ with files named like 7_jackson_32.wav in this "
+                    "archive; give --corpus the Free Spoken Digit Dataset"
+                ) from None
+            yield Path(unpacked)
+    else:
+        raise UserError(f"corpus.corpus: '{corpus}' does not exist; give a folder or an archive")
+
+
+def _clone(url: str, target: Path) -> Path:
+    """A shallow clone of the data set's repository, made once."""
+    advice = "check the network, or give --corpus a folder or archive of the data set"
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    origin = target.parent / "clone.url"  # written last: its presence says that the clone is whole
+    if origin.is_file() and origin.read_text(encoding="utf-8") == url and target.is_dir():
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    print(f"FSDD: cloning {url} (about 30 MB)", file=sys.stderr)
+    command = ["git", "clone", "--quiet", "--depth", "1", "--", url, str(target)]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, env=quiet)
+    except FileNotFoundError:
+        raise UserError(
+            f"cannot clone {url}, for git is not installed; install it, or {advice}"
+        ) from None
+    if result.returncode:
+        said = result.stderr.strip().splitlines() or ["git said nothing"]
+        raise UserError(f"cannot clone {url}: {said[-1]}; {advice}")
+    write_text(origin, url)
+    return target

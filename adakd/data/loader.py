@@ -1,0 +1,136 @@
+"""From manifest entries to batches: length-bucketed, sized in seconds, the same for a seed.
+
+An *optimiser step* is a list of micro-batches. `StepSampler` plans steps, `Steps` reads them.
+A planned step says everything, so that gradient accumulation loses no batch, every process of a
+distributed run sees the same number of micro-batches, and a run resumes where it was cut.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from adakd.data import audio as audio_files
+from adakd.data.manifest import Entry
+
+if TYPE_CHECKING:
+    from adakd.models import Batch, Family
+
+BUCKET_JITTER = 0.15  # lengths are sorted after a random factor of 1 +- this: batches vary by epoch
+
+Group = tuple[list[int], bool]  # indices of one micro-batch; False: counts nothing
+Extra = Callable[["Batch"], "Batch"]  # adds the teacher's values to a batch
+
+
+def bucket(seconds: Sequence[float], batch_seconds: float, fixed: float | None) -> list[list[int]]:
+    """Cut utterances, sorted by length, into batches of at most ``batch_seconds`` with padding.
+
+    seconds: length of each utterance. fixed: the length to which every clip is padded anyway
+    (Whisper), None where a batch is padded to its longest. A clip longer than ``batch_seconds``
+    makes a batch of its own. Returns indices; every index occurs once.
+    """
+    order = sorted(range(len(seconds)), key=lambda i: seconds[i])
+    batches: list[list[int]] = []
+    current: list[int] = []
+    for index in order:
+        longest = fixed or seconds[index]
+        if current and longest * (len(current) + 1) > batch_seconds:
+            batches.append(current)
+            current = []
+        current.append(index)
+    if current:
+        batches.append(current)
+    return batches
+
+
+class StepSampler(Sampler[list[Group]]):
+    """Plans the optimiser steps of an epoch; the same seed and epoch give the same plan.
+
+    A step takes ``accumulate * world`` micro-batches, the last one of an epoch what is left.
+    Process ``rank`` of ``world`` gets its share; one that would get fewer than the others repeats
+    a micro-batch that counts nothing.
+    """
+
+    def __init__(
+        self,
+        seconds: Sequence[float],
+        batch_seconds: float,
+        accumulate: int = 1,
+        seed: int = 1,
+        fixed: float | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.seconds, self.batch_seconds, self.fixed = seconds, batch_seconds, fixed
+        self.accumulate, self.seed = accumulate, seed
+        self.rank, self.world = rank, world
+        self.epoch = 1
+        self.skip = 0  # steps of this epoch that a resumed run has behind it
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 1; SpeechBrain's Brain calls it."""
+        self.epoch = epoch
+
+    def plan(self, epoch: int) -> list[list[list[int]]]:
+        """The steps of an epoch for all processes together: lists of micro-batches of indices."""
+        draw = random.Random(f"{self.seed}-{epoch}")
+        jittered = [s * (1 + draw.uniform(-BUCKET_JITTER, BUCKET_JITTER)) for s in self.seconds]
+        batches = bucket(jittered, self.batch_seconds, self.fixed)
+        draw.shuffle(batches)
+        size = self.accumulate * self.world
+        return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+    def __iter__(self) -> Iterator[list[Group]]:
+        for step in self.plan(self.epoch)[self.skip :]:
+            rounds = -(-len(step) // self.world)
+            groups: list[Group] = []
+            for number in range(rounds):
+                place = number * self.world + self.rank
+                groups.append((step[place], True) if place < len(step) else (step[0], False))
+            yield groups
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return len(self.plan(self.epoch)) - self.skip
+
+
+class Steps(Dataset[list["Batch"]]):
+    """Reads the micro-batches of a planned step."""
+
+    def __init__(
+        self, entries: Sequence[Entry], root: Path, family: Family, extra: Extra | None = None
+    ) -> None:
+        self.entries, self.root, self.family, self.extra = entries, root, family, extra
+
+    def __getitem__(self, step: list[Group]) -> list[Batch]:
+        return [self.batch(indices, counted) for indices, counted in step]
+
+    def batch(self, indices: list[int], counted: bool = True) -> Batch:
+        """One padded batch; errors name the audio file."""
+        entries = [self.entries[i] for i in indices]
+        clips = [audio_files.read(self.root / entry.audio) for entry in entries]
+        batch = self.family.collate(entries, clips)
+        batch.counted = counted
+        return self.extra(batch) if self.extra else batch
+
+
+def _same(step: list[Batch]) -> list[Batch]:
+    return step
+
+
+def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> DataLoader:
+    """A DataLoader whose items are optimiser steps (lists of batches)."""
+    return DataLoader(
+        steps, sampler=sampler, batch_size=None, num_workers=workers, collate_fn=_same
+    )
+
+
+def evaluation_loader(steps: Steps, batch_seconds: float, fixed: float | None) -> DataLoader:
+    """Every utterance once, sorted by length; items are steps of one micro-batch."""
+    seconds = [entry.seconds for entry in steps.entries]
+    plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, fixed)]
+    return DataLoader(steps, sampler=plan, batch_size=None, collate_fn=_same)

@@ -1,0 +1,112 @@
+"""Text normalisation for training targets and for the normalised CER.
+
+The rules, the same for every language, in this order:
+
+1. Width forms (full-width Latin and punctuation, half-width kana, the ideographic space) become
+   their ordinary selves. No other compatibility character is touched: this is not NFKC.
+2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
+   selectors. So are ZWJ and ZWNJ (U+200D, U+200C): in Indic scripts they choose between shapes of
+   the same letters, seldom between words, and transcribers (Common Voice's among them) use them
+   inconsistently. Persian words that differ only in a ZWNJ become one.
+3. NFC, then lower case. (NFC writes Hindi's nukta letters such as U+095C as letter and nukta.)
+4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
+5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
+   parts. Punctuation and symbols (P, S), the danda and double danda among them, become spaces, so
+   that words they part stay apart. An apostrophe between two Latin letters stays, written '.
+6. Runs of white space become one space; none stands at either end. In languages written without
+   spaces (Chinese, Japanese), those between two Han or kana characters go.
+
+normalise(normalise(x)) == normalise(x). Numbers are not spelt out, and nothing is transliterated.
+Whisper's normalisers are not used anywhere: they delete or split off Indic vowel signs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese.
+WITHOUT_SPACES = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja".split())
+
+# Lower-case Latin letters and the marks that may follow one (text is lower-cased before use).
+_LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
+_STRAY_APOSTROPHE = re.compile(f"(?<![{_LATIN}])'|'(?![{_LATIN}])")
+
+# 々 and 〇, hiragana and katakana, Han with its extensions and compatibility forms.
+_HAN = "々〇\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SPACE_IN_HAN = re.compile(f"(?<=[{_HAN}]) (?=[{_HAN}])")
+
+
+class _Table(dict[int, str]):
+    """A table for str.translate that works out each code point's replacement when first met."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = self.replacement(chr(code))
+        return self[code]
+
+    def replacement(self, character: str) -> str:
+        raise NotImplementedError
+
+
+class _Forms(_Table):
+    """Rules 1 and 2: width forms folded, what has no width dropped."""
+
+    def replacement(self, character: str) -> str:
+        if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
+            return unicodedata.normalize("NFKC", character)
+        if character.isspace():
+            return " "
+        category = unicodedata.category(character)
+        # Cn stays: a code point unknown to this Python may be a letter of a newer Unicode.
+        if category in ("Cc", "Cf", "Co", "Cs") or _is_invisible_mark(character):
+            return ""
+        return character
+
+
+class _Contents(_Table):
+    """Rules 4 and 5: letters, marks and numbers stay, digits become ASCII, the rest spaces."""
+
+    def replacement(self, character: str) -> str:
+        if character in "'\u2018\u2019":
+            return "'"
+        category = unicodedata.category(character)
+        if category == "Nd":
+            return str(unicodedata.decimal(character))
+        return character if category[0] in "LMN" or category == "Cn" else " "
+
+
+def _is_invisible_mark(character: str) -> bool:
+    name = unicodedata.name(character, "")
+    return "VARIATION SELECTOR" in name or name == "COMBINING GRAPHEME JOINER"
+
+
+_FORMS = _Forms()
+_CONTENTS = _Contents()
+
+
+def spaces_count(language: str) -> bool:
+    """Whether spaces part words in `language` (a code such as "hi", "zh-CN", "zh_TW")."""
+    return re.split("[-_]", language.lower())[0] not in WITHOUT_SPACES
+
+
+def normalise(text: str, language: str) -> str:
+    """`text` by the rules at the head of this module; may be empty. Idempotent.
+
+    language: an ISO 639 code, with or without a region ("hi", "ta", "zh-CN").
+    """
+    text = unicodedata.normalize("NFC", text.translate(_FORMS)).lower()
+    text = _STRAY_APOSTROPHE.sub(" ", text.translate(_CONTENTS))
+    text = " ".join(text.split())
+    if not spaces_count(language):
+        text = _SPACE_IN_HAN.sub("", text)
+    # Again, since a mark may now stand beside a letter it was parted from.
+    return unicodedata.normalize("NFC", text)
+
+
+def units_of_error(text: str, language: str) -> str:
+    """The code points of `text` that the CER counts; nothing else about `text` is changed.
+
+    Where spaces part words they count, one for each run of white space inside the text; in Chinese
+    and Japanese none counts.
+    """
+    return (" " if spaces_count(language) else "").join(text.split())

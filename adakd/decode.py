@@ -1,0 +1,59 @@
+"""Hypotheses of a trained model: greedy decoding of a manifest, the same for any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adakd import config as configuration
+from adakd import models
+from adakd.brain import device
+from adakd.data.loader import Steps, evaluation_loader
+from adakd.data.manifest import Entry
+from adakd.progress import track
+
+BATCH_SECONDS = 240.0  # audio in a batch, padding included
+
+
+def transcribe(
+    config: configuration.Config,
+    model: Path,
+    entries: Sequence[Entry],
+    root: Path,
+    what: str,
+    with_loss: bool = False,
+    batch_seconds: float = BATCH_SECONDS,
+) -> list[dict[str, Any]]:
+    """Decode ``entries`` with the model in a folder; rows of hyp.<split>.jsonl, in their order.
+
+    ``with_loss`` puts the model's own task loss (nats per target unit) under ``difficulty``, which
+    is null otherwise. ``root`` is what the manifest's audio paths are relative to.
+    """
+    family = models.open_folder(config, model).to(device()).eval()
+    loader = evaluation_loader(
+        Steps(entries, root, family), batch_seconds, family.padded_seconds
+    )
+    texts: dict[str, str] = {}
+    losses: dict[str, float] = {}
+    for (batch,) in track(loader, len(loader), what):
+        batch = batch.to(device())
+        with torch.inference_mode():
+            texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
+            if with_loss:
+                values = family.task_loss(family(batch), batch).tolist()
+                losses.update(zip(batch.ids, values, strict=True))
+    return [
+        {
+            "id": entry.id,
+            "speaker": entry.speaker,
+            "reference": entry.text,
+            "raw": entry.raw,
+            "hypothesis": texts[entry.id],
+            "seconds": entry.seconds,
+            "difficulty": losses.get(entry.id),
+        }
+        for entry in entries
+    ]

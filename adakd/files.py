@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, and fingerprints of what is in them.
+
+Not for audio or manifests, which have modules of their own under `adakd.data`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of `path` and rename it to `path` when the block succeeds.
+
+    mode: "w" (UTF-8 text, "\\n" line ends) or "wb". Missing parent folders are made. If the block
+    raises, `path` is left as it was and the temporary file is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A random name, since two processes may be writing the same path. It leaves out the name of
+    # `path`, which may already be as long as the file system allows.
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    text_options = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with open(temporary, mode, **text_options) as file:  # type: ignore[call-overload]
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON that keeps non-ASCII letters, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of one file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits over the names and bytes of `paths`, in the order given.
+
+    Folders of the paths do not count, so a copied experiment keeps its fingerprint.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{Path(path).name}\0{sha256(path)}\n".encode())
+    return digest.hexdigest()[:16]

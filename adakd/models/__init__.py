@@ -1,0 +1,206 @@
+"""The two families of models behind one small interface.
+
+    wav2vec2   Wav2Vec2ForCTC                    CTC over characters
+    whisper    WhisperForConditionalGeneration   encoder-decoder over byte-level BPE
+
+A `Family` wraps the Hugging Face model, its feature extractor and its tokenizer. It turns clips
+into a `Batch`, a batch into raw logits under teacher forcing, and logits into one loss an
+utterance. The rest of the package never asks which family it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from adakd import config as configuration
+from adakd.data.manifest import Entry
+from adakd.errors import UserError
+from adakd.objectives import Dense, SoftOutputs, TopK
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+# transformers draws a bar for every file it reads and writes; ours say what takes time.
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+
+
+@dataclass
+class Batch:
+    """Utterances padded to one length, with all that a loss needs."""
+
+    ids: list[str]
+    languages: list[str]
+    inputs: Tensor  # (B, samples) waveforms, or (B, mels, frames) log-mel features
+    lengths: Tensor  # (B,) input samples or frames that are not padding
+    labels: Tensor  # (B, U) units, padded with 0; for Whisper prompt and end-of-text included
+    label_lengths: Tensor  # (B,) target units that count
+    seconds: float  # audio without padding
+    soft: SoftOutputs | None = None  # the teacher's outputs, when they come from the store
+    difficulty: Tensor | None = None  # (B,) the teacher's task loss x
+    counted: bool = True  # False: here only so that every process has a batch; its loss is 0
+    teacher: Batch | None = None  # the same clips as a live teacher wants them
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        moved: dict[str, Any] = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("inputs", "lengths", "labels", "label_lengths")
+        }
+        if self.difficulty is not None:
+            moved["difficulty"] = self.difficulty.to(device)
+        if self.teacher is not None:
+            moved["teacher"] = self.teacher.to(device)
+        if isinstance(self.soft, Dense):
+            moved["soft"] = Dense(self.soft.logits.to(device))
+        elif isinstance(self.soft, TopK):
+            moved["soft"] = TopK(
+                self.soft.values.to(device),
+                self.soft.indices.to(device),
+                self.soft.tail.to(device),
+                self.soft.temperature,
+            )
+        return replace(self, **moved)
+
+
+@dataclass
+class Output:
+    """What a forward pass gives."""
+
+    logits: Tensor  # (B, T, V) raw, over frames (CTC) or target positions (Whisper)
+    encoder_logits: Tensor | None = None  # (B, T', V + 1) of the auxiliary CTC head, blank first
+
+
+Limit = Callable[[Entry], str | None]  # why a model cannot take an utterance, None if it can
+
+
+class Family(nn.Module):
+    """A model with its feature extractor and tokenizer. See the subclasses for the two families.
+
+    ``hf`` is the Hugging Face model, ``tokenizer`` and ``extractor`` its companions.
+    """
+
+    hf: Any
+    tokenizer: Any
+    extractor: Any
+
+    def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
+        """A padded batch of clips, each float32 (n,) at 16 kHz, with their transcripts' units."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Output:
+        """Raw logits under teacher forcing."""
+        raise NotImplementedError
+
+    def task_loss(self, output: Output, batch: Batch) -> Tensor:
+        """(B,) loss against the transcript, nats per target unit."""
+        raise NotImplementedError
+
+    def distillation_loss(
+        self, output: Output, soft: SoftOutputs, batch: Batch, distill: configuration.Distill
+    ) -> Tensor:
+        """(B,) tau^2 KL against the teacher, per the same target units."""
+        raise NotImplementedError
+
+    def positions(self, batch: Batch) -> Tensor:
+        """(B,) positions of the logits that a teacher's soft outputs cover, from the first."""
+        raise NotImplementedError
+
+    def transcribe(self, batch: Batch) -> list[str]:
+        """The greedy hypothesis of each utterance."""
+        raise NotImplementedError
+
+    def prepare_training(self, train: configuration.Train) -> None:
+        """Set SpecAugment, auxiliary heads and what is frozen."""
+        settings = self.hf.config
+        settings.apply_spec_augment = train.mask_time > 0 or train.mask_feature > 0
+        settings.mask_time_prob = train.mask_time
+        settings.mask_feature_prob = train.mask_feature
+
+    @property
+    def padded_seconds(self) -> float | None:
+        """The length to which every clip is padded, None where a batch's longest decides."""
+        return None
+
+    @property
+    def parameters_count(self) -> int:
+        """Parameters of the deployable model, auxiliary heads left out."""
+        return sum(parameter.numel() for parameter in self.hf.parameters())
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every unit and its index."""
+        return self.tokenizer.get_vocab()
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write model, tokenizer and feature extractor in Hugging Face's format."""
+        model = self.hf
+        if dtype is not torch.float32:
+            # A copy: the model in memory goes on in float32.
+            import copy
+
+            model = copy.deepcopy(model).to(dtype)
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+
+def load(config: configuration.Config, role: str, units: Path | None = None) -> Family:
+    """Build the ``teacher`` or ``student`` of a configuration.
+
+    ``units`` is the folder of the recipe's own tokenizer; None takes the source's.
+    """
+    model: configuration.Model = getattr(config, role)
+    return _class(config.family).build(model, config, units)
+
+
+def limit(config: configuration.Config, role: str, units: Path | None = None) -> Limit:
+    """What the ``teacher`` or ``student`` cannot take, told without loading its weights."""
+    model: configuration.Model = getattr(config, role)
+    return _class(config.family).limit(model, config, units)
+
+
+def open_folder(config: configuration.Config, folder: Path) -> Family:
+    """Open a model that `Family.save` wrote, its own tokenizer with it."""
+    return _class(config.family).build(configuration.Model(source=str(folder)), config, None)
+
+
+def check_same_units(teacher: Family, student: Family) -> None:
+    """Distillation compares distributions over units: both models must have the same ones."""
+    ours, theirs = student.vocabulary(), teacher.vocabulary()
+    if ours != theirs:
+        odd = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
+        raise UserError(
+            f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
+            f"for instance {', '.join(repr(unit) for unit, _ in odd)}: give both the same tokenizer "
+            "(units.kind in the family's YAML, or models of one vocabulary)."
+        )
+
+
+def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
+    """``loader.from_pretrained(source)``; a failure becomes one sentence."""
+    try:
+        return loader.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{what} cannot be loaded from '{source}' ({first}). Give a hub id (with a network) or "
+            "a folder in Hugging Face format."
+        ) from None
+
+
+def _class(family: str) -> Any:
+    if family == "wav2vec2":
+        from adakd.models.wav2vec2 import Wav2Vec2
+
+        return Wav2Vec2
+    from adakd.models.whisper import Whisper
+
+    return Whisper

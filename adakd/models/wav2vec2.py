@@ -1,0 +1,242 @@
+"""Wav2vec 2.0 with CTC: `Wav2Vec2ForCTC` behind the interface of `adakd.models`.
+
+Waveforms are normalised over their own length, never over padding, and padding is masked, so that
+an utterance's logits do not depend on its neighbours. Checkpoints with group norm in the feature
+encoder (`feat_extract_norm: group`) leak padding into the statistics; they run one utterance at a
+time, which is slower and right.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from adakd import config as configuration
+from adakd import objectives
+from adakd.data.audio import SAMPLE_RATE
+from adakd.data.manifest import Entry
+from adakd.errors import UserError
+from adakd.models import Batch, Family, Limit, Output, pretrained
+from adakd.objectives import SoftOutputs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LEAST_FILTER = 200  # samples: a first kernel this long spans a pitch period, as a filterbank does
+
+
+class Wav2Vec2(Family):
+    """A CTC recogniser on raw waveforms; `hf` is a `Wav2Vec2ForCTC`."""
+
+    def __init__(self, hf: Any, tokenizer: Any, extractor: Any) -> None:
+        super().__init__()
+        self.hf, self.tokenizer, self.extractor = hf, tokenizer, extractor
+        self.blank: int = tokenizer.pad_token_id
+
+    @classmethod
+    def build(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Wav2Vec2:
+        """From a hub id or folder (`source`) or from random weights (`config`).
+
+        ``units`` is the folder of a `train_characters` tokenizer. The output layer is made anew for
+        it, and rows of characters that the source's own tokenizer knows are copied.
+        """
+        from transformers import (
+            Wav2Vec2Config,
+            Wav2Vec2CTCTokenizer,
+            Wav2Vec2FeatureExtractor,
+            Wav2Vec2ForCTC,
+        )
+
+        if model.source is None:
+            if units is None:
+                raise UserError("Random weights need units of their own: units.kind: characters.")
+            tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+            settings = Wav2Vec2Config(
+                **{**(model.config or {}), "vocab_size": len(tokenizer), "pad_token_id": 0}
+            )
+            hf = Wav2Vec2ForCTC(settings)
+            if settings.conv_kernel[0] >= LEAST_FILTER:
+                mel_filters_(hf.wav2vec2.feature_extractor.conv_layers[0].conv)
+            extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+            return cls(hf, tokenizer, extractor)
+
+        source = model.source
+        extractor = pretrained(Wav2Vec2FeatureExtractor, source, "The feature extractor")
+        if units is None:
+            tokenizer = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer")
+            hf = pretrained(Wav2Vec2ForCTC, source, "The model", dtype=torch.float32)
+            if hf.config.vocab_size < len(tokenizer):
+                raise UserError(
+                    f"'{source}' has {hf.config.vocab_size} outputs and {len(tokenizer)} units: "
+                    "set units.kind to characters to give it a new output layer."
+                )
+            return cls(hf, tokenizer, extractor)
+
+        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+        hf = pretrained(
+            Wav2Vec2ForCTC,
+            source,
+            "The model",
+            dtype=torch.float32,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            ignore_mismatched_sizes=True,
+        )
+        _copy_known_rows(hf, source, tokenizer)
+        return cls(hf, tokenizer, extractor)
+
+    @classmethod
+    def limit(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Limit:
+        """CTC needs a frame for every label, and one for the blank between two equal labels."""
+        from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
+
+        settings = (
+            pretrained(Wav2Vec2Config, model.source, "The configuration")
+            if model.source
+            else Wav2Vec2Config(**(model.config or {}))
+        )
+        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
+
+        def why_unfit(entry: Entry) -> str | None:
+            labels = tokenizer(entry.text).input_ids
+            needed = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+            frames = round(entry.seconds * SAMPLE_RATE)
+            for kernel, stride in zip(settings.conv_kernel, settings.conv_stride, strict=True):
+                frames = max(0, (frames - kernel) // stride + 1)
+            if needed <= frames:
+                return None
+            return (
+                f"target longer than the frames that CTC has: {needed} needed for the transcript, "
+                f"{frames} in {entry.seconds:.2f} s"
+            )
+
+        return why_unfit
+
+    def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
+        waves = [torch.from_numpy(self._normalised(clip)) for clip in audio]
+        labels = [torch.tensor(self._units(entry.text), dtype=torch.long) for entry in entries]
+        return Batch(
+            ids=[entry.id for entry in entries],
+            languages=[entry.language for entry in entries],
+            inputs=nn.utils.rnn.pad_sequence(waves, batch_first=True),  # (B, N)
+            lengths=torch.tensor([len(wave) for wave in waves]),
+            labels=nn.utils.rnn.pad_sequence(labels, batch_first=True),  # (B, U)
+            label_lengths=torch.tensor([len(units) for units in labels]),
+            seconds=sum(len(clip) for clip in audio) / SAMPLE_RATE,
+        )
+
+    def _normalised(self, clip: np.ndarray) -> np.ndarray:
+        if not self.extractor.do_normalize:
+            return clip
+        # The feature extractor's own formula, over the clip and nothing else.
+        return (clip - clip.mean()) / (clip.var() + 1e-7) ** 0.5
+
+    def _units(self, text: str) -> list[int]:
+        return self.tokenizer(text).input_ids
+
+    def forward(self, batch: Batch) -> Output:
+        if self.hf.config.feat_extract_norm == "group" and len(batch.ids) > 1:
+            rows = [
+                self.hf(wave[:length].unsqueeze(0)).logits[0]
+                for wave, length in zip(batch.inputs, batch.lengths.tolist(), strict=True)
+            ]
+            return Output(nn.utils.rnn.pad_sequence(rows, batch_first=True))
+        mask = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
+        mask = mask < batch.lengths.unsqueeze(1)
+        return Output(self.hf(batch.inputs, attention_mask=mask.long()).logits)
+
+    def positions(self, batch: Batch) -> Tensor:
+        return self.hf._get_feat_extract_output_lengths(batch.lengths)
+
+    def task_loss(self, output: Output, batch: Batch) -> Tensor:
+        return objectives.ctc(
+            output.logits, self.positions(batch), batch.labels, batch.label_lengths, self.blank
+        )
+
+    def distillation_loss(
+        self, output: Output, soft: SoftOutputs, batch: Batch, distill: configuration.Distill
+    ) -> Tensor:
+        return objectives.frame_kl(
+            output.logits,
+            soft,
+            self.positions(batch),
+            batch.label_lengths,
+            distill.temperature,
+            distill.frames,  # type: ignore[arg-type]  # checked by the configuration
+            self.blank,
+        )
+
+    def transcribe(self, batch: Batch) -> list[str]:
+        best = self.forward(batch).logits.argmax(dim=-1)
+        frames = self.positions(batch).tolist()
+        return [
+            self.tokenizer.decode(row[:count]).strip()
+            for row, count in zip(best.tolist(), frames, strict=True)
+        ]
+
+    def prepare_training(self, train: configuration.Train) -> None:
+        super().prepare_training(train)
+        # Dropping whole layers at random is a habit of pretraining; it hides in train mode.
+        self.hf.config.layerdrop = 0.0
+        if train.freeze_feature_encoder:
+            self.hf.freeze_feature_encoder()
+
+
+
+def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
+    """Start the outputs of known characters from the source's own output layer.
+
+    Sources without a tokenizer or without an output layer (XLS-R) keep the random one.
+    """
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+
+    try:
+        known = Wav2Vec2CTCTokenizer.from_pretrained(source).get_vocab()
+    except (OSError, ValueError, TypeError):
+        return
+    head = Wav2Vec2ForCTC.from_pretrained(source, dtype=torch.float32).lm_head
+    with torch.no_grad():
+        for unit, index in tokenizer.get_vocab().items():
+            if unit in known and known[unit] < head.out_features:
+                hf.lm_head.weight[index] = head.weight[known[unit]]
+                hf.lm_head.bias[index] = head.bias[known[unit]]
+
+
+@torch.no_grad()
+def mel_filters_(conv: nn.Conv1d) -> None:
+    """Start a first convolution as a mel-spaced filterbank, in place.
+
+    Every centre frequency gets three windowed cosines 120 degrees apart: whatever the phase of a
+    tone, one of them is near its peak, so that the rectified outputs together follow its envelope.
+    The gain rises with frequency, as pre-emphasis does. Training from random weights on few hours
+    starts from something like a spectrogram instead of having to find it; compare Zeghidour et al.
+    2018, arXiv 1711.01161, who start from Gabor filters.
+
+    Args:
+        conv: in_channels 1; weight (filters, 1, kernel). Filters beyond a multiple of three stay.
+    """
+    kernel = conv.kernel_size[0]
+    bands = conv.out_channels // 3
+    top = 2595 * math.log10(1 + (SAMPLE_RATE / 2 - 400) / 700)
+    low = 2595 * math.log10(1 + 80 / 700)
+    mel = torch.linspace(low, top, bands)
+    centres = 700 * (10 ** (mel / 2595) - 1)  # Hz
+    time = (torch.arange(kernel) - kernel / 2) / SAMPLE_RATE  # seconds
+    window = torch.hann_window(kernel, periodic=False)
+    for band, centre in enumerate(centres.tolist()):
+        for phase in range(3):
+            wave = torch.cos(2 * math.pi * (centre * time + phase / 3)) * window
+            gain = (centre / 1000) ** 0.5
+            conv.weight[3 * band + phase, 0] = gain * wave / wave.norm()
+    if conv.bias is not None:
+        conv.bias.zero_()

@@ -1,0 +1,308 @@
+"""Per-utterance losses of a student: against the transcript (task) and against a teacher (distil).
+
+Four losses, two for each family:
+
+    CTC              task: `ctc`             distillation: `frame_kl`
+    encoder-decoder  task: `cross_entropy`   distillation: `token_kl`
+
+Each takes a padded batch of raw logits and returns one loss per utterance, shape (B,), in nats.
+How much each utterance counts is decided in `adakd.weighting`, and the trainer sums over the batch.
+This module needs torch and nothing else, and knows no model, file or configuration.
+
+Normalisation. The weights of `adakd.weighting` compare like with like only if an utterance's task
+and distillation loss divide by the same count of target units: `ctc` and `frame_kl` divide a sum
+over frames by the number of labels; `cross_entropy` and `token_kl` are means over the same tokens.
+
+Numerics. Logits of less than 32 bits become float32 before the log-softmax (float64 stays).
+Positions that do not count are left out before anything is computed on them, so whatever padding
+holds, NaN included, reaches neither the loss nor the gradient. The teacher carries no gradient.
+
+Shapes: B utterances, T frames, U tokens or labels, V units of the vocabulary, K <= V stored units.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adakd.errors import UserError
+
+FrameSelection = Literal["all", "nonblank", "symmetric"]
+
+# Blank frames kept on either side of a non-blank one by the selection "symmetric".
+SYMMETRIC_NEIGHBOURS = 1
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A teacher's soft outputs in full: its raw logits, (B, T, V), of any floating dtype."""
+
+    logits: Tensor
+
+    def at(self, counted: Tensor) -> "Dense":
+        """The outputs where `counted`, (B, T) bool, is true: (N, V)."""
+        return Dense(self.logits[counted])
+
+    def best(self) -> Tensor:
+        """The most probable unit at each position, (B, T)."""
+        return self.logits.argmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """A teacher's K most probable units, and all that remains as a single number; `top_k` makes it.
+
+    values (B, T, K)    raw logits
+    indices (B, T, K)   which units these are, int64, no unit twice
+    tail (B, T)         log of the sum of exp(logit / temperature) over the other V - K units
+    temperature         the one of the tail: the tail's mass at another cannot be computed from it
+    """
+
+    values: Tensor
+    indices: Tensor
+    tail: Tensor
+    temperature: float
+
+    def at(self, counted: Tensor) -> "TopK":
+        """The outputs where `counted`, (B, T) bool, is true: (N, K) and (N,)."""
+        return TopK(
+            self.values[counted], self.indices[counted], self.tail[counted], self.temperature
+        )
+
+    def best(self) -> Tensor:
+        """The most probable unit at each position, (B, T)."""
+        place = self.values.argmax(dim=-1, keepdim=True)
+        return self.indices.gather(-1, place).squeeze(-1)
+
+
+SoftOutputs = Dense | TopK
+
+
+def top_k(logits: Tensor, k: int, temperature: float) -> TopK:
+    """Shrink a teacher's logits (..., V) to their k largest and the rest in one number.
+
+    Args:
+        logits: raw logits, (..., V).
+        k: units to keep, 1 to V.
+        temperature: the tau that a later `token_kl` or `frame_kl` will use.
+    Raises:
+        UserError: k is not within 1 to V, or the temperature is not positive.
+    """
+    units = logits.shape[-1]
+    if not 1 <= k <= units:
+        raise UserError(f"top_k is {k}, but the teacher has {units} units: take 1 to {units}.")
+    _check_temperature(temperature)
+    values, indices = logits.topk(k, dim=-1)
+    rest = (_at_least_float32(logits) / temperature).scatter(-1, indices, -torch.inf)
+    return TopK(values, indices, rest.logsumexp(dim=-1), temperature)
+
+
+def ctc(
+    logits: Tensor, frames: Tensor, labels: Tensor, label_lengths: Tensor, blank: int = 0
+) -> Tensor:
+    """CTC loss per label: -log p(labels | logits) / number of labels (Graves et al. 2006).
+
+    Args:
+        logits: (B, T, V), raw.
+        frames: (B,) int, frames that are not padding.
+        labels: (B, U) int, padded with anything.
+        label_lengths: (B,) int, labels that are not padding. An utterance without labels is divided
+            by one.
+        blank: index of the blank unit.
+    Returns:
+        (B,) nats per label. Labels that do not fit into the frames (each repeated label needs a
+        blank before it) give inf and a NaN gradient: nothing is hidden here. Data preparation finds
+        such utterances and rejects them by name.
+    """
+    padding = ~_counted(frames, logits.shape[1], logits.device)
+    clean = _at_least_float32(logits.masked_fill(padding.unsqueeze(-1), 0.0))
+    total = functional.ctc_loss(
+        clean.log_softmax(dim=-1).transpose(0, 1),  # (T, B, V)
+        labels.clamp(min=0),  # -100 is a common padding, and no index
+        frames,
+        label_lengths,
+        blank=blank,
+        reduction="none",
+        zero_infinity=False,
+    )
+    return total / _divisor(label_lengths, total)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy per token: the mean of -log p(target) over an utterance's counted tokens.
+
+    Args:
+        logits: (B, U, V), raw, under teacher forcing.
+        targets: (B, U) int, anything where the mask is false.
+        mask: (B, U), true where a token counts: end-of-text does; prompt and padding do not.
+    Returns:
+        (B,) nats per token; 0 where no token counts.
+    """
+    counted = mask.bool()
+    losses = functional.cross_entropy(
+        _at_least_float32(logits[counted]), targets[counted], reduction="none"
+    )
+    return _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+
+
+def token_kl(
+    student: Tensor, teacher: SoftOutputs, mask: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """tau^2 KL(teacher || student) per token: the mean over an utterance's counted tokens.
+
+    Student and teacher have read the same decoder inputs. See `_divergence` for the formula.
+
+    Args:
+        student: (B, U, V), raw logits.
+        teacher: raw logits (B, U, V), or their top k at this temperature.
+        mask: (B, U), true where a token counts, the same as in `cross_entropy`.
+        temperature: tau > 0; 1 leaves the distributions as they are.
+    Returns:
+        (B,) nats per token, times tau^2; 0 where no token counts.
+    Raises:
+        UserError: the shapes differ, or the teacher's top k was stored at another temperature.
+    """
+    _check_same_positions(student, teacher)
+    counted = mask.bool()
+    losses = _divergence(student[counted], teacher.at(counted), temperature)
+    return _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+
+
+def frame_kl(
+    student: Tensor,
+    teacher: SoftOutputs,
+    frames: Tensor,
+    label_lengths: Tensor,
+    temperature: float = 1.0,
+    select: FrameSelection = "all",
+    blank: int = 0,
+) -> Tensor:
+    """tau^2 KL(teacher || student) summed over the selected frames, per label.
+
+    Args:
+        student: (B, T, V), raw logits, at the teacher's frame rate, with its units and its blank.
+        teacher: raw logits (B, T, V), or their top k at this temperature.
+        frames: (B,) int, frames that are not padding.
+        label_lengths: (B,) int, the divisor that `ctc` has: the loss is per label, not per frame.
+        temperature: tau > 0; 1 leaves the distributions as they are.
+        select: which frames count, see `selected_frames`.
+        blank: index of the blank unit.
+    Returns:
+        (B,) nats per label, times tau^2. Where no frame is selected, it and its gradient are 0.
+    Raises:
+        UserError: the shapes differ, the selection is unknown, or the teacher's top k was stored at
+            another temperature.
+    """
+    _check_same_positions(student, teacher)
+    counted = selected_frames(teacher, frames, select, blank)
+    losses = _divergence(student[counted], teacher.at(counted), temperature)
+    return _sum_per_utterance(losses, counted) / _divisor(label_lengths, losses)
+
+
+def selected_frames(
+    teacher: SoftOutputs, frames: Tensor, select: FrameSelection, blank: int = 0
+) -> Tensor:
+    """Which frames a CTC student learns from its teacher, (B, T) bool; padding never.
+
+    "all"        every frame. CTC posteriors are peaky: most of these are blanks.
+    "nonblank"   the frames where blank is not the teacher's most probable unit.
+    "symmetric"  those, and SYMMETRIC_NEIGHBOURS frames on their left and as many on their right:
+                 one on each side, so a lone spike at t selects t-1, t, t+1. At the ends of the
+                 utterance and between close spikes there is less to add; a frame counts once.
+
+    Keeping equally many blanks on both sides is from Hilmes et al. 2025, arXiv 2506.01503, where
+    their number is a setting; one is our choice.
+
+    Raises:
+        UserError: the selection is unknown.
+    """
+    if select not in get_args(FrameSelection):
+        known = ", ".join(get_args(FrameSelection))
+        raise UserError(f"Unknown selection of frames {select!r}: it is one of {known}.")
+    best = teacher.best()
+    counted = _counted(frames, best.shape[1], best.device)
+    if select == "all":
+        return counted
+    spikes = counted & (best != blank)
+    if select == "nonblank":
+        return spikes
+    width = 2 * SYMMETRIC_NEIGHBOURS + 1
+    nearby = functional.max_pool1d(
+        spikes.float(), kernel_size=width, stride=1, padding=SYMMETRIC_NEIGHBOURS
+    )
+    return counted & nearby.bool()
+
+
+def _divergence(student: Tensor, teacher: SoftOutputs, temperature: float) -> Tensor:
+    """tau^2 KL(p || q) at each of N positions (Hinton, Vinyals, Dean 2015, arXiv 1503.02531).
+
+        p = softmax(teacher / tau)   q = softmax(student / tau)   KL = sum_v p_v (log p_v - log q_v)
+
+    tau^2 keeps the gradient's size when tau changes. With a top-k teacher, p and q are both reduced
+    to K units and one bucket that holds the rest: by the log-sum inequality a lower bound of the
+    full KL, tight when the teacher is peaked, equal to it at K = V.
+
+    Args: student (N, V), teacher (N, ...). Returns (N,).
+    """
+    _check_temperature(temperature)
+    student_log = (_at_least_float32(student) / temperature).log_softmax(dim=-1)  # (N, V)
+    if isinstance(teacher, Dense):
+        scores = _at_least_float32(teacher.logits.detach()) / temperature  # (N, V)
+    else:
+        if teacher.temperature != temperature:
+            raise UserError(
+                f"The teacher's top-k outputs were stored at temperature {teacher.temperature}, "
+                f"and the loss asks for {temperature}: use the former, or run the teacher again."
+            )
+        scores = _at_least_float32(teacher.values.detach()) / temperature  # (N, K)
+        units, kept = student.shape[-1], teacher.indices
+        if kept.shape[-1] < units:
+            # The tail is a log-sum of exp(logit / tau), so it is the logit of the bucket.
+            tail = teacher.tail.detach().to(scores.dtype).unsqueeze(-1)
+            scores = torch.cat([scores, tail], dim=-1)  # (N, K + 1)
+            rest = student_log.scatter(-1, kept, -torch.inf).logsumexp(dim=-1, keepdim=True)
+            student_log = torch.cat([student_log.gather(-1, kept), rest], dim=-1)
+        else:
+            student_log = student_log.gather(-1, kept)
+    teacher_log = scores.log_softmax(dim=-1)
+    probability = teacher_log.exp()
+    # 0 log 0 = 0: a unit the teacher excludes (logit -inf) adds nothing, not NaN.
+    terms = torch.where(probability > 0, probability * (teacher_log - student_log), 0.0)
+    return temperature**2 * terms.sum(dim=-1)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _counted(lengths: Tensor, size: int, device: torch.device) -> Tensor:
+    """(B,) lengths to a (B, size) mask, true below each length."""
+    return torch.arange(size, device=device) < lengths.to(device).unsqueeze(-1)
+
+
+def _sum_per_utterance(losses: Tensor, counted: Tensor) -> Tensor:
+    """(N,) losses, one for each true element of `counted` (B, T), to their sums, (B,)."""
+    return losses.new_zeros(counted.shape).masked_scatter(counted, losses).sum(dim=1)
+
+
+def _divisor(counts: Tensor, like: Tensor) -> Tensor:
+    return counts.to(like).clamp(min=1)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise UserError(f"The distillation temperature is {temperature}: it must be above 0.")
+
+
+def _check_same_positions(student: Tensor, teacher: SoftOutputs) -> None:
+    if isinstance(teacher, Dense):
+        found, expected = teacher.logits.shape, student.shape
+    else:
+        found, expected = teacher.values.shape[:-1], student.shape[:-1]
+    if found != expected:
+        raise UserError(
+            f"The student's outputs have shape {tuple(expected)}, the teacher's {tuple(found)}: "
+            "both need the same positions (frame rate, padding) and the same units."
+        )

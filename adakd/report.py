@@ -1,0 +1,756 @@
+"""The results of one recipe: table for the terminal, RESULTS.md, and a page with plots.
+
+Rows of a table pool all runs of a method: utterances of several folds are put together, errors of
+several seeds on the same utterance are added. Every sentence is written from the numbers, a loss as
+plainly as a win. All numbers come from the scored hypotheses (stage 8), so a table can be made
+again from these files alone. Counting errors and resampling are in score.py, figures in plots.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from adakd import plots
+from adakd.errors import UserError
+from adakd.files import atomic_write, write_text
+from adakd.progress import clock
+from adakd.score import (
+    DRAWS,
+    Change,
+    Interval,
+    UtteranceErrors,
+    bootstrap_interval,
+    bootstrap_unit,
+    paired_bootstrap,
+    read_errors,
+    total,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LABELS = {
+    "teacher": "Teacher",
+    "untrained": "Untrained student",
+    "finetune": "Fine-tuning",
+    "kd": "KD",
+    "adakd": "AdaKD",
+}
+BASELINES = ("finetune", "kd")
+HEADER = (
+    "Method",
+    "Parameters",
+    "CER, %",
+    "Raw CER, %",
+    "S / D / I, %",
+    "vs fine-tuning, %",
+    "vs KD, %",
+    "Training",
+)
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where one run lies."""
+
+    family: str
+    method: str  # "teacher", "untrained", "finetune", "kd", "adakd", "adakd-<tag>", ...
+    seed: int
+    fold: int | None
+    folder: Path
+
+
+class Context(TypedDict):
+    """How the results came about; goes into the report as it is."""
+
+    command: str  # exactly as typed
+    versions: Mapping[str, str]  # package -> version
+    revision: str  # of git
+    machine: str
+    time: str
+    demonstration: bool  # the numbers show that the street works, and prove nothing
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one experiment left behind."""
+
+    experiment: Experiment
+    errors: list[UtteranceErrors]  # of the test set, in the order of the file
+    difficulties: list[float | None]  # x of the same utterances
+    done: dict[str, Any]
+    dev_cer: list[tuple[float, float]]  # (epoch, CER)
+    task_loss: list[tuple[float, float]]  # (optimiser step, loss)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Fold (-1: the recipe has none) and seed: sorts, and pairs runs of different methods."""
+        fold = self.experiment.fold
+        return (-1 if fold is None else fold), self.experiment.seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of one family, all its runs pooled. Without runs nothing else is known."""
+
+    method: str
+    label: str
+    runs: list[Run]
+    utterances: list[UtteranceErrors]
+    interval: Interval
+    interval_raw: Interval
+    parameters: int | None
+    train_seconds: float | None  # mean over the runs
+    changes: dict[str, Change]  # baseline's method -> relative change against it
+
+
+class Cell(NamedTuple):
+    value: str
+    detail: str = ""  # an interval
+    tone: str = ""  # "better", "worse", "open" or nothing
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.detail}".strip()
+
+
+# -- gathering ------------------------------------------------------------------------------------
+
+
+def read_run(experiment: Experiment, split: str = "test") -> Run:
+    """Scored hypotheses, done.json and metrics.jsonl of one experiment (the last two may lack)."""
+    errors, difficulties = read_errors(experiment.folder / f"hyp.{split}.jsonl")
+    if not errors:
+        raise UserError(f"{experiment.folder}/hyp.{split}.jsonl is empty: decode again (stage 7).")
+    done = experiment.folder / "done.json"
+    dev_cer: dict[float, float] = {}
+    task_loss: dict[float, float] = {}
+    metrics = experiment.folder / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            raise UserError(
+                f"{metrics}:{number} is not a JSON line: delete it and report again (stage 9)."
+            ) from None
+        # a resumed run may have logged a step twice: the later entry counts
+        if "dev_cer" in entry:
+            dev_cer[entry["epoch"]] = entry["dev_cer"]
+        elif "task" in entry:
+            task_loss[entry["step"]] = entry["task"]
+    return Run(
+        experiment,
+        errors,
+        difficulties,
+        json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {},
+        sorted(dev_cer.items()),
+        sorted(task_loss.items()),
+    )
+
+
+def pool(runs: Sequence[Run]) -> list[UtteranceErrors]:
+    """Utterances of all folds, each once, with the errors of all seeds added."""
+    pooled: dict[str, UtteranceErrors] = {}
+    for run in runs:
+        fold = run.experiment.fold
+        for one in run.errors:
+            name = one.id if fold is None else f"fold {fold}: {one.id}"
+            so_far = pooled.get(name)
+            normalised, raw = one.normalised, one.raw
+            if so_far:
+                normalised, raw = so_far.normalised.plus(normalised), so_far.raw.plus(raw)
+            pooled[name] = UtteranceErrors(name, one.speaker, normalised, raw)
+    return list(pooled.values())
+
+
+def compare(runs: Sequence[Run], baseline: Sequence[Run], draws: int = DRAWS) -> Change | None:
+    """Paired comparison over the runs that both have: same fold and seed, or at least same fold."""
+    common = {run.key for run in runs} & {run.key for run in baseline}
+    if common:
+        ours = [run for run in runs if run.key in common]
+        theirs = [run for run in baseline if run.key in common]
+    else:
+        folds = {run.experiment.fold for run in runs} & {run.experiment.fold for run in baseline}
+        ours = [run for run in runs if run.experiment.fold in folds]
+        theirs = [run for run in baseline if run.experiment.fold in folds]
+    if not ours:
+        return None
+    names = (str(ours[0].experiment.folder), str(theirs[0].experiment.folder))
+    return paired_bootstrap(pool(ours), pool(theirs), draws=draws, names=names)
+
+
+def label_of(method: str) -> str:
+    """'adakd-p25' -> 'AdaKD (p25)'; a method without a name of its own keeps the folder's."""
+    name, _, tag = method.partition("-")
+    return LABELS.get(name, name) + (f" ({tag})" if tag else "")
+
+
+def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
+    """Rows of one family's table: the five of every recipe, run or not, then any others."""
+    by_method: dict[str, list[Run]] = {method: [] for method in LABELS}
+    for run in sorted(runs, key=lambda run: (run.experiment.method, run.key)):
+        by_method.setdefault(run.experiment.method, []).append(run)
+    sizes = {
+        method: next((run.done["parameters"] for run in own if "parameters" in run.done), None)
+        for method, own in by_method.items()
+    }
+    if sizes["untrained"] is None:  # it was never trained, so it left no done.json
+        students = (size for method, size in sizes.items() if method != "teacher" and size)
+        sizes["untrained"] = next(students, None)
+    rows = []
+    for method, own in by_method.items():
+        utterances = pool(own)
+        seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
+        nothing = Interval(math.nan, math.nan)
+        changes = {
+            baseline: compare(own, by_method[baseline], draws)
+            for baseline in BASELINES
+            if own and by_method[baseline] and baseline != method
+        }
+        rows.append(
+            Row(
+                method,
+                label_of(method),
+                own,
+                utterances,
+                bootstrap_interval(utterances, "normalised", draws) if own else nothing,
+                bootstrap_interval(utterances, "raw", draws) if own else nothing,
+                sizes[method],
+                sum(seconds) / len(seconds) if seconds else None,
+                {baseline: change for baseline, change in changes.items() if change},
+            )
+        )
+    return rows
+
+
+def cer_by_quartile(runs: Sequence[Run]) -> list[float]:
+    """CER in each quarter of the test set by the teacher's loss, from easy to hard; [] if unknown.
+
+    Quarters are taken within each run, since every fold has a teacher of its own.
+    """
+    quarters: list[list[UtteranceErrors]] = [[], [], [], []]
+    for run in runs:
+        known = sorted(
+            (x, one.id, one)
+            for x, one in zip(run.difficulties, run.errors, strict=True)
+            if x is not None
+        )
+        if len(known) < 4:
+            return []
+        for place, (_, _, one) in enumerate(known):
+            quarters[4 * place // len(known)].append(one)
+    return [total(one.normalised for one in quarter).cer for quarter in quarters if quarter]
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    return f"{100 * fraction:.{digits}f}"
+
+
+def signed(change: float) -> str:
+    """Relative change in percent with its sign; infinite where the baseline made no error."""
+    return f"{100 * change:+.1f}" if math.isfinite(change) else "inf"
+
+
+def size(parameters: int | None) -> str:
+    if parameters is None:
+        return "unknown"
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g} {name}"
+    return str(parameters)
+
+
+def verdict(label: str, other: str, change: Change) -> str:
+    """One clause: who is better, by how much, and whether this run can tell."""
+    if not math.isfinite(change.relative):
+        return f"{other} makes no error at all here, which {label} does"
+    low, high = signed(change.interval.low), signed(change.interval.high)
+    if change.relative == 0:
+        claim = f"{label} makes exactly as many errors as {other}"
+    else:
+        word = "better" if change.relative < 0 else "worse"
+        claim = f"{label} is {percent(abs(change.relative), 1)} % relative {word} than {other}"
+    if change.decided:
+        return f"{claim}; the interval ({low} % to {high} %) excludes zero"
+    return f"{claim}; the interval ({low} % to {high} %) includes zero, so this run can't tell"
+
+
+def headline(family: str, rows: Sequence[Row]) -> str:
+    """The outcome for one family in a few sentences."""
+    by_method = {row.method: row for row in rows if row.runs}
+    best = next(
+        (by_method[name] for name in ("adakd", "kd", "finetune") if name in by_method), None
+    )
+    if best is None:
+        return f"{family}: no student has been trained."
+    sentences = [
+        f"{family}: {best.label} reaches a CER of {percent(_cer(best))} % "
+        f"(95 % interval {percent(best.interval.low)} to {percent(best.interval.high)})"
+    ]
+    others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
+    named = [f"{row.label} {percent(_cer(row))} %" for row in others if row is not best]
+    sentences[0] += f"; {', '.join(named)}." if named else "."
+    for baseline in reversed(BASELINES):
+        if baseline in best.changes:
+            clause = verdict(best.label, LABELS[baseline], best.changes[baseline])
+            sentences.append(clause + ".")
+        elif baseline not in by_method:
+            sentences.append(f"{LABELS[baseline]} has not been run.")
+    if best.method != "adakd":
+        sentences.append("AdaKD has not been run.")
+    return " ".join(sentences)
+
+
+def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
+    """What a reader must know to read the table rightly."""
+    rows = [row for table in families.values() for row in table if row.runs]
+    first = rows[0]
+    speakers = {one.speaker for one in first.utterances}
+    seeds = sorted({run.experiment.seed for row in rows for run in row.runs})
+    folds = {run.experiment.fold for row in rows for run in row.runs} - {None}
+    characters = sum(one.normalised.characters for one in pool(first.runs[:1]))
+    tested = f"{len(first.utterances)} utterances"
+    if len(first.runs) == 1:
+        tested += f", {characters} characters"
+    over = (
+        f"{len(speakers)} speakers"
+        if bootstrap_unit(first.utterances) == "speaker"
+        else ("utterances, there being fewer than five speakers")
+    )
+    found = [
+        f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
+        "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions and "
+        "insertions in percent of the reference's characters.",
+        f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
+        "the CER, paired; below zero is better.",
+    ]
+    if "speakers" in over and len(speakers) < 10:
+        found.append(f"With {len(speakers)} speakers to resample an interval is rough.")
+    if folds:
+        found.append(f"Pooled over {len(folds)} folds.")
+    if len(seeds) == 1:
+        found.append(
+            f"All with one training seed ({seeds[0]}): the intervals cover the choice of test "
+            "speech, not the luck of a training run."
+        )
+    else:
+        listed = ", ".join(map(str, seeds))
+        found.append(
+            f"Errors of the seeds {listed} are added; the intervals cover the choice of test "
+            "speech, not the spread of the seeds."
+        )
+    for family, table in families.items():
+        held = {row.label: len(row.runs) for row in table if row.runs}
+        keys = {frozenset(run.key for run in row.runs) for row in table if row.runs}
+        if len(keys) > 1:
+            counts = ", ".join(f"{label} {number}" for label, number in held.items())
+            found.append(
+                f"The rows of {family} do not hold the same runs ({counts}): read vs, which "
+                "compares only runs that both have, rather than the CERs."
+            )
+    return found
+
+
+def demonstration(runs: Sequence[Run]) -> str:
+    seeds = {run.experiment.seed for run in runs}
+    luck = "a single seed and " if len(seeds) == 1 else ""
+    return (
+        f"This is a demonstration, not evidence: {luck}minutes of synthetic speech show that every "
+        "step works, not which method is better."
+    )
+
+
+def _cer(row: Row) -> float:
+    return total(one.normalised for one in row.utterances).cer
+
+
+# -- table ----------------------------------------------------------------------------------------
+
+
+def cells(row: Row) -> list[Cell]:
+    """One line of the table, in the order of HEADER."""
+    parameters = Cell(size(row.parameters)) if row.parameters or row.runs else Cell("")
+    if not row.runs:
+        return [Cell(row.label), parameters, Cell(NOT_RUN), *[Cell("") for _ in HEADER[3:]]]
+    counts = total(one.normalised for one in row.utterances)
+    raw = total(one.raw for one in row.utterances)
+    kinds = (counts.substitutions, counts.deletions, counts.insertions)
+    trained = clock(row.train_seconds) if row.train_seconds is not None else ""
+    return [
+        Cell(row.label),
+        parameters,
+        Cell(percent(counts.cer), _bracket(row.interval, percent)),
+        Cell(percent(raw.cer), _bracket(row.interval_raw, percent)),
+        Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
+        *[_change_cell(row.changes.get(baseline)) for baseline in BASELINES],
+        Cell("none" if row.method == "untrained" else trained),
+    ]
+
+
+def _bracket(interval: Interval, written: Any) -> str:
+    return f"[{written(interval.low)}, {written(interval.high)}]"
+
+
+def _change_cell(change: Change | None) -> Cell:
+    if change is None:
+        return Cell("")
+    tone = "open" if not change.decided else "better" if change.relative < 0 else "worse"
+    hint = f"two-sided p = {change.p_value:.3g}"
+    return Cell(signed(change.relative), _bracket(change.interval, signed), tone, hint)
+
+
+def text_table(table: Sequence[Row]) -> str:
+    """Aligned columns for a terminal."""
+    lines = [list(HEADER), *[[str(cell) for cell in cells(row)] for row in table]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    lines.insert(1, ["-" * width for width in widths])
+    written = []
+    for line in lines:
+        first = line[0].ljust(widths[0])
+        rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
+        written.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(written)
+
+
+def markdown_table(table: Sequence[Row]) -> str:
+    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1))]
+    lines += [tuple(str(cell) for cell in cells(row)) for row in table]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def runs_table(table: Sequence[Row]) -> list[list[str]]:
+    """CER of every single run, methods as columns; [] where no method has more than one run."""
+    if all(len(row.runs) < 2 for row in table):
+        return []
+    own = [row for row in table if row.runs]
+    keys = sorted({run.key for row in own for run in row.runs})
+    lines = [["Run", *[row.label for row in own]]]
+    for fold, seed in keys:
+        line = [f"seed {seed}" if fold < 0 else f"fold {fold}, seed {seed}"]
+        for row in own:
+            found = [run for run in row.runs if run.key == (fold, seed)]
+            line.append(
+                percent(total(one.normalised for one in found[0].errors).cer) if found else NOT_RUN
+            )
+        lines.append(line)
+    return lines
+
+
+# -- the report -----------------------------------------------------------------------------------
+
+
+def write_report(
+    recipe: str,
+    experiments: Sequence[Experiment],
+    out_folder: Path,
+    context: Context,
+    difficulties: Mapping[str, np.ndarray] | None = None,
+    draws: int = DRAWS,
+) -> str:
+    """Write RESULTS.md, report/index.html and its plots below `out_folder`; return the text table.
+
+    Reads from every experiment's folder hyp.test.jsonl (scored), done.json and metrics.jsonl.
+    `difficulties`: family -> teacher's losses x (N,) on the training set of the first AdaKD run
+    (lowest fold, then lowest seed); without them there is no plot of alpha. Raises UserError when
+    nothing has been decoded and scored, or methods were tested on different utterances.
+    """
+    if not experiments:
+        raise UserError(f"No experiments of {recipe} are there to report: run stages 2 to 8 first.")
+    runs = [read_run(experiment) for experiment in experiments]
+    families = {
+        family: make_rows([run for run in runs if run.experiment.family == family], draws)
+        for family in dict.fromkeys(run.experiment.family for run in runs)
+    }
+    warning = demonstration(runs) if context["demonstration"] else ""
+    said = [headline(family, table) for family, table in families.items()]
+    remarks = notes(families, draws)
+    figures = make_figures(families, difficulties or {})
+
+    write_text(
+        out_folder / "RESULTS.md", _markdown(recipe, families, context, warning, said, remarks)
+    )
+    for name, figure in figures.items():
+        with atomic_write(out_folder / "report" / f"{name}.png", "wb") as file:
+            file.write(figure.png)
+    page = _page(recipe, families, context, warning, said, remarks, figures)
+    write_text(out_folder / "report" / "index.html", page)
+
+    parts = [f"{family}\n{text_table(table)}" for family, table in families.items()]
+    parts += [textwrap.fill(text, 100) for text in (warning, *said) if text]
+    return "\n\n".join(parts) + "\n"
+
+
+class Figure(NamedTuple):
+    png: bytes
+    title: str
+    caption: str
+
+
+def make_figures(
+    families: Mapping[str, Sequence[Row]], difficulties: Mapping[str, np.ndarray]
+) -> dict[str, Figure]:
+    """File name -> figure; a figure whose data are not there is left out."""
+    drawn = {
+        family: [
+            plots.Method(
+                row.method,
+                row.label,
+                _cer(row),
+                row.interval,
+                [run.dev_cer for run in row.runs],
+                [run.task_loss for run in row.runs],
+                cer_by_quartile(row.runs),
+            )
+            for row in table
+            if row.runs
+        ]
+        for family, table in families.items()
+    }
+    every = [method for methods in drawn.values() for method in methods]
+    figures = {
+        "cer": Figure(
+            plots.cer_by_method(drawn),
+            "CER by method",
+            "The dot is the CER over the whole test set, the line its 95 % interval. Overlapping "
+            "lines say little: the paired comparisons in the table are sharper.",
+        )
+    }
+    if any(curve for method in every for curve in method.dev_cer + method.task_loss):
+        figures["learning"] = Figure(
+            plots.learning_curves(drawn),
+            "Learning curves",
+            "Dev CER after each epoch, and the students' loss on the transcripts during training "
+            "(the same quantity for every method, unlike the total loss). Several runs: mean, "
+            "with the range as a band.",
+        )
+    if any(method.quartiles for method in every):
+        figures["quartiles"] = Figure(
+            plots.cer_by_quartile(drawn),
+            "CER by difficulty",
+            "The test set in four equal parts by the teacher's loss x: where does a method gain?",
+        )
+    schedules = {}
+    for family, table in families.items():
+        run = next((row.runs[0] for row in table if row.method == "adakd" and row.runs), None)
+        if run and "alpha" in run.done and len(difficulties.get(family, ())):
+            alpha = run.done["alpha"]
+            schedules[family] = plots.Schedule(
+                alpha["threshold"], alpha["k_start"], alpha["k_end"], difficulties[family]
+            )
+    if schedules:
+        figures["alpha"] = Figure(
+            plots.alpha_by_difficulty(schedules),
+            "AdaKD's weight of the teacher",
+            "alpha = exp(-exp(k (x - t) / 2)): the weight of the distillation loss on a training "
+            "utterance of difficulty x, as k falls, and how many utterances have that x. "
+            + " ".join(_alpha_range(*item) for item in schedules.items()),
+        )
+    return figures
+
+
+def _alpha_range(family: str, schedule: plots.Schedule) -> str:
+    import numpy as np
+
+    alpha = schedule.alpha(np.asarray(schedule.difficulties, dtype=np.float64), 0.0)
+    low, tenth, half, ninetieth, high = np.percentile(alpha, [0, 10, 50, 90, 100])
+    return (
+        f"{family}: t = {schedule.threshold:.3g}, k from {schedule.k_start:.3g} to "
+        f"{schedule.k_end:.3g}; at the start alpha runs from {low:.2f} to {high:.2f}, the middle "
+        f"80 % of the utterances from {tenth:.2f} to {ninetieth:.2f}, half below {half:.2f}."
+    )
+
+
+def _facts(context: Context) -> list[tuple[str, str]]:
+    versions = ", ".join(f"{name} {version}" for name, version in context["versions"].items())
+    return [
+        ("Revision", context["revision"]),
+        ("Versions", versions),
+        ("Machine", context["machine"]),
+        ("Time", context["time"]),
+    ]
+
+
+def _markdown(
+    recipe: str,
+    families: Mapping[str, Sequence[Row]],
+    context: Context,
+    warning: str,
+    said: Sequence[str],
+    remarks: Sequence[str],
+) -> str:
+    parts = [f"# Results of {recipe}"]
+    if warning:
+        parts.append(f"**{warning}**")
+    parts += said
+    for family, table in families.items():
+        parts += [f"## {family}", markdown_table(table)]
+    parts.append("\n".join(f"- {remark}" for remark in remarks))
+    for family, table in families.items():
+        lines = runs_table(table)
+        if lines:
+            lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
+            parts.append(f"## {family}: CER of every run, %")
+            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    parts.append("## How this was made")
+    parts.append(f"```\n{context['command']}\n```")
+    parts.append("\n".join(f"- {name}: {value}" for name, value in _facts(context)))
+    return "\n\n".join(parts) + "\n"
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+STYLE = """
+:root { color-scheme: light; --ink: #1f2937; --muted: #6b7280; --line: #e5e7eb; --soft: #f8fafb;
+  --better: #00694c; --worse: #a63d00; }
+* { box-sizing: border-box; }
+body { margin: 0; color: var(--ink); background: #fff;
+  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+main { max-width: 66rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.015em; }
+h2 { font-size: 1.25rem; margin: 3rem 0 .8rem; letter-spacing: -.01em; }
+h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
+p { max-width: 46rem; margin: 0 0 .9rem; }
+.meta, .notes, figcaption, .detail { color: var(--muted); }
+.meta { margin-bottom: 2rem; }
+.headline p { font-size: 1.1rem; }
+.warning { border-left: 4px solid #E69F00; background: #fffaf0; padding: .8rem 1.1rem;
+  margin: 0 0 1.5rem; border-radius: 0 6px 6px 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
+  font-size: .93rem; }
+th, td { padding: .5rem .7rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { color: var(--muted); font-weight: 500; font-size: .82rem;
+  border-bottom: 1px solid #9ca3af; }
+tbody th { font-weight: 600; }
+tbody tr + tr > * { border-top: 1px solid var(--line); }
+.detail { display: block; font-size: .8rem; line-height: 1.3; }
+.better { color: var(--better); font-weight: 600; }
+.worse { color: var(--worse); font-weight: 600; }
+.better .detail, .worse .detail { font-weight: 400; }
+.notes { font-size: .87rem; padding-left: 1.1rem; margin-top: 1.6rem; max-width: 50rem; }
+.notes li { margin-bottom: .25rem; }
+figure { margin: 0 0 2.8rem; }
+figure img { display: block; max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; max-width: 46rem; margin-top: .5rem; }
+pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px;
+  padding: .9rem 1.1rem; font-size: .87rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.4rem; margin: 1rem 0 0;
+  font-size: .93rem; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+details { margin-top: 1.2rem; } summary { cursor: pointer; color: var(--muted); }
+@media print { main { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } }
+"""
+
+
+def _page(
+    recipe: str,
+    families: Mapping[str, Sequence[Row]],
+    context: Context,
+    warning: str,
+    said: Sequence[str],
+    remarks: Sequence[str],
+    figures: Mapping[str, Figure],
+) -> str:
+    """One HTML file that needs nothing from outside itself."""
+    body = [f"<h1>{escape(recipe)}</h1>"]
+    body.append(f'<p class="meta">AdaKD results, {escape(context["time"])}</p>')
+    if warning:
+        body.append(f'<p class="warning">{escape(warning)}</p>')
+    paragraphs = "\n".join(f"<p>{_emphasised(sentences)}</p>" for sentences in said)
+    body.append(f'<div class="headline">{paragraphs}</div>')
+    body.append("<h2>Results</h2>")
+    for family, table in families.items():
+        body += [f"<h3>{escape(family)}</h3>", _html_table(table)]
+    items = "".join(f"<li>{_typeset(remark)}</li>" for remark in remarks)
+    body.append(f'<ul class="notes">{items}</ul>')
+    for family, table in families.items():
+        lines = runs_table(table)
+        if lines:
+            summary = f"<summary>{escape(family)}: CER of every run, %</summary>"
+            body.append(f"<details>{summary}{_html_lines(lines)}</details>")
+    for figure in figures.values():
+        picture = base64.b64encode(figure.png).decode()
+        width = int.from_bytes(figure.png[16:20], "big") * 96 // plots.DOTS_PER_INCH
+        body.append(
+            f"<h2>{escape(figure.title)}</h2>\n<figure>"
+            f'<img src="data:image/png;base64,{picture}" width="{width}" '
+            f'alt="{escape(figure.title)}"><figcaption>{_typeset(figure.caption)}</figcaption>'
+            "</figure>"
+        )
+    body.append("<h2>How this was made</h2>")
+    body.append(f"<pre>{escape(context['command'])}</pre>")
+    facts = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(context)
+    )
+    body.append(f"<dl>{facts}</dl>")
+    content = "\n".join(body)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>AdaKD: {escape(recipe)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{content}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _typeset(text: str) -> str:
+    """Escaped, with true minus signs and percent signs that stay with their number."""
+    text = escape(text).replace(" %", "&nbsp;%").replace("exp(-exp", "exp(\u2212exp")
+    for digit in "0123456789":
+        for before in (" ", "(", "["):
+            text = text.replace(f"{before}-{digit}", f"{before}\u2212{digit}")
+    return text.replace("(x - t)", "(x \u2212 t)")
+
+
+def _emphasised(sentences: str) -> str:
+    family, _, rest = sentences.partition(":")
+    return f"<strong>{escape(family)}</strong>:{_typeset(rest)}"
+
+
+def _html_table(table: Sequence[Row]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in HEADER)
+    body = []
+    for row in table:
+        label, *rest = cells(row)
+        columns = [f"<th>{escape(label.value)}</th>"]
+        for cell in rest:
+            detail = f'<span class="detail">{_minus(cell.detail)}</span>' if cell.detail else ""
+            hint = f' title="{escape(cell.hint)}"' if cell.hint else ""
+            tone = f' class="{cell.tone}"' if cell.tone else ""
+            columns.append(f"<td{tone}{hint}>{_minus(cell.value)}{detail}</td>")
+        body.append(f"<tr>{''.join(columns)}</tr>")
+    rows = "\n".join(body)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _html_lines(lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in lines[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>"
+        for line in lines[1:]
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _minus(number: str) -> str:
+    """Numbers of a table cell with true minus signs."""
+    return escape(number).replace("-", "\u2212") if number != NOT_RUN else escape(number)

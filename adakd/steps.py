@@ -1,0 +1,752 @@
+"""What each stage does, and where its results lie. The command line calls these in turn.
+
+Every step that finishes leaves a `done.json` with the *inputs* that it depends on. A step whose
+inputs are unchanged does nothing; one whose inputs changed says which, and starts anew; one that
+was cut resumes. Nothing heavy is imported before there is something to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adakd import config as configuration
+from adakd import corpora
+from adakd.data import manifest
+from adakd.errors import UserError
+from adakd.files import atomic_write, write_json, write_text
+from adakd.progress import track
+
+if TYPE_CHECKING:
+    from adakd.models import Batch, Family
+    from adakd.teacher_store import Store
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SPLITS = ("train", "dev", "test")
+SCORED = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One family, seed and fold of a recipe: its settings, and where everything of it lies."""
+
+    root: Path  # corpus/, data/, exp/ and export/ stand here
+    config: configuration.Config
+
+    @property
+    def _name(self) -> Path:
+        fold = self.config.fold
+        return Path(self.config.recipe) / ("" if fold is None else f"fold{fold}")
+
+    @property
+    def corpus(self) -> Path:
+        return self.root / "corpus" / self.config.recipe
+
+    @property
+    def audio(self) -> Path:
+        return self.root / "data" / self.config.recipe / "audio"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / self._name / self.config.family
+
+    @property
+    def units(self) -> Path:
+        return self.data / "units"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export" / self._name / self.config.family
+
+    @property
+    def results(self) -> Path:
+        return self.root / "exp" / self.config.recipe
+
+    def experiment(self, method: str) -> Path:
+        """The folder of a method, of the teacher, or of the untrained student."""
+        tagged = method not in ("teacher", "untrained") and self.config.tag
+        name = f"{method}-{self.config.tag}" if tagged else method
+        return (
+            self.root / "exp" / self._name / self.config.family / name / f"seed{self.config.seed}"
+        )
+
+    @property
+    def store(self) -> Path:
+        return self.experiment("teacher") / "store"
+
+    @cached_property
+    def title(self) -> str:
+        fold = "" if self.config.fold is None else f" fold {self.config.fold}"
+        return f"{self.config.recipe}{fold} {self.config.family}"
+
+    def manifest(self, split: str) -> list[manifest.Entry]:
+        """The prepared utterances of a split."""
+        return manifest.read(self.data / f"{split}.jsonl")
+
+
+# ------------------------------------------------------------------ what is done
+
+
+def done(folder: Path) -> dict[str, Any] | None:
+    """What a finished step left in ``folder``; None if it is not finished."""
+    try:
+        return json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
+    """Declare a step finished; ``facts`` is what later steps and the report want to know."""
+    write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key_of(inputs)})
+
+
+def key_of(inputs: dict[str, Any]) -> str:
+    """The fingerprint of a step's inputs."""
+    return configuration.fingerprint(inputs)
+
+
+def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
+    """`done` of a step that must have run; otherwise a `UserError` that names the stage."""
+    facts = done(folder)
+    if facts is None:
+        raise UserError(f"{what} is missing ({folder}): run --stage {stage} first.")
+    return facts
+
+
+def is_current(folder: Path, inputs: dict[str, Any], what: str) -> bool:
+    """Whether a step is finished with these very inputs. Says so, or says what has changed."""
+    facts = done(folder)
+    if facts is None:
+        return False
+    if facts.get("fingerprint") == key_of(inputs):
+        say(f"{what}: done ({shown(folder)})")
+        return True
+    say(f"{what}: {' and '.join(changes(facts.get('inputs', {}), inputs))} changed, made anew")
+    return False
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ between two nested mappings."""
+    new = json.loads(json.dumps(new))
+    found = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def say(line: str) -> None:
+    """One line of what is going on, on standard output, from the first process only."""
+    if rank() == 0:
+        print(line, flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it from here."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def rank() -> int:
+    """Number of this process among those of a launcher."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait_for_all() -> None:
+    """Let every process of a distributed run come to this point."""
+    if world() > 1:
+        import torch
+
+        torch.distributed.barrier()
+
+
+def source_fingerprint(model: configuration.Model) -> Any:
+    """What a model starts from: the hub id, or the contents of a local folder."""
+    if model.source is None:
+        return model.config
+    folder = Path(model.source)
+    if not folder.is_dir():
+        return model.source
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin"):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                # Weights differ everywhere once trained: both ends of a huge file will do.
+                digest.update(file.read(1 << 16))
+                file.seek(max(0, size - (1 << 16)))
+                digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------ stages 0 and 1
+
+
+def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
+    """The corpus's module and its options, validated."""
+    module = corpora.module(str(config.corpus["kind"]))
+    mapping = {key: value for key, value in config.corpus.items() if key != "kind"}
+    return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
+
+
+def corpus(place: Place) -> None:
+    """Stage 0: download, generate or locate the corpus."""
+    module, options = corpus_options(place.config)
+    module.fetch(options, place.corpus, place.config.language.code, track)
+    say(f"{place.config.recipe}: corpus ready ({shown(place.corpus)})")
+
+
+def corpus_fingerprint(place: Place) -> str:
+    """Changes whenever stage 0 made another corpus: its markers tell."""
+    markers = sorted(place.corpus.glob("*.json"))
+    if not markers:
+        raise UserError(
+            f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first."
+        )
+    return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
+
+
+def prepare(place: Place) -> None:
+    """Stage 1: manifests, normalised text, audio at 16 kHz, text units, what was rejected and why."""
+    config = place.config
+    inputs = {
+        "corpus": corpus_fingerprint(place),
+        "data": dataclasses.asdict(config.data) | {"jobs": None},  # as many as one likes
+        "language": dataclasses.asdict(config.language),
+        "units": dataclasses.asdict(config.units),
+        "teacher": source_fingerprint(config.teacher),
+        "student": source_fingerprint(config.student),
+        "fold": config.fold,
+    }
+    if is_current(place.data, inputs, f"{place.title}: data"):
+        return
+    from adakd import models
+    from adakd.data import text
+    from adakd.data.prepare import prepare as prepare_clips
+
+    module, options = corpus_options(config)
+    utterances = list(module.utterances(options, place.corpus, config.fold))
+    (place.data / "done.json").unlink(missing_ok=True)
+    training = (
+        text.normalise(u.text, u.language or config.language.code)
+        if config.data.normalise
+        else u.text
+        for u in utterances
+        if u.split == "train"
+    )
+    units = make_units(place, training)
+    counts = prepare_clips(
+        utterances,
+        place.data,
+        place.root,
+        config.language.code,
+        [models.limit(config, role, units) for role in ("teacher", "student")],
+        config.data.min_seconds,
+        config.data.max_seconds,
+        config.data.max_rejected,
+        config.data.normalise,
+        config.data.jobs or os.cpu_count() or 1,
+        place.audio,
+    )
+    for split, count in counts.items():
+        say(
+            f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
+            + (f", {count['rejected']} rejected" if count["rejected"] else "")
+        )
+    contents = [(place.data / f"{split}.jsonl").read_text("utf-8") for split in SPLITS]
+    mark_done(place.data, inputs, manifests=configuration.fingerprint(contents), counts=counts)
+
+
+def make_units(place: Place, texts: Iterator[str]) -> Path | None:
+    """Make the recipe's tokenizer; None where the checkpoint's own is used."""
+    from adakd.models import pretrained, units
+
+    config = place.config
+    shutil.rmtree(place.units, ignore_errors=True)
+    if config.units.kind == "characters":
+        if config.family != "wav2vec2":
+            raise UserError("units.kind: characters is for wav2vec2; Whisper has source or bpe.")
+        units.train_characters(texts, place.units)
+    elif config.units.kind == "bpe":
+        if config.family != "whisper":
+            raise UserError("units.kind: bpe is for whisper; wav2vec2 has source or characters.")
+        units.train_bpe(texts, place.units, config.units.size)
+    elif config.family == "wav2vec2":
+        from transformers import Wav2Vec2CTCTokenizer
+
+        # The student takes over the teacher's characters, and gets an output layer for them.
+        source = config.teacher.source or ""
+        pretrained(Wav2Vec2CTCTokenizer, source, "The teacher's tokenizer").save_pretrained(
+            place.units
+        )
+    return units_of(place)
+
+
+def units_of(place: Place) -> Path | None:
+    """The folder of the recipe's tokenizer, None where checkpoints bring theirs."""
+    own = place.config.family == "wav2vec2" or place.config.units.kind == "bpe"
+    return place.units if own else None
+
+
+# ------------------------------------------------------------------ stages 2, 3, 5 and 6
+
+
+def teacher(place: Place) -> None:
+    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned."""
+    if not place.config.teacher.finetuned:
+        train(place, "teacher")
+        return
+    folder = place.experiment("teacher")
+    inputs = {
+        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        "source": source_fingerprint(place.config.teacher),
+    }
+    if is_current(folder, inputs, f"{place.title}: teacher"):
+        return
+    from adakd import models
+
+    family = models.load(place.config, "teacher")
+    with replaced_folder(folder / "model") as fresh:
+        family.save(fresh)
+    mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
+
+
+def student_start(place: Place) -> Path:
+    """The untrained student from which every method of a seed starts; made once."""
+    folder = place.experiment("untrained")
+    inputs = {
+        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        "student": source_fingerprint(place.config.student),
+        "seed": place.config.seed,
+    }
+    if (done(folder) or {}).get("fingerprint") != key_of(inputs) and rank() == 0:
+        from adakd import models
+        from adakd.brain import seed_everything
+
+        seed_everything(place.config.seed)
+        family = models.load(place.config, "student", units_of(place))
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        mark_done(
+            folder,
+            inputs,
+            method="untrained",
+            parameters=family.parameters_count,
+            train_seconds=None,
+        )
+    wait_for_all()
+    return folder
+
+
+def train(place: Place, method: str) -> None:
+    """Train the student with a method, or the teacher (method ``teacher``), from start to end."""
+    config = place.config
+    role = "teacher" if method == "teacher" else "student"
+    settings = config.train_of(role)
+    name = "finetune" if method == "teacher" else method
+    from adakd import weighting as weightings  # imports torch: half a second on a warm machine
+
+    weighting = weightings.build(name, config.methods.get(name) if role == "student" else None)
+    folder = place.experiment(method)
+    data = needed(place.data, "The prepared data", 1)["manifests"]
+    inputs: dict[str, Any] = {
+        "data": data,
+        "train": dataclasses.asdict(settings),
+        "seed": config.seed,
+    }
+    if role == "teacher":
+        inputs["source"] = source_fingerprint(config.teacher)
+    else:
+        inputs["start"] = key_of(
+            {
+                "data": data,
+                "student": source_fingerprint(config.student),
+                "seed": config.seed,
+            }
+        )
+        inputs["method"] = config.methods.get(name) or {}
+    if weighting.uses_distill or weighting.uses_difficulty:
+        inputs["distill"] = dataclasses.asdict(config.distill)
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if is_current(folder, inputs, f"{place.title}: {method}"):
+        return
+
+    from adakd import models
+    from adakd.brain import DistillationBrain, seed_everything
+    from adakd.data.loader import StepSampler, Steps, evaluation_loader, training_loader
+
+    begin(folder, inputs, config)
+    if role == "teacher":
+        seed_everything(config.seed)
+        family = models.load(config, "teacher", units_of(place))
+    else:
+        family = models.open_folder(config, student_start(place) / "model")
+    live, extra = supervision(place, weighting, family)
+    family.prepare_training(settings)
+    entries = place.manifest("train")
+    fixed = family.padded_seconds
+    sampler = StepSampler(
+        [entry.seconds for entry in entries],
+        settings.batch_seconds,
+        settings.accumulate,
+        config.seed,
+        fixed,
+        rank(),
+        world(),
+    )
+    seed_everything(config.seed)
+    brain = DistillationBrain(
+        family, weighting, settings, config.distill, folder, sampler,
+        f"{place.title}: {method}", live,
+    )  # fmt: skip
+    outcome = brain.run(
+        training_loader(Steps(entries, place.root, family, extra), sampler, settings.workers),
+        evaluation_loader(
+            Steps(place.manifest("dev"), place.root, family), 2 * settings.batch_seconds, fixed
+        ),
+    )
+    if rank() == 0:
+        family.ctc_head = None
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        mark_done(
+            folder,
+            inputs,
+            method=method,
+            parameters=family.parameters_count,
+            steps=brain.total_steps,
+            alpha=weighting.summary(),
+            **outcome,
+        )
+        shutil.rmtree(folder / "ckpt", ignore_errors=True)
+    wait_for_all()
+    say(
+        f"{place.title}: {method} trained in {outcome['train_seconds']:.0f} s, dev CER "
+        f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"
+    )
+
+
+def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) -> None:
+    """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs."""
+    if rank() == 0:
+        started = folder / "started.json"
+        same = (
+            started.exists()
+            and not (folder / "done.json").exists()
+            and json.loads(started.read_text(encoding="utf-8")).get("fingerprint") == key_of(inputs)
+        )
+        if not same and folder.exists():
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        write_json(started, {"inputs": inputs, "fingerprint": key_of(inputs)})
+        from adakd.versions import describe
+
+        write_text(folder / "config.yaml", configuration.dump_yaml(dataclasses.asdict(config)))
+        write_json(folder / "versions.json", describe())
+    wait_for_all()
+
+
+def supervision(
+    place: Place, weighting: Any, student: Family
+) -> tuple[Family | None, Callable[[Batch], Batch] | None]:
+    """What a method gets from the teacher: the live model, and what is added to every batch."""
+    if not (weighting.uses_distill or weighting.uses_difficulty):
+        return None, None
+    import torch
+
+    from adakd import models
+
+    config = place.config
+    live = None
+    if config.distill.teacher == "online" and weighting.uses_distill:
+        live = models.open_folder(config, place.experiment("teacher") / "model")
+        live.requires_grad_(False)
+        models.check_same_units(live, student)
+    cached = weighting.uses_distill and live is None
+    store = open_store(place) if cached or weighting.uses_difficulty else None
+    if store is not None:
+        expected = {entry.id for entry in place.manifest("train")}
+        weighting.fit([x for i, x in store.difficulties().items() if i in expected])
+
+    def extra(batch: Batch) -> Batch:
+        if store is not None:
+            batch.difficulty = torch.tensor([store.difficulty(i) for i in batch.ids])
+        if cached and store is not None:
+            batch.soft = store.soft(batch.ids)
+        return batch
+
+    return live, extra
+
+
+# ------------------------------------------------------------------ stage 4
+
+
+def store_parts(place: Place) -> dict[str, Any]:
+    """All that the teacher store depends on, by the name that an error message gives it."""
+    distill = place.config.distill
+    return {
+        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "manifest": needed(place.data, "The prepared data", 1)["manifests"],
+        "top_k": distill.top_k,
+        # Dense logits serve any temperature.
+        "temperature": distill.temperature if distill.top_k else None,
+        "dtype": "float16",
+    }
+
+
+def open_store(place: Place) -> Store:
+    """The finished store of this place, checked against what it should depend on."""
+    from adakd.teacher_store import Store
+
+    return Store(place.store, store_parts(place))
+
+
+def teacher_pass(place: Place) -> None:
+    """Stage 4: the teacher's loss and soft outputs on every training utterance."""
+    parts = store_parts(place)
+    meta = place.store / "meta.json"
+    if meta.exists():
+        found = json.loads(meta.read_text(encoding="utf-8"))["parts"]
+        if not changes(found, parts):
+            say(f"{place.title}: teacher store done ({shown(place.store)})")
+            return
+    import torch
+
+    from adakd import models
+    from adakd.brain import device
+    from adakd.data.loader import Steps, evaluation_loader
+    from adakd.teacher_store import Writer
+
+    config = place.config
+    family = models.open_folder(config, place.experiment("teacher") / "model")
+    family.to(device()).eval()
+    entries = place.manifest("train")[rank() :: world()]
+    loader = evaluation_loader(
+        Steps(entries, place.root, family),
+        2 * config.train_of("teacher").batch_seconds,
+        family.padded_seconds,
+    )
+    meta.unlink(missing_ok=True)
+    if rank() == 0:
+        shutil.rmtree(place.store, ignore_errors=True)
+    wait_for_all()
+    writer = Writer(place.store, config.distill.top_k, config.distill.temperature, rank())
+    total = 0.0
+    for (batch,) in track(loader, len(loader), f"{place.title}: teacher pass"):
+        batch = batch.to(device())
+        with torch.inference_mode():
+            output = family(batch)
+            losses = family.task_loss(output, batch).tolist()
+        rows = family.positions(batch).tolist()
+        for i, utterance in enumerate(batch.ids):
+            writer.add(utterance, losses[i], output.logits[i, : rows[i]])
+            total += losses[i]
+    writer.close()
+    wait_for_all()
+    if rank() == 0:
+        writer.finish(parts)
+    wait_for_all()
+    say(
+        f"{place.title}: teacher store written, mean loss x {total / max(1, len(entries)):.4f} nats "
+        f"a unit ({shown(place.store)})"
+    )
+
+
+# ------------------------------------------------------------------ stages 7 to 10
+
+
+def trained(place: Place, methods: list[str]) -> list[str]:
+    """The experiments that stand ready to be decoded, in the table's order."""
+    wanted = ["teacher", "untrained", *methods]
+    ready = [name for name in wanted if (place.experiment(name) / "model").is_dir()]
+    missing = [name for name in methods if name not in ready]
+    if missing:
+        stages = {"finetune": 3, "kd": 5}
+        raise UserError(
+            f"{place.title}: {missing[0]} has not been trained: run --stage "
+            f"{stages.get(missing[0], 6)} first, or name the methods you want with --methods."
+        )
+    return ready
+
+
+def decode(place: Place, methods: list[str]) -> None:
+    """Stage 7: hypotheses of dev and test with every trained model."""
+    data = needed(place.data, "The prepared data", 1)["manifests"]
+    for name in trained(place, methods):
+        folder = place.experiment(name)
+        model = done(folder)
+        if model is None:
+            raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
+        inputs = {"model": model["fingerprint"], "data": data}
+        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):
+            continue
+        from adakd.decode import transcribe
+
+        for split in SCORED:
+            entries = place.manifest(split)
+            rows = transcribe(
+                place.config,
+                folder / "model",
+                entries,
+                place.root,
+                f"{place.title}: decoding {split} with {name}",
+                with_loss=name == "teacher",
+            )
+            difficulty = teacher_losses(place, split) if name != "teacher" else {}
+            with atomic_write(folder / f"hyp.{split}.jsonl") as file:
+                for row in rows:
+                    row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        (folder / "score.json").unlink(missing_ok=True)
+        mark_done(folder / "decode", inputs)
+
+
+def teacher_losses(place: Place, split: str) -> dict[str, float]:
+    """The teacher's loss x on dev or test, from its own hypothesis file; empty without a teacher."""
+    path = place.experiment("teacher") / f"hyp.{split}.jsonl"
+    if not path.exists():
+        return {}
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {row["id"]: row["difficulty"] for row in rows}
+
+
+def score(place: Place, methods: list[str]) -> None:
+    """Stage 8: CER with intervals, of dev and test."""
+    from adakd import score as scoring
+
+    for name in trained(place, methods):
+        folder = place.experiment(name)
+        decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
+        inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
+        if (folder / "score.json").exists() and is_current(
+            folder / "score", inputs, f"{place.title}: score of {name}"
+        ):
+            continue
+        for split in SCORED:
+            summary = scoring.score_file(
+                folder / f"hyp.{split}.jsonl",
+                folder / "score.json",
+                place.config.language.code,
+                place.config.score.bootstrap,
+            )
+        say(f"{place.title}: {name} CER {summary['cer']:.2%} (test)")
+        mark_done(folder / "score", inputs)
+
+
+def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
+    """Stage 9: the table and the plots of all families, folds and seeds asked for."""
+    from adakd import versions
+
+    first = places[0]
+    folder = first.results
+    experiments = [
+        (place, name, place.experiment(name))
+        for place in places
+        for name in trained(place, methods)
+    ]
+    inputs = {
+        "scores": [
+            [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]
+            for _, name, path in experiments
+        ],
+    }
+    what = f"{first.config.recipe}: report"
+    if is_current(folder / "report", inputs, what):
+        print((folder / "report" / "table.txt").read_text(encoding="utf-8"), end="")
+    else:
+        import numpy as np
+
+        from adakd import report as reporting
+
+        difficulties = {}
+        for place in reversed(places):
+            if (place.store / "meta.json").exists():
+                values = open_store(place).difficulties().values()
+                difficulties[place.config.family] = np.array(list(values))
+        table = reporting.write_report(
+            first.config.recipe,
+            [
+                reporting.Experiment(
+                    place.config.family, path.parent.name, place.config.seed, place.config.fold, path
+                )
+                for place, _, path in experiments
+            ],
+            folder,
+            {
+                "command": command,
+                **versions.describe(),
+                "demonstration": first.config.demonstration,
+            },
+            difficulties,
+            first.config.score.bootstrap,
+        )
+        write_text(folder / "report" / "table.txt", table)
+        mark_done(folder / "report", inputs)
+        print(table, end="")
+    if publish:
+        target = REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
+        shutil.copyfile(folder / "RESULTS.md", target)
+        say(f"Published: {shown(target)}")
+    say(f"Report: {shown(folder / 'report' / 'index.html')}")
+
+
+def export(place: Place, methods: list[str]) -> None:
+    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline."""
+    scores = {}
+    for name in methods:
+        path = place.experiment(name) / "score.json"
+        if not path.exists():
+            raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
+        scores[name] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
+    best = min(scores, key=lambda name: scores[name])
+    folder = place.experiment(best)
+    inputs = {"model": needed(folder, best, 6)["fingerprint"], "dev": scores}
+    if is_current(place.export, inputs, f"{place.title}: export of {best}"):
+        return
+    from adakd.export import write_export
+
+    checked = write_export(place.config, folder, place.export, best, place.root)
+    mark_done(place.export, inputs, method=best, checked=checked)
+    say(
+        f"{place.title}: exported {best}, the best on dev; Hugging Face's pipeline gives the same "
+        f"text on all {checked} test utterances ({shown(place.export)})"
+    )
+
+
+@contextlib.contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``target`` once the block succeeds."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def warn(line: str) -> None:
+    """A sentence on standard error that stops nothing."""
+    print(line, file=sys.stderr)

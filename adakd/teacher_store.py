@@ -1,0 +1,205 @@
+"""The teacher store: what the teacher thinks of every training utterance, written once.
+
+Per utterance: its difficulty x (the teacher's task loss) and, where asked for, the soft outputs:
+raw logits in fp16, all of them (dense) or the top k with the log-sum-exp of the rest at the stored
+temperature. It describes clean audio under a teacher in eval mode.
+
+    store/meta.json          fingerprint and its parts, units, top_k, temperature
+    store/index.<R>.jsonl    one line an utterance: id, x, shard, row, rows
+    store/logits.<R>.<N>.npy     (rows, V) fp16, dense
+    store/values.<R>.<N>.npy     (rows, K) fp16   \\
+    store/indices.<R>.<N>.npy    (rows, K) int32   top k
+    store/tail.<R>.<N>.npy       (rows,) fp32     /
+
+<R> is the process that wrote it, <N> its shard. Shards are memory-mapped for reading. `meta.json`
+is written last, so a store without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adakd.errors import UserError
+from adakd.files import atomic_write, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from adakd.objectives import SoftOutputs
+
+SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
+
+
+class Writer:
+    """Collects utterances and writes shards; one writer a process, `rank` tells them apart."""
+
+    def __init__(self, folder: Path, top_k: int, temperature: float, rank: int = 0) -> None:
+        self.folder, self.top_k, self.temperature, self.rank = folder, top_k, temperature, rank
+        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._lines: list[dict[str, Any]] = []
+        self._rows = self._bytes = self._shard = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir() if rank == 0 else ():
+            old.unlink()
+
+    def add(self, utterance: str, x: float, logits: torch.Tensor) -> None:
+        """Store one utterance: its id, its task loss, its raw logits (T, V)."""
+        import numpy as np
+        import torch
+
+        from adakd.objectives import top_k
+
+        logits = logits.float().cpu()
+        if self.top_k:
+            small = top_k(logits, self.top_k, self.temperature)
+            part: tuple[np.ndarray, ...] = (
+                small.values.to(torch.float16).numpy(),
+                small.indices.numpy().astype(np.int32),
+                small.tail.numpy(),
+            )
+        else:
+            part = (logits.to(torch.float16).numpy(),)
+        if not np.isfinite(part[0]).all():
+            raise UserError(
+                f"Utterance '{utterance}': the teacher's logits do not fit fp16; "
+                "set distill.teacher to online."
+            )
+        rows = len(part[0])
+        self._lines.append(
+            {"id": utterance, "x": x, "shard": self._shard, "row": self._rows, "rows": rows}
+        )
+        self._parts.append(part)
+        self._rows += rows
+        self._bytes += part[0].nbytes
+        if self._bytes >= SHARD_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        import numpy as np
+
+        if not self._parts:
+            return
+        for name, arrays in zip(_names(self.top_k), zip(*self._parts, strict=True), strict=True):
+            with atomic_write(self.folder / f"{name}.{self.rank}.{self._shard}.npy", "wb") as file:
+                np.save(file, np.concatenate(arrays))
+        self._parts, self._rows, self._bytes = [], 0, 0
+        self._shard += 1
+
+    def close(self) -> None:
+        """Write what is left, and this process's index."""
+        self._flush()
+        with atomic_write(self.folder / f"index.{self.rank}.jsonl") as file:
+            for line in self._lines:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def finish(self, parts: Mapping[str, Any]) -> None:
+        """Declare the store complete (one process, after all have closed).
+
+        ``parts`` is what the contents depend on; `Store` compares it part by part.
+        """
+        meta = {"top_k": self.top_k, "temperature": self.temperature, "parts": dict(parts)}
+        write_json(self.folder / "meta.json", meta)
+
+
+class Store:
+    """Reads a finished store.
+
+    Args:
+        folder: where `Writer` wrote.
+        parts: what the caller expects it to depend on (teacher, manifest, units, ...); a
+            difference is a UserError that names what changed. None takes it as it is.
+    """
+
+    def __init__(self, folder: Path, parts: Mapping[str, Any] | None = None) -> None:
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(
+                f"{folder} holds no finished teacher store: run stage 4 (teacher-pass)."
+            ) from None
+        if parts is not None:
+            expected = json.loads(json.dumps(dict(parts)))
+            found = meta["parts"]
+            changed = [k for k in expected | found if expected.get(k) != found.get(k)]
+            if changed:
+                raise UserError(
+                    f"{folder} was made with another {' and another '.join(changed)}: "
+                    "run stage 4 (teacher-pass) again."
+                )
+        self.folder, self.top_k = folder, int(meta["top_k"])
+        self.temperature = float(meta["temperature"])
+        self._lines: dict[str, tuple[float, str, int, int]] = {}
+        for index in sorted(folder.glob("index.*.jsonl")):
+            rank = index.name.split(".")[1]
+            for line in index.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                place = f"{rank}.{row['shard']}"
+                self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
+        self._maps: dict[str, tuple[np.ndarray, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def difficulty(self, utterance: str) -> float:
+        """x of an utterance, nats per target unit."""
+        return self._line(utterance)[0]
+
+    def difficulties(self) -> dict[str, float]:
+        """x of every utterance by id."""
+        return {utterance: line[0] for utterance, line in self._lines.items()}
+
+    def soft(self, utterances: Sequence[str], positions: int | None = None) -> SoftOutputs:
+        """The soft outputs of a batch, padded to the longest (or to ``positions``) with zeros.
+
+        Dense logits (B, T, V) float16, or TopK with (B, T, K) and (B, T).
+        """
+        import numpy as np
+        import torch
+
+        from adakd.objectives import Dense, TopK
+
+        rows = [self._rows(utterance) for utterance in utterances]
+        longest = max(len(parts[0]) for parts in rows)
+        length = longest if positions is None else positions
+        if longest > length:
+            worst = max(range(len(rows)), key=lambda i: len(rows[i][0]))
+            raise UserError(
+                f"Utterance '{utterances[worst]}' has {longest} positions in {self.folder} and "
+                f"{length} in the student's output: the frame rates or units differ."
+            )
+        padded = []
+        for column in zip(*rows, strict=True):
+            block = np.zeros((len(rows), length, *column[0].shape[1:]), column[0].dtype)
+            for target, part in zip(block, column, strict=True):
+                target[: len(part)] = part
+            padded.append(torch.from_numpy(block))
+        if not self.top_k:
+            return Dense(padded[0])
+        return TopK(padded[0], padded[1].long(), padded[2], self.temperature)
+
+    def _rows(self, utterance: str) -> tuple[np.ndarray, ...]:
+        import numpy as np
+
+        _, place, row, rows = self._line(utterance)
+        if place not in self._maps:
+            self._maps[place] = tuple(
+                np.load(self.folder / f"{name}.{place}.npy", mmap_mode="r")
+                for name in _names(self.top_k)
+            )
+        return tuple(array[row : row + rows] for array in self._maps[place])
+
+    def _line(self, utterance: str) -> tuple[float, str, int, int]:
+        try:
+            return self._lines[utterance]
+        except KeyError:
+            raise UserError(
+                f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass) again."
+            ) from None
+
+
+def _names(top_k: int) -> tuple[str, ...]:
+    return ("values", "indices", "tail") if top_k else ("logits",)

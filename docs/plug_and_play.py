@@ -1,0 +1,39 @@
+"""AdaKD in Hugging Face's Trainer, for CTC models; docs/plug_and_play.md explains it.
+
+A batch holds input_values, attention_mask, labels (padded with -100) and difficulty (B,): the
+teacher's own `ctc` loss on each utterance, to whose training set `weighting` was fitted beforehand.
+Pass `remove_unused_columns=False` to TrainingArguments, or difficulty never arrives.
+"""
+
+import torch
+from transformers import Trainer
+
+from adakd.objectives import Dense, ctc, frame_kl
+
+
+class DistillingTrainer(Trainer):
+    def __init__(self, *args, teacher, weighting, temperature=2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
+        self.weighting = weighting.to(self.args.device)
+        self.temperature = temperature
+        # The loss is a mean over its batch: Trainer shall divide it by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels, difficulty = inputs["labels"], inputs["difficulty"]
+        audio = {name: inputs[name] for name in ("input_values", "attention_mask")}
+        outputs = model(**audio)
+        with torch.no_grad():
+            soft = Dense(self.teacher(**audio).logits)
+        frames = self.teacher._get_feat_extract_output_lengths(audio["attention_mask"].sum(dim=1))
+        counts = (labels >= 0).sum(dim=1)
+        blank = self.teacher.config.pad_token_id
+
+        task = ctc(outputs.logits, frames, labels, counts, blank)
+        distill = frame_kl(
+            outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
+        )
+        progress = min(1.0, self.state.global_step / max(1, self.state.max_steps - 1))
+        loss = self.weighting(task, distill, difficulty, progress).loss.mean()
+        return (loss, outputs) if return_outputs else loss

@@ -1,0 +1,48 @@
+"""Whether this interpreter can run AdaKD: `check_python.py version` or `check_python.py imports`.
+
+Prints a sentence and exits with 1 where it cannot. Old interpreters must be able to read this file.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# By the name they are imported under, torch and torchaudio first: most failures are theirs.
+IMPORTED = ("torch", "torchaudio", "speechbrain")
+NEEDED = ("transformers", "sentencepiece", "jiwer", "yaml", "soundfile", "matplotlib")
+NEEDED += ("tensorboard", "scipy")
+
+
+def check_version():
+    pattern = r'requires-python = ">=3\.(\d+),<3\.(\d+)"'
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    oldest, beyond = map(int, re.search(pattern, text).groups())
+    major, minor = sys.version_info[:2]
+    if not (3, oldest) <= (major, minor) < (3, beyond):
+        sys.exit(
+            f"{sys.executable} is Python {major}.{minor}; AdaKD needs Python 3.{oldest} to "
+            f"3.{beyond - 1} (tested on 3.11)"
+        )
+
+
+def check_imports():
+    from importlib import import_module, metadata, util
+
+    missing = [name for name in IMPORTED + NEEDED if util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"{sys.executable} lacks {', '.join(missing)}")
+    try:
+        for name in IMPORTED:
+            import_module(name)
+    except Exception as error:
+        versions = " and ".join(f"{name} {metadata.version(name)}" for name in IMPORTED[:2])
+        said = (str(error).strip().splitlines() or [repr(error)])[-1]
+        sys.exit(
+            f"{versions} do not import together ({said}); the pair that fits is torch 2.11.* "
+            "with torchaudio 2.11.*"
+        )
+
+
+if __name__ == "__main__":
+    {"version": check_version, "imports": check_imports}[sys.argv[1]]()

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# AdaKD from nothing to a table: sets up what it needs, then runs a recipe's stages.
+#
+#   ./run.sh                                   recipes/espeak/hi, all stages
+#   ./run.sh --recipe fsdd/en --fold all       another recipe
+#   ./run.sh --stage 5 --stop-stage 6          some stages
+#   ./run.sh --help                            the stages, the options, the recipes
+set -euo pipefail
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+. "$root/local/common.sh"
+
+recipe=espeak/hi
+rest=()
+while (($#)); do
+    case $1 in
+        --recipe)
+            [[ $# -ge 2 && $2 != --* ]] || fail "--recipe needs a value, e.g. --recipe espeak/hi"
+            recipe=$2
+            shift
+            ;;
+        --recipe=*) recipe=${1#*=} ;;
+        *) rest+=("$1") ;;
+    esac
+    shift
+done
+recipe=${recipe#recipes/}
+recipe=${recipe%/}
+
+mapfile -t recipes < <(list_recipes "$root")
+if ! is_among "$recipe" "${recipes[@]}"; then
+    fail "there is no recipe '$recipe'; did you mean $(nearest "$recipe" "${recipes[@]}")?" \
+        "There are: ${recipes[*]}"
+fi
+exec "$root/recipes/$recipe/run.sh" "${rest[@]}"

@@ -1,0 +1,267 @@
+"""The synthetic corpus: nothing shared between splits, the same bytes for the same seed."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adakd import corpora
+from adakd.corpora import espeak, grammar
+from adakd.errors import UserError
+
+pytest.importorskip("espeakng_loader")
+
+GRAMMAR = """\
+words:
+  person: [राम, सीता, मोहन, गीता, मेरा भाई, मेरी बहन]
+  thing: [चाय, दूध, पानी, किताब, गाड़ी, रोटी, चावल, कलम]
+  time: [आज, कल, अभी, सुबह, शाम को, रात में]
+patterns:
+  - "{person} को {time} {thing} चाहिए।"
+  - "{time} {person} के पास {thing} है।"
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> espeak.Options:
+    path = tmp_path / "grammar.yaml"
+    path.write_text(GRAMMAR, encoding="utf-8")
+    return espeak.Options(hours=60 / 3600, dev_minutes=0.5, test_minutes=0.5, grammar=str(path))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "corpus.json"  # it holds the path of the grammar
+    }
+
+
+def test_module_of_a_kind() -> None:
+    assert corpora.module("espeak") is espeak
+    with pytest.raises(UserError, match="did you mean 'espeak'"):
+        corpora.module("espaek")
+
+
+def test_library_keeps_no_state_between_utterances() -> None:
+    """Without unloading, flutter and breath noise make every A of A, B, A different."""
+    for variant in ("f1", "whisper", "klatt2", "Reed"):
+        first = espeak.speak("आज मौसम अच्छा है", "hi", variant)
+        espeak.speak("मुझे चाय चाहिए", "ta", "m3", 220, 60)
+        again = espeak.speak("आज मौसम अच्छा है", "hi", variant)
+        assert len(first) > 8000 and np.array_equal(first, again)
+
+
+def test_rate_and_pitch_do_something() -> None:
+    slow = espeak.speak("आज मौसम अच्छा है", "hi", "m3", rate=110)
+    fast = espeak.speak("आज मौसम अच्छा है", "hi", "m3", rate=220)
+    assert len(slow) > 1.4 * len(fast)
+    low = espeak._pitch(espeak.speak("आज मौसम अच्छा है", "hi", "m3", pitch=20))[0]
+    high = espeak._pitch(espeak.speak("आज मौसम अच्छा है", "hi", "m3", pitch=80))[0]
+    assert high > 1.3 * low
+
+
+def test_pitch_of_a_known_tone() -> None:
+    time = np.arange(16_000) / 16_000
+    for hertz in (80.0, 150.0, 310.0):
+        harmonics = [np.sin(2 * np.pi * hertz * n * time) / n for n in range(1, 8)]
+        pitch, voiced = espeak._pitch(0.1 * np.sum(harmonics, axis=0))
+        assert pitch == pytest.approx(hertz, rel=0.02) and voiced == 1.0
+    assert espeak._pitch(np.random.default_rng(1).standard_normal(16_000))[1] < 0.1
+
+
+def test_same_seed_same_bytes(options: espeak.Options, tmp_path: Path) -> None:
+    espeak.fetch(options, tmp_path / "one", "hi")
+    espeak.fetch(options, tmp_path / "two", "hi")
+    first = digests(tmp_path / "one")
+    assert len(first) > 30 and first == digests(tmp_path / "two")
+    espeak.fetch(dataclasses.replace(options, seed=2), tmp_path / "two", "hi")
+    assert digests(tmp_path / "two") != first
+
+
+def test_splits_share_no_speaker_and_no_sentence(options: espeak.Options, tmp_path: Path) -> None:
+    import soundfile
+
+    espeak.fetch(options, tmp_path / "corpus", "hi")
+    found = list(espeak.utterances(options, tmp_path / "corpus", None))
+    assert len({u.id for u in found}) == len(found)
+    assert found == list(espeak.utterances(options, tmp_path / "corpus", None))
+    seconds = dict.fromkeys(grammar.SPLITS, 0.0)
+    for utterance in found:
+        info = soundfile.info(utterance.audio)
+        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
+        assert utterance.language == "hi"
+        assert grammar.split_of(utterance.text) == utterance.split
+        seconds[utterance.split] += info.duration
+    for split, wanted in (("train", 60), ("dev", 30), ("test", 30)):
+        assert wanted <= seconds[split] < wanted + 6
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        for what in ("speaker", "text"):
+            left = {getattr(u, what) for u in found if u.split == one}
+            right = {getattr(u, what) for u in found if u.split == other}
+            assert left and right and not left & right
+
+
+def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
+    options: espeak.Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "corpus"
+    calls: list[str] = []
+    speak = espeak.speak
+
+    def counted(text: str, *rest: object) -> np.ndarray:
+        calls.append(text)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return speak(text, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(espeak, "speak", counted)
+    stop = 35  # in dev: train is complete by then
+    with pytest.raises(KeyboardInterrupt):
+        espeak.fetch(options, folder, "hi")
+    with pytest.raises(UserError, match="run stage 0"):
+        list(espeak.utterances(options, folder, None))
+    assert (folder / "train-hi.jsonl").exists() and not (folder / "dev-hi.jsonl").exists()
+    stop = -1
+    told: list[float | None] = []
+
+    def progress(items: Iterable[Any], total: float | None, what: str) -> list[Any]:
+        told.append(total)
+        made = list(items)
+        told.append(len(made))
+        return made
+
+    espeak.fetch(options, folder, "hi", progress)
+    assert told == [60, 60]  # seconds of dev and test alone
+    monkeypatch.setattr(espeak, "speak", speak)
+    espeak.fetch(options, tmp_path / "whole", "hi")
+    assert digests(folder) == digests(tmp_path / "whole")
+
+    monkeypatch.setattr(espeak, "speak", counted)
+    calls.clear()
+    espeak.fetch(options, folder, "hi")
+    assert not calls
+    espeak.fetch(dataclasses.replace(options, hours=20 / 3600), folder, "hi")
+    assert calls and len(list((folder / "train").iterdir())) < 20
+
+
+def test_noise_is_as_drawn(options: espeak.Options) -> None:
+    dry = espeak.speak("आज मौसम अच्छा है", "hi", "m3")
+    draws = []
+    for number in range(20):
+        mixture = espeak.degrade(dry, options, espeak.generator(1, str(number)))
+        speech, noise = (
+            np.mean(part.astype(np.float64) ** 2) for part in (mixture.speech, mixture.noise)
+        )
+        assert 10 * np.log10(speech / noise) == pytest.approx(mixture.snr_db, abs=1e-3)
+        assert options.snr_db[0] <= mixture.snr_db <= options.snr_db[1]
+        level = 10 * np.log10(speech)
+        assert options.level_db[0] - 1e-3 <= level <= options.level_db[1] + 1e-3
+        assert np.abs(mixture.samples()).max() <= 0.99
+        power = np.abs(np.fft.rfft(mixture.noise)) ** 2
+        frequency = np.fft.rfftfreq(len(mixture.noise), 1 / 16_000)
+        # Slope by octaves: mean power in 4..8 kHz over that in 500..1000 Hz is three octaves down
+        high = power[(frequency > 4000) & (frequency < 7900)].mean()
+        low = power[(frequency > 500) & (frequency < 1000)].mean()
+        assert np.log2(low / high) / 3 == pytest.approx(mixture.slope, abs=0.35)
+        draws.append((mixture.snr_db, mixture.rt60, mixture.slope, level))
+    assert all(np.std(column) > 0 for column in np.array(draws).T)
+
+
+def test_no_reverberation_leaves_the_shape(options: espeak.Options) -> None:
+    dry = espeak.speak("आज मौसम अच्छा है", "hi", "m3")
+    plain = dataclasses.replace(options, reverb=[0.0, 0.0])
+    mixture = espeak.degrade(dry, plain, espeak.generator(1, "a"))
+    assert np.corrcoef(mixture.speech, dry)[0, 1] == pytest.approx(1.0, abs=1e-5)
+    echo = dataclasses.replace(options, reverb=[0.3, 0.3])
+    mixture = espeak.degrade(dry, echo, espeak.generator(1, "a"))
+    assert np.corrcoef(mixture.speech[: len(dry)], dry)[0, 1] < 0.99
+
+
+def test_users_own_text(options: espeak.Options, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    lines = [f"यह वाक्य संख्या {n} है" for n in range(120)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    own = dataclasses.replace(
+        options, text=str(path), hours=15 / 3600, dev_minutes=0.1, test_minutes=0.1
+    )
+    espeak.fetch(own, tmp_path / "corpus", "hi")
+    assert {u.text for u in espeak.utterances(own, tmp_path / "corpus", None)} <= set(lines)
+
+
+def test_too_few_sentences_say_how_many_there_are(options: espeak.Options, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("घर\nचाय पीजिए\nनमस्ते\n", encoding="utf-8")
+    own = dataclasses.replace(options, text=str(path))
+    with pytest.raises(UserError, match=r"distinct sentences for train \(at most 3 in all.*hours"):
+        espeak.fetch(own, tmp_path / "corpus", "hi")
+
+
+def test_pretraining_joins_sentences_and_makes_no_test_set(
+    options: espeak.Options, tmp_path: Path
+) -> None:
+    tamil = tmp_path / "ta.yaml"
+    tamil.write_text(
+        "words: {a: [நான், நீ, அவன், அவள்], b: [வீடு, பால், மரம், பூ, கடல்]}\n"
+        "patterns: ['{a} {b} பார்த்தேன்', '{b} {a} கேட்டேன்', '{a} {a} {b}', '{b} {b} {a}']\n",
+        encoding="utf-8",
+    )
+    many = dataclasses.replace(
+        options,
+        languages={"hi": options.grammar or "", "ta": str(tamil)},
+        sentences_per_utterance=[1, 3],
+        max_seconds=6.0,
+        hours=40 / 3600,
+        dev_minutes=0.1,
+    )
+    folder = tmp_path / "corpus"
+    espeak.fetch(many, folder, "hi")
+    found = list(espeak.utterances(many, folder, None))
+    assert {(u.language, u.split) for u in found} == {
+        (language, split) for language in ("hi", "ta") for split in ("train", "dev")
+    }
+    voices = {r.variant: r.split for r in espeak.read_voices(espeak._find(many.voices, "voices"))}
+    assert all(voices[u.speaker.replace("_", " ")] == u.split for u in found)
+    rows = [json.loads(x) for x in (folder / "train-hi.jsonl").read_text("utf-8").splitlines()]
+    assert any(row["text"].count("।") > 1 for row in rows)
+    for row in rows:
+        # the tail of reverberation may add 0.2 s
+        assert row["seconds"] <= 6.2
+        for sentence in row["text"].split("।")[:-1]:
+            assert grammar.split_of(sentence) == "train"
+
+
+def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no language 'hin'; did you mean"):
+        espeak.fetch(options, tmp_path / "corpus", "hin")
+    assert espeak.espeak_code("zh") == "cmn"
+    with pytest.raises(UserError, match="no voice variant 'f77'"):
+        espeak.speak("घर", "hi", "f77")
+    with pytest.raises(UserError, match="corpus.snr_db"):
+        dataclasses.replace(options, snr_db=[9.0, 1.0]).check()
+    with pytest.raises(UserError, match="corpus.grammar: there is no file"):
+        espeak.fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus", "hi")
+
+
+def test_table_of_voices_holds_enough_speakers() -> None:
+    path = espeak.REPOSITORY / espeak.Options().voices
+    rows = espeak.read_voices(path)
+    assert {row.variant for row in rows} == set(espeak.variants())
+    used = espeak._voices_in_use(path)
+    assert len(used["dev"]) >= 8 and len(used["test"]) >= 8
+    for row in rows:
+        assert row.reason
+        if row.split != "unused":
+            assert espeak.PITCHES[0] <= row.pitch_hz <= espeak.PITCHES[1]
+
+
+def test_table_errors_name_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "voices.tsv"
+    path.write_text("\t".join(espeak.COLUMNS) + "\nf1\t-20\t180\tnan\ttrian\tx\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"voices.tsv:2: split 'trian'"):
+        espeak.read_voices(path)

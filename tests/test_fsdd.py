@@ -1,0 +1,264 @@
+"""adakd.corpora.fsdd and .archive: on a made-up data set, and on the real one where it is there."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from adakd.corpora import fsdd
+from adakd.corpora.archive import extract
+from adakd.data import audio
+from adakd.errors import UserError
+
+SPEAKERS = ("ann", "bob", "cem")
+
+
+def silent_progress(items, total, what):
+    return items
+
+
+def fetch(options: fsdd.Options, folder: Path) -> None:
+    fsdd.fetch(options, folder, "en", silent_progress)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """recordings/ of three speakers, each digit twice, 8 kHz; digit d lasts (d + 2) / 20 s."""
+    folder = tmp_path / "dataset"
+    (folder / "recordings").mkdir(parents=True)
+    for digit in range(10):
+        samples = np.full(400 * (digit + 2), 0.3)
+        for speaker in SPEAKERS:
+            for number in range(2):
+                path = folder / "recordings" / f"{digit}_{speaker}_{number}.wav"
+                soundfile.write(path, samples, 8000)
+    (folder / "recordings" / "notes.txt").write_text("not a recording")
+    return folder
+
+
+def flacs(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.flac")}
+
+
+def sounds(samples: np.ndarray) -> list[float]:
+    """Seconds of each stretch of sound between stretches of at least 0.05 s of digital silence."""
+    loud = np.flatnonzero(np.abs(samples) > 0.01)
+    parts = np.split(loud, np.flatnonzero(np.diff(loud) > 0.05 * 16_000) + 1)
+    return [(part[-1] + 1 - part[0]) / 16_000 for part in parts]
+
+
+def test_each_recording_occurs_in_exactly_one_utterance(dataset: Path) -> None:
+    plan = fsdd.join(fsdd.find_recordings(dataset), fsdd.Options(max_digits=4))
+    used = Counter(path.name for item in plan for path in item.recordings)
+    assert used == Counter(path.name for path in dataset.rglob("*.wav"))
+    assert {len(item.recordings) for item in plan} == {1, 2, 3, 4}
+    assert len({item.id for item in plan}) == len(plan)
+    for item in plan:
+        assert all(f"_{item.speaker}_" in path.name for path in item.recordings)
+        assert len(item.pauses) == len(item.recordings) - 1
+        assert all(0.05 <= pause <= 0.4 for pause in item.pauses)
+
+
+def test_the_text_names_the_digits_that_are_heard(dataset: Path, tmp_path: Path) -> None:
+    options = fsdd.Options(corpus=str(dataset), pause_min=0.1)
+    fetch(options, tmp_path / "corpus")
+    said: dict[str, list[str]] = {speaker: [] for speaker in SPEAKERS}
+    for utterance in fsdd.utterances(options, tmp_path / "corpus", None):
+        assert audio.is_ready(utterance.audio)
+        words = utterance.text.split()
+        expected = [(fsdd.WORDS.index(word) + 2) / 20 for word in words]
+        assert sounds(audio.read(utterance.audio)) == pytest.approx(expected, abs=0.01)
+        said[utterance.speaker] += words
+    for words in said.values():
+        assert Counter(words) == dict.fromkeys(fsdd.WORDS, 2)
+
+
+def test_the_same_seed_gives_the_same_bytes_from_folder_and_archives(
+    dataset: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        tar.add(dataset / "recordings", "recordings")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        for path in (dataset / "recordings").iterdir():
+            packed.write(path, f"free-spoken-digit-dataset-master/recordings/{path.name}")
+    made = {}
+    for number, source in enumerate((dataset, tmp_path / "a.tar.xz", tmp_path / "a.zip")):
+        folder = tmp_path / f"corpus{number}"
+        fetch(fsdd.Options(corpus=str(source)), folder)
+        made[source.name] = flacs(folder)
+        assert not list(folder.glob("unpacked-*"))
+    assert made["dataset"] and made["dataset"] == made["a.tar.xz"] == made["a.zip"]
+    fetch(fsdd.Options(corpus=str(dataset), seed=2), tmp_path / "corpus0")
+    assert flacs(tmp_path / "corpus0") != made["dataset"]
+
+
+def test_it_clones_once_when_no_corpus_is_given(dataset: Path, tmp_path: Path) -> None:
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "digits"],
+    ):
+        subprocess.run(["git", "-C", str(dataset), *command], check=True)
+    options = fsdd.Options(url=dataset.as_uri())
+    fetch(options, tmp_path / "corpus")
+    cloned = flacs(tmp_path / "corpus")
+    dataset.rename(tmp_path / "gone")
+    fetch(fsdd.Options(url=options.url, seed=2), tmp_path / "corpus")
+    fetch(options, tmp_path / "corpus")
+    assert flacs(tmp_path / "corpus") == cloned
+    with pytest.raises(UserError, match="cannot clone .*--corpus"):
+        fetch(options, tmp_path / "another")
+
+
+def test_a_second_fetch_does_nothing(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(fsdd.Options(corpus=str(dataset)), folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    fetch(fsdd.Options(corpus=str(dataset)), folder)
+    fetch(fsdd.Options(), folder)  # what was given before will do
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_every_speaker_tests_once_and_splits_share_none(dataset: Path, tmp_path: Path) -> None:
+    options = fsdd.Options(corpus=str(dataset))
+    fetch(options, tmp_path)
+    testers = []
+    ids = {u.id for u in fsdd.utterances(options, tmp_path, None)}
+    for fold in range(3):
+        rows = list(fsdd.utterances(options, tmp_path, fold))
+        assert {u.id for u in rows} == ids and len(rows) == len(ids)
+        speakers = {s: {u.speaker for u in rows if u.split == s} for s in ("train", "dev", "test")}
+        assert speakers["test"] == {SPEAKERS[fold]}
+        assert speakers["dev"] == {SPEAKERS[(fold + 1) % 3]}
+        assert speakers["train"] == {SPEAKERS[(fold + 2) % 3]}
+        testers += speakers["test"]
+    assert sorted(testers) == sorted(SPEAKERS)
+    first = list(fsdd.utterances(options, tmp_path, 0))
+    assert list(fsdd.utterances(options, tmp_path, None)) == first
+    for fold in (3, -1):
+        with pytest.raises(UserError, match="folds 0 to 2"):
+            next(fsdd.utterances(options, tmp_path, fold))
+
+
+def test_an_utterance_does_not_depend_on_who_else_is_there(dataset: Path) -> None:
+    everybody = fsdd.find_recordings(dataset)
+    alone = fsdd.join({"bob": everybody["bob"]}, fsdd.Options())
+    assert [i for i in fsdd.join(everybody, fsdd.Options()) if i.speaker == "bob"] == alone
+
+
+def test_other_numbers_of_recordings_work_and_are_told(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
+    assert "60 recordings by 3 speakers, not the 3000" in capsys.readouterr().err
+
+
+def test_bad_input_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    with pytest.raises(UserError, match="run stage 0"):
+        next(fsdd.utterances(fsdd.Options(), folder, None))
+    with pytest.raises(UserError, match="English"):
+        fsdd.fetch(fsdd.Options(), folder, "hi", silent_progress)
+    with pytest.raises(UserError, match="does not exist"):
+        fetch(fsdd.Options(corpus=str(tmp_path / "nowhere")), folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no recordings named like"):
+        fetch(fsdd.Options(corpus=str(tmp_path / "empty")), folder)
+    (tmp_path / "broken.tar.xz").write_bytes(b"not an archive")
+    with pytest.raises(UserError, match="broken.tar.xz: neither a tar nor a zip"):
+        fetch(fsdd.Options(corpus=str(tmp_path / "broken.tar.xz")), folder)
+    for wrong in ({"max_digits": 0}, {"pause_min": -1.0}, {"pause_min": 0.5}):
+        with pytest.raises(UserError, match="corpus."):
+            fsdd.Options(**wrong)
+    options = fsdd.Options(corpus=str(dataset))
+    fetch(options, folder)
+    with pytest.raises(UserError, match="corpus.seed 1, but now it is 5; run stage 0"):
+        next(fsdd.utterances(fsdd.Options(seed=5), folder, None))
+    for path in dataset.rglob("?_cem_?.wav"):
+        path.unlink()
+    fetch(fsdd.Options(corpus=str(dataset), seed=3), folder)
+    with pytest.raises(UserError, match="2 speakers .ann, bob."):
+        next(fsdd.utterances(fsdd.Options(seed=3), folder, None))
+
+
+def test_a_damaged_recording_is_named_and_nothing_counts_as_fetched(
+    dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / "recordings" / "7_bob_1.wav").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of .* the first: .*7_bob_1.wav: empty"):
+        fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
+    with pytest.raises(UserError, match="run stage 0"):
+        next(fsdd.utterances(fsdd.Options(), tmp_path, None))
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "{tmp}/escaped"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_no_member_leaves_the_folder(tmp_path: Path, name: str, kind: str) -> None:
+    name = name.format(tmp=tmp_path)
+    archive = tmp_path / f"evil.{kind}"
+    if kind == "tar":
+        with tarfile.open(archive, "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"bad"))
+    else:
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr(name, b"bad")
+    with pytest.raises(UserError, match="evil.*refused.*escaped"):
+        extract(archive, tmp_path / "inside", lambda path: True)
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+        with tarfile.open(tmp_path / "links.tar", "w") as tar:
+            member = tarfile.TarInfo("recordings/1_ann_0.wav")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        with pytest.raises(UserError, match="refused"):
+            extract(tmp_path / "links.tar", tmp_path / "inside", lambda path: True)
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as packed:
+        info = zipfile.ZipInfo("recordings/1_ann_0.wav")
+        info.external_attr = 0o120777 << 16
+        packed.writestr(info, "/etc/passwd")
+    with pytest.raises(UserError, match="refused"):
+        extract(tmp_path / "links.zip", tmp_path / "inside", lambda path: True)
+    assert not (tmp_path / "inside" / "recordings" / "1_ann_0.wav").exists()
+
+
+def test_a_cut_archive_is_named(dataset: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        tar.add(dataset, "dataset")
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut.tar.gz: the archive is damaged"):
+        extract(tmp_path / "cut.tar.gz", tmp_path / "inside", lambda path: True)
+
+
+def test_the_published_data_set(shared_data: Path | None, tmp_path: Path) -> None:
+    """Counts of the real archive; without it, of empty files with the same names."""
+    archive = shared_data / "fsdd.tar.xz" if shared_data else None
+    if archive is not None and archive.is_file():
+        extract(archive, tmp_path, lambda path: path.suffix == ".wav")
+    else:
+        (tmp_path / "recordings").mkdir()
+        for number in range(50):
+            for digit in range(10):
+                for speaker in ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"):
+                    (tmp_path / "recordings" / f"{digit}_{speaker}_{number}.wav").touch()
+    found = fsdd.find_recordings(tmp_path)
+    assert {speaker: len(paths) for speaker, paths in found.items()} == dict.fromkeys(
+        ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"), 500
+    )
+    plan = fsdd.join(found, fsdd.Options())
+    assert sum(len(item.recordings) for item in plan) == fsdd.PUBLISHED
+    lengths = Counter(len(item.recordings) for item in plan)
+    assert set(lengths) == set(range(1, 8)) and min(lengths.values()) > 60

@@ -1,0 +1,389 @@
+"""The per-utterance losses against torch.distributions, all CTC paths and unpadded utterances."""
+
+import math
+from itertools import groupby, product
+
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+from torch.nn import functional
+
+from adakd.errors import UserError
+from adakd.objectives import (
+    Dense,
+    TopK,
+    cross_entropy,
+    ctc,
+    frame_kl,
+    selected_frames,
+    token_kl,
+    top_k,
+)
+
+UNITS = 7
+FRAMES = torch.tensor([12, 5, 9])
+LABEL_LENGTHS = torch.tensor([4, 1, 3])
+
+
+def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+
+
+def ctc_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of student and teacher (3, 12, V), labels (3, 4); padding holds garbage."""
+    student, teacher = random_logits(3, 12, UNITS, seed=1), random_logits(3, 12, UNITS, seed=2)
+    for row, length in enumerate(FRAMES):
+        student[row, length:], teacher[row, length:] = 1e30, -1e30
+    labels = torch.tensor([[3, 3, 1, 6], [2, -100, -100, -100], [5, 4, 5, -100]])
+    return student, teacher, labels
+
+
+def token_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (3, 6, V), targets and mask (3, 6): a prompt of two tokens, text, then padding."""
+    student, teacher = random_logits(3, 6, UNITS, seed=3), random_logits(3, 6, UNITS, seed=4)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0], [0, 0, 1, 1, 1, 0]]).bool()
+    targets = torch.randint(UNITS, (3, 6), generator=torch.Generator().manual_seed(5))
+    student[~mask], teacher[~mask], targets[~mask] = 1e30, -1e30, -100
+    return student, teacher, targets, mask
+
+
+# ---- CTC -----------------------------------------------------------------------------------------
+
+
+def test_ctc_is_the_sum_over_all_paths():
+    """Every path of 4 frames over 3 units is enumerated, collapsed, and its probability added."""
+    probabilities = random_logits(1, 4, 3, scale=1.0).softmax(dim=-1)[0]
+    for labels in ([1], [1, 2], [1, 1], [2, 1, 2]):
+        total = 0.0
+        for path in product(range(3), repeat=4):
+            if [unit for unit, _ in groupby(path) if unit != 0] == labels:
+                total += math.prod(
+                    probabilities[frame, unit].item() for frame, unit in enumerate(path)
+                )
+        loss = ctc(
+            probabilities.log().unsqueeze(0),
+            torch.tensor([4]),
+            torch.tensor([labels]),
+            torch.tensor([len(labels)]),
+        )
+        assert loss.item() == pytest.approx(-math.log(total) / len(labels))
+
+
+@pytest.mark.parametrize("blank", [0, UNITS - 1])
+def test_ctc_of_a_padded_batch_is_torch_on_each_utterance_alone(blank):
+    student, _, labels = ctc_batch()
+    labels = (labels - 1).where(labels > 0, labels) if blank else labels
+    batch = ctc(student, FRAMES, labels, LABEL_LENGTHS, blank=blank)
+    for row, (frames, count) in enumerate(zip(FRAMES, LABEL_LENGTHS, strict=True)):
+        alone = functional.ctc_loss(
+            student[row, :frames].log_softmax(dim=-1),
+            labels[row, :count],
+            frames,
+            count,
+            blank=blank,
+            reduction="sum",
+        )
+        torch.testing.assert_close(batch[row], alone / count)
+
+
+def test_ctc_does_not_hide_an_impossible_alignment():
+    """Three equal labels need five frames; the second utterance has four."""
+    labels, lengths = torch.tensor([[1, 1, 1], [1, 1, 1]]), torch.tensor([3, 3])
+    loss = ctc(random_logits(2, 5, 3), torch.tensor([5, 4]), labels, lengths)
+    assert loss[0].isfinite() and loss[1].isinf()
+
+
+def test_ctc_gradient_against_finite_differences():
+    student, _, labels = ctc_batch()
+    small = student.clamp(-9, 9).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: ctc(x, FRAMES, labels, LABEL_LENGTHS), [small])
+
+
+# ---- Cross-entropy -------------------------------------------------------------------------------
+
+
+def test_cross_entropy_is_the_mean_over_the_counted_tokens():
+    student, _, targets, mask = token_batch()
+    batch = cross_entropy(student, targets, mask)
+    for row in range(3):
+        alone = Categorical(logits=student[row, mask[row]]).log_prob(targets[row, mask[row]])
+        torch.testing.assert_close(batch[row], -alone.mean())
+
+
+def test_cross_entropy_gradient_against_finite_differences():
+    student, _, targets, mask = token_batch()
+    small = student.clamp(-9, 9).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: cross_entropy(x, targets, mask), [small])
+
+
+# ---- Distillation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 8.0])
+def test_token_kl_is_the_divergence_of_torch_distributions(temperature):
+    student, teacher, _, mask = token_batch()
+    batch = token_kl(student, Dense(teacher), mask, temperature)
+    for row in range(3):
+        alone = kl_divergence(
+            Categorical(logits=teacher[row, mask[row]] / temperature),
+            Categorical(logits=student[row, mask[row]] / temperature),
+        )
+        torch.testing.assert_close(batch[row], temperature**2 * alone.mean())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_frame_kl_is_the_divergence_summed_over_frames_per_label(temperature):
+    student, teacher, _ = ctc_batch()
+    batch = frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, temperature)
+    for row, (frames, count) in enumerate(zip(FRAMES, LABEL_LENGTHS, strict=True)):
+        alone = kl_divergence(
+            Categorical(logits=teacher[row, :frames] / temperature),
+            Categorical(logits=student[row, :frames] / temperature),
+        )
+        torch.testing.assert_close(batch[row], temperature**2 * alone.sum() / count)
+
+
+@pytest.mark.parametrize("kept", [None, 3])
+@pytest.mark.parametrize("select", ["all", "nonblank", "symmetric"])
+def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept):
+    student, teacher, _ = ctc_batch()
+
+    def soft(logits):
+        return Dense(logits) if kept is None else top_k(logits, kept, 2.0)
+
+    batch = frame_kl(student, soft(teacher), FRAMES, LABEL_LENGTHS, 2.0, select)
+    for row, frames in enumerate(FRAMES):
+        alone = frame_kl(
+            student[row : row + 1, :frames],
+            soft(teacher[row : row + 1, :frames]),
+            FRAMES[row : row + 1],
+            LABEL_LENGTHS[row : row + 1],
+            2.0,
+            select,
+        )
+        torch.testing.assert_close(batch[row], alone[0])
+
+
+def test_equal_distributions_have_no_divergence_and_no_gradient():
+    student, _, _ = ctc_batch()
+    student.requires_grad_()
+    loss = frame_kl(student, Dense(student.detach() + 4), FRAMES, LABEL_LENGTHS, 2.0)
+    loss.sum().backward()
+    torch.testing.assert_close(loss, torch.zeros_like(loss))
+    torch.testing.assert_close(student.grad, torch.zeros_like(student))
+
+
+@pytest.mark.parametrize("kept", [None, 3, UNITS])
+def test_distillation_gradients_against_finite_differences(kept):
+    student, teacher, _ = ctc_batch()
+    mask = torch.arange(12) < FRAMES.unsqueeze(1)
+    small, teacher = student.clamp(-9, 9).requires_grad_(), teacher.clamp(-9, 9)
+    soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0)
+    assert torch.autograd.gradcheck(lambda x: token_kl(x, soft, mask, 2.0), [small])
+    assert torch.autograd.gradcheck(
+        lambda x: frame_kl(x, soft, FRAMES, LABEL_LENGTHS, 2.0, "symmetric"), [small]
+    )
+
+
+def test_the_teacher_gets_no_gradient():
+    student, teacher, _ = ctc_batch()
+    teacher.requires_grad_(), student.requires_grad_()
+    for soft in (Dense(teacher), top_k(teacher, 3, 1.0)):
+        frame_kl(student, soft, FRAMES, LABEL_LENGTHS).sum().backward()
+    assert teacher.grad is None
+
+
+def test_a_unit_that_the_teacher_excludes_costs_nothing():
+    student, teacher, _ = ctc_batch()
+    teacher[:, :, 4] = -math.inf
+    student.requires_grad_()
+    loss = frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS)
+    (gradient,) = torch.autograd.grad(loss.sum(), student)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+    truth = kl_divergence(
+        Categorical(logits=teacher[1, :5]), Categorical(logits=student.detach()[1, :5])
+    )
+    torch.testing.assert_close(loss[1].detach(), truth.sum())
+
+
+# ---- Top k ---------------------------------------------------------------------------------------
+
+
+def test_top_k_is_a_bound_from_below_that_rises_with_k_to_the_dense_divergence():
+    student, teacher, _ = ctc_batch()
+    dense = frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, 2.0)
+    bounds = [
+        frame_kl(student, top_k(teacher, k, 2.0), FRAMES, LABEL_LENGTHS, 2.0)
+        for k in range(1, UNITS + 1)
+    ]
+    for lower, higher in zip(bounds, bounds[1:], strict=False):
+        assert (lower <= higher + 1e-12).all()
+    assert (bounds[0] < dense - 1e-3).all()
+    torch.testing.assert_close(bounds[-1], dense)
+    torch.testing.assert_close(bounds[-2], dense)  # one unit in the bucket is no bucket
+
+
+def test_top_k_is_the_divergence_with_the_rest_in_one_bucket():
+    student, teacher = random_logits(1, 1, UNITS, seed=8), random_logits(1, 1, UNITS, seed=9)
+    kept = teacher[0, 0].argsort(descending=True)[:3]
+
+    def bucketed(logits):
+        probabilities = (logits[0, 0] / 2.0).softmax(dim=-1)
+        return Categorical(torch.cat([probabilities[kept], 1 - probabilities[kept].sum()[None]]))
+
+    loss = token_kl(student, top_k(teacher, 3, 2.0), torch.ones(1, 1), 2.0)
+    truth = 4 * kl_divergence(bucketed(teacher), bucketed(student))
+    torch.testing.assert_close(loss[0], truth)
+
+
+def test_top_k_keeps_the_whole_mass():
+    teacher = random_logits(2, 5, UNITS)
+    kept = top_k(teacher, 3, 2.0)
+    assert (kept.values.shape, kept.indices.shape, kept.tail.shape) == (
+        (2, 5, 3),
+        (2, 5, 3),
+        (2, 5),
+    )
+    mass = (kept.values / 2.0).exp().sum(dim=-1) + kept.tail.exp()
+    torch.testing.assert_close(mass, (teacher / 2.0).exp().sum(dim=-1))
+
+
+def test_top_k_of_another_temperature_is_an_error():
+    student, teacher, _ = ctc_batch()
+    with pytest.raises(UserError, match="stored at temperature 2.0"):
+        frame_kl(student, top_k(teacher, 3, 2.0), FRAMES, LABEL_LENGTHS, 1.0)
+
+
+@pytest.mark.parametrize("k", [0, UNITS + 1])
+def test_top_k_outside_the_vocabulary_is_an_error(k):
+    with pytest.raises(UserError, match="take 1 to 7"):
+        top_k(random_logits(1, 2, UNITS), k, 1.0)
+
+
+# ---- Which frames count --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("kept", [None, 2])
+@pytest.mark.parametrize(
+    ("best", "frames", "select", "expected"),
+    [
+        ("..a.....", 8, "all", "11111111"),
+        ("..a.....", 5, "all", "11111000"),
+        ("..a..bb.", 8, "nonblank", "00100110"),
+        ("..a..bb.", 6, "nonblank", "00100100"),
+        ("..a.....", 8, "symmetric", "01110000"),
+        ("..a..bb.", 8, "symmetric", "01111111"),
+        ("a......b", 8, "symmetric", "11000011"),
+        ("a..b....", 4, "symmetric", "11110000"),
+        ("....a...", 4, "symmetric", "00000000"),
+        ("........", 8, "symmetric", "00000000"),
+    ],
+)
+def test_selected_frames(best, frames, select, expected, kept, blank):
+    others = [unit for unit in range(4) if unit != blank]
+    units = {".": blank, "a": others[0], "b": others[1]}
+    logits = torch.zeros(1, 8, 4)
+    for frame, letter in enumerate(best):
+        logits[0, frame, units[letter]] = 5.0
+    teacher = Dense(logits) if kept is None else top_k(logits, kept, 1.0)
+    counted = selected_frames(teacher, torch.tensor([frames]), select, blank)
+    assert "".join(str(int(each)) for each in counted[0]) == expected
+
+
+def test_no_selected_frame_gives_loss_zero_and_gradient_zero():
+    student = random_logits(2, 6, UNITS).requires_grad_()
+    teacher = random_logits(2, 6, UNITS, seed=1)
+    frames, counts = torch.tensor([6, 6]), torch.tensor([2, 2])
+
+    teacher[0, :, 0] = 99.0  # blank in every frame of the first utterance
+    loss = frame_kl(student, Dense(teacher), frames, counts, 1.0, "nonblank")
+    (gradient,) = torch.autograd.grad(loss.sum(), student)
+    assert loss[0] == 0 and loss[1] > 0
+    assert gradient[0].count_nonzero() == 0 and gradient[1].count_nonzero() > 0
+
+    teacher[1, :, 0] = 99.0
+    loss = frame_kl(student, Dense(teacher), frames, counts, 1.0, "nonblank")
+    (gradient,) = torch.autograd.grad(loss.sum(), student)
+    assert loss.count_nonzero() == 0 and gradient.count_nonzero() == 0
+
+
+def test_an_unknown_selection_is_an_error():
+    student, teacher, _ = ctc_batch()
+    with pytest.raises(UserError, match="all, nonblank, symmetric"):
+        frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, 1.0, "blank")  # type: ignore
+
+
+# ---- All four ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, -1e30, math.nan, math.inf])
+@pytest.mark.parametrize("kept", [None, 3])
+def test_padding_reaches_neither_loss_nor_gradient(garbage, kept):
+    def results(value):
+        losses, gradients = [], []
+        mask = torch.arange(12) < FRAMES.unsqueeze(1)
+        student, teacher, labels = ctc_batch()
+        student[~mask], teacher[~mask] = value, value
+        student, teacher = student.float().requires_grad_(), teacher.float()
+        soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0)
+        targets = torch.full((3, 12), 2).where(mask, torch.tensor(-100))
+        for loss in (
+            ctc(student, FRAMES, labels, LABEL_LENGTHS),
+            cross_entropy(student, targets, mask),
+            frame_kl(student, soft, FRAMES, LABEL_LENGTHS, 2.0, "symmetric"),
+            token_kl(student, soft, mask, 2.0),
+        ):
+            losses.append(loss.detach())
+            gradients.append(torch.autograd.grad(loss.sum(), student)[0])
+            assert (gradients[-1][~mask] == 0).all()
+        return torch.stack(losses), torch.stack(gradients)
+
+    for clean, padded in zip(results(1.0), results(garbage), strict=True):
+        assert clean.isfinite().all()
+        assert torch.equal(clean, padded)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_losses_are_computed_in_float32_from_logits_of_any_precision(dtype):
+    """Rounding the logits is the only loss of precision that half-precision storage brings."""
+    student, teacher, labels = ctc_batch()
+    student, teacher = student.clamp(-9, 9).to(dtype), teacher.clamp(-9, 9).to(dtype)
+    mask = torch.arange(12) < FRAMES.unsqueeze(1)
+    targets = torch.full((3, 12), 2)
+    for loss, truth in zip(
+        *[
+            (
+                ctc(each, FRAMES, labels, LABEL_LENGTHS),
+                cross_entropy(each, targets, mask),
+                token_kl(each, Dense(other), mask, 2.0),
+                token_kl(each, top_k(other, 3, 2.0), mask, 2.0),
+            )
+            for each, other in ((student, teacher), (student.double(), teacher.double()))
+        ],
+        strict=True,
+    ):
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss.double(), truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 11, UNITS), (3, 12, UNITS - 1), (2, 12, UNITS)])
+def test_a_teacher_of_another_shape_is_an_error(shape):
+    student, _, _ = ctc_batch()
+    with pytest.raises(UserError, match="same positions"):
+        frame_kl(student, Dense(torch.zeros(shape)), FRAMES, LABEL_LENGTHS)
+
+
+def test_a_top_k_teacher_of_another_frame_rate_is_an_error():
+    student, _, _ = ctc_batch()
+    short = torch.zeros(3, 6, 2)
+    with pytest.raises(UserError, match="same positions"):
+        frame_kl(student, TopK(short, short.long(), short[..., 0], 1.0), FRAMES, LABEL_LENGTHS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_that_is_not_positive_is_an_error(temperature):
+    student, teacher, _ = ctc_batch()
+    with pytest.raises(UserError, match="above 0"):
+        frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, temperature)

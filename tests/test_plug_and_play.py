@@ -1,0 +1,174 @@
+"""The Trainer of docs/ really trains: a tiny wav2vec 2.0 with random weights, no files."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from adakd.objectives import ctc
+from adakd.weighting import AdaKD, FixedWeight
+
+pytest.importorskip("accelerate", reason="Trainer needs accelerate")
+transformers = pytest.importorskip("transformers")
+
+EXAMPLE = Path(__file__).parents[1] / "docs" / "plug_and_play.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    specification = importlib.util.spec_from_file_location("plug_and_play", EXAMPLE)
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def tiny_model(seed: int):
+    torch.manual_seed(seed)
+    return transformers.Wav2Vec2ForCTC(
+        transformers.Wav2Vec2Config(
+            vocab_size=6,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            conv_dim=(8, 8),
+            conv_kernel=(10, 8),
+            conv_stride=(10, 8),
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+            feat_extract_norm="layer",  # group norm would look at the padding
+            do_stable_layer_norm=True,
+            hidden_dropout=0.0,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            feat_proj_dropout=0.0,
+            final_dropout=0.0,
+            layerdrop=0.0,
+            apply_spec_augment=False,
+            pad_token_id=0,
+        )
+    )
+
+
+def collate(rows):
+    def pad(name, value):
+        return torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], True, value)
+
+    audio = pad("input_values", 0.0)
+    lengths = torch.tensor([len(row["input_values"]) for row in rows])
+    return {
+        "input_values": audio,
+        "attention_mask": (torch.arange(audio.shape[1]) < lengths.unsqueeze(1)).long(),
+        "labels": pad("labels", -100),
+        "difficulty": torch.tensor([row["difficulty"] for row in rows]),
+    }
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return tiny_model(seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(teacher):
+    generator = torch.Generator().manual_seed(2)
+    rows = []
+    for samples, units in ((1600, 3), (2400, 5), (1200, 2), (2000, 4)):
+        audio = torch.randn(samples, generator=generator)
+        labels = torch.randint(1, 6, (units,), generator=generator)
+        with torch.no_grad():
+            logits = teacher(audio.unsqueeze(0)).logits
+        frames = torch.tensor([logits.shape[1]])
+        difficulty = ctc(logits, frames, labels.unsqueeze(0), torch.tensor([units]))
+        rows.append({"input_values": audio, "labels": labels, "difficulty": difficulty.item()})
+    return rows
+
+
+def train(example, folder, teacher, dataset, weighting, **arguments):
+    student = tiny_model(seed=3)
+    student.accepts_loss_kwargs = True  # so Trainer takes any model whose forward has **kwargs
+    trainer = example.DistillingTrainer(
+        model=student,
+        teacher=teacher,
+        weighting=weighting,
+        data_collator=collate,
+        train_dataset=dataset,
+        args=transformers.TrainingArguments(
+            output_dir=str(folder),
+            remove_unused_columns=False,
+            learning_rate=1e-2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=4,
+            **arguments,
+        ),
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return student, losses, trainer
+
+
+def fitted(dataset) -> AdaKD:
+    weighting = AdaKD()
+    weighting.fit([row["difficulty"] for row in dataset])
+    return weighting
+
+
+def test_two_steps_train_the_student_and_leave_the_teacher(example, tmp_path, teacher, dataset):
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    seen = []
+
+    class Recorder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = fitted(dataset)
+
+        def forward(self, task, distill, difficulty, progress):
+            seen.append(progress)
+            weighted = self.inner(task, distill, difficulty, progress)
+            assert task.shape == distill.shape == weighted.loss.shape == difficulty.shape
+            return weighted
+
+    student, losses, trainer = train(
+        example, tmp_path, teacher, dataset, Recorder(), max_steps=2, per_device_train_batch_size=2
+    )
+    assert seen == [0.0, 1.0]
+    assert len(losses) == 2 and all(0 < loss < float("inf") for loss in losses)
+    fresh = tiny_model(seed=3).state_dict()
+    assert any(not torch.equal(value, fresh[name]) for name, value in student.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert trainer.evaluate(dataset)["eval_loss"] > 0  # after the last step, progress stays 1
+
+
+def test_a_student_that_is_its_teacher_has_only_the_transcript_to_learn(example, tmp_path, dataset):
+    """With weight 1 on a distillation loss of zero, the first step's loss is zero."""
+    _, losses, _ = train(
+        example,
+        tmp_path,
+        tiny_model(seed=3),
+        dataset,
+        FixedWeight(1.0),
+        max_steps=1,
+        per_device_train_batch_size=4,
+    )
+    assert losses[0] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_gradient_accumulation_is_one_big_batch(example, tmp_path, teacher, dataset):
+    """To float noise. AdamW and clipping would hide a wrong scale of the gradient."""
+    options = {"max_steps": 2, "optim": "sgd", "max_grad_norm": 0.0}
+    whole, _, _ = train(
+        example, tmp_path, teacher, dataset, fitted(dataset),
+        per_device_train_batch_size=4, **options,
+    )  # fmt: skip
+    parts, _, _ = train(
+        example, tmp_path, teacher, dataset, fitted(dataset),
+        per_device_train_batch_size=1, gradient_accumulation_steps=4, **options,
+    )  # fmt: skip
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,255 @@
+"""Stage 1 keeps the good, lists the bad, converts once, and stops when too much is bad."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from adakd.corpora import Utterance
+from adakd.data import manifest
+from adakd.data import prepare as stage
+from adakd.data.manifest import Entry
+from adakd.errors import UserError
+
+RATES = {"train": 16_000, "dev": 8_000, "test": 44_100}
+
+
+def make_corpus(root: Path, each: int = 2) -> list[Utterance]:
+    """`each` utterances of one second in each split, at the rates above."""
+    root.mkdir(parents=True, exist_ok=True)
+    utterances = []
+    for split, rate in RATES.items():
+        for number in range(each):
+            path = root / f"{split}{number}.wav"
+            wave = 0.1 * np.sin(np.arange(rate) * 2 * np.pi * 300 / rate)
+            soundfile.write(path, wave, rate)
+            utterances.append(Utterance(path.stem, split, path, f"नमस्ते, {number}!", split, "hi"))
+    return utterances
+
+
+def run(root: Path, utterances: list[Utterance], **changes: object) -> dict[str, stage.Counts]:
+    options: dict = dict(
+        folder=root / "data",
+        audio_root=root,
+        language="hi",
+        limits=[],
+        min_seconds=0.1,
+        max_seconds=30.0,
+        max_rejected=0.9,
+        normalise=True,
+        jobs=1,
+    )
+    return stage.prepare(utterances, **(options | changes))
+
+
+def rejected(root: Path) -> dict[str, dict[str, str]]:
+    with open(root / "data" / "rejected.tsv", encoding="utf-8", newline="") as file:
+        return {row["id"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def entries(root: Path, split: str) -> list[Entry]:
+    return manifest.read(root / "data" / f"{split}.jsonl")
+
+
+def test_good_utterances(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path / "corpus")
+    counts = run(tmp_path, utterances)
+    assert counts == {s: {"kept": 2, "rejected": 0, "seconds": 2.0} for s in RATES}
+    assert json.loads((tmp_path / "data" / "counts.json").read_text()) == counts
+    assert rejected(tmp_path) == {}
+    train, dev = entries(tmp_path, "train"), entries(tmp_path, "dev")
+    assert train[0] == Entry(
+        "train0", "corpus/train0.wav", 1.0, "नमस्ते 0", "नमस्ते, 0!", "train", "hi"
+    )
+    converted = tmp_path / dev[1].audio
+    assert converted.is_relative_to(tmp_path / "data" / "audio") and "dev1" in converted.name
+    header = soundfile.info(converted)
+    assert (header.samplerate, header.channels, header.format) == (16_000, 1, "FLAC")
+
+
+def test_audio_outside_the_root_is_absolute(tmp_path: Path) -> None:
+    run(tmp_path / "root", make_corpus(tmp_path / "elsewhere", each=1))
+    assert entries(tmp_path / "root", "train")[0].audio == str(tmp_path / "elsewhere/train0.wav")
+
+
+def test_segments_are_cut(tmp_path: Path) -> None:
+    base = make_corpus(tmp_path, each=1)[0]
+    parts = [replace(base, id="first", end=0.4), replace(base, id="second", start=0.4)]
+    run(tmp_path, parts)
+    assert [entry.seconds for entry in entries(tmp_path, "train")] == [0.4, 0.6]
+    # The corpus mends its segments: clips of the old ones must not be believed.
+    run(tmp_path, [replace(parts[0], end=0.5), replace(parts[1], start=0.5)])
+    assert [entry.seconds for entry in entries(tmp_path, "train")] == [0.5, 0.5]
+
+
+def test_every_trouble_is_listed(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    good = utterances[0]
+    bad = {
+        "no file": replace(good, audio=tmp_path / "none.wav"),
+        "no text": replace(good, text=" \n"),
+        "only marks": replace(good, text="…।"),
+        "low rate": replace(good, audio=tmp_path / "low.wav"),
+        "cut off": replace(good, audio=tmp_path / "cut.wav"),
+        "nan": replace(good, audio=tmp_path / "nan.wav"),
+        "garbage": replace(good, audio=tmp_path / "garbage.wav"),
+        "short": replace(good, start=0.5, end=0.55),
+        "long": replace(good, audio=tmp_path / "long.wav"),
+        "limit": replace(good, text="x" * 50),
+        "beyond": replace(good, start=2.0, end=3.0),
+        "tab\tin it": replace(good, text=""),
+    }
+    soundfile.write(tmp_path / "low.wav", np.zeros(6_000), 6_000)
+    (tmp_path / "cut.wav").write_bytes(good.audio.read_bytes()[:9_000])
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    (tmp_path / "garbage.wav").write_bytes(b"RIFF" * 1_000)
+    soundfile.write(tmp_path / "long.wav", np.zeros(8_000 * 3), 8_000)
+    utterances += [replace(utterance, id=id) for id, utterance in bad.items()]
+
+    def limit(entry: Entry) -> str | None:
+        return f"too many labels: {len(entry.text)}" if len(entry.text) > 40 else None
+
+    counts = run(tmp_path, utterances, max_seconds=2.5, limits=[lambda _: None, limit])
+    rows = rejected(tmp_path)
+    expected = {
+        "no file": "missing audio file",
+        "no text": "empty transcript",
+        "only marks": "transcript empty once normalised",
+        "low rate": "sampling rate too low",
+        "cut off": "truncated audio",
+        "nan": "samples that are not numbers",
+        "garbage": "unreadable audio",
+        "short": "too short",
+        "long": "too long",
+        "limit": "too many labels: 50",
+        "beyond": "segment outside the file",
+        "tab in it": "empty transcript",
+    }
+    assert rows.keys() == expected.keys()
+    for id, reason in expected.items():
+        assert rows[id]["reason"].startswith(reason) and rows[id]["split"] == "train"
+    assert rows["no file"]["where"] == str(tmp_path / "none.wav")
+    assert rows["beyond"]["where"] == f"{good.audio} (2 s to 3 s)"
+    assert counts["train"] == {"kept": 2, "rejected": 12, "seconds": 2.0}
+    assert [entry.id for entry in entries(tmp_path, "train")] == ["train0", "train1"]
+    kept_or_test = {Path(e.audio).name for s in ("dev", "test") for e in entries(tmp_path, s)}
+    on_disk = {path.name for path in (tmp_path / "data" / "audio").rglob("*.*")}
+    assert on_disk == kept_or_test  # nothing too long or too short was written
+
+
+def test_too_many_rejections_stop_the_stage(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    utterances[0] = replace(utterances[0], text="")
+    utterances[2] = replace(utterances[2], audio=tmp_path / "a.wav")
+    utterances[4] = replace(utterances[4], audio=tmp_path / "b.wav")
+    with pytest.raises(
+        UserError, match=r"3 of 6 .* \(2\) because of: missing audio file"
+    ) as raised:
+        run(tmp_path, utterances, max_rejected=0.49)
+    assert str(tmp_path / "data" / "rejected.tsv") in str(raised.value)
+    assert len(rejected(tmp_path)) == 3
+    assert not (tmp_path / "data" / "train.jsonl").exists()
+    assert run(tmp_path, utterances, max_rejected=0.5)["train"]["rejected"] == 1
+
+
+def test_losing_a_whole_split_stops_the_stage(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    utterances[2:4] = [replace(one, text="?") for one in utterances[2:4]]
+    with pytest.raises(UserError, match="all 2 utterances of dev were rejected"):
+        run(tmp_path, utterances)
+
+
+def test_equal_reasons_with_different_numbers_count_together(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    limits = [lambda entry: f"{len(entry.id)}.5 labels but {entry.id[-1]} frames"]
+    with pytest.raises(UserError, match=r"\(6\) because of: N labels but N frames"):
+        run(tmp_path, utterances, limits=limits)
+
+
+def test_duplicate_ids_name_both_places(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    utterances[5] = replace(utterances[5], id="train0")
+    with pytest.raises(UserError, match="'train0'") as raised:
+        run(tmp_path, utterances)
+    assert "train0.wav in train" in str(raised.value) and "test1.wav in test" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"id": ""}, "no id"), ({"split": "valid"}, "unknown split 'valid'")]
+)
+def test_unusable_corpus(tmp_path: Path, change: dict, message: str) -> None:
+    utterances = make_corpus(tmp_path, each=1)
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, [replace(utterances[0], **change)])
+    with pytest.raises(UserError, match="no utterances"):
+        run(tmp_path, [])
+
+
+def test_converts_only_what_is_missing_stale_or_spoilt(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path, each=4)
+    run(tmp_path, utterances)
+    clips = [tmp_path / entry.audio for entry in entries(tmp_path, "dev")]
+    before = (tmp_path / "data" / "dev.jsonl").read_bytes()
+    clips[0].unlink()
+    clips[1].write_bytes(b"spoilt")
+    now = clips[2].stat().st_mtime
+    os.utime(utterances[6].audio, (now + 60, now + 60))
+    inodes = [clip.stat().st_ino for clip in clips[1:]]
+    run(tmp_path, utterances)
+    assert (tmp_path / "data" / "dev.jsonl").read_bytes() == before
+    assert clips[0].exists()
+    after = [clip.stat().st_ino for clip in clips[1:]]
+    assert after[0] != inodes[0] and after[1] != inodes[1] and after[2] == inodes[2]
+
+
+def test_each_utterance_is_normalised_in_its_own_language(tmp_path: Path) -> None:
+    train, dev, test = make_corpus(tmp_path, each=1)
+    run(tmp_path, [replace(train, text="你 好", language="zh"), replace(dev, text="Ｘ　Y"), test])
+    assert entries(tmp_path, "train")[0].text == "你好"
+    assert entries(tmp_path, "dev")[0].text == "x y"
+    run(tmp_path, [replace(train, text=" Hi,  you!\n", language="")], normalise=False)
+    assert entries(tmp_path, "train")[0].text == "Hi, you!"
+    assert entries(tmp_path, "train")[0].language == "hi"
+
+
+def test_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # At 16 kHz alone, so that the processes need not load torch.
+    utterances = [one for one in make_corpus(tmp_path, each=20) if one.split == "train"]
+    utterances = [replace(one, end=0.5) for one in utterances]
+    utterances[3] = replace(utterances[3], text="")
+    serial = run(tmp_path, utterances)
+    manifests = [(tmp_path / "data" / n).read_bytes() for n in ("train.jsonl", "rejected.tsv")]
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
+    assert run(tmp_path, utterances, jobs=2, limits=[lambda _: None]) == serial
+    assert manifests == [
+        (tmp_path / "data" / n).read_bytes() for n in ("train.jsonl", "rejected.tsv")
+    ]
+
+
+def test_real_recordings(tmp_path: Path, shared_data: Path | None) -> None:
+    """Recordings of people, 8 kHz, where they are at hand; else noise takes their place."""
+    import tarfile
+
+    utterances = make_corpus(tmp_path, each=1)
+    if shared_data is not None and (shared_data / "fsdd.tar.xz").exists():
+        utterances = []
+        with tarfile.open(shared_data / "fsdd.tar.xz") as archive:
+            for member in archive:
+                if member.name.endswith(".wav") and (data := archive.extractfile(member)):
+                    path = tmp_path / Path(member.name).name
+                    path.write_bytes(data.read())
+                    speaker = path.stem.split("_")[1]
+                    split = ("train", "dev", "test")[len(utterances) % 3]
+                    utterances.append(Utterance(path.stem, split, path, "digit", speaker, "en"))
+                if len(utterances) == 12:
+                    break
+    counts = run(tmp_path, utterances, max_rejected=0.0)
+    total = sum(soundfile.info(one.audio).duration for one in utterances)
+    assert sum(split["seconds"] for split in counts.values()) == pytest.approx(total, abs=0.01)

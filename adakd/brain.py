@@ -89,17 +89,18 @@ class DistillationBrain(speechbrain.Brain):
         self.total_steps = sum(len(sampler.plan(epoch + 1)) for epoch in range(train.epochs))
         if train.max_steps is not None:
             self.total_steps = min(self.total_steps, train.max_steps)
+        self.clock = Clock()
         checkpointer = Checkpointer(
             folder / "ckpt",
             {
                 "student": student,
-                "weighting": weighting,
                 "epochs": self.epochs,
                 "random": RandomState(),
-                "clock": (clock := Clock()),
+                "clock": self.clock,
             },
         )
-        self.clock = clock
+        if weighting.state_dict():  # SpeechBrain warns of a module without
+            checkpointer.add_recoverable("weighting", weighting)
         super().__init__(
             modules={"student": student, "weighting": weighting},
             run_opts={
@@ -195,11 +196,12 @@ class DistillationBrain(speechbrain.Brain):
         """AdamW, with weight decay on matrices only."""
         train = self.train_settings
         trained = [p for p in self.student.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if p.dim() > 1]},
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in trained if p.dim() > 1]},
-                {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-            ],
+            groups,
             lr=train.learning_rate,
             weight_decay=train.weight_decay,
             betas=(0.9, 0.98),

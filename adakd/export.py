@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from adakd import config as configuration
 from adakd.data import audio
@@ -56,10 +57,11 @@ def pipeline_texts(
     from adakd.data import manifest
     from adakd.steps import Place
 
-    recognise = pipeline("automatic-speech-recognition", str(folder), device=-1)
+    recognise: Any = pipeline("automatic-speech-recognition", str(folder), device=-1)
     entries = {entry.id: entry for entry in manifest.read(Place(root, config).data / "test.jsonl")}
     texts = {}
     for utterance in track(ids, len(ids), f"{config.recipe} {config.family}: checking the export"):
         clip = audio.read(root / entries[utterance].audio)
-        texts[utterance] = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE})["text"].strip()
+        said = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE})
+        texts[utterance] = said["text"].strip()
     return texts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 PANEL = 4.9  # inches: width of one family's panel
 DOTS_PER_INCH = 160
-POINTS = 120  # a curve over thousands of steps is drawn as this many block means
+POINTS = 60  # a curve over thousands of steps is drawn as this many block means
 OFF_SCALE = 3.0  # a dot further than this many times the others' largest CER is only written down
 
 STYLES = {  # colour and marker

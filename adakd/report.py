@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adakd import plots
 from adakd.errors import UserError
@@ -44,6 +44,7 @@ LABELS = {
     "kd": "KD",
     "adakd": "AdaKD",
 }
+IN_SENTENCES = {"teacher": "the teacher", "finetune": "fine-tuning", "kd": "KD"}
 BASELINES = ("finetune", "kd")
 HEADER = (
     "Method",
@@ -69,15 +70,10 @@ class Experiment:
     folder: Path
 
 
-class Context(TypedDict):
-    """How the results came about; goes into the report as it is."""
-
-    command: str  # exactly as typed
-    versions: Mapping[str, str]  # package -> version
-    revision: str  # of git
-    machine: str
-    time: str
-    demonstration: bool  # the numbers show that the street works, and prove nothing
+# How the results came about, told in the report as it is: command (exactly as typed), versions
+# (package -> version), revision (of git), machine, time, demonstration (true: the numbers show that
+# the street works, and prove nothing).
+Context = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -301,11 +297,13 @@ def headline(family: str, rows: Sequence[Row]) -> str:
         f"(95 % interval {percent(best.interval.low)} to {percent(best.interval.high)})"
     ]
     others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
-    named = [f"{row.label} {percent(_cer(row))} %" for row in others if row is not best]
+    named = [
+        f"{IN_SENTENCES[row.method]} {percent(_cer(row))} %" for row in others if row is not best
+    ]
     sentences[0] += f"; {', '.join(named)}." if named else "."
     for baseline in reversed(BASELINES):
         if baseline in best.changes:
-            clause = verdict(best.label, LABELS[baseline], best.changes[baseline])
+            clause = verdict(best.label, IN_SENTENCES[baseline], best.changes[baseline])
             sentences.append(clause + ".")
         elif baseline not in by_method:
             sentences.append(f"{LABELS[baseline]} has not been run.")
@@ -332,8 +330,8 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     )
     found = [
         f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
-        "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions and "
-        "insertions in percent of the reference's characters.",
+        "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions "
+        "and insertions in percent of the reference's characters.",
         f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
         "the CER, paired; below zero is better.",
     ]
@@ -489,8 +487,13 @@ def write_report(
     write_text(out_folder / "report" / "index.html", page)
 
     parts = [f"{family}\n{text_table(table)}" for family, table in families.items()]
-    parts += [textwrap.fill(text, 100) for text in (warning, *said) if text]
+    parts += [_filled(text) for text in (warning, *said) if text]
     return "\n\n".join(parts) + "\n"
+
+
+def _filled(text: str) -> str:
+    """Broken into lines for a terminal, a percent sign never parted from its number."""
+    return textwrap.fill(text.replace(" %", "\u00a0%"), 100).replace("\u00a0", " ")
 
 
 class Figure(NamedTuple):
@@ -548,7 +551,7 @@ def make_figures(
         if run and "alpha" in run.done and len(difficulties.get(family, ())):
             alpha = run.done["alpha"]
             schedules[family] = plots.Schedule(
-                alpha["threshold"], alpha["k_start"], alpha["k_end"], difficulties[family]
+                alpha["t"], alpha["k_start"], alpha["k_end"], difficulties[family]
             )
     if schedules:
         figures["alpha"] = Figure(

@@ -347,13 +347,7 @@ def student_start(place: Place) -> Path:
         family = models.load(place.config, "student", units_of(place))
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
-        mark_done(
-            folder,
-            inputs,
-            method="untrained",
-            parameters=family.parameters_count,
-            train_seconds=None,
-        )
+        mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
     wait_for_all()
     return folder
 
@@ -393,7 +387,7 @@ def train(place: Place, method: str) -> None:
 
     from adakd import models
     from adakd.brain import DistillationBrain, seed_everything
-    from adakd.data.loader import StepSampler, Steps, evaluation_loader, training_loader
+    from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
 
     begin(folder, inputs, config)
     if role == "teacher":
@@ -426,7 +420,6 @@ def train(place: Place, method: str) -> None:
         ),
     )
     if rank() == 0:
-        family.ctc_head = None
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         mark_done(

@@ -213,7 +213,7 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def mel_filters_(conv: nn.Conv1d) -> None:
+def mel_filters_(conv: Any) -> None:
     """Start a first convolution as a mel-spaced filterbank, in place.
 
     Every centre frequency gets three windowed cosines 120 degrees apart: whatever the phase of a
@@ -223,7 +223,7 @@ def mel_filters_(conv: nn.Conv1d) -> None:
     2018, arXiv 1711.01161, who start from Gabor filters.
 
     Args:
-        conv: in_channels 1; weight (filters, 1, kernel). Filters beyond a multiple of three stay.
+        conv: an nn.Conv1d of one input channel; weight (filters, 1, kernel). Filters beyond a multiple of three stay.
     """
     kernel = conv.kernel_size[0]
     bands = conv.out_channels // 3

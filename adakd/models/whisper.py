@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
+MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
 
@@ -44,7 +45,9 @@ class Whisper(Family):
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
         # Written with the model, so that the pipeline decodes in this language unasked.
-        hf.generation_config.language = whisper_language
+        hf.generation_config.language = (
+            None if whisper_language == MULTILINGUAL else whisper_language
+        )
         hf.generation_config.task = "transcribe"
         hf.generation_config.forced_decoder_ids = None
 
@@ -160,7 +163,7 @@ class Whisper(Family):
 
     def _language_of(self, entry: Entry) -> str:
         """Whisper's code: the recipe's, or the utterance's own in a multilingual recipe."""
-        return self.language if self.language != "multilingual" else entry.language.split("-")[0]
+        return self.language if self.language != MULTILINGUAL else entry.language.split("-")[0]
 
     def _units(self, entry: Entry) -> list[int]:
         return self.tokenizer(lead(entry), add_special_tokens=False).input_ids
@@ -265,6 +268,7 @@ def _describe_prompt(hf: Any, tokenizer: Any) -> None:
 
     index = tokenizer.convert_tokens_to_ids
     generation = hf.generation_config
+    generation._from_model_config = False  # else a loader would make it anew, without all this
     generation.is_multilingual = True
     generation.lang_to_id = {f"<|{code}|>": index(f"<|{code}|>") for code in LANGUAGES}
     generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}

@@ -1,0 +1,388 @@
+"""Tables, sentences and page of a small made-up experiment tree, against numbers computed here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adakd import plots, report, score
+from adakd.errors import UserError
+
+CONTEXT: report.Context = {
+    "command": "./run.sh --recipe toy/en --student.note '<b> & co'",
+    "versions": {"torch": "2.11.0", "jiwer": "4.0.0"},
+    "revision": "0123abc",
+    "machine": "2 cores",
+    "time": "2026-01-02 03:04 UTC",
+    "demonstration": True,
+}
+REFERENCE = "abcdefghij"  # every utterance has ten characters
+SPEAKERS = 6
+
+
+def make_experiment(
+    root: Path,
+    method: str,
+    wrong: list[int],
+    *,
+    family: str = "whisper",
+    seed: int = 1,
+    fold: int | None = None,
+    done: bool = True,
+) -> report.Experiment:
+    """A run whose utterance i has wrong[i] substituted characters, difficulty i, speaker i % 6."""
+    folder = root / f"fold{fold}" / family / method / f"seed{seed}"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": f"u{index}",
+            "speaker": f"speaker{index % SPEAKERS}",
+            "reference": REFERENCE,
+            "raw": REFERENCE + ".",
+            "hypothesis": "z" * errors + REFERENCE[errors:],
+            "seconds": 1.0,
+            "difficulty": float(index),
+        }
+        for index, errors in enumerate(wrong)
+    ]
+    hyp = folder / "hyp.test.jsonl"
+    hyp.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score.score_file(hyp, folder / "score.json", "en")
+    if done:
+        alpha = {"t": 1.0, "k_start": 2.0, "k_end": 0.0} if method == "adakd" else {}
+        facts = {"parameters": 1_234_567, "train_seconds": 75.4, "alpha": alpha}
+        (folder / "done.json").write_text(json.dumps(facts))
+        metrics = [
+            {"step": 1, "epoch": 1, "loss": 9.0, "task": 3.0},
+            {"step": 2, "epoch": 1, "loss": 9.0, "task": 2.0},
+            {"epoch": 1, "step": 2, "dev_cer": 0.5, "dev_loss": 1.0},
+            {"step": 2, "epoch": 1, "loss": 9.0, "task": 1.5},  # logged again by a resumed run
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in metrics))
+    return report.Experiment(family, method, seed, fold, folder)
+
+
+FINETUNE = [3, 2, 1, 4, 3, 2, 3, 5, 2, 4, 3, 6]  # 38 errors of 120 characters
+KD = [2, 2, 1, 3, 3, 2, 2, 4, 2, 3, 3, 5]  # 32
+ADAKD = [3, 1, 1, 3, 2, 3, 2, 4, 1, 4, 2, 5]  # 31
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> list[report.Experiment]:
+    return [
+        make_experiment(tmp_path, "adakd", ADAKD),
+        make_experiment(tmp_path, "kd", KD),
+        make_experiment(tmp_path, "finetune", FINETUNE),
+        make_experiment(tmp_path, "untrained", [10] * 12, done=False),
+        make_experiment(tmp_path, "teacher", [0] * 11 + [6]),
+    ]
+
+
+def written(
+    tmp_path: Path, experiments: list[report.Experiment], **changes
+) -> tuple[str, str, str]:
+    """Terminal text, RESULTS.md and the page."""
+    out = tmp_path / "out"
+    context: report.Context = {**CONTEXT, **changes}
+    difficulties = {"whisper": np.linspace(0.1, 4, 50)}
+    text = report.write_report("toy/en", experiments, out, context, difficulties)
+    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    return text, (out / "RESULTS.md").read_text(encoding="utf-8"), page
+
+
+def markdown_rows(markdown: str) -> dict[str, list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in split}
+
+
+def resampled(systems: list[list[int]]) -> np.ndarray:
+    """Errors of 1000 resamples of the six speakers (1000, systems), from the test's own sums."""
+    sums = np.array([[sum(wrong[s::SPEAKERS]) for wrong in systems] for s in range(SPEAKERS)])
+    generator = np.random.default_rng(score.SEED)
+    draws = [sums[generator.integers(SPEAKERS, size=SPEAKERS)].sum(axis=0) for _ in range(1000)]
+    return np.array(draws)
+
+
+def bracket(values: np.ndarray, form: str) -> str:
+    ordered = np.sort(100 * values)
+    return f"[{ordered[24]:{form}}, {ordered[974]:{form}}]"
+
+
+def test_numbers_of_the_table(tmp_path, street):
+    _, markdown, _ = written(tmp_path, street)
+    rows = markdown_rows(markdown)
+    assert list(rows)[2:] == ["Teacher", "Untrained student", "Fine-tuning", "KD", "AdaKD"]
+
+    draws = resampled([ADAKD, KD, FINETUNE])
+    assert rows["AdaKD"] == [
+        "1.23 M",
+        f"{100 * 31 / 120:.2f} {bracket(draws[:, 0] / 120, '.2f')}",
+        f"{100 * 43 / 132:.2f} {bracket((draws[:, 0] + 12) / 132, '.2f')}",  # and the full stops
+        "25.8 / 0.0 / 0.0",
+        f"{100 * (31 / 38 - 1):+.1f} {bracket(draws[:, 0] / draws[:, 2] - 1, '+.1f')}",
+        f"{100 * (31 / 32 - 1):+.1f} {bracket(draws[:, 0] / draws[:, 1] - 1, '+.1f')}",
+        "1:15",
+    ]
+    assert rows["KD"][4].startswith(f"{100 * (32 / 38 - 1):+.1f} [")
+    assert rows["KD"][5] == ""  # not against itself
+    assert rows["Fine-tuning"][4] == ""
+    assert rows["Untrained student"][0] == "1.23 M"  # the size of its trained brothers
+    assert rows["Untrained student"][1] == "100.00 [100.00, 100.00]"
+    assert rows["Untrained student"][6] == "none"
+
+
+def test_single_run_agrees_with_score_json(tmp_path, street):
+    scores = json.loads((street[0].folder / "score.json").read_text())["test"]
+    (row,) = [row for row in report.make_rows([report.read_run(street[0])]) if row.runs]
+    assert list(row.interval) == scores["interval"]
+    assert list(row.interval_raw) == scores["interval_raw"]
+
+
+def test_text_table_is_aligned_and_holds_the_same(tmp_path, street):
+    text, markdown, _ = written(tmp_path, street)
+    lines = text.splitlines()
+    rule = next(line for line in lines if line.startswith("---"))
+    spans = [match.span() for match in re.finditer("-+", rule)]
+    for label, cells in list(markdown_rows(markdown).items())[2:]:
+        line = next(line for line in lines if line.startswith(label)).ljust(len(rule))
+        assert [line[start:end].strip() for start, end in spans] == [label, *cells]
+
+
+def test_demonstration_says_so_everywhere(tmp_path, street):
+    for output in written(tmp_path, street):
+        flat = " ".join(output.split())
+        assert "a demonstration, not evidence" in flat
+        assert "a single seed" in flat
+    for output in written(tmp_path, street, demonstration=False):
+        assert "demonstration" not in output
+
+
+def test_missing_methods_are_not_run(tmp_path):
+    text, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
+    for label in ("Teacher", "Untrained student", "KD", "AdaKD"):
+        assert markdown_rows(markdown)[label][1] == "not run"
+    assert "KD has not been run. AdaKD has not been run." in " ".join(text.split())
+
+
+def test_other_methods_get_rows_of_their_own(tmp_path, street):
+    tagged = make_experiment(tmp_path, "adakd-p25", KD)
+    _, markdown, _ = written(tmp_path, [*street, tagged])
+    assert markdown_rows(markdown)["AdaKD (p25)"][5] == "+0.0 [+0.0, +0.0]"
+
+
+def test_nothing_to_report_names_the_stages(tmp_path):
+    with pytest.raises(UserError, match="stages 2 to 8"):
+        written(tmp_path, [])
+
+
+def test_different_utterances_are_an_error(tmp_path):
+    experiments = [
+        make_experiment(tmp_path, "finetune", FINETUNE),
+        make_experiment(tmp_path, "kd", KD[:-1]),
+    ]
+    with pytest.raises(UserError, match="kd.*lacks 1 .u11"):
+        written(tmp_path, experiments)
+
+
+def test_a_broken_metrics_line_is_named(tmp_path, street):
+    (street[0].folder / "metrics.jsonl").write_text('{"step": 1, "task": 2.0}\n{"st')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2"):
+        report.read_run(street[0])
+
+
+# -- sentences -------------------------------------------------------------------------------------
+
+
+def change(relative: float, low: float, high: float) -> score.Change:
+    return score.Change(relative, score.Interval(low, high), 0.5, "speaker")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            change(-0.047, -0.091, 0.002),
+            "AdaKD is 4.7 % relative better than KD; the interval (-9.1 % to +0.2 %) includes "
+            "zero, so this run can't tell",
+        ),
+        (
+            change(0.05, 0.01, 0.09),
+            "AdaKD is 5.0 % relative worse than KD; the interval (+1.0 % to +9.0 %) excludes zero",
+        ),
+        (
+            change(0.0, -0.1, 0.1),
+            "AdaKD makes exactly as many errors as KD; the interval (-10.0 % to +10.0 %) includes "
+            "zero, so this run can't tell",
+        ),
+        (change(math.inf, 0.0, math.inf), "KD makes no error at all here, which AdaKD does"),
+    ],
+)
+def test_verdict(given, expected):
+    assert report.verdict("AdaKD", "KD", given) == expected
+
+
+def test_headline_tells_the_numbers(tmp_path, street):
+    text, markdown, _ = written(tmp_path, street)
+    start = f"whisper: AdaKD reaches a CER of {100 * 31 / 120:.2f} % (95 % interval "
+    others = "fine-tuning 31.67 %, KD 26.67 %, the teacher 5.00 %."
+    for output in (" ".join(text.split()), markdown):
+        assert start in output
+        assert others in output
+        assert "AdaKD is 3.1 % relative better than KD; the interval" in output
+        assert "AdaKD is 18.4 % relative better than fine-tuning; the interval" in output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [(None, "unknown"), (512, "512"), (431_000, "431 k"), (1_800_000, "1.8 M"), (2**30, "1.07 G")],
+)
+def test_size(parameters, expected):
+    assert report.size(parameters) == expected
+
+
+# -- pooling ---------------------------------------------------------------------------------------
+
+
+def test_folds_are_put_together_and_seeds_added(tmp_path):
+    experiments = [
+        make_experiment(tmp_path, "kd", [1, 2], fold=0, seed=1),
+        make_experiment(tmp_path, "kd", [3, 2], fold=0, seed=2),
+        make_experiment(tmp_path, "kd", [0, 4, 5], fold=1, seed=1),
+    ]
+    pooled = report.pool([report.read_run(one) for one in experiments])
+    found = {one.id: (one.normalised.errors, one.normalised.characters) for one in pooled}
+    assert found == {
+        "fold 0: u0": (4, 20),
+        "fold 0: u1": (4, 20),
+        "fold 1: u0": (0, 10),
+        "fold 1: u1": (4, 10),
+        "fold 1: u2": (5, 10),
+    }
+
+
+def test_comparison_uses_the_runs_that_both_have(tmp_path):
+    runs = [
+        report.read_run(make_experiment(tmp_path, method, wrong, fold=fold))
+        for method, fold, wrong in (
+            ("kd", 0, [2, 2]),
+            ("kd", 1, [9, 9]),
+            ("adakd", 0, [1, 1]),
+        )
+    ]
+    found = report.compare(runs[2:], runs[:2])
+    assert found is not None
+    assert found.relative == pytest.approx(-0.5)
+    assert report.compare(runs[2:], runs[1:2]) is None
+    rows = {"whisper": report.make_rows(runs)}
+    assert any("do not hold the same runs (KD 2, AdaKD 1)" in n for n in report.notes(rows, 1000))
+
+
+def test_every_run_is_listed(tmp_path):
+    experiments = [
+        make_experiment(tmp_path, "kd", [1, 2], fold=10),
+        make_experiment(tmp_path, "kd", [4, 2], fold=2),
+        make_experiment(tmp_path, "adakd", [1, 0], fold=2),
+    ]
+    _, markdown, page = written(tmp_path, experiments)
+    rows = markdown_rows(markdown)
+    assert rows["Run"] == ["KD", "AdaKD"]
+    assert rows["fold 2, seed 1"] == ["30.00", "5.00"]
+    assert rows["fold 10, seed 1"] == ["15.00", "not run"]
+    assert list(rows).index("fold 2, seed 1") < list(rows).index("fold 10, seed 1")
+    assert "fold 10, seed 1" in page
+
+
+def test_quartiles_are_of_the_teachers_loss(tmp_path):
+    run = report.read_run(make_experiment(tmp_path, "kd", [0, 1, 2, 2, 3, 5, 9, 10]))
+    assert report.cer_by_quartile([run]) == pytest.approx([0.05, 0.2, 0.4, 0.95])
+    without = report.Run(run.experiment, run.errors, [None] * 8, {}, [], [])
+    assert report.cer_by_quartile([without]) == []
+
+
+def test_metrics_logged_twice_count_once(street):
+    run = report.read_run(street[0])
+    assert run.task_loss == [(1, 3.0), (2, 1.5)]
+    assert run.dev_cer == [(1, 0.5)]
+
+
+# -- the page and its plots ------------------------------------------------------------------------
+
+
+class Resources(HTMLParser):
+    """Collects whatever a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def test_page_stands_alone(tmp_path, street):
+    _, _, page = written(tmp_path, street)
+    resources = Resources()
+    resources.feed(page)
+    assert len(resources.loaded) == 4  # the plots
+    assert all(one.startswith("data:image/png;base64,") for one in resources.loaded)
+    assert "script" not in resources.tags and "link" not in resources.tags
+    assert "@import" not in page and "url(" not in page
+    without_pictures = re.sub(r"data:image/png;base64,[^\"]*", "", page)
+    assert "http://" not in without_pictures and "https://" not in without_pictures
+
+
+def test_page_says_how_it_was_made(tmp_path, street):
+    _, markdown, page = written(tmp_path, street)
+    assert CONTEXT["command"] in markdown
+    assert "--student.note &#x27;&lt;b&gt; &amp; co&#x27;" in page
+    for fact in ("torch 2.11.0, jiwer 4.0.0", "0123abc", "2 cores", "2026-01-02 03:04 UTC"):
+        assert fact in markdown
+        assert fact in page
+
+
+def test_plots_are_files_too(tmp_path, street):
+    written(tmp_path, street)
+    folder = tmp_path / "out" / "report"
+    assert {path.name for path in folder.iterdir()} == {
+        "index.html",
+        "cer.png",
+        "learning.png",
+        "quartiles.png",
+        "alpha.png",
+    }
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in folder.glob("*.png"))
+
+
+def test_without_metrics_difficulties_and_alpha_only_the_first_plot_remains(tmp_path):
+    experiment = make_experiment(tmp_path, "adakd", [1, 2, 3], done=False)
+    rows = {"whisper": report.make_rows([report.read_run(experiment)])}
+    assert list(report.make_figures(rows, {})) == ["cer"]
+
+
+@pytest.mark.parametrize(("progress", "k"), [(0.0, 2.0), (0.5, 1.0), (1.0, 0.0)])
+def test_schedule_is_the_closed_form(progress, k):
+    x = np.array([0.0, 1.0, 3.0])
+    expected = [math.exp(-math.exp(k * (value - 1.0) / 2)) for value in x]
+    schedule = plots.Schedule(1.0, 2.0, 0.0, x)
+    assert schedule.alpha(x, progress) == pytest.approx(expected)
+    assert np.isfinite(schedule.alpha(np.array([-1e9, 1e9]), progress)).all()
+
+
+def test_an_untrained_student_does_not_squeeze_the_others():
+    methods = [
+        plots.Method("untrained", "Untrained student", 0.95, (0.9, 1.0)),
+        plots.Method("kd", "KD", 0.2, (0.1, 0.3)),
+        plots.Method("finetune", "Fine-tuning", 0.9, (0.8, 1.0)),
+    ]
+    assert plots._on_scale(methods) == methods
+    assert plots._on_scale(methods[:2]) == methods[1:2]
+    assert plots._on_scale(methods[:1]) == methods[:1]

@@ -11,13 +11,16 @@ Where this departs from SpeechBrain's defaults (adakd's loader hands over whole 
   micro-batches and processes.
 - Clipping covers all parameters, not the first group.
 - The teacher is not in `modules`: it would be set to train mode and saved with every checkpoint.
+- Checkpoints appear whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import random
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +30,13 @@ import numpy as np
 import speechbrain
 import torch
 from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
     Checkpointer,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor, nn
 
@@ -40,6 +45,7 @@ from adakd import score
 from adakd.data.loader import StepSampler
 from adakd.data.text import units_of_error
 from adakd.errors import UserError
+from adakd.files import write_text
 from adakd.models import Batch, Family, Output
 from adakd.progress import Progress
 from adakd.weighting import Weighted, Weighting
@@ -85,12 +91,14 @@ class DistillationBrain(speechbrain.Brain):
     ) -> None:
         self.weighting, self.train_settings, self.distill = weighting, train, distill
         self.folder, self.title = folder, title
-        self.epochs = EpochCounter(train.epochs)
-        self.total_steps = sum(len(sampler.plan(epoch + 1)) for epoch in range(train.epochs))
-        if train.max_steps is not None:
-            self.total_steps = min(self.total_steps, train.max_steps)
+        limit = train.max_steps or math.inf
+        self.total_steps = epochs = 0
+        while epochs < train.epochs and self.total_steps < limit:
+            epochs += 1
+            self.total_steps = int(min(limit, self.total_steps + len(sampler.plan(epochs))))
+        self.epochs = EpochCounter(epochs)
         self.clock = Clock()
-        checkpointer = Checkpointer(
+        checkpointer = WholeCheckpointer(
             folder / "ckpt",
             {
                 "student": student,
@@ -109,6 +117,9 @@ class DistillationBrain(speechbrain.Brain):
                 "ckpt_interval_minutes": train.checkpoint_minutes,
                 "optimizer_step_limit": self.total_steps,
                 "device": str(device()),
+                "distributed_backend": "nccl" if torch.cuda.is_available() else "gloo",
+                # The vector that stands for masked frames is not in every batch.
+                "find_unused_parameters": True,
             },
             checkpointer=checkpointer,
         )
@@ -224,9 +235,8 @@ class DistillationBrain(speechbrain.Brain):
         """Resume from the latest checkpoint, and cut the log back to it."""
         super().on_fit_start()
         if _rank() == 0:
-            self.metrics = Metrics(self.folder, self.optimizer_step)
-        self.bar = Progress(self.total_steps, self.title, "steps")
-        self.bar.done = float(self.optimizer_step)
+            self.metrics = Metrics(self.folder, self.optimizer_step, self.epochs.current)
+        self.bar = Progress(self.total_steps - self.optimizer_step, self.title, "steps")
         self.clock.start()
 
     def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
@@ -268,7 +278,7 @@ class DistillationBrain(speechbrain.Brain):
             verbosity=logging.DEBUG,
         )
         self.clock.start()
-        if self.optimizer_step >= self.total_steps:
+        if _rank() == 0 and self.optimizer_step >= self.total_steps:
             self.bar.close()
 
     def _log_step(
@@ -280,9 +290,9 @@ class DistillationBrain(speechbrain.Brain):
         rate: float,
         seconds: float,
     ) -> None:
-        self.bar.update(1)
         if _rank() != 0:
             return
+        self.bar.update(1)
         alpha = torch.cat([loss.weighted.distill_weight.detach() for loss in losses]).float()
         distill = [loss.distill for loss in losses if loss.distill is not None]
         line: dict[str, Any] = {
@@ -311,6 +321,8 @@ class DistillationBrain(speechbrain.Brain):
         self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
         self.fit(self.epochs, train_loader, dev_loader)
         self.clock.stop()
+        if _rank() == 0:
+            self.metrics.close()
         best = self.checkpointer.recover_if_possible(min_key="cer")
         if best is None:
             raise UserError(f"{self.title}: no checkpoint was written; {self.folder} may be full.")
@@ -322,19 +334,24 @@ class DistillationBrain(speechbrain.Brain):
 class Metrics:
     """metrics.jsonl and TensorBoard, a line an optimiser step and a line an epoch."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, epoch: int) -> None:
+        """``step`` and ``epoch``: those that lie behind a resumed run, 0 for a new one."""
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / "metrics.jsonl"
         kept = []
         if path.exists():
             # What was logged after the checkpoint that a resumed run starts from comes again.
-            for line in path.read_text(encoding="utf-8").splitlines():
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        path.write_text("".join(kept), encoding="utf-8")
+            for text in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    break  # the run was killed while it wrote this line
+                if line["step"] <= step and ("dev_cer" not in line or line["epoch"] <= epoch):
+                    kept.append(text + "\n")
+        write_text(path, "".join(kept))
         self.file = path.open("a", encoding="utf-8", buffering=1)
-        self.board = SummaryWriter(str(folder / "tb"), purge_step=step)
+        self.board = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line, its numbers also to TensorBoard."""
@@ -342,6 +359,31 @@ class Metrics:
         for name, value in line.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+
+class WholeCheckpointer(Checkpointer):
+    """Checkpoints that appear whole or not at all.
+
+    SpeechBrain first writes the file that makes a folder a checkpoint, so that a run killed while
+    it saves would be resumed from half a checkpoint.
+    """
+
+    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """Save under a hidden name, then rename."""
+        saved = super().save_checkpoint(*arguments, **options)
+        if saved is not None:  # it is None in all processes but the first
+            saved.path.rename(saved.path.with_name(saved.path.name.removeprefix(".")))
+        ddp_barrier()  # before the other processes look for it
+
+    def _new_checkpoint_dirpath(self) -> Path:
+        for half in self.checkpoints_dir.glob(f".{CKPT_PREFIX}*"):
+            shutil.rmtree(half)
+        whole = super()._new_checkpoint_dirpath()
+        return whole.with_name(f".{whole.name}")
 
 
 @register_checkpoint_hooks

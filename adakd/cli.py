@@ -117,8 +117,8 @@ def run(arguments: Sequence[str]) -> None:
     if not (recipe_folder / "conf").is_dir():
         raise UserError(f"There is no recipe '{options['recipe']}': look into recipes/.")
     root = Path(options.get("root", REPOSITORY)).resolve()
-    families = options.get("family", " ".join(configuration.FAMILIES)).replace(",", " ").split()
-    methods = options.get("methods", "finetune kd adakd").replace(",", " ").split()
+    families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
+    methods = _methods(options.get("methods", "finetune kd adakd"))
     seeds = _numbers("seed", options.get("seed", "1"))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         _join_processes()
@@ -131,10 +131,14 @@ def run(arguments: Sequence[str]) -> None:
         for seed in seeds
         for config in configs
     ]
-    command = "./run.sh " + shlex.join(arguments[len(steps) :])
+    command = ["./run.sh"]
+    for name, value in {**options, **overrides}.items():
+        command += [f"--{name}", value]
+    if publish:
+        command.append("--publish")
     for step in steps:
         if step == "report":
-            work.report(places, methods, command, publish)
+            work.report(places, methods, shlex.join(command), publish)
             continue
         if step == "corpus":
             work.corpus(places[0])
@@ -161,9 +165,26 @@ def run(arguments: Sequence[str]) -> None:
                 work.export(place, methods)
 
 
+def _words(name: str, text: str) -> list[str]:
+    words = text.replace(",", " ").split()
+    if not words:
+        raise UserError(f"--{name} is empty: give a value, or leave it out.")
+    return words
+
+
+def _methods(text: str) -> list[str]:
+    methods = _words("methods", text)
+    if not {"finetune", "kd", "adakd"}.issuperset(methods):  # known without importing torch
+        from adakd.weighting import build
+
+        for method in methods:
+            build(method)  # an unknown one fails now, not after hours of training
+    return methods
+
+
 def _numbers(name: str, text: str) -> list[int]:
     try:
-        return [int(word) for word in text.replace(",", " ").split()]
+        return [int(word) for word in _words(name, text)]
     except ValueError:
         raise UserError(f'--{name} is \'{text}\': give whole numbers, such as "1 2 3".') from None
 
@@ -191,8 +212,11 @@ def _join_processes() -> None:
     """Join the other processes that torchrun or Slurm started."""
     import torch
 
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(backend)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # barriers use the current one
+        torch.distributed.init_process_group("nccl")
+    else:
+        torch.distributed.init_process_group("gloo")
 
 
 if __name__ == "__main__":

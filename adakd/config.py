@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from adakd.errors import UserError
 
 T = typing.TypeVar("T")
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
 
 
@@ -43,6 +45,7 @@ class Data:
     min_seconds: float = 0.1  # shorter clips hold no speech
     max_seconds: float = 30.0  # longer clips are rejected with a reason, never cut
     max_rejected: float = 0.05  # share of rejected utterances that stops the stage
+    languages: list[str] = field(default_factory=list)  # of a multilingual corpus; empty: all
     normalise: bool = True  # train on normalised text; false trains on the transcript as it is
     jobs: int = 0  # processes that read audio; 0 means one a core
 
@@ -146,13 +149,35 @@ def load(recipe_folder: Path, family: str, overrides: Mapping[str, str] | None =
         # Checked layer by layer, so that the message names the file and the line at fault.
         from_dict(Config, layer, str(path), path)
         merged = _merge(merged, layer)
+        _check_inner_groups(layer, merged, path)
     for key, text in (overrides or {}).items():
         _override(merged, key, text)
     merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
     merged["family"] = family
     config = from_dict(Config, merged, "the configuration")
     check(config)
+    for model in (config.teacher, config.student):
+        model.source = _located(model.source)
     return config
+
+
+def _check_inner_groups(layer: Mapping[str, Any], merged: Mapping[str, Any], path: Path) -> None:
+    """Check the groups that `Config` holds as plain mappings, where file and line are known."""
+    from adakd import corpora
+
+    for role in ("teacher", "student"):
+        _build(Train, layer.get(role, {}).get("train", {}), str(path), f"{role}.train.", path)
+    options = {key: value for key, value in layer.get("corpus", {}).items() if key != "kind"}
+    if options and "kind" in merged["corpus"]:
+        module = corpora.module(str(merged["corpus"]["kind"]))
+        _build(module.Options, options, str(path), "corpus.", path)
+
+
+def _located(source: str | None) -> str | None:
+    """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id."""
+    if source and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
+        return str(REPOSITORY / source)
+    return source
 
 
 def check(config: Config) -> None:
@@ -173,19 +198,31 @@ def check(config: Config) -> None:
                 "(random weights), and not both; set one in the family's YAML."
             )
         train = config.train_of(role)
-        if train.epochs < 1 or train.batch_seconds <= 0 or train.accumulate < 1:
+        counts = (train.epochs, train.accumulate, 1 if train.max_steps is None else train.max_steps)
+        if min(counts) < 1 or train.batch_seconds <= 0:
             raise UserError(
-                f"{role}: train.epochs and train.accumulate must be at least 1 and "
-                "train.batch_seconds above 0."
+                f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
+                "and train.batch_seconds above 0."
             )
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; a recipe needs it (see recipes/TEMPLATE).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -221,7 +258,7 @@ def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -
         full = f"{prefix}{key}"
         if key not in known:
             raise UserError(
-                f"{_place(where, full, path)}: unknown key '{full}'{_suggest(str(key), known)}."
+                f"{_place(where, full, path)}: unknown key '{full}'; {_suggest(str(key), known)}"
             )
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
@@ -245,12 +282,6 @@ def _typed(hint: Any, value: Any, key: str, place: str) -> Any:
         kind = typing.get_origin(option) or option
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if kind is float and isinstance(value, str):
-            # YAML 1.1 reads 1e-3 as text; people mean the number.
-            try:
-                return float(value)
-            except ValueError:
-                continue
         if kind is list and isinstance(value, (list, tuple)):
             inner = typing.get_args(option)
             return [_typed(inner[0], v, key, place) for v in value] if inner else list(value)
@@ -281,12 +312,13 @@ def _override(target: dict[str, Any], dotted: str, text: str) -> None:
             raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
         target = inner
     try:
-        target[last] = yaml.safe_load(text) if text != "" else ""
-    except yaml.YAMLError:
+        target[last] = yaml.load(text, _Loader) if text != "" else ""
+    except (yaml.YAMLError, ValueError):
         target[last] = text  # such as '@name': not YAML, hence plain text
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
-    if parents in (["teacher"], ["student"]) and last == "source":
-        target.pop("config", None)
+    other = {"source": "config", "config": "source"}.get(last)
+    if parents in (["teacher"], ["student"]) and other:
+        target.pop(other, None)
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,7 +376,7 @@ def _line_of(path: Path, key: str) -> int | None:
 
 def _suggest(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
+    return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
 
 
 def _one_of(allowed: tuple[str, ...], found: str) -> str:

@@ -35,7 +35,7 @@ class Progress:
         self.unit = unit
         self.stream = sys.stderr if stream is None else stream
         self.done = 0.0
-        # The recipes' shell sends standard error through tee, and says whether a terminal is behind.
+        # The recipes' shell sends standard error through tee, and says if a terminal is behind.
         self._terminal = self.stream.isatty() or os.environ.get("ADAKD_TERMINAL") == "1"
         self._started = time.monotonic()
         self._next = self._started + QUIET_SECONDS

@@ -227,7 +227,7 @@ def corpus_fingerprint(place: Place) -> str:
 
 
 def prepare(place: Place) -> None:
-    """Stage 1: manifests, normalised text, audio at 16 kHz, text units, what was rejected and why."""
+    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
     config = place.config
     inputs = {
         "corpus": corpus_fingerprint(place),
@@ -255,6 +255,8 @@ def prepare(place: Place) -> None:
         if u.split == "train"
     )
     units = make_units(place, training)
+    if config.data.languages:
+        utterances = [u for u in utterances if u.language in config.data.languages]
     counts = prepare_clips(
         utterances,
         place.data,
@@ -358,9 +360,7 @@ def train(place: Place, method: str) -> None:
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
-    from adakd import weighting as weightings  # imports torch: half a second on a warm machine
-
-    weighting = weightings.build(name, config.methods.get(name) if role == "student" else None)
+    options = (config.methods.get(name) or {}) if role == "student" else {}
     folder = place.experiment(method)
     data = needed(place.data, "The prepared data", 1)["manifests"]
     inputs: dict[str, Any] = {
@@ -378,16 +378,19 @@ def train(place: Place, method: str) -> None:
                 "seed": config.seed,
             }
         )
-        inputs["method"] = config.methods.get(name) or {}
-    if weighting.uses_distill or weighting.uses_difficulty:
+        inputs["method"] = options
+    if name != "finetune":
         inputs["distill"] = dataclasses.asdict(config.distill)
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if is_current(folder, inputs, f"{place.title}: {method}"):
         return
 
     from adakd import models
+    from adakd import weighting as weightings
     from adakd.brain import DistillationBrain, seed_everything
     from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
+
+    weighting = weightings.build(name, options)
 
     begin(folder, inputs, config)
     if role == "teacher":
@@ -396,6 +399,7 @@ def train(place: Place, method: str) -> None:
     else:
         family = models.open_folder(config, student_start(place) / "model")
     live, extra = supervision(place, weighting, family)
+    seed_everything(config.seed)  # whatever was loaded or trained before in this process
     family.prepare_training(settings)
     entries = place.manifest("train")
     fixed = family.padded_seconds
@@ -408,7 +412,6 @@ def train(place: Place, method: str) -> None:
         rank(),
         world(),
     )
-    seed_everything(config.seed)
     brain = DistillationBrain(
         family, weighting, settings, config.distill, folder, sampler,
         f"{place.title}: {method}", live,
@@ -473,11 +476,13 @@ def supervision(
     from adakd import models
 
     config = place.config
+    folder = place.experiment("teacher") / "model"
+    if weighting.uses_distill:
+        models.check_same_units(folder, student)
     live = None
     if config.distill.teacher == "online" and weighting.uses_distill:
-        live = models.open_folder(config, place.experiment("teacher") / "model")
+        live = models.open_folder(config, folder)
         live.requires_grad_(False)
-        models.check_same_units(live, student)
     cached = weighting.uses_distill and live is None
     store = open_store(place) if cached or weighting.uses_difficulty else None
     if store is not None:
@@ -563,8 +568,8 @@ def teacher_pass(place: Place) -> None:
         writer.finish(parts)
     wait_for_all()
     say(
-        f"{place.title}: teacher store written, mean loss x {total / max(1, len(entries)):.4f} nats "
-        f"a unit ({shown(place.store)})"
+        f"{place.title}: teacher store written, mean loss x {total / max(1, len(entries)):.4f} "
+        f"nats a unit ({shown(place.store)})"
     )
 
 
@@ -588,12 +593,14 @@ def trained(place: Place, methods: list[str]) -> list[str]:
 def decode(place: Place, methods: list[str]) -> None:
     """Stage 7: hypotheses of dev and test with every trained model."""
     data = needed(place.data, "The prepared data", 1)["manifests"]
+    # Its losses x stand beside every hypothesis.
+    teacher = (done(place.experiment("teacher")) or {}).get("fingerprint")
     for name in trained(place, methods):
         folder = place.experiment(name)
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
-        inputs = {"model": model["fingerprint"], "data": data}
+        inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
         if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):
             continue
         from adakd.decode import transcribe
@@ -618,7 +625,7 @@ def decode(place: Place, methods: list[str]) -> None:
 
 
 def teacher_losses(place: Place, split: str) -> dict[str, float]:
-    """The teacher's loss x on dev or test, from its own hypothesis file; empty without a teacher."""
+    """The teacher's loss x on dev or test, from its hypotheses; empty without a teacher."""
     path = place.experiment("teacher") / f"hyp.{split}.jsonl"
     if not path.exists():
         return {}
@@ -682,10 +689,8 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         table = reporting.write_report(
             first.config.recipe,
             [
-                reporting.Experiment(
-                    place.config.family, path.parent.name, place.config.seed, place.config.fold, path
-                )
-                for place, _, path in experiments
+                reporting.Experiment(c.family, path.parent.name, c.seed, c.fold, path)
+                for c, path in ((place.config, path) for place, _, path in experiments)
             ],
             folder,
             {

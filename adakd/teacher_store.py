@@ -32,10 +32,15 @@ if TYPE_CHECKING:
     from adakd.objectives import SoftOutputs
 
 SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
+OPEN_SHARDS = 200  # mapped at a time: every file takes a descriptor, and 1,024 is a common limit
 
 
 class Writer:
-    """Collects utterances and writes shards; one writer a process, `rank` tells them apart."""
+    """Collects utterances and writes shards; one writer a process, `rank` tells them apart.
+
+    A finished store in ``folder`` ceases to be one. Whoever starts the processes empties the folder
+    first: what is in it may be another process's already.
+    """
 
     def __init__(self, folder: Path, top_k: int, temperature: float, rank: int = 0) -> None:
         self.folder, self.top_k, self.temperature, self.rank = folder, top_k, temperature, rank
@@ -43,8 +48,7 @@ class Writer:
         self._lines: list[dict[str, Any]] = []
         self._rows = self._bytes = self._shard = 0
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir() if rank == 0 else ():
-            old.unlink()
+        (folder / "meta.json").unlink(missing_ok=True)
 
     def add(self, utterance: str, x: float, logits: torch.Tensor) -> None:
         """Store one utterance: its id, its task loss, its raw logits (T, V)."""
@@ -135,10 +139,10 @@ class Store:
         self._lines: dict[str, tuple[float, str, int, int]] = {}
         for index in sorted(folder.glob("index.*.jsonl")):
             rank = index.name.split(".")[1]
-            for line in index.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                place = f"{rank}.{row['shard']}"
-                self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
+            with index.open(encoding="utf-8") as file:
+                for row in map(json.loads, file):
+                    place = f"{rank}.{row['shard']}"
+                    self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
 
     def __len__(self) -> int:
@@ -186,6 +190,8 @@ class Store:
 
         _, place, row, rows = self._line(utterance)
         if place not in self._maps:
+            if len(self._maps) >= OPEN_SHARDS:
+                self._maps.clear()
             self._maps[place] = tuple(
                 np.load(self.folder / f"{name}.{place}.npy", mmap_mode="r")
                 for name in _names(self.top_k)
@@ -197,7 +203,7 @@ class Store:
             return self._lines[utterance]
         except KeyError:
             raise UserError(
-                f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass) again."
+                f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass)."
             ) from None
 
 

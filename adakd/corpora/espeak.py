@@ -513,7 +513,7 @@ class VoiceRow:
     variant: str
     level_db: float  # RMS over the sentences in MEASURED, dBFS
     pitch_hz: float  # median over voiced frames
-    cer: float  # of a recogniser, filled in by hand from a model's scores; nan: not measured
+    cer: float  # of a recogniser, by recipes/espeak/pretrain/voices.py; nan: not measured
     split: str  # train, dev, test or unused
     reason: str
 
@@ -592,12 +592,17 @@ def measure_voices(path: Path) -> list[VoiceRow]:
             row.reason = "in use"
             if row.cer > WORST_CER:
                 row.split, row.reason = "unused", f"CER above {WORST_CER:g}"
+    write_text(path, format_voices(rows))
+    return rows
+
+
+def format_voices(rows: list[VoiceRow]) -> str:
+    """The text of voices.tsv, which `read_voices` reads."""
     lines = ["\t".join(COLUMNS)]
     for row in rows:
         numbers = f"{row.level_db:.1f}\t{row.pitch_hz:.0f}\t{row.cer:.3f}"
         lines.append(f"{row.variant}\t{numbers}\t{row.split}\t{row.reason}")
-    write_text(path, "\n".join(lines) + "\n")
-    return rows
+    return "\n".join(lines) + "\n"
 
 
 def _assign(rows: list[VoiceRow]) -> None:

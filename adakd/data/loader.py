@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from adakd.data import audio as audio_files
@@ -26,21 +27,28 @@ Group = tuple[list[int], bool]  # indices of one micro-batch; False: counts noth
 Extra = Callable[["Batch"], "Batch"]  # adds the teacher's values to a batch
 
 
-def bucket(seconds: Sequence[float], batch_seconds: float, fixed: float | None) -> list[list[int]]:
+def bucket(
+    seconds: Sequence[float],
+    batch_seconds: float,
+    fixed: float | None,
+    order: Sequence[float] | None = None,
+) -> list[list[int]]:
     """Cut utterances, sorted by length, into batches of at most ``batch_seconds`` with padding.
 
     seconds: length of each utterance. fixed: the length to which every clip is padded anyway
-    (Whisper), None where a batch is padded to its longest. A clip longer than ``batch_seconds``
-    makes a batch of its own. Returns indices; every index occurs once.
+    (Whisper), None where a batch is padded to its longest. order: what to sort by instead of the
+    length. A clip longer than ``batch_seconds`` makes a batch of its own. Returns indices; every
+    index occurs once.
     """
-    order = sorted(range(len(seconds)), key=lambda i: seconds[i])
+    keys = seconds if order is None else order
     batches: list[list[int]] = []
     current: list[int] = []
-    for index in order:
-        longest = fixed or seconds[index]
+    longest = 0.0
+    for index in sorted(range(len(seconds)), key=lambda i: keys[i]):
+        longest = max(longest, fixed or seconds[index])
         if current and longest * (len(current) + 1) > batch_seconds:
             batches.append(current)
-            current = []
+            current, longest = [], fixed or seconds[index]
         current.append(index)
     if current:
         batches.append(current)
@@ -79,7 +87,7 @@ class StepSampler(Sampler[list[Group]]):
         """The steps of an epoch for all processes together: lists of micro-batches of indices."""
         draw = random.Random(f"{self.seed}-{epoch}")
         jittered = [s * (1 + draw.uniform(-BUCKET_JITTER, BUCKET_JITTER)) for s in self.seconds]
-        batches = bucket(jittered, self.batch_seconds, self.fixed)
+        batches = bucket(self.seconds, self.batch_seconds, self.fixed, jittered)
         draw.shuffle(batches)
         size = self.accumulate * self.world
         return [batches[i : i + size] for i in range(0, len(batches), size)]
@@ -125,7 +133,14 @@ def _same(step: list[Batch]) -> list[Batch]:
 def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> DataLoader:
     """A DataLoader whose items are optimiser steps (lists of batches)."""
     return DataLoader(
-        steps, sampler=sampler, batch_size=None, num_workers=workers, collate_fn=_same
+        steps,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_same,
+        # Every iteration draws a seed for the workers. Drawn from torch's own generator, it would
+        # give a run that is resumed inside an epoch other dropout than an uncut one.
+        generator=Generator(),
     )
 
 

@@ -46,6 +46,8 @@ class Batch:
     seconds: float  # audio without padding
     soft: SoftOutputs | None = None  # the teacher's outputs, when they come from the store
     difficulty: Tensor | None = None  # (B,) the teacher's task loss x
+    characters: Tensor | None = None  # (B, C) of the auxiliary CTC head, padded with 0
+    character_lengths: Tensor | None = None  # (B,)
     counted: bool = True  # False: here only so that every process has a batch; its loss is 0
     teacher: Batch | None = None  # the same clips as a live teacher wants them
 
@@ -55,8 +57,9 @@ class Batch:
             name: getattr(self, name).to(device, non_blocking=True)
             for name in ("inputs", "lengths", "labels", "label_lengths")
         }
-        if self.difficulty is not None:
-            moved["difficulty"] = self.difficulty.to(device)
+        for name in ("difficulty", "characters", "character_lengths"):
+            if (tensor := getattr(self, name)) is not None:
+                moved[name] = tensor.to(device)
         if self.teacher is not None:
             moved["teacher"] = self.teacher.to(device)
         if isinstance(self.soft, Dense):
@@ -158,29 +161,43 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
     ``units`` is the folder of the recipe's own tokenizer; None takes the source's.
     """
     model: configuration.Model = getattr(config, role)
-    return _class(config.family).build(model, config, units)
+    return _class(config.family, model.source).build(model, config, units)
 
 
 def limit(config: configuration.Config, role: str, units: Path | None = None) -> Limit:
     """What the ``teacher`` or ``student`` cannot take, told without loading its weights."""
     model: configuration.Model = getattr(config, role)
-    return _class(config.family).limit(model, config, units)
+    if model.source is None and units is None:
+        raise UserError(
+            f"{role} starts from random weights and needs units of its own: set units.kind to "
+            f"{'bpe' if config.family == 'whisper' else 'characters'}."
+        )
+    return _class(config.family, model.source).limit(model, config, units)
 
 
 def open_folder(config: configuration.Config, folder: Path) -> Family:
     """Open a model that `Family.save` wrote, its own tokenizer with it."""
-    return _class(config.family).build(configuration.Model(source=str(folder)), config, None)
+    model = configuration.Model(source=str(folder))
+    return _class(config.family, model.source).build(model, config, None)
 
 
-def check_same_units(teacher: Family, student: Family) -> None:
-    """Distillation compares distributions over units: both models must have the same ones."""
-    ours, theirs = student.vocabulary(), teacher.vocabulary()
+def check_same_units(teacher: Family | Path, student: Family) -> None:
+    """Distillation compares distributions over units: both models must have the same ones.
+
+    ``teacher`` may be the folder that `Family.save` wrote: its weights are not needed.
+    """
+    ours = student.vocabulary()
+    if isinstance(teacher, Family):
+        theirs = teacher.vocabulary()
+    else:
+        tokenizer = pretrained(transformers.AutoTokenizer, str(teacher), "The teacher's tokenizer")
+        theirs = tokenizer.get_vocab()
     if ours != theirs:
         odd = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
         raise UserError(
             f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
-            f"for instance {', '.join(repr(unit) for unit, _ in odd)}: give both the same tokenizer "
-            "(units.kind in the family's YAML, or models of one vocabulary)."
+            f"for instance {', '.join(repr(unit) for unit, _ in odd)}: give both the same "
+            "tokenizer (units.kind in the family's YAML, or models of one vocabulary)."
         )
 
 
@@ -188,15 +205,28 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
     """``loader.from_pretrained(source)``; a failure becomes one sentence."""
     try:
         return loader.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+    except Exception as error:  # what is missing or broken decides which of many it is
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        if source.count("/") > 1 and not Path(source).exists():
+            reason = "no such folder"  # instead of how a hub id should look
+        elif isinstance(error, TypeError):
+            reason = "one of its files is missing"  # transformers opens None
         raise UserError(
-            f"{what} cannot be loaded from '{source}' ({first}). Give a hub id (with a network) or "
-            "a folder in Hugging Face format."
-        ) from None
+            f"{what} cannot be loaded from '{source}' ({reason}): give a hub id (with a network) "
+            "or a folder in Hugging Face format."
+        ) from error
 
 
-def _class(family: str) -> Any:
+def _class(family: str, source: str | None) -> Any:
+    """The class of a family; a source that holds another kind of model is a UserError."""
+    if source is not None:
+        # A model of another kind would open with random weights and without a word.
+        found = pretrained(transformers.AutoConfig, source, "The configuration").model_type
+        if found != family:
+            raise UserError(
+                f"'{source}' holds a model of type {found}, and the family is {family}: give "
+                "another source or another --family."
+            )
     if family == "wav2vec2":
         from adakd.models.wav2vec2 import Wav2Vec2
 

@@ -38,6 +38,7 @@ class Wav2Vec2(Family):
         super().__init__()
         self.hf, self.tokenizer, self.extractor = hf, tokenizer, extractor
         self.blank: int = tokenizer.pad_token_id
+        self.masks = False  # SpecAugment in training
 
     @classmethod
     def build(
@@ -64,7 +65,11 @@ class Wav2Vec2(Family):
             )
             hf = Wav2Vec2ForCTC(settings)
             if settings.conv_kernel[0] >= LEAST_FILTER:
-                mel_filters_(hf.wav2vec2.feature_extractor.conv_layers[0].conv)
+                first: Any = hf.wav2vec2.feature_extractor.conv_layers[0]
+                mel_filters_(first.conv)
+                if settings.feat_extract_norm == "layer":
+                    # Steep enough for GELU to rectify, which a filterbank needs.
+                    nn.init.constant_(first.layer_norm.weight, 4.0)
             extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
             return cls(hf, tokenizer, extractor)
 
@@ -90,6 +95,9 @@ class Wav2Vec2(Family):
             pad_token_id=tokenizer.pad_token_id,
             ignore_mismatched_sizes=True,
         )
+        # Always: a new vocabulary may happen to be as large as the source's.
+        nn.init.normal_(hf.lm_head.weight, std=hf.config.initializer_range)
+        nn.init.zeros_(hf.lm_head.bias)
         _copy_known_rows(hf, source, tokenizer)
         return cls(hf, tokenizer, extractor)
 
@@ -147,13 +155,21 @@ class Wav2Vec2(Family):
     def forward(self, batch: Batch) -> Output:
         if self.hf.config.feat_extract_norm == "group" and len(batch.ids) > 1:
             rows = [
-                self.hf(wave[:length].unsqueeze(0)).logits[0]
+                self._logits(wave[:length].unsqueeze(0), None)[0]
                 for wave, length in zip(batch.inputs, batch.lengths.tolist(), strict=True)
             ]
             return Output(nn.utils.rnn.pad_sequence(rows, batch_first=True))
         mask = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
         mask = mask < batch.lengths.unsqueeze(1)
-        return Output(self.hf(batch.inputs, attention_mask=mask.long()).logits)
+        return Output(self._logits(batch.inputs, mask.long()))
+
+    def _logits(self, waves: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T, V) of waveforms (B, N)."""
+        settings = self.hf.config
+        frames = int(self.hf._get_feat_extract_output_lengths(waves.shape[1]))
+        # transformers refuses to mask spans longer than the input.
+        settings.apply_spec_augment = self.masks and frames >= settings.mask_time_length
+        return self.hf(waves, attention_mask=mask).logits
 
     def positions(self, batch: Batch) -> Tensor:
         return self.hf._get_feat_extract_output_lengths(batch.lengths)
@@ -186,11 +202,15 @@ class Wav2Vec2(Family):
 
     def prepare_training(self, train: configuration.Train) -> None:
         super().prepare_training(train)
+        self.masks = self.hf.config.apply_spec_augment
+        if self.masks and not hasattr(self.hf.wav2vec2, "masked_spec_embed"):
+            # What stands for a masked frame; checkpoints trained without masks come without it.
+            size = self.hf.config.hidden_size
+            self.hf.wav2vec2.masked_spec_embed = nn.Parameter(torch.rand(size))
         # Dropping whole layers at random is a habit of pretraining; it hides in train mode.
         self.hf.config.layerdrop = 0.0
         if train.freeze_feature_encoder:
             self.hf.freeze_feature_encoder()
-
 
 
 def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
@@ -223,7 +243,8 @@ def mel_filters_(conv: Any) -> None:
     2018, arXiv 1711.01161, who start from Gabor filters.
 
     Args:
-        conv: an nn.Conv1d of one input channel; weight (filters, 1, kernel). Filters beyond a multiple of three stay.
+        conv: an nn.Conv1d of one input channel; weight (filters, 1, kernel). Filters beyond a
+            multiple of three stay.
     """
     kernel = conv.kernel_size[0]
     bands = conv.out_channels // 3

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
 MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
+CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 
 
@@ -44,12 +45,17 @@ class Whisper(Family):
         self.end: int = tokenizer.eos_token_id
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
-        # Written with the model, so that the pipeline decodes in this language unasked.
-        hf.generation_config.language = (
-            None if whisper_language == MULTILINGUAL else whisper_language
-        )
-        hf.generation_config.task = "transcribe"
-        hf.generation_config.forced_decoder_ids = None
+        generation = hf.generation_config
+        if not hasattr(generation, "is_multilingual"):
+            _describe_prompt(hf, tokenizer)  # random weights, or a checkpoint older than that key
+        if generation.is_multilingual:
+            # Written with the model, so that the pipeline decodes in this language unasked.
+            known = whisper_language != MULTILINGUAL
+            generation.language = whisper_language if known else None
+            generation.task = "transcribe"
+        generation.forced_decoder_ids = None
+        # Unset, the pipeline would search five beams and say other texts than were scored.
+        hf.generation_config.num_beams = 1
 
     @classmethod
     def build(
@@ -63,7 +69,6 @@ class Whisper(Family):
             WhisperConfig,
             WhisperFeatureExtractor,
             WhisperForConditionalGeneration,
-            WhisperTokenizer,
         )
 
         if model.source is not None:
@@ -76,12 +81,12 @@ class Whisper(Family):
                 WhisperForConditionalGeneration, model.source, "The model", dtype=torch.float32
             )
             extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
-            tokenizer = pretrained(WhisperTokenizer, model.source, "The tokenizer")
+            tokenizer = _tokenizer(model.source)
             return cls(hf, tokenizer, extractor, config.whisper_language)
 
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
-        tokenizer = WhisperTokenizer.from_pretrained(units)
+        tokenizer = _tokenizer(str(units))
         end = tokenizer.eos_token_id
         settings = WhisperConfig(
             **{
@@ -96,7 +101,6 @@ class Whisper(Family):
             }
         )
         hf = WhisperForConditionalGeneration(settings)
-        _describe_prompt(hf, tokenizer)
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
         if seconds != int(seconds):
             raise UserError(
@@ -113,14 +117,14 @@ class Whisper(Family):
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """The encoder takes so many seconds, the decoder so many tokens with prompt and end."""
-        from transformers import WhisperConfig, WhisperTokenizer
+        from transformers import WhisperConfig
 
         settings = (
             pretrained(WhisperConfig, model.source, "The configuration")
             if model.source
             else WhisperConfig(**(model.config or {}))
         )
-        tokenizer = pretrained(WhisperTokenizer, str(units or model.source), "The tokenizer")
+        tokenizer = _tokenizer(str(units or model.source))
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
 
         def why_unfit(entry: Entry) -> str | None:
@@ -129,7 +133,8 @@ class Whisper(Family):
                     f"audio over the model's length: {entry.seconds:.2f} s, the encoder takes "
                     f"{seconds:g} s"
                 )
-            needed = PROMPT_LENGTH + len(tokenizer(lead(entry), add_special_tokens=False).input_ids) + 1
+            text = tokenizer(lead(entry), add_special_tokens=False).input_ids
+            needed = PROMPT_LENGTH + len(text) + 1
             if needed > settings.max_target_positions:
                 return (
                     f"target over the decoder's length: {needed} tokens with prompt and end, the "
@@ -145,21 +150,32 @@ class Whisper(Family):
 
     def prompt(self, language: str) -> list[int]:
         """Indices of the prompt for a language: 4 tokens, or 2 for an English-only checkpoint."""
-        code = self.language if not language else language
-        if code not in self.prompts:
-            try:
-                self.tokenizer.set_prefix_tokens(
-                    language=code, task="transcribe", predict_timestamps=False
-                )
-                self.prompts[code] = list(self.tokenizer.prefix_tokens)
-            except ValueError:
+        if language not in self.prompts:
+            self.prompts[language] = self._prompt(language)
+        return self.prompts[language]
+
+    def _prompt(self, language: str) -> list[int]:
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+        code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+        if code not in LANGUAGES:
+            raise UserError(
+                f"Whisper has no language '{language}': set language.whisper to its nearest code."
+            )
+        tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
+        if not self.hf.generation_config.is_multilingual:
+            if code != "en":
                 raise UserError(
-                    f"Whisper has no language '{code}': set language.whisper to its nearest code."
-                ) from None
-            unknown = [i for i in self.prompts[code] if not isinstance(i, int) or i == self.end]
-            if unknown:
-                raise UserError(f"The Whisper tokenizer has no token for language '{code}'.")
-        return self.prompts[code]
+                    f"This Whisper checkpoint knows English only, and the language is '{language}':"
+                    " take a multilingual one."
+                )
+            tokens = [tokens[0], tokens[3]]
+        if missing := [token for token in tokens if token not in self.vocabulary()]:
+            raise UserError(
+                f"This Whisper checkpoint has no token {missing[0]}: take another checkpoint, or "
+                "set language.whisper to a language near to it."
+            )
+        return self.tokenizer.convert_tokens_to_ids(tokens)
 
     def _language_of(self, entry: Entry) -> str:
         """Whisper's code: the recipe's, or the utterance's own in a multilingual recipe."""
@@ -186,11 +202,28 @@ class Whisper(Family):
             labels=nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=self.end),
             label_lengths=torch.tensor([len(text) + 1 for text in texts]),
             seconds=sum(len(clip) for clip in audio) / SAMPLE_RATE,
+            **self._characters(entries),
         )
 
+    def _characters(self, entries: Sequence[Entry]) -> dict[str, Tensor]:
+        """What the auxiliary CTC head must say, in characters rather than tokens.
+
+        A thousand tokens are too many to start an alignment from; characters are few. A character's
+        unit is its code point modulo CHARACTERS: no vocabulary to keep, and hardly a collision.
+        """
+        if self.ctc_head is None:
+            return {}
+        rows = [torch.tensor([1 + ord(c) % CHARACTERS for c in entry.text]) for entry in entries]
+        return {
+            "characters": nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            "character_lengths": torch.tensor([len(row) for row in rows]),
+        }
+
     def forward(self, batch: Batch) -> Output:
+        # transformers masks in place; a live teacher shall hear the same batch unmasked.
+        features = batch.inputs.clone() if self.training else batch.inputs
         result = self.hf(
-            input_features=batch.inputs, decoder_input_ids=batch.labels[:, :-1], use_cache=False
+            input_features=features, decoder_input_ids=batch.labels[:, :-1], use_cache=False
         )
         encoder_logits = None
         if self.ctc_head is not None and self.training:
@@ -216,13 +249,15 @@ class Whisper(Family):
         loss = objectives.cross_entropy(output.logits, targets, mask)
         if output.encoder_logits is None:
             return loss
-        # CTC over the same text; the head's unit 0 is its blank, so units move up by one.
-        frames = (batch.lengths + 1) // 2
-        text_lengths = batch.label_lengths - 1
-        labels = torch.where(mask, targets, 0) + 1
-        auxiliary = objectives.ctc(output.encoder_logits, frames, labels, text_lengths, blank=0)
-        possible = torch.isfinite(auxiliary)
-        auxiliary = torch.where(possible, auxiliary, 0.0)
+        if batch.characters is None or batch.character_lengths is None:
+            raise UserError("A batch for the auxiliary CTC loss must be collated by its model.")
+        frames, labels = (batch.lengths + 1) // 2, batch.characters
+        # Without the text that does not fit: its loss would be inf, and every gradient NaN.
+        repeats = (labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] > 0)
+        fits = batch.character_lengths + repeats.sum(dim=1) <= frames
+        lengths = torch.where(fits, batch.character_lengths, 0)
+        auxiliary = objectives.ctc(output.encoder_logits, frames, labels, lengths, blank=0)
+        auxiliary = torch.where(fits, auxiliary, 0.0)
         return (1 - self.ctc_weight) * loss + self.ctc_weight * auxiliary
 
     def distillation_loss(
@@ -253,13 +288,25 @@ class Whisper(Family):
         self.ctc_weight = train.ctc_weight
         if train.ctc_weight > 0:
             width = self.hf.config.d_model
-            self.ctc_head = nn.Linear(width, self.hf.config.vocab_size + 1)
-
+            self.ctc_head = nn.Linear(width, 1 + CHARACTERS)  # blank first
 
 
 def lead(entry: Entry) -> str:
     """The text as Whisper writes it: words begin with a space, in scripts that write spaces."""
     return f" {entry.text}" if spaces_count(entry.language) else entry.text
+
+
+def _tokenizer(source: str) -> Any:
+    """Whisper's tokenizer from a folder or hub id; one without its files is a UserError."""
+    from transformers import WhisperTokenizer
+
+    tokenizer = pretrained(WhisperTokenizer, source, "The tokenizer")
+    if "Ġ" not in tokenizer.get_vocab():  # a space among byte-level units
+        raise UserError(
+            f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "
+            "missing."
+        )
+    return tokenizer
 
 
 def _describe_prompt(hf: Any, tokenizer: Any) -> None:
@@ -270,7 +317,8 @@ def _describe_prompt(hf: Any, tokenizer: Any) -> None:
     generation = hf.generation_config
     generation._from_model_config = False  # else a loader would make it anew, without all this
     generation.is_multilingual = True
-    generation.lang_to_id = {f"<|{code}|>": index(f"<|{code}|>") for code in LANGUAGES}
+    languages = [token for code in LANGUAGES if (token := f"<|{code}|>") in tokenizer.get_vocab()]
+    generation.lang_to_id = {token: index(token) for token in languages}
     generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
     generation.no_timestamps_token_id = index("<|notimestamps|>")
     generation.decoder_start_token_id = index("<|startoftranscript|>")

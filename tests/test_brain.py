@@ -1,0 +1,570 @@
+"""Training: what one step does, what a run logs, and that a cut run ends as an uncut one.
+
+The models are random and tiny; the losses and gradients they are checked against are computed here
+one utterance at a time, without the Brain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_recipe
+import torch
+from torch import Tensor
+
+from adakd import brain as training
+from adakd import config as configuration
+from adakd import models
+from adakd import weighting as weightings
+from adakd.brain import DistillationBrain
+from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
+from adakd.data.manifest import Entry
+from adakd.errors import UserError
+from adakd.models import Batch, Family
+
+FAMILIES = configuration.FAMILIES
+
+
+@dataclass
+class Speech:
+    """Utterances on disk, and units for them."""
+
+    root: Path
+    train: list[Entry]
+    dev: list[Entry]
+    units: dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    root = tmp_path_factory.mktemp("speech")
+    train = tiny_recipe.entries(root, 13)
+    texts = [entry.text for entry in train]
+    return Speech(
+        root,
+        train,
+        tiny_recipe.entries(root, 3, "dev"),
+        {f: tiny_recipe.train_units(f, root / f, texts) for f in FAMILIES},
+    )
+
+
+def difficulty(utterance: str) -> float:
+    """A made-up x of a training utterance, 0 to 3."""
+    return (7 * int(utterance[1:]) % 13) / 4
+
+
+class Cut(Exception):
+    """Stands for whatever ends a run before its time."""
+
+
+class Watched(DistillationBrain):
+    """A Brain that a test can look into and cut."""
+
+    cut_at: int | None = None  # optimiser step that is not reached any more
+    seen: list[Batch]
+    states: dict[int, dict[str, Tensor]]  # parameters at the end of each epoch
+
+    def fit_batch(self, step: list[Batch]) -> Tensor:  # type: ignore[override]
+        if self.optimizer_step == self.cut_at:
+            raise Cut
+        return super().fit_batch(step)
+
+    def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
+        super().on_stage_end(stage, stage_loss, epoch)
+        assert epoch is not None
+        self.states[epoch] = state_of(self.student)
+
+
+Build = Callable[..., Watched]
+
+
+@pytest.fixture
+def build(speech: Speech, tmp_path: Path) -> Build:
+    """Builds a Brain over `speech` in a folder: the same one for the same arguments."""
+
+    def make(
+        family: str = "wav2vec2",
+        method: str = "finetune",
+        folder: str = "experiment",
+        still: bool = False,
+        online: bool = False,
+        **train: Any,
+    ) -> Watched:
+        block = getattr(tiny_recipe, family)(8) | (tiny_recipe.STILL[family] if still else {})
+        config = tiny_recipe.config(family, student={"config": block})
+        settings = configuration.from_dict(
+            configuration.Train,
+            {"batch_seconds": 4, "epochs": 2, "learning_rate": 1e-2, **train},
+            "the test",
+        )
+        training.seed_everything(1)
+        student = models.load(config, "student", speech.units[family])
+        teacher = models.load(config, "teacher", speech.units[family]) if online else None
+        student.prepare_training(settings)
+        sampler = StepSampler(
+            [entry.seconds for entry in speech.train],
+            settings.batch_seconds,
+            settings.accumulate,
+            fixed=student.padded_seconds,
+        )
+        weighting = weightings.build(method)
+        weighting.fit([difficulty(entry.id) for entry in speech.train])
+        (tmp_path / folder).mkdir(exist_ok=True)
+        made = Watched(
+            student, weighting, settings, config.distill, tmp_path / folder, sampler, "a test",
+            teacher,
+        )  # fmt: skip
+        made.states = {}
+        return made
+
+    return make
+
+
+def supply(batch: Batch) -> Batch:
+    batch.difficulty = torch.tensor([difficulty(utterance) for utterance in batch.ids])
+    return batch
+
+
+def run(made: Watched, speech: Speech) -> dict[str, Any]:
+    """Train from where the folder stands to the end."""
+    steps = Steps(speech.train, speech.root, made.student, supply)
+    dev = evaluation_loader(
+        Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded_seconds
+    )
+    return made.run(training_loader(steps, made.train_sampler), dev)
+
+
+def state_of(family: Family) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in family.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def metrics(made: Watched) -> list[dict[str, Any]]:
+    """The lines of the log, without what depends on the clock."""
+    lines = (made.folder / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    for line in found:
+        line.pop("audio_seconds_per_second", None)
+    return found
+
+
+def started(made: Watched) -> Watched:
+    """Ready for `fit_batch`, in train mode."""
+    made.on_fit_start()
+    made.modules.train()
+    return made
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Tensor]]]:
+    """What each optimiser step is given: the gradients after clipping, by name."""
+    found: list[dict[str, Tensor]] = []
+    original = torch.optim.AdamW.step
+
+    def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        found.append(
+            {str(i): p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None}
+        )
+        original(optimizer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    yield found
+
+
+# ------------------------------------------------------------------ one step
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_four_small_batches_make_the_step_of_a_big_one(
+    family: str, speech: Speech, build: Build, gradients: list[dict[str, Tensor]]
+) -> None:
+    # No clipping and no SpecAugment; learning is by plain gradient descent, for AdamW divides by
+    # the gradient's size and would make much of rounding where it is nearly zero.
+    settings = {"still": True, "online": True, "method": "adakd", "clip": 1e9, "mask_time": 0.0}
+    big, small = build(family, folder="big", **settings), build(family, folder="small", **settings)
+    plans = {id(big): [list(range(10))], id(small): [[0, 1, 2], [3], [4, 5, 6, 7], [8, 9]]}
+    for made in (big, small):
+        started(made)
+        made.optimizer = torch.optim.SGD(
+            made.student.parameters(), lr=made.train_settings.learning_rate
+        )
+        steps = Steps(speech.train, speech.root, made.student, supply)
+        made.fit_batch([steps.batch(indices) for indices in plans[id(made)]])
+    before, after, also = (state_of(each.student) for each in (build(family), big, small))
+    assert not same(before, after)
+    for name in after:
+        torch.testing.assert_close(after[name], also[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_the_mean_over_the_utterances_of_the_whole_step(
+    family: str, speech: Speech, build: Build, gradients: list[dict[str, Tensor]]
+) -> None:
+    made = started(build(family, "adakd", still=True, online=True, clip=1e9, mask_time=0.0))
+    steps = Steps(speech.train, speech.root, made.student, supply)
+    student, teacher = made.student, made.teacher
+    assert teacher is not None and made.weighting.uses_difficulty
+    # By hand: one utterance at a time, alpha from the closed form, 10 utterances in the step.
+    total = torch.zeros(())
+    t, k = made.weighting.t.item(), made.weighting.k_start.item()  # type: ignore[union-attr,operator]
+    for index in range(10):
+        batch = steps.batch([index])
+        output = student(batch)
+        with torch.no_grad():
+            soft = models.Dense(teacher(batch).logits)
+        alpha = math.exp(-math.exp(k * (difficulty(batch.ids[0]) - t) / 2))
+        task = student.task_loss(output, batch)[0]
+        distill = student.distillation_loss(output, soft, batch, made.distill)[0]
+        total = total + ((1 - alpha) * task + alpha * distill) / 10
+    student.zero_grad()
+    total.backward()
+    parameters = [p for group in made.optimizer.param_groups for p in group["params"]]
+    expected = {str(i): p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None}
+    student.zero_grad()
+
+    loss = made.fit_batch(
+        [steps.batch([0, 1, 2, 3]), steps.batch([4, 5, 6]), steps.batch([7, 8, 9])]
+    )
+    assert loss.item() == pytest.approx(total.item(), rel=1e-5)
+    (found,) = gradients
+    # A bias of the attention's keys has no effect: its gradient is rounding.
+    scale = max(value.abs().max().item() for value in expected.values())
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-6 * scale)
+
+
+def test_a_micro_batch_that_does_not_count_changes_nothing(
+    speech: Speech, build: Build, gradients: list[dict[str, Tensor]]
+) -> None:
+    for number in range(2):
+        made = started(build(still=True, mask_time=0.0, folder=f"{number}"))
+        steps = Steps(speech.train, speech.root, made.student)
+        extra = [steps.batch([5], counted=False)] if number else []
+        made.fit_batch([steps.batch([0, 1]), *extra])
+    assert same(*gradients)
+
+
+def test_clipping_covers_all_parameters(build: Build, gradients: list[dict[str, Tensor]]) -> None:
+    made = started(build(clip=0.5))
+    trained = [p for p in made.student.parameters() if p.requires_grad]
+    assert len(made.optimizer.param_groups) > 1
+    for number, parameter in enumerate(trained):
+        parameter.grad = torch.full_like(parameter, 1.0 + number)
+    size = math.sqrt(sum((p.grad**2).sum().item() for p in trained if p.grad is not None))
+    made.optimizers_step()
+    (found,) = gradients
+    assert math.sqrt(sum((g**2).sum().item() for g in found.values())) == pytest.approx(
+        0.5, rel=1e-4
+    )
+    # All by the same factor: the smallest is still 1.
+    assert min(g.abs().min().item() for g in found.values()) == pytest.approx(0.5 / size, rel=1e-4)
+    assert all(parameter.grad is None for parameter in trained)
+
+
+def test_decay_is_for_matrices_and_everything_is_trained(build: Build) -> None:
+    made = started(build(weight_decay=0.3))
+    decayed, others = made.optimizer.param_groups
+    assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
+    assert all(p.dim() > 1 for p in decayed["params"])
+    assert all(p.dim() <= 1 for p in others["params"])
+    trained = {id(p) for p in made.student.parameters() if p.requires_grad}
+    assert {id(p) for group in made.optimizer.param_groups for p in group["params"]} == trained
+
+
+def test_a_step_that_is_not_finite_is_skipped(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "PATIENCE", 2)
+    made = started(build(still=True, epochs=9))
+    step = [Steps(speech.train, speech.root, made.student).batch([0, 1])]
+    healthy = made.student.task_loss
+    broken = lambda output, batch: healthy(output, batch) * math.nan  # noqa: E731
+    before = state_of(made.student)
+    for _ in range(3):  # two in a row are forgiven, again and again
+        made.student.task_loss = broken  # type: ignore[method-assign]
+        made.fit_batch(step)
+        made.fit_batch(step)
+        assert same(before, state_of(made.student))
+        made.student.task_loss = healthy  # type: ignore[method-assign]
+        made.fit_batch(step)
+        assert not same(before, state_of(made.student))
+        before = state_of(made.student)
+    assert made.optimizer_step == 9
+    made.student.task_loss = broken  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"a test: .* not finite 3 times .*train.learning_rate"):
+        for _ in range(3):
+            made.fit_batch(step)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_live_teacher_stays_in_eval_mode_and_learns_nothing(
+    family: str, speech: Speech, build: Build
+) -> None:
+    made = build(family, "kd", online=True, epochs=1)
+    teacher = made.teacher
+    assert teacher is not None
+    before = state_of(teacher)
+    run(made, speech)
+    assert same(before, state_of(teacher))
+    assert not any(module.training for module in teacher.modules())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    # Its dropout would make two passes differ.
+    batch = Steps(speech.train, speech.root, teacher).batch([0])
+    assert torch.equal(teacher(batch).logits, teacher(batch).logits)
+    names = {name for path in made.folder.rglob("student.ckpt") for name in torch.load(path)}
+    assert names == set(made.student.state_dict()), "no teacher in the checkpoint"
+
+
+# ------------------------------------------------------------------ a run and its log
+
+
+def test_what_every_step_logs(speech: Speech, build: Build) -> None:
+    made = build(method="adakd", online=True, epochs=3, accumulate=2, warmup=0.25)
+    run(made, speech)
+    lines = [json.loads(x) for x in (made.folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    count = len(steps)
+    assert count == made.total_steps and [line["step"] for line in steps] == [*range(1, count + 1)]
+    for line in steps:
+        assert set(line) == {
+            *("step", "epoch", "loss", "task", "distill", "alpha_mean", "alpha_p10", "alpha_p90"),
+            *("k", "lr", "audio_seconds_per_second"),
+        }
+        assert all(isinstance(value, int | float) for value in line.values())
+        assert line["audio_seconds_per_second"] > 0
+        rising = [0, line["alpha_p10"], line["alpha_mean"], line["alpha_p90"], 1]
+        assert all(low <= high + 1e-6 for low, high in itertools.pairwise(rising))
+    # k falls linearly over all optimiser steps, and alpha ends at exp(-1) for every utterance.
+    k_start = made.weighting.k_start.item()  # type: ignore[union-attr,operator]
+    expected = [k_start * (1 - i / (count - 1)) for i in range(count)]
+    assert [line["k"] for line in steps] == pytest.approx(expected, abs=1e-6)
+    for name in ("alpha_mean", "alpha_p10", "alpha_p90"):
+        assert steps[-1][name] == pytest.approx(math.exp(-1))
+    # The learning rate rises over the first quarter and then falls linearly, to 0 after the end.
+    warm = round(0.25 * count)
+    rates = [1e-2 * min((i + 1) / warm, (count - i) / (count + 1 - warm)) for i in range(count)]
+    assert [line["lr"] for line in steps] == pytest.approx(rates)
+    # One line an epoch, behind its steps.
+    epochs = [line for line in lines if "dev_cer" in line]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]
+    ends = [max(line["step"] for line in steps if line["epoch"] == e) for e in (1, 2, 3)]
+    assert [line["step"] for line in epochs] == ends
+    # TensorBoard has the same numbers.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(made.folder / "tb"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("task")] == list(range(1, count + 1))
+    assert [event.value for event in board.Scalars("dev_cer")] == pytest.approx(
+        [line["dev_cer"] for line in epochs]
+    )
+
+
+def test_progress_reaches_one_at_the_last_step(speech: Speech, build: Build) -> None:
+    made = build(epochs=2)
+    asked: list[float] = []
+    weigh = made.weighting.forward
+
+    def forward(task: Tensor, distill: Any, difficulty: Any, progress: float) -> Any:
+        asked.append(progress)
+        return weigh(task, distill, difficulty, progress)
+
+    made.weighting.forward = forward  # type: ignore[method-assign]
+    run(made, speech)
+    total = made.total_steps
+    assert asked == [i / (total - 1) for i in range(total)] and asked[-1] == 1.0
+
+
+def test_finetuning_logs_no_distillation(speech: Speech, build: Build) -> None:
+    made = build(epochs=1)
+    run(made, speech)
+    line = metrics(made)[0]
+    assert line["distill"] is None and line["k"] is None and line["alpha_mean"] == 0.0
+    assert line["loss"] == pytest.approx(line["task"])
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(3, 1), (7, 2)])
+def test_max_steps_ends_a_run(max_steps: int, epochs: int, speech: Speech, build: Build) -> None:
+    made = build(epochs=5, max_steps=max_steps)
+    assert len(made.train_sampler.plan(1)) in range(4, 7)
+    run(made, speech)
+    lines = metrics(made)
+    assert max(line["step"] for line in lines) == made.total_steps == max_steps
+    assert [line["epoch"] for line in lines if "dev_cer" in line] == list(range(1, epochs + 1))
+
+
+def test_the_best_epoch_on_dev_ends_in_the_model(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build(epochs=4)
+    right = {entry.id: entry.text for entry in speech.dev}
+
+    def transcribe(batch: Batch) -> list[str]:
+        # Epoch 3 has every letter right, epochs 1, 2 and 4 have one wrong letter or more.
+        wrong = {1: "xx", 2: "x", 3: "", 4: "x"}[made.epochs.current]
+        return [wrong + right[utterance][len(wrong) :] for utterance in batch.ids]
+
+    monkeypatch.setattr(made.student, "transcribe", transcribe)
+    outcome = run(made, speech)
+    assert (outcome["epoch"], outcome["dev_cer"]) == (3, 0.0)
+    letters = sum(len(text) for text in right.values())
+    assert [line["dev_cer"] for line in metrics(made) if "dev_cer" in line] == pytest.approx(
+        [6 / letters, 3 / letters, 0.0, 3 / letters]
+    )
+    assert same(state_of(made.student), made.states[3])
+    assert not same(made.states[3], made.states[4]) and not same(made.states[3], made.states[2])
+    assert not made.student.training
+
+
+# ------------------------------------------------------------------ cut and resumed
+
+EVERY_STEP = 1e-9  # minutes between checkpoints
+
+
+def compare(whole: Watched, resumed: Watched, speech: Speech) -> None:
+    """Train both to the end; they must agree to the bit."""
+    outcome, also = run(whole, speech), run(resumed, speech)
+    assert metrics(resumed) == metrics(whole)
+    last = max(whole.states)
+    assert same(whole.states[last], resumed.states[last])
+    assert same(state_of(whole.student), state_of(resumed.student))
+    for name in ("epoch", "dev_cer"):
+        assert outcome[name] == also[name]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("minutes", "epochs_before"),
+    [(EVERY_STEP, 0), (EVERY_STEP, 2), (10.0, 1)],
+    ids=["in the first epoch", "in the last epoch", "and goes back to the epoch's beginning"],
+)
+def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
+    family: str, minutes: float, epochs_before: int, speech: Speech, build: Build
+) -> None:
+    settings: dict[str, Any] = {
+        "method": "adakd", "online": True, "epochs": 3, "accumulate": 2, "batch_seconds": 2.5,
+        "mask_time": 0.2, "ctc_weight": 0.3, "checkpoint_minutes": minutes,
+    }  # fmt: skip
+    cut = build(family, folder="cut", **settings)
+    lengths = [len(cut.train_sampler.plan(epoch)) for epoch in (1, 2, 3)]
+    assert min(lengths) >= 3
+    cut.cut_at = sum(lengths[:epochs_before]) + 2
+    with pytest.raises(Cut):
+        run(cut, speech)
+    resumed = build(family, folder="cut", **settings)
+    training.seed_everything(99)  # whatever came before must not matter
+    compare(build(family, folder="whole", **settings), resumed, speech)
+    # The clock goes on, too: the parts of the run are added up.
+    assert resumed.clock.total > 0
+
+
+def test_masks_and_order_do_vary(speech: Speech, build: Build) -> None:
+    # What the tests above resume is random indeed: another seed gives another run.
+    made, other = (
+        build(mask_time=0.2, epochs=1, folder="one"),
+        build(mask_time=0.2, epochs=1, folder="other"),
+    )
+    run(made, speech)
+    training.seed_everything(2)
+    run(other, speech)
+    assert metrics(made) != metrics(other)
+    assert made.train_sampler.plan(1) != made.train_sampler.plan(2)
+
+
+@pytest.mark.parametrize("minutes", [EVERY_STEP, 10.0])
+def test_a_run_cut_after_an_epoch(minutes: float, speech: Speech, build: Build) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "mask_time": 0.2, "checkpoint_minutes": minutes}
+    cut = build(folder="cut", **settings)
+    cut.cut_at = 2 * len(cut.train_sampler.plan(1))
+    with pytest.raises(Cut):
+        run(cut, speech)
+    resumed = build(folder="cut", **settings)
+    compare(build(folder="whole", **settings), resumed, speech)
+    assert list(resumed.states) == [3], "the first two epochs are not trained again"
+
+
+@pytest.mark.parametrize("when", ["dev is decoded", "the epoch is logged"])
+def test_a_run_cut_between_an_epoch_and_its_checkpoint(
+    when: str, speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "mask_time": 0.2, "checkpoint_minutes": EVERY_STEP}
+    cut = build(folder="cut", **settings)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Cut
+
+    if when == "dev is decoded":
+        monkeypatch.setattr(cut.student, "transcribe", stop)
+    else:
+        whole_save = cut.checkpointer.save_checkpoint
+
+        def save(*arguments: Any, end_of_epoch: bool = True, **options: Any) -> Any:
+            if end_of_epoch:
+                raise Cut
+            return whole_save(*arguments, end_of_epoch=end_of_epoch, **options)
+
+        monkeypatch.setattr(cut.checkpointer, "save_checkpoint", save)
+    with pytest.raises(Cut):
+        run(cut, speech)
+    compare(build(folder="whole", **settings), build(folder="cut", **settings), speech)
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "mask_time": 0.2, "checkpoint_minutes": EVERY_STEP}
+    cut = build(folder="cut", **settings)
+    saved = 0
+
+    def save(state: object, path: object) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 3:
+            Path(str(path)).write_bytes(b"half")
+            raise Cut
+        original(state, path)
+
+    original = training.RandomState.save
+    monkeypatch.setattr(cut.checkpointer, "custom_save_hooks", {"random": save})
+    with pytest.raises(Cut):
+        run(cut, speech)
+    compare(build(folder="whole", **settings), build(folder="cut", **settings), speech)
+
+
+@pytest.mark.parametrize("max_steps", [None, 7])
+def test_a_run_cut_after_its_last_checkpoint_only_picks_the_best(
+    max_steps: int | None, speech: Speech, build: Build
+) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "max_steps": max_steps}
+    whole = build(**settings)
+    outcome = run(whole, speech)
+    lines, state = metrics(whole), state_of(whole.student)
+    again = build(**settings)
+    also = run(again, speech)
+    assert metrics(again) == lines and same(state_of(again.student), state)
+    assert (also["epoch"], also["dev_cer"]) == (outcome["epoch"], outcome["dev_cer"])
+    assert not again.states, "no epoch is trained or decoded again"
+
+
+def test_training_time_is_summed_over_the_parts(tmp_path: Path) -> None:
+    clock = training.Clock()
+    clock.total = 5.0
+    clock.save(str(tmp_path / "clock"))
+    resumed = training.Clock()
+    resumed.load(str(tmp_path / "clock"), end_of_epoch=True)
+    resumed.start()
+    resumed.stop()
+    assert 5.0 <= resumed.total < 5.1

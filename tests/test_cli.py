@@ -1,0 +1,246 @@
+"""The command line: parsing, the order of the work, exit codes, and a quick --help.
+
+The stages themselves are replaced here; tests/recipes runs the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_recipe
+
+from adakd import cli, steps
+from adakd.errors import UserError
+
+HEAVY = ("torch", "transformers", "speechbrain", "numpy", "scipy", "matplotlib", "yaml")
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with the recipes tiny/hi (no folds) and tiny/en (six folds)."""
+    tiny_recipe.espeak_recipe(tmp_path)
+    tiny_recipe.fsdd_recipe(tmp_path, tmp_path / "recordings")
+    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the steps were called with: (step, family, fold, seed, argument)."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(name: str) -> Any:
+        def step(place: steps.Place, *argument: Any) -> None:
+            config = place.config
+            calls.append((name, config.family, config.fold, config.seed, *argument))
+
+        return step
+
+    for name in "corpus prepare teacher train teacher_pass decode score export".split():
+        monkeypatch.setattr(steps, name, record(name))
+
+    def report(places: list[steps.Place], *argument: Any) -> None:
+        whose = [(place.config.family, place.config.fold, place.config.seed) for place in places]
+        calls.append(("report", whose, *argument))
+
+    monkeypatch.setattr(steps, "report", report)
+    return calls
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        cli.parse(arguments)
+    return str(caught.value)
+
+
+def test_a_command_line_is_split_into_its_parts() -> None:
+    found = cli.parse(
+        "prepare kd --recipe espeak/hi --seed=2 --train.epochs 3 --student.source=a=b --publish "
+        "--methods".split()
+        + ["kd adakd"]
+    )
+    assert found == (
+        ["prepare", "kd"],
+        {"recipe": "espeak/hi", "seed": "2", "methods": "kd adakd"},
+        {"train.epochs": "3", "student.source": "a=b"},
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("prepair --recipe a", "Unknown step 'prepair': did you mean 'prepare'?"),
+        ("prepare --receipe a", "Unknown option --receipe: did you mean --recipe?"),
+        ("prepare --recipe a --publsh", "Unknown option --publsh: did you mean --publish?"),
+        ("prepare --recipe a --wxyz 1", "Unknown option --wxyz: see adakd --help"),
+        ("prepare --recipe", "--recipe needs a value."),
+        ("prepare --recipe --seed 1", "--recipe needs a value."),
+        ("prepare --recipe a --train.epochs", "--train.epochs needs a value."),
+        ("--recipe a", "No step given: choose from corpus, prepare, "),
+        ("prepare", "--recipe is missing, such as --recipe espeak/hi."),
+    ],
+)
+def test_what_cannot_be_parsed_is_a_sentence(arguments: str, sentence: str) -> None:
+    assert refusal(*arguments.split()).startswith(sentence)
+
+
+def test_an_abbreviation_is_no_option() -> None:
+    # argparse would take --see for --seed, and --train for --train.epochs.
+    assert "--seed" in refusal("prepare", "--recipe", "a", "--see", "1")
+
+
+ALL = "corpus prepare teacher finetune teacher-pass kd adakd decode score report export"
+
+
+def test_steps_come_in_their_order_each_for_both_families(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    assert cli.main([*ALL.split(), "--recipe", "tiny/hi", "--root", str(recipes / "out")]) == 0
+    methods = ["finetune", "kd", "adakd"]
+    expected: list[tuple[Any, ...]] = [("corpus", "wav2vec2", None, 1)]
+    for name, argument in [
+        ("prepare", ()),
+        ("teacher", ()),
+        ("train", ("finetune",)),
+        ("teacher_pass", ()),
+        ("train", ("kd",)),
+        ("train", ("adakd",)),
+        ("decode", (methods,)),
+        ("score", (methods,)),
+    ]:
+        expected += [(name, family, None, 1, *argument) for family in ("wav2vec2", "whisper")]
+    assert done[: len(expected)] == expected
+    report, *exports = done[len(expected) :]
+    assert report[:3] == ("report", [("wav2vec2", None, 1), ("whisper", None, 1)], methods)
+    assert [call[:2] for call in exports] == [("export", "wav2vec2"), ("export", "whisper")]
+
+
+def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    arguments = ["finetune", "kd", "adakd", "--recipe", "tiny/hi", "--family", "whisper"]
+    assert cli.main([*arguments, "--methods", "adakd"]) == 0
+    assert done == [("train", "whisper", None, 1, "adakd")]
+    done.clear()
+    assert cli.main([*arguments, "--methods", "finetune,kd"]) == 0
+    assert [call[-1] for call in done] == ["finetune", "kd"]
+
+
+def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) -> None:
+    arguments = ["teacher", "report", "--recipe", "tiny/en", "--family", "whisper"]
+    assert cli.main([*arguments, "--fold", "0 4", "--seed", "1,2"]) == 0
+    whose = [("whisper", 0, 1), ("whisper", 0, 2), ("whisper", 4, 1), ("whisper", 4, 2)]
+    assert done[:4] == [("teacher", *each) for each in whose]
+    assert done[4][:2] == ("report", whose)
+    done.clear()
+    assert cli.main([*arguments, "--fold", "all"]) == 0
+    assert [call[2] for call in done[:-1]] == [0, 1, 2, 3, 4, 5]
+    done.clear()
+    # The corpus has folds, and none is named: the first.
+    assert cli.main(["teacher", "--recipe", "tiny/en"]) == 0
+    assert [call[:3] for call in done] == [("teacher", "wav2vec2", 0), ("teacher", "whisper", 0)]
+
+
+def test_the_report_gets_the_command_that_repeats_it(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    arguments = ["score", "report", "--recipe", "tiny/hi", "--methods", "kd adakd"]
+    assert cli.main([*arguments, "--train.epochs", "3", "--publish"]) == 0
+    command, publish = done[-1][3:]
+    assert publish is True
+    assert command == ("./run.sh --recipe tiny/hi --methods 'kd adakd' --train.epochs 3 --publish")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--recipe", "tiny/xx"], "There is no recipe 'tiny/xx'"),
+        (["--recipe", "tiny/hi", "--family", "wisper"], "(perhaps 'whisper')"),
+        (["--recipe", "tiny/hi", "--family", ""], "--family"),
+        (["--recipe", "tiny/hi", "--seed", "one"], "--seed is 'one'"),
+        (["--recipe", "tiny/hi", "--seed", " "], "--seed"),
+        (["--recipe", "tiny/hi", "--methods", "finetune adakdd"], "'adakdd'"),
+        (["--recipe", "tiny/hi", "--methods", ","], "--methods"),
+        (["--recipe", "tiny/hi", "--fold", "1"], "no folds; leave it out"),
+        (["--recipe", "tiny/en", "--fold", "6"], "the folds are 0 to 5"),
+        (["--recipe", "tiny/en", "--fold", "alle"], "--fold is 'alle'"),
+        (["--recipe", "tiny/en", "--train.epoch", "3"], "did you mean 'epochs'?"),
+        (["--recipe", "tiny/en", "--corpus.max_digit", "3"], "did you mean 'max_digits'?"),
+        (["--recipe", "tiny/en", "--corpus.max_digits", "0"], "corpus.max_digits is 0"),
+    ],
+)
+def test_nothing_runs_when_something_is_wrong(
+    recipes: Path,
+    done: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    assert cli.main([*ALL.split(), *arguments]) == 1
+    output, errors = capsys.readouterr()
+    assert output == "" and done == []
+    assert errors.startswith("adakd: ") and sentence in errors
+    assert errors.count("\n") == 1, "one sentence, no traceback"
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(place: steps.Place) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "corpus", interrupted)
+    assert cli.main(["corpus", "--recipe", "tiny/hi"]) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_programming_error_is_not_hidden(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(place: steps.Place) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(steps, "corpus", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["corpus", "--recipe", "tiny/hi"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["prepare", "-h"]])
+def test_help_names_every_step_and_option(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    for name in [*cli.STEPS, *(f"--{option}" for option in cli.OPTIONS), "--publish", "--A.B"]:
+        assert f"  {name}" in text
+    # Eleven stages, numbered like those of run.sh.
+    assert [text.split()[0] for text in cli.STEPS.values()] == [str(i) for i in range(11)]
+
+
+def test_help_and_parsing_import_nothing_heavy() -> None:
+    program = (
+        "import json, sys; from adakd import cli; cli.main(['--help']);"
+        "cli.parse(['prepare', '--recipe', 'a']);"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    root = Path(cli.__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=root
+    )
+    assert result.returncode == 0, result.stderr
+    loaded = set(json.loads(result.stdout.splitlines()[-1]))
+    assert not loaded & set(HEAVY)
+
+
+def test_errors_reach_the_shell(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "adakd.cli", "prepare", "--recipe", "espeak/hi"]
+    root = Path(cli.__file__).parents[1]
+    result = subprocess.run(
+        [*command, "--root", str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=root
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert "run --stage 0 first" in result.stderr and result.stderr.count("\n") == 1

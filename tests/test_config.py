@@ -1,0 +1,321 @@
+"""Configuration: three layers, overrides, and a sentence for whatever is wrong in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adakd import config as configuration
+from adakd.errors import UserError
+
+RECIPE = """\
+language:
+  code: hi
+corpus:
+  kind: espeak
+  hours: 2
+data:
+  max_seconds: 6
+"""
+FAMILY = """\
+units:
+  kind: characters
+teacher:
+  source: big
+  train:
+    epochs: 7
+student:
+  source: small
+train:
+  epochs: 3
+  learning_rate: 1e-3
+methods:
+  adakd: {k: 1e-2, threshold: p50}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A sound recipe called corpus/xx."""
+    folder = tmp_path / "recipes" / "corpus" / "xx"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "conf" / "recipe.yaml").write_text(RECIPE)
+    (folder / "conf" / "wav2vec2.yaml").write_text(FAMILY)
+    return folder
+
+
+def load(recipe: Path, **overrides: str) -> configuration.Config:
+    """Load with overrides whose dots are written as two underscores."""
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return configuration.load(recipe, "wav2vec2", dotted)
+
+
+def refusal(recipe: Path, **overrides: str) -> str:
+    """The sentence with which these settings are refused."""
+    with pytest.raises(UserError) as caught:
+        load(recipe, **overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit(recipe: Path, name: str, old: str, new: str) -> Path:
+    path = recipe / "conf" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_layers_are_merged_key_by_key(recipe: Path) -> None:
+    edit(recipe, "recipe.yaml", "data:\n", "train:\n  epochs: 50\n  accumulate: 4\ndata:\n")
+    found = load(recipe, train__batch_seconds="20")
+    assert (found.recipe, found.family, found.language.code) == ("corpus/xx", "wav2vec2", "hi")
+    assert found.corpus == {"kind": "espeak", "hours": 2}
+    assert found.data == configuration.Data(max_seconds=6.0)
+    # The family's 3 hides the recipe's 50, whose neighbour stays; the override hides the default.
+    assert (found.train.epochs, found.train.accumulate) == (3, 4)
+    assert found.train.batch_seconds == 20.0
+    assert found.train.clip == configuration.Train().clip
+
+
+def test_a_whole_number_passes_for_a_number_and_becomes_one(recipe: Path) -> None:
+    found = load(recipe)
+    assert found.data.max_seconds == 6.0 and isinstance(found.data.max_seconds, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("-1.5e+2", -150.0), (".5", 0.5), ("7", 7.0)]
+)
+def test_numbers_as_people_write_them(recipe: Path, text: str, number: float) -> None:
+    assert load(recipe, train__learning_rate=text).train.learning_rate == number
+    # Also where no dataclass says that a number is meant.
+    found = load(recipe, methods__adakd__k=text, student__config=f"{{layer_norm_eps: {text}}}")
+    assert found.methods["adakd"]["k"] == number
+    assert found.student.config == {"layer_norm_eps": number}
+
+
+def test_numbers_in_files_are_read_alike(recipe: Path) -> None:
+    found = load(recipe)
+    assert found.train.learning_rate == 1e-3
+    assert found.methods["adakd"] == {"k": 1e-2, "threshold": "p50"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=b", "a=b"),
+        ("hub/name", "hub/name"),
+        ("$(touch x)", "$(touch x)"),
+        ("@odd", "@odd"),
+        ("2026-13-45", "2026-13-45"),
+        ("", ""),
+    ],
+)
+def test_text_overrides_stay_as_they_are(recipe: Path, text: str, value: str) -> None:
+    assert load(recipe, student__source=text).student.source == value
+
+
+def test_overrides_are_yaml(recipe: Path) -> None:
+    found = load(
+        recipe,
+        data__normalise="false",
+        train__max_steps="12",
+        corpus__rate="[100, 120]",
+        methods__kd="{alpha: 0.9}",
+    )
+    assert found.data.normalise is False and found.train.max_steps == 12
+    assert found.corpus["rate"] == [100, 120]
+    assert found.methods["kd"] == {"alpha": 0.9}
+    assert load(recipe, train__max_steps="null").train.max_steps is None
+
+
+def test_a_role_has_training_settings_of_its_own(recipe: Path) -> None:
+    found = load(recipe, teacher__train__learning_rate="7e-4", train__clip="3")
+    teacher, student = found.train_of("teacher"), found.train_of("student")
+    assert (teacher.epochs, teacher.learning_rate, teacher.clip) == (7, 7e-4, 3.0)
+    assert student == found.train and student.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line", "key", "meant"),
+    [
+        ("recipe.yaml", "language:", "langauge:", 1, "langauge", "language"),
+        ("recipe.yaml", "max_seconds", "max_second", 7, "data.max_second", "max_seconds"),
+        ("recipe.yaml", "hours", "hour", 5, "corpus.hour", "hours"),
+        ("wav2vec2.yaml", "    epochs", "    epoch", 6, "teacher.train.epoch", "epochs"),
+        ("wav2vec2.yaml", "\n  epochs", "\n  ephocs", 10, "train.ephocs", "epochs"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest(
+    recipe: Path, name: str, old: str, new: str, line: int, key: str, meant: str
+) -> None:
+    path = edit(recipe, name, old, new)
+    expected = f"{path}, line {line}: unknown key '{key}'; did you mean '{meant}'?"
+    assert refusal(recipe) == expected
+
+
+def test_an_unknown_override_suggests_too(recipe: Path) -> None:
+    assert "'train.epoch'; did you mean 'epochs'?" in refusal(recipe, train__epoch="3")
+    expected = "teacher.train: unknown key 'epoch'; did you mean 'epochs'?"
+    assert refusal(recipe, teacher__train__epoch="3") == expected
+    far = refusal(recipe, data__xyz="3")
+    assert "unknown key 'data.xyz'; known keys: min_seconds, max_seconds" in far
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line", "expected"),
+    [
+        (
+            "wav2vec2.yaml", "epochs: 3", "epochs: three", 10,
+            "'train.epochs' must be a whole number, found 'three'",
+        ),
+        (
+            "wav2vec2.yaml", "epochs: 3", "epochs: 3.5", 10,
+            "'train.epochs' must be a whole number, found 3.5",
+        ),
+        (
+            "wav2vec2.yaml", "epochs: 3", "epochs: true", 10,
+            "'train.epochs' must be a whole number, found True",
+        ),
+        (
+            "wav2vec2.yaml", "    epochs: 7", "    epochs: '7'", 6,
+            "'teacher.train.epochs' must be a whole number, found '7'",
+        ),
+        (
+            "recipe.yaml", "code: hi", "code: no", 2,
+            "'language.code' must be text, found False",
+        ),
+        (
+            "recipe.yaml", "max_seconds: 6", "max_seconds: six", 7,
+            "'data.max_seconds' must be a number, found 'six'",
+        ),
+        (
+            "recipe.yaml", "hours: 2", "rate: 2", 5,
+            "'corpus.rate' must be a list, found 2",
+        ),
+        (
+            "wav2vec2.yaml", "source: small", "source: [small]", 8,
+            "'student.source' must be text or empty, found ['small']",
+        ),
+        (
+            "recipe.yaml", "data:\n  max_seconds: 6", "data: 6", 6,
+            "'data' must hold keys, found 6",
+        ),
+    ],
+)  # fmt: skip
+def test_an_ill_typed_value_is_shown_with_what_was_expected(
+    recipe: Path, name: str, old: str, new: str, line: int, expected: str
+) -> None:
+    path = edit(recipe, name, old, new)
+    assert refusal(recipe).rstrip(".") == f"{path}, line {line}: {expected}"
+
+
+def test_an_ill_typed_override(recipe: Path) -> None:
+    message = refusal(recipe, train__learning_rate="fast")
+    assert "'train.learning_rate' must be a number, found 'fast'" in message
+    assert "'epochs' is a value, not a group" in refusal(recipe, train__epochs__x="1")
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"), [("corpus:\n  kind: [a\n", 3), ("a: b: c\n", 1), ("x:\n\t- y\n", 2)]
+)
+def test_broken_yaml_is_a_sentence_with_file_and_line(recipe: Path, broken: str, line: int) -> None:
+    path = recipe / "conf" / "recipe.yaml"
+    path.write_text(broken)
+    assert refusal(recipe).startswith(f"{path}, line {line}: not valid YAML (")
+
+
+def test_other_unreadable_files(recipe: Path) -> None:
+    path = recipe / "conf" / "recipe.yaml"
+    path.write_text("- a list\n")
+    assert "expected 'key: value' lines, found list" in refusal(recipe)
+    path.write_bytes(b"language: \xff\n")
+    assert "not UTF-8" in refusal(recipe)
+    path.unlink()
+    assert f"{path} is missing" in refusal(recipe)
+
+
+def test_an_empty_file_is_an_empty_layer(recipe: Path) -> None:
+    (recipe / "conf" / "recipe.yaml").write_text("# nothing yet\n")
+    assert "language.code is missing" in refusal(recipe)
+
+
+def test_a_model_comes_from_one_place(recipe: Path) -> None:
+    assert "student needs either" in refusal(recipe, student__source="null")
+    edit(recipe, "wav2vec2.yaml", "source: small", "source: small\n  config: {hidden_size: 8}")
+    assert "and not both" in refusal(recipe)
+    # An override that names one takes the other away.
+    assert load(recipe, student__source="mine").student == configuration.Model(source="mine")
+    made = load(recipe, student__source="mine", teacher__config="{hidden_size: 4}")
+    assert (made.teacher.source, made.teacher.config) == (None, {"hidden_size": 4})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("distill__teacher", "on-line", "online"),
+        ("distill__frames", "nonblanks", "nonblank"),
+        ("train__precision", "fp-32", "fp32"),
+        ("units__kind", "character", "characters"),
+    ],
+)
+def test_choices_suggest_the_nearest(recipe: Path, key: str, value: str, meant: str) -> None:
+    message = refusal(recipe, **{key: value})
+    assert f"{key.replace('__', '.')} is '{value}'" in message
+    assert f"(perhaps '{meant}')" in message
+
+
+def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"'wisper'.*\(perhaps 'whisper'\)"):
+        configuration.load(recipe, "wisper")
+    edit(recipe, "recipe.yaml", "kind: espeak", "kind: espeek")
+    assert "did you mean 'espeak'?" in refusal(recipe)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train__epochs", "0"),
+        ("train__accumulate", "0"),
+        ("train__max_steps", "0"),
+        ("train__batch_seconds", "0"),
+        ("teacher__train__epochs", "-1"),
+        ("distill__temperature", "0"),
+    ],
+)
+def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:
+    assert key.split("__")[-1] in refusal(recipe, **{key: value})
+
+
+def test_a_source_is_found_from_anywhere(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, elsewhere = tmp_path / "repository", tmp_path / "elsewhere"
+    (repository / "recipes" / "models" / "big").mkdir(parents=True)
+    (elsewhere / "small").mkdir(parents=True)
+    monkeypatch.setattr(configuration, "REPOSITORY", repository)
+    monkeypatch.chdir(elsewhere)
+    found = load(recipe, teacher__source="recipes/models/big", student__source="small")
+    assert found.teacher.source == str(repository / "recipes" / "models" / "big")
+    assert found.student.source == "small"
+    assert load(recipe, student__source="org/model").student.source == "org/model"
+
+
+def test_fingerprints_follow_the_content_alone() -> None:
+    content = {"b": [1, 2.5, None], "a": {"ä": "ह", "path": Path("x")}}
+    shuffled = {"a": {"path": "x", "ä": "ह"}, "b": [1, 2.5, None]}
+    # Pinned: markers written by one version must be understood by the next.
+    found = configuration.fingerprint(content)
+    assert found == "71e6cfc44310ff2d"
+    assert configuration.fingerprint(shuffled) == found
+    for change in ({"b": [1, 2.5]}, {"b": [2.5, 1, None]}, {"c": 1}):
+        assert configuration.fingerprint({**content, **change}) != found
+
+
+def test_a_configuration_survives_its_own_yaml(recipe: Path, tmp_path: Path) -> None:
+    found = load(recipe)
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration.dump_yaml(configuration.to_dict(found)))
+    again = configuration.from_dict(configuration.Config, configuration.read_yaml(path), str(path))
+    assert again == found

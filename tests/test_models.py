@@ -1,0 +1,877 @@
+"""Both families against Hugging Face's own losses, plain loops, and the pipeline of the export.
+
+KINDS are the families; "group" is wav2vec2 with the group norm that leaks over padding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch.distributions import Categorical, kl_divergence
+from torch.nn import functional
+
+from adakd import config as configuration
+from adakd import models, objectives
+from adakd.data import audio, manifest
+from adakd.errors import UserError
+from adakd.models import units
+from adakd.models.wav2vec2 import mel_filters_
+from adakd.objectives import Dense, top_k
+from adakd.teacher_store import Store, Writer
+
+KINDS = ("wav2vec2", "group", "whisper")
+FAMILIES = ("wav2vec2", "whisper")
+NOISE = {"rtol": 2e-5, "atol": 2e-5}  # of float32 sums in another order
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def entries(folder):
+    return tiny.entries(folder)
+
+
+@pytest.fixture(scope="session")
+def clips(folder, entries):
+    return [audio.read(folder / entry.audio) for entry in entries]
+
+
+@pytest.fixture(scope="session")
+def build(folder):
+    """build(kind, seed) gives a tiny model in eval mode, always the same one."""
+    built = {}
+
+    def make(kind, seed=1):
+        if (kind, seed) not in built:
+            group = kind == "group"
+            built[kind, seed] = tiny.family(
+                "wav2vec2" if group else kind,
+                folder,
+                seed,
+                tiny.wav2vec2_config("group") if group else None,
+            )
+        return built[kind, seed]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def saved(folder, build):
+    """Where the tiny model of each family was saved."""
+    for name in FAMILIES:
+        build(name).save(folder / name)
+    return {name: folder / name for name in FAMILIES}
+
+
+def fresh(kind, folder, **changes):
+    """A model that a test may change."""
+    return tiny.family(kind, folder, model=None, **changes)
+
+
+def source(path):
+    return configuration.Model(source=str(path))
+
+
+def task_loss(family, batch):
+    with torch.inference_mode():
+        return family.task_loss(family(batch), batch)
+
+
+def transcripts(family, batch):
+    with torch.inference_mode():
+        return family.transcribe(batch)
+
+
+def distillation(student, teacher, batch, settings, k=0):
+    """The distillation loss of a batch against the live teacher."""
+    with torch.inference_mode():
+        logits = teacher(batch).logits
+        soft = top_k(logits, k, settings.temperature) if k else Dense(logits)
+        return student.distillation_loss(student(batch), soft, batch, settings)
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_depends_on_the_batch_size_or_on_padding(build, entries, clips, kind):
+    teacher, student = build(kind, 1), build(kind, 2)
+    together = teacher.collate(entries, clips)
+    texts, losses = transcripts(teacher, together), task_loss(teacher, together)
+    divergences = distillation(student, teacher, together, configuration.Distill())
+    assert len(set(texts)) == len(entries) and all(texts)  # else the test could not fail
+    for places in ([0], [1], [2], [3], [4], [4, 0], [1, 2, 4]):
+        batch = teacher.collate([entries[i] for i in places], [clips[i] for i in places])
+        assert transcripts(teacher, batch) == [texts[i] for i in places]
+        torch.testing.assert_close(task_loss(teacher, batch), losses[places], **NOISE)
+        torch.testing.assert_close(
+            distillation(student, teacher, batch, configuration.Distill()),
+            divergences[places],
+            **NOISE,
+        )
+
+
+def test_group_norm_would_leak_over_padding(build, entries, clips):
+    """Why such checkpoints run one utterance at a time."""
+    group = build("group")
+    batch = group.collate([entries[4], entries[0]], [clips[4], clips[0]])
+    with torch.inference_mode():
+        padded = group.hf(batch.inputs).logits[0]
+        alone = group(batch).logits[0]
+    frames = group.positions(batch)[0]
+    assert (padded[:frames] - alone[:frames]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_says_what_is_in_it(build, entries, clips, kind):
+    family = build(kind)
+    batch = family.collate(entries, clips)
+    assert batch.ids == [entry.id for entry in entries]
+    assert batch.seconds == pytest.approx(sum(tiny.SECONDS))
+    assert batch.counted and batch.soft is None and batch.difficulty is None
+    end = kind == "whisper"
+    for row, entry in enumerate(entries):
+        text = f" {entry.text}" if end else entry.text
+        expected = len(family.tokenizer(text, add_special_tokens=False).input_ids) + end
+        assert batch.label_lengths[row] == expected
+    with torch.inference_mode():
+        logits = family(batch).logits
+    assert logits.shape[1] == family.positions(batch).max()
+    assert logits.shape[2] == len(family.vocabulary())
+    assert family.padded_seconds == (tiny.WHISPER_SECONDS if end else None)
+
+
+def test_moving_a_batch_keeps_all_of_it(build, entries, clips):
+    family = build("wav2vec2")
+    small = top_k(torch.randn(2, 3, 9), 4, 2.0)
+    inner = family.collate(entries[:1], clips[:1])
+    for soft in (small, Dense(torch.randn(2, 3, 9)), None):
+        batch = replace(
+            family.collate(entries, clips), soft=soft, difficulty=torch.ones(5), teacher=inner
+        )
+        moved = batch.to("meta")
+        assert moved.ids == batch.ids and moved.seconds == batch.seconds
+        tensors = [moved.inputs, moved.lengths, moved.labels, moved.label_lengths]
+        tensors += [moved.difficulty, moved.teacher.inputs]
+        if soft is small:
+            assert moved.soft.temperature == 2.0
+            tensors += [moved.soft.values, moved.soft.indices, moved.soft.tail]
+        elif soft is not None:
+            tensors.append(moved.soft.logits)
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+# ---- task losses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "group"])
+def test_the_ctc_loss_is_hugging_faces_own_over_the_label_count(build, entries, clips, kind):
+    family = build(kind)
+    family.hf.config.ctc_loss_reduction = "sum"
+    losses = task_loss(family, family.collate(entries, clips))
+    for entry, clip, loss in zip(entries, clips, losses, strict=True):
+        inputs = family.extractor(clip, sampling_rate=16000, return_tensors="pt").input_values
+        labels = family.tokenizer(entry.text, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            truth = family.hf(inputs, labels=labels).loss / labels.shape[1]
+        torch.testing.assert_close(loss, truth, **NOISE)
+
+
+def test_whispers_loss_is_hugging_faces_own_with_the_prompt_masked(build, entries, clips):
+    family = build("whisper")
+    index = family.tokenizer.convert_tokens_to_ids
+    losses = task_loss(family, family.collate(entries, clips))
+    for entry, clip, loss in zip(entries, clips, losses, strict=True):
+        names = ["<|startoftranscript|>", "<|hi|>", "<|transcribe|>", "<|notimestamps|>"]
+        text = family.tokenizer(f" {entry.text}", add_special_tokens=False).input_ids
+        sequence = [index(name) for name in names] + text + [index("<|endoftext|>")]
+        labels = [-100, -100, -100, *sequence[4:]]
+        features = family.extractor(clip, sampling_rate=16000, return_tensors="pt").input_features
+        with torch.inference_mode():
+            truth = family.hf(
+                features,
+                decoder_input_ids=torch.tensor([sequence[:-1]]),
+                labels=torch.tensor([labels]),
+            ).loss
+        torch.testing.assert_close(loss, truth, **NOISE)
+
+
+def test_chinese_whisper_text_begins_without_a_space(build, entries, clips):
+    family = build("whisper")
+    chinese = replace(entries[0], text="你好", language="zh-CN")
+    batch = family.collate([chinese], clips[:1])
+    assert family.tokenizer.decode(batch.labels[0], skip_special_tokens=True) == "你好"
+    batch = family.collate(entries[:1], clips[:1])
+    assert family.tokenizer.decode(batch.labels[0], skip_special_tokens=True) == " नमस्ते दुनिया"
+
+
+# ---- distillation losses -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [0, 3])
+def test_a_model_has_nothing_to_learn_from_itself(build, entries, clips, kind, k):
+    family = build(kind)
+    batch = family.collate(entries, clips)
+    losses = distillation(family, family, batch, configuration.Distill(), k)
+    torch.testing.assert_close(losses, torch.zeros(5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_distillation_loss_is_a_plain_sum_over_positions(
+    build, entries, clips, kind, temperature
+):
+    """One utterance and one position at a time, in float64, by torch.distributions."""
+    teacher, student = build(kind, 1), build(kind, 2)
+    settings = configuration.Distill(temperature=temperature)
+    losses = distillation(student, teacher, student.collate(entries, clips), settings)
+    for entry, clip, loss in zip(entries, clips, losses, strict=True):
+        alone = student.collate([entry], [clip])
+        with torch.inference_mode():
+            p, q = (
+                [Categorical(logits=row.double() / temperature) for row in m(alone).logits[0]]
+                for m in (teacher, student)
+            )
+        total = sum(kl_divergence(a, b) for a, b in zip(p, q, strict=True)).item()
+        # Whisper: the mean over its tokens; CTC: the sum over frames for each label. Both ways the
+        # divisor is the one of the task loss.
+        truth = temperature**2 * total / alone.label_lengths.item()
+        assert loss.item() == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("frames", ["nonblank", "symmetric"])
+def test_the_frames_that_count_follow_the_configuration(build, entries, clips, frames):
+    teacher, student = build("wav2vec2", 1), build("wav2vec2", 2)
+    with torch.inference_mode():
+        # Blanks, which random weights seldom prefer.
+        bias = teacher.hf.lm_head.bias
+        bias[teacher.blank] += 4.0
+        batch = student.collate(entries, clips)
+        best = teacher(batch).logits.argmax(dim=-1)
+        found = distillation(student, teacher, batch, configuration.Distill(frames=frames))
+        everything = distillation(student, teacher, batch, configuration.Distill())
+        truth = objectives.frame_kl(
+            student(batch).logits,
+            Dense(teacher(batch).logits),
+            student.positions(batch),
+            batch.label_lengths,
+            2.0,
+            frames,
+            student.blank,
+        )
+        bias[teacher.blank] -= 4.0
+    assert 0.1 < (best == teacher.blank).float().mean() < 0.9
+    torch.testing.assert_close(found, truth)
+    assert not torch.allclose(found, everything)
+
+
+# ---- cached and live teacher ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [0, 5])
+def test_the_cached_teacher_equals_the_live_one(build, entries, clips, tmp_path, kind, k):
+    """Written in one batching, read in another."""
+    teacher, student = build(kind, 1), build(kind, 2)
+    settings = configuration.Distill(top_k=k)
+    writer = Writer(tmp_path, k, settings.temperature)
+    for places in ([4, 2], [1], [0, 3]):
+        batch = teacher.collate([entries[i] for i in places], [clips[i] for i in places])
+        with torch.inference_mode():
+            logits = teacher(batch).logits
+            losses = task_loss(teacher, batch).tolist()
+        for row, count in enumerate(teacher.positions(batch).tolist()):
+            writer.add(batch.ids[row], losses[row], logits[row, :count])
+    writer.close()
+    writer.finish({})
+    store = Store(tmp_path)
+    batch = student.collate(entries, clips)
+    live = distillation(student, teacher, batch, settings, k)
+    with torch.inference_mode():
+        cached = student.distillation_loss(student(batch), store.soft(batch.ids), batch, settings)
+    torch.testing.assert_close(cached, live, rtol=2e-3, atol=2e-3)
+    assert live.min() > 0.05
+    difficulty = torch.tensor([store.difficulty(i) for i in batch.ids])
+    torch.testing.assert_close(difficulty, task_loss(teacher, batch), **NOISE)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_models_of_different_units_are_told_apart(build, kind, tmp_path):
+    models.check_same_units(build(kind, 1), build(kind, 2))
+    if kind == "whisper":
+        units.train_bpe(["another language"] * 3, tmp_path, 280)
+    else:
+        units.train_characters(["another language"], tmp_path)
+    config = tiny.config(kind, student=configuration.Model(config=_settings(kind)))
+    other = models.load(config, "student", tmp_path)
+    with pytest.raises(UserError, match="different units.*same tokenizer"):
+        models.check_same_units(build(kind), other)
+
+
+def _settings(kind):
+    return tiny.whisper_config() if kind == "whisper" else tiny.wav2vec2_config()
+
+
+# ---- saved models --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_hugging_faces_pipeline_gives_the_same_text(saved, build, entries, clips, kind):
+    from transformers import pipeline
+
+    texts = transcripts(build(kind), build(kind).collate(entries, clips))
+    recognise = pipeline("automatic-speech-recognition", str(saved[kind]), device=-1)
+    for clip, text in zip(clips, texts, strict=True):
+        found = recognise({"raw": clip, "sampling_rate": 16000})["text"]
+        assert found.strip() == text
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_saved_model_opens_as_it_was(saved, build, entries, clips, kind):
+    family = build(kind)
+    again = models.open_folder(tiny.config(kind), saved[kind]).eval()
+    models.check_same_units(family, again)
+    batches = [model.collate(entries, clips) for model in (family, again)]
+    torch.testing.assert_close(batches[1].labels, batches[0].labels)
+    torch.testing.assert_close(task_loss(again, batches[1]), task_loss(family, batches[0]))
+    assert transcripts(again, batches[1]) == transcripts(family, batches[0])
+    assert again.parameters_count == family.parameters_count
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_half_precision_is_for_the_disk_only(build, entries, clips, tmp_path, kind):
+    family = build(kind)
+    before = {name: value.clone() for name, value in family.state_dict().items()}
+    family.save(tmp_path, torch.float16)
+    weights = (tmp_path / "model.safetensors").stat().st_size
+    assert weights < 2.6 * family.parameters_count
+    again = models.open_folder(tiny.config(kind), tmp_path)
+    for name, value in again.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, before[name].half().float())
+        torch.testing.assert_close(family.state_dict()[name], before[name], rtol=0, atol=0)
+
+
+def test_whispers_generation_settings_survive_the_disk(saved):
+    from transformers import WhisperForConditionalGeneration
+
+    opened = WhisperForConditionalGeneration.from_pretrained(saved["whisper"])
+    tokenizer = models.open_folder(tiny.config("whisper"), saved["whisper"]).tokenizer
+    index = tokenizer.convert_tokens_to_ids
+    generation = opened.generation_config
+    assert generation.is_multilingual is True
+    assert generation.lang_to_id["<|hi|>"] == index("<|hi|>")
+    assert len(generation.lang_to_id) == 100
+    assert generation.task_to_id["transcribe"] == index("<|transcribe|>")
+    assert generation.no_timestamps_token_id == index("<|notimestamps|>")
+    assert generation.decoder_start_token_id == index("<|startoftranscript|>")
+    assert generation.language == "hi" and generation.task == "transcribe"
+    assert generation.max_length == 40 and generation.num_beams == 1
+
+
+def test_known_characters_keep_their_outputs_under_a_new_tokenizer(saved, build, tmp_path):
+    before = build("wav2vec2")
+    units.train_characters(["दूसरे शब्द", *tiny.TEXTS[:2]], tmp_path / "other")
+    # As many units as the source has, most of them others: nothing may stay by accident.
+    letters = "".join(map(chr, range(0x0B85, 0x0B85 + len(before.vocabulary()) - 4))) + "न"
+    units.train_characters([letters], tmp_path / "same")
+    for name in ("other", "same"):
+        config = tiny.config("wav2vec2", student=source(saved["wav2vec2"]))
+        after = models.load(config, "student", tmp_path / name)
+        old, new = before.vocabulary(), after.vocabulary()
+        assert (len(old) == len(new)) == (name == "same")
+        assert {"<pad>", "<unk>", "|", "न"} <= old.keys() & new.keys() != new.keys()
+        heads = before.hf.lm_head, after.hf.lm_head
+        assert heads[1].out_features == after.hf.config.vocab_size == len(new)
+        for unit, row in new.items():
+            if unit in old:
+                assert torch.equal(heads[1].weight[row], heads[0].weight[old[unit]])
+                assert torch.equal(heads[1].bias[row], heads[0].bias[old[unit]])
+            else:
+                assert not (heads[1].weight[row] == heads[0].weight).all(dim=1).any()
+                assert heads[1].weight[row].abs().max() < 5 * after.hf.config.initializer_range
+        body = before.hf.wav2vec2.state_dict()
+        for key, value in after.hf.wav2vec2.state_dict().items():
+            assert torch.equal(value, body[key])
+
+
+# ---- decoding ------------------------------------------------------------------------------------
+
+
+def greedy(family, features, prompt, limit=40):
+    """The most probable token, one after the other, without a cache."""
+    tokens = list(prompt)
+    while len(tokens) < limit:
+        with torch.inference_mode():
+            logits = family.hf(features, decoder_input_ids=torch.tensor([tokens])).logits
+        tokens.append(int(logits[0, -1].argmax()))
+        if tokens[-1] == family.end:
+            break
+    return family.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def test_whisper_decodes_greedily_from_the_prompt_that_it_was_trained_with(build, entries, clips):
+    family = build("whisper")
+    batch = family.collate(entries, clips)
+    for row, text in enumerate(transcripts(family, batch)):
+        assert text == greedy(family, batch.inputs[row : row + 1], family.prompt("hi"))
+
+
+def test_an_utterance_says_its_language_in_a_multilingual_recipe(folder, entries, clips):
+    family = tiny.family("whisper", folder, model=tiny.whisper_config())
+    several = models.open_folder(tiny.config("whisper", "multilingual"), _save(family, folder))
+    several.eval()
+    codes = ["hi", "ta", "zh-CN", "ta", "en"]
+    mixed = [replace(e, language=code) for e, code in zip(entries, codes, strict=True)]
+    batch = several.collate(mixed, clips)
+    index = family.tokenizer.convert_tokens_to_ids
+    assert batch.labels[:, 1].tolist() == [index(f"<|{code[:2]}|>") for code in codes]
+    texts = transcripts(several, batch)
+    for row, code in enumerate(codes):
+        assert texts[row] == greedy(several, batch.inputs[row : row + 1], several.prompt(code[:2]))
+    assert texts != transcripts(family, family.collate(entries, clips))
+    assert several.hf.generation_config.language is None
+
+
+def _save(family, folder):
+    family.save(folder / "several")
+    return folder / "several"
+
+
+def test_an_english_only_whisper_has_a_prompt_of_two(folder, entries, clips, tmp_path):
+    family = fresh("whisper", folder)
+    generation = family.hf.generation_config
+    generation.is_multilingual, generation.language, generation.task = False, None, None
+    del generation.lang_to_id, generation.task_to_id
+    family.save(tmp_path)
+    english = models.open_folder(tiny.config("whisper", "en"), tmp_path).eval()
+    index = english.tokenizer.convert_tokens_to_ids
+    assert english.prompt("en") == [index("<|startoftranscript|>"), index("<|notimestamps|>")]
+    batch = english.collate(entries, clips)
+    with torch.inference_mode():
+        assert english(batch).logits.shape[1] == batch.label_lengths.max()
+    for row, text in enumerate(transcripts(english, batch)):
+        assert text == greedy(english, batch.inputs[row : row + 1], english.prompt("en"))
+    with pytest.raises(UserError, match="knows English only, and the language is 'hi'"):
+        english.prompt("hi")
+
+
+def test_a_whisper_older_than_its_generation_settings_gets_them(folder, clips, entries, tmp_path):
+    fresh("whisper", folder).save(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    old = models.open_folder(tiny.config("whisper"), tmp_path).eval()
+    batch = old.collate(entries[:2], clips[:2])
+    for row, text in enumerate(transcripts(old, batch)):
+        assert text == greedy(old, batch.inputs[row : row + 1], old.prompt("hi"))
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The numbers of the models above are those of a CPU, also where there is a GPU."""
+    from adakd import brain, decode
+
+    for module in (brain, decode):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
+    saved, folder, build, entries, clips, kind, on_cpu
+):
+    from adakd.decode import transcribe
+
+    family, config = build(kind), tiny.config(kind)
+    raw = [replace(entry, raw=f"{entry.text}!") for entry in entries]
+    batch = family.collate(entries, clips)
+    texts, losses = transcripts(family, batch), task_loss(family, batch).tolist()
+    for batch_seconds, with_loss in [(0.1, True), (3.9, True), (100.0, False)]:
+        rows = transcribe(
+            config, saved[kind], raw, folder, "test", with_loss, batch_seconds=batch_seconds
+        )
+        for row, entry, text, loss in zip(rows, raw, texts, losses, strict=True):
+            assert row == {
+                "id": entry.id,
+                "speaker": "nobody",
+                "reference": entry.text,
+                "raw": f"{entry.text}!",
+                "hypothesis": text,
+                "seconds": entry.seconds,
+                "difficulty": pytest.approx(loss, rel=1e-5) if with_loss else None,
+            }
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_export_is_written_once_the_pipeline_agrees(
+    saved, folder, entries, tmp_path, kind, on_cpu
+):
+    from adakd.decode import transcribe
+    from adakd.export import write_export
+    from adakd.steps import Place
+
+    config = tiny.config(kind, recipe="tiny/hi")
+    # A line separator, as transcripts have it at times, ends no line of a hypothesis file.
+    rows = transcribe(
+        config, saved[kind], [replace(e, raw="one\u2028two") for e in entries], folder, "test"
+    )
+    test = [replace(e, audio=str(folder / e.audio)) for e in entries]
+    manifest.write(Place(tmp_path, config).data / "test.jsonl", test)
+    experiment, target = tmp_path / "experiment", tmp_path / "export"
+    shutil.copytree(saved[kind], experiment / "model")
+    score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
+    (experiment / "score.json").write_text(json.dumps(score))
+
+    def write_hypotheses():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (experiment / "hyp.test.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    write_hypotheses()
+    assert write_export(config, experiment, target, "adakd", tmp_path) == 5
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert "tiny/hi" in card and "adakd" in card and "25.00% [20.00%, 30.00%]" in card
+    assert models.open_folder(config, target).parameters_count
+    rows[3]["hypothesis"] += "x"
+    write_hypotheses()
+    with pytest.raises(UserError) as error:
+        write_export(config, experiment, target, "kd", tmp_path)
+    check_sentence(error, "'utterance-3'", "x'", str(target))
+    assert "adakd" in (target / "README.md").read_text(encoding="utf-8")  # the one before
+
+
+# ---- limits --------------------------------------------------------------------------------------
+
+# Ours, and the seven layers of the published checkpoints.
+PUBLISHED = {"conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
+LAYERS = [{}, {**PUBLISHED, "conv_dim": [8] * 7, "num_feat_extract_layers": 7}]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_frames_of_the_limit_are_the_models_own(folder, entries, layers):
+    settings = tiny.wav2vec2_config(**layers)
+    own = tiny.characters_folder(folder)
+    config = tiny.config("wav2vec2", student=configuration.Model(config=settings))
+    why = models.limit(config, "student", own)
+    family = models.load(config, "student", own).eval()
+    for samples in [400, 1039, 1040, 1041, 2000, 3999, 4000, 4001, *range(8000, 8700, 37)]:
+        frames = int(family.hf._get_feat_extract_output_lengths(samples))
+        assert family.hf(torch.randn(1, samples)).logits.shape[1] == frames if frames else True
+        text = ("नम" * (frames + 1))[: frames + 1]
+        seconds = samples / audio.SAMPLE_RATE
+        if frames:
+            assert why(replace(entries[0], text=text[:-1], seconds=seconds)) is None
+        reason = why(replace(entries[0], text=text, seconds=seconds))
+        assert "target longer than the frames that CTC has" in reason
+        assert f"{frames + 1} needed for the transcript, {frames} in {seconds:.2f} s" in reason
+
+
+@pytest.mark.parametrize("text", ["न", "नन", "नमन", "नननन", "नन मम", "अच्छा"])
+def test_a_target_is_rejected_exactly_when_no_alignment_exists(folder, entries, text):
+    own = tiny.characters_folder(folder)
+    config = tiny.config("wav2vec2", student=configuration.Model(config=tiny.wav2vec2_config()))
+    family = models.load(config, "student", own).eval()
+    why = models.limit(config, "student", own)
+    repeats = sum(a == b for a, b in pairwise(text))
+    for frames in range(1, 12):
+        clip = tiny.noise((720 + 320 * (frames - 1)) / 16000, seed=frames)
+        entry = replace(entries[0], text=text, seconds=len(clip) / 16000)
+        batch = family.collate([entry], [clip])
+        assert family.positions(batch).tolist() == [frames]
+        fits = frames >= len(text) + repeats
+        assert (why(entry) is None) == fits
+        assert math.isfinite(task_loss(family, batch).item()) == fits
+
+
+def test_whispers_limits_are_the_encoders_seconds_and_the_decoders_tokens(folder, entries, build):
+    own = tiny.bpe_folder(folder)
+    config = tiny.config("whisper", student=configuration.Model(config=tiny.whisper_config()))
+    why = models.limit(config, "student", own)
+    family = build("whisper")
+    assert why(replace(entries[0], seconds=2.0)) is None
+    reason = why(replace(entries[0], seconds=2.01))
+    assert reason == "audio over the model's length: 2.01 s, the encoder takes 2 s"
+    clip = tiny.noise(0.5, 1)
+    text = "".join(map(chr, range(0x30, 0x30 + 34)))  # the leading space makes it 35 tokens
+    entry = replace(entries[0], text=text, seconds=0.5)
+    batch = family.collate([entry], [clip])
+    assert batch.labels.shape[1] == family.hf.config.max_target_positions
+    assert why(entry) is None and task_loss(family, batch).isfinite().all()
+    reason = why(replace(entry, text=text + "x"))
+    assert reason.startswith("target over the decoder's length: 41 tokens with prompt and end")
+    assert "takes 40" in reason
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_limits_of_a_saved_model_are_those_of_its_configuration(saved, folder, entries, kind):
+    own = tiny.bpe_folder(folder) if kind == "whisper" else tiny.characters_folder(folder)
+    whys = [
+        models.limit(tiny.config(kind, teacher=model), "teacher", units_folder)
+        for model, units_folder in [
+            (configuration.Model(config=_settings(kind)), own),
+            (source(saved[kind]), None),
+        ]
+    ]
+    for seconds in (0.05, 0.2, 1.9, 3.0):
+        for text in ("न", "नमस्ते दुनिया" * 4):
+            entry = replace(entries[0], text=text, seconds=seconds)
+            assert whys[0](entry) == whys[1](entry)
+
+
+# ---- what cannot be built ------------------------------------------------------------------------
+
+
+def check_sentence(error, *words):
+    """One sentence for a person: what, where, what to do."""
+    text = str(error.value)
+    assert all(word in text for word in words), text
+    assert "\n" not in text and text.endswith(".") and len(text) < 400
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
+    other = saved["whisper" if kind == "wav2vec2" else "wav2vec2"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no model")
+    cases = [
+        (tmp_path / "missing", ["no such folder"]),
+        (tmp_path / "empty", ["cannot be loaded"]),
+        (tmp_path / "file", ["cannot be loaded"]),
+        (other, ["holds a model of type", f"the family is {kind}"]),
+    ]
+    for path, words in cases:
+        config = tiny.config(kind, teacher=source(path))
+        for attempt in (
+            lambda config=config: models.load(config, "teacher"),
+            lambda config=config: models.limit(config, "teacher"),
+            lambda config=config, path=path: models.open_folder(config, path),
+        ):
+            with pytest.raises(UserError) as error:
+                attempt()
+            check_sentence(error, str(path), *words)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_damaged_model_is_one_sentence(saved, tmp_path, kind):
+    tokenizer = "tokenizer.json" if kind == "whisper" else "vocab.json"
+    for name, content in [
+        ("model.safetensors", None),
+        ("model.safetensors", "torn"),
+        ("config.json", "{"),
+        ("preprocessor_config.json", None),
+        (tokenizer, None),
+    ]:
+        path = tmp_path / f"{name}-{content}"
+        shutil.copytree(saved[kind], path)
+        if content is None:
+            (path / name).unlink()
+        else:
+            (path / name).write_text(content)
+        with pytest.raises(UserError) as error:
+            models.open_folder(tiny.config(kind), path)
+        check_sentence(error, str(path))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_random_weights_need_units(kind):
+    config = tiny.config(kind, student=configuration.Model(config=_settings(kind)))
+    for attempt in (models.load, models.limit):
+        with pytest.raises(UserError) as error:
+            attempt(config, "student")
+        check_sentence(error, "units.kind", "bpe" if kind == "whisper" else "characters")
+
+
+def test_whisper_keeps_the_tokenizer_of_its_checkpoint(saved, folder):
+    config = tiny.config("whisper", student=source(saved["whisper"]))
+    with pytest.raises(UserError) as error:
+        models.load(config, "student", tiny.bpe_folder(folder))
+    check_sentence(error, "units.kind to source")
+
+
+def test_an_encoder_of_odd_length_is_an_error(folder):
+    settings = tiny.whisper_config(max_source_positions=70)
+    config = tiny.config("whisper", student=configuration.Model(config=settings))
+    with pytest.raises(UserError) as error:
+        models.load(config, "student", tiny.bpe_folder(folder))
+    check_sentence(error, "max_source_positions is 70", "multiple of 50")
+
+
+@pytest.mark.parametrize("code", ["qq", "dhivehi", ""])
+def test_a_language_that_whisper_lacks_is_an_error(build, entries, clips, code):
+    family = build("whisper")
+    with pytest.raises(UserError) as error:
+        family.prompt(code)
+    check_sentence(error, f"no language '{code}'", "language.whisper")
+    assert family.prompt("hi") == family.prompt("Hindi")
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def gradients(family, batch):
+    family.zero_grad()
+    family.task_loss(family(batch), batch).sum().backward()
+    return [p.grad for p in family.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spec_augment_masks_in_training_only_and_only_where_asked(folder, entries, clips, kind):
+    settings = tiny.wav2vec2_config("group") if kind == "group" else None
+    name = "wav2vec2" if kind == "group" else kind
+    family = tiny.family(name, folder, model=settings)
+    batch = family.collate(entries[:2], clips[:2])
+    clean = task_loss(family, batch)
+    for mask, changed in [(0.0, False), (0.5, True), (0.0, False)]:
+        family.prepare_training(configuration.Train(mask_time=mask))
+        family.train()
+        for module in family.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            elif hasattr(module, "dropout") and isinstance(module.dropout, float):
+                module.dropout = 0.0
+        np.random.seed(1)
+        with torch.no_grad():
+            assert torch.allclose(family.task_loss(family(batch), batch), clean) != changed
+        # The batch stays as it was: a live teacher hears clean audio, as the cached one did.
+        torch.testing.assert_close(task_loss(family.eval(), batch), clean)
+
+
+def test_a_batch_of_very_short_clips_trains(folder, entries):
+    """A span of SpecAugment is longer than the whole input."""
+    for norm in ("layer", "group"):
+        family = tiny.family("wav2vec2", folder, model=tiny.wav2vec2_config(norm))
+        family.prepare_training(configuration.Train(mask_time=0.5))
+        family.train()
+        short = [replace(entries[4], text="न", seconds=0.1)] * 2
+        batch = family.collate(short, [tiny.noise(0.1, 1), tiny.noise(0.12, 2)])
+        assert family.positions(batch).max() < family.hf.config.mask_time_length
+        assert all(g.isfinite().all() for g in gradients(family, batch))
+
+
+def test_a_model_trained_without_masks_can_go_on_with_them(folder, entries, clips, tmp_path):
+    first = fresh("wav2vec2", folder)
+    first.prepare_training(configuration.Train(mask_time=0.0))
+    first.save(tmp_path)
+    again = models.open_folder(tiny.config("wav2vec2"), tmp_path)
+    again.prepare_training(configuration.Train(mask_time=0.5))
+    again.train()
+    gradients(again, again.collate(entries, clips))
+    assert again.hf.wav2vec2.masked_spec_embed.grad.abs().sum() > 0
+
+
+def test_the_auxiliary_ctc_head_joins_the_loss_in_training_only(folder, entries, clips):
+    family = fresh("whisper", folder)
+    batch = family.collate(entries, clips)
+    clean = task_loss(family, batch)
+    deployable = family.parameters_count
+    torch.manual_seed(3)
+    family.prepare_training(configuration.Train(ctc_weight=0.4, mask_time=0.0))
+    assert family.parameters_count == deployable
+    torch.testing.assert_close(task_loss(family.eval(), batch), clean)
+    batch = family.collate(entries, clips)
+    family.train()
+    losses = family.task_loss(family(batch), batch)
+    with torch.no_grad():
+        hidden = family.hf.model.encoder(batch.inputs).last_hidden_state
+        for row, (entry, clip) in enumerate(zip(entries, clips, strict=True)):
+            frames = math.ceil(len(clip) * 100 // 16000 / 2)
+            log = family.ctc_head(hidden[row, :frames]).log_softmax(dim=-1).unsqueeze(1)
+            # Unit 0 is the blank; a character's unit comes from its code point.
+            target = torch.tensor([[ord(character) % 2039 + 1 for character in entry.text]])
+            total = functional.ctc_loss(
+                log, target, torch.tensor([frames]), torch.tensor([len(entry.text)]), reduction="sum"
+            )
+            truth = 0.6 * clean[row] + 0.4 * total / len(entry.text)
+            torch.testing.assert_close(losses[row], truth, **NOISE)
+
+
+def test_text_that_the_auxiliary_ctc_cannot_align_does_no_harm(folder, entries, clips):
+    family = fresh("whisper", folder)
+    hopeless = family.collate([entries[0], entries[1]], [clips[0][:1600], clips[1]])
+    torch.manual_seed(3)
+    clean = task_loss(family, hopeless)
+    family.prepare_training(configuration.Train(ctc_weight=0.4, mask_time=0.0))
+    hopeless = family.collate([entries[0], entries[1]], [clips[0][:1600], clips[1]])
+    family.train()
+    losses = family.task_loss(family(hopeless), hopeless)
+    torch.testing.assert_close(losses[0], 0.6 * clean[0], **NOISE)
+    assert losses[1] > 0.6 * clean[1]
+    assert all(g.isfinite().all() for g in gradients(family, hopeless))
+
+
+def test_a_frozen_feature_encoder_stays_as_it_is(folder, entries, clips):
+    family = fresh("wav2vec2", folder)
+    family.prepare_training(configuration.Train(freeze_feature_encoder=True))
+    family.train()
+    gradients(family, family.collate(entries, clips))
+    encoder = list(family.hf.wav2vec2.feature_extractor.parameters())
+    assert encoder and all(p.grad is None for p in encoder)
+    assert all(p.grad is not None for p in family.hf.lm_head.parameters())
+    assert family.hf.config.layerdrop == 0.0
+
+
+# ---- the mel-spaced first convolution ------------------------------------------------------------
+
+
+def filters(count=96, kernel=400):
+    conv = torch.nn.Conv1d(1, count, kernel)
+    mel_filters_(conv)
+    return conv
+
+
+def centres(count):
+    """Hz; evenly spaced in mel (2595 log10(1 + f / 700)) from 80 Hz to 7600 Hz."""
+    low, high = (2595 * math.log10(1 + f / 700) for f in (80, 7600))
+    return [700 * (10 ** (m / 2595) - 1) for m in np.linspace(low, high, count)]
+
+
+def test_each_filter_peaks_at_its_centre_frequency():
+    conv = filters()
+    response = np.abs(np.fft.rfft(conv.weight[:, 0].detach().numpy(), 16000))  # a bin a hertz
+    for band, centre in enumerate(centres(32)):
+        peaks = response[3 * band : 3 * band + 3].argmax(axis=1)
+        # The window resolves 16000 / 400 = 40 Hz; the lowest tones hardly fit into it.
+        assert np.abs(peaks - centre).max() < (40 if centre < 200 else 2)
+        gains = np.linalg.norm(conv.weight[3 * band : 3 * band + 3, 0].detach(), axis=1)
+        np.testing.assert_allclose(gains, (centre / 1000) ** 0.5, rtol=1e-4)
+    assert not conv.bias.any()
+
+
+def test_the_three_phases_together_follow_a_tones_envelope_whatever_its_phase():
+    conv = filters()
+    time = torch.arange(400) / 16000
+    for band, centre in list(enumerate(centres(32)))[4:]:
+        tones = [torch.cos(2 * math.pi * (centre * time + p / 48)) for p in range(48)]
+        with torch.no_grad():
+            rectified = conv(torch.stack(tones).unsqueeze(1)).relu()[:, :, 0]  # (phases, filters)
+        three = rectified[:, 3 * band : 3 * band + 3]
+        together = three.sum(dim=1)
+        # Half-wave rectified cosines 120 degrees apart: sqrt(3) / 2 to 1 of the peak.
+        assert together.max() / together.min() < 1.05 * 2 / math.sqrt(3)
+        assert three.min(dim=0).values.max() < 0.05 * three.max()  # a single one falls silent
+        assert rectified.reshape(48, -1, 3).sum(dim=(0, 2)).argmax() in (band, band + 1)
+
+
+def test_filters_beyond_a_multiple_of_three_and_narrow_kernels_keep_their_weights(folder):
+    conv = torch.nn.Conv1d(1, 11, 400)
+    before = conv.weight.clone()
+    mel_filters_(conv)
+    assert torch.equal(conv.weight[9:], before[9:])
+    assert not any(torch.equal(a, b) for a, b in zip(conv.weight[:9], before[:9], strict=True))
+
+
+def test_random_weights_start_from_the_filterbank(folder):
+    family = fresh("wav2vec2", folder)
+    conv = family.hf.wav2vec2.feature_extractor.conv_layers[0].conv
+    expected = filters(24)
+    torch.testing.assert_close(conv.weight, expected.weight)

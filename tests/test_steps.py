@@ -1,0 +1,270 @@
+"""What makes a stage's result current, and what is said where something is missing or changed.
+
+No model is trained here; tests/recipes runs the stages themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tiny_recipe
+
+from adakd import config as configuration
+from adakd import steps
+from adakd.errors import UserError
+from adakd.files import write_json
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> steps.Place:
+    return steps.Place(tmp_path, tiny_recipe.config("whisper"))
+
+
+def place_of(root: Path, **changes: object) -> steps.Place:
+    return steps.Place(root, tiny_recipe.config("whisper", **changes))
+
+
+# ------------------------------------------------------------------ where things lie
+
+
+def test_the_layout_on_disk(tmp_path: Path) -> None:
+    here = place_of(tmp_path, seed=3)
+    assert here.corpus == tmp_path / "corpus/tiny/en"
+    assert here.data == tmp_path / "data/tiny/en/whisper"
+    assert here.audio == tmp_path / "data/tiny/en/audio"
+    assert here.experiment("kd") == tmp_path / "exp/tiny/en/whisper/kd/seed3"
+    assert here.store == tmp_path / "exp/tiny/en/whisper/teacher/seed3/store"
+    assert here.results == tmp_path / "exp/tiny/en"
+    assert here.export == tmp_path / "export/tiny/en/whisper"
+
+
+def test_folds_lie_apart_and_share_corpus_audio_and_results(tmp_path: Path) -> None:
+    one, other = place_of(tmp_path, fold=0), place_of(tmp_path, fold=5)
+    assert one.experiment("kd") == tmp_path / "exp/tiny/en/fold0/whisper/kd/seed1"
+    assert other.data == tmp_path / "data/tiny/en/fold5/whisper"
+    assert other.export == tmp_path / "export/tiny/en/fold5/whisper"
+    for shared in ("corpus", "audio", "results"):
+        assert getattr(one, shared) == getattr(other, shared)
+
+
+def test_a_tag_is_for_methods_alone(tmp_path: Path) -> None:
+    here = place_of(tmp_path, tag="warm")
+    assert here.experiment("kd").parent.name == "kd-warm"
+    # All variants are distilled from one teacher and start from one student.
+    assert here.experiment("teacher").parent.name == "teacher"
+    assert here.experiment("untrained").parent.name == "untrained"
+
+
+# ------------------------------------------------------------------ done, changed, missing
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a"]),
+        ({"a": 1, "b": {"c": 1, "d": 2}}, {"a": 1, "b": {"c": 1, "d": 3}}, ["b.d"]),
+        ({"a": 1, "b": {"c": 1}}, {"b": {"c": 1, "e": [1]}}, ["a", "b.e"]),
+        ({"a": [1, 2]}, {"a": (1, 2)}, []),
+        ({"a": {"b": 1}}, {"a": None}, ["a"]),
+        ({"a": "x"}, {"a": {"b": 1}}, ["a"]),
+    ],
+)
+def test_changes_are_named_with_their_path(old: dict, new: dict, expected: list[str]) -> None:
+    assert steps.changes(old, new) == expected
+
+
+def test_a_step_is_current_while_its_inputs_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"data": "abc", "train": {"epochs": 3, "clip": 1.0}}
+    assert not steps.is_current(tmp_path, inputs, "kd")
+    assert capsys.readouterr().out == "", "nothing was there: nothing to say"
+    steps.mark_done(tmp_path, inputs, method="kd", parameters=7)
+    assert steps.is_current(tmp_path, inputs, "kd")
+    assert capsys.readouterr().out == f"kd: done ({steps.shown(tmp_path)})\n"
+    facts = steps.needed(tmp_path, "KD", 5)
+    assert (facts["method"], facts["parameters"]) == ("kd", 7)
+    assert facts["fingerprint"] == steps.key_of(inputs)
+
+    changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
+    assert not steps.is_current(tmp_path, changed, "kd")
+    assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"
+
+
+def test_a_broken_marker_is_no_marker(tmp_path: Path) -> None:
+    (tmp_path / "done.json").write_text('{"inputs": {')
+    assert steps.done(tmp_path) is None
+    assert not steps.is_current(tmp_path, {}, "kd")
+
+
+def test_paths_are_shown_as_one_would_type_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert steps.shown(tmp_path / "exp" / "a") == "exp/a"
+    assert steps.shown(Path("/elsewhere/a")) == "/elsewhere/a"
+
+
+def mark(folder: Path, **facts: object) -> None:
+    steps.mark_done(folder, {}, **facts)
+
+
+def model(folder: Path) -> None:
+    """As if an experiment had been trained."""
+    mark(folder)
+    (folder / "model").mkdir()
+
+
+METHODS = ["finetune", "kd", "adakd"]
+
+
+def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
+    def asks_for(stage: int, step: object, *arguments: object) -> str:
+        assert callable(step)
+        with pytest.raises(UserError, match=rf"run --stage {stage} first") as caught:
+            step(place, *arguments)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    asks_for(0, steps.prepare)
+    asks_for(1, steps.teacher)
+    asks_for(1, steps.train, "finetune")
+    asks_for(1, steps.decode, METHODS)
+    mark(place.data, manifests="m")
+    asks_for(2, steps.teacher_pass)
+    asks_for(2, steps.train, "kd")
+    asks_for(2, steps.train, "adakd")
+    asks_for(3, steps.decode, METHODS)
+    model(place.experiment("finetune"))
+    assert "kd has not been trained" in asks_for(5, steps.decode, METHODS)
+    model(place.experiment("kd"))
+    asks_for(6, steps.decode, METHODS)
+    model(place.experiment("adakd"))
+    asks_for(7, steps.score, METHODS)
+    asks_for(8, steps.export, METHODS)
+    with pytest.raises(UserError, match="run --stage 8 first"):
+        steps.report([place], METHODS, "./run.sh", False)
+
+
+def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
+    mark(place.data, manifests="m")
+    model(place.experiment("teacher"))
+    with pytest.raises(UserError, match="run stage 4"):
+        steps.open_store(place)
+    place.store.mkdir()
+    parts = steps.store_parts(place)
+    write_json(place.store / "meta.json", {"parts": parts, "top_k": 0, "temperature": 2.0})
+    steps.open_store(place)
+    # Dense logits serve any temperature, top-k ones only their own; another teacher never.
+    place.config.distill.temperature = 3.0
+    steps.open_store(place)
+    place.config.distill.top_k = 8
+    with pytest.raises(UserError, match="another top_k and another temperature.*stage 4"):
+        steps.open_store(place)
+    place.config.distill.top_k = 0
+    steps.mark_done(place.experiment("teacher"), {"source": "another"})
+    with pytest.raises(UserError, match="another teacher.*stage 4"):
+        steps.open_store(place)
+
+
+def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) -> None:
+    folder, inputs = place.experiment("kd"), {"seed": 1}
+    steps.begin(folder, inputs, place.config)
+    for name in ("config.yaml", "versions.json", "started.json"):
+        assert (folder / name).is_file()
+    versions = json.loads((folder / "versions.json").read_text())
+    assert {"versions", "revision", "machine", "time"} <= versions.keys()
+    assert {"python", "torch", "speechbrain"} <= versions["versions"].keys()
+    (folder / "ckpt").mkdir()
+    (folder / "metrics.jsonl").touch()
+    steps.begin(folder, inputs, place.config)
+    assert (folder / "ckpt").is_dir() and (folder / "metrics.jsonl").exists()
+    steps.begin(folder, {"seed": 2}, place.config)
+    assert not (folder / "ckpt").exists() and not (folder / "metrics.jsonl").exists()
+    # A finished run is not resumed either.
+    (folder / "ckpt").mkdir()
+    steps.mark_done(folder, {"seed": 3})
+    steps.begin(folder, {"seed": 2}, place.config)
+    assert not (folder / "ckpt").exists() and steps.done(folder) is None
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "exp" / "model"
+    with steps.replaced_folder(target) as fresh:
+        (fresh / "a").write_text("old")
+        assert not target.exists(), "half a folder is never seen"
+    assert (target / "a").read_text() == "old"
+    with pytest.raises(ZeroDivisionError), steps.replaced_folder(target) as fresh:
+        (fresh / "a").write_text("half")
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["a"]
+    assert (target / "a").read_text() == "old"
+    # What the failed attempt left behind does not end in the next one.
+    with steps.replaced_folder(target) as fresh:
+        assert list(fresh.iterdir()) == []
+        (fresh / "b").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["b"]
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:
+    def found(folder: Path) -> object:
+        return steps.source_fingerprint(configuration.Model(source=str(folder)))
+
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(200_000))
+    first = found(folder)
+    os.utime(weights, (1, 1))
+    (folder / "README.md").write_text("a card says nothing of the weights")
+    renamed = folder.rename(tmp_path / "two")
+    assert found(renamed) == first
+    for position in (0, 199_999):
+        content = bytearray(200_000)
+        content[position] = 1
+        (renamed / "model.safetensors").write_bytes(content)
+        assert found(renamed) != first
+    (renamed / "model.safetensors").write_bytes(bytes(200_000))
+    assert found(renamed) == first
+    (renamed / "config.json").write_text('{"a": 1}')
+    assert found(renamed) != first
+
+
+def test_hub_ids_and_random_weights_stand_for_themselves() -> None:
+    assert steps.source_fingerprint(configuration.Model(source="org/model")) == "org/model"
+    block = {"d_model": 8}
+    assert steps.source_fingerprint(configuration.Model(config=block)) == block
+
+
+def test_units_must_go_with_the_family(tmp_path: Path) -> None:
+    for family, kind in (("whisper", "characters"), ("wav2vec2", "bpe")):
+        here = steps.Place(tmp_path, tiny_recipe.config(family, units={"kind": kind}))
+        with pytest.raises(UserError, match=rf"units.kind: {kind} is for .*source or"):
+            steps.make_units(here, iter(["a"]))
+
+
+@pytest.mark.parametrize("teacher", ["cached", "online"])
+def test_teacher_and_student_must_share_units(tmp_path: Path, teacher: str) -> None:
+    from adakd import models, weighting
+
+    config = tiny_recipe.config("whisper", distill={"teacher": teacher})
+    units = [
+        tiny_recipe.train_units("whisper", tmp_path / name, [f"{word} {word}" for word in words])
+        for name, words in {"ours": ("abab", "cdcd"), "theirs": ("efef", "ghgh")}.items()
+    ]
+    student, other = (models.load(config, "student", folder) for folder in units)
+    here = steps.Place(tmp_path, config)
+    other.save(here.experiment("teacher") / "model")
+    with pytest.raises(UserError, match="have different units, for instance .*same tokenizer"):
+        steps.supervision(here, weighting.build("kd"), student)
+    # Without a teacher there is nothing to compare.
+    assert steps.supervision(here, weighting.build("finetune"), student) == (None, None)

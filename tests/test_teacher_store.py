@@ -1,0 +1,161 @@
+"""What goes into the teacher store comes out, whatever the shards, processes and order."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from adakd import teacher_store
+from adakd.errors import UserError
+from adakd.objectives import Dense, TopK, top_k
+from adakd.teacher_store import Store, Writer
+
+UNITS = 11
+PARTS = {"teacher": "abc", "manifest": "def", "temperature": None, "top_k": 0}
+
+
+def teacher_logits(count: int = 12) -> dict[str, torch.Tensor]:
+    """Logits (T, V) of utterances of 1 to 9 positions."""
+    draw = torch.Generator().manual_seed(7)
+    return {
+        f"speaker/उच्चार {n}": 5 * torch.randn(1 + n * 5 % 9, UNITS, generator=draw)
+        for n in range(count)
+    }
+
+
+def write(folder, outputs, k=0, temperature=2.0, rank=0):
+    writer = Writer(folder, k, temperature, rank)
+    for number, (utterance, logits) in enumerate(outputs.items()):
+        writer.add(utterance, number / 7, logits)
+    writer.close()
+    return writer
+
+
+def check(store, outputs, k=0):
+    """Every batch of the store holds the logits that went in, as fp16, then zeros."""
+    names = list(outputs)
+    random.Random(3).shuffle(names)
+    for ids in (names, names[:1], names[2:5]):
+        soft = store.soft(ids)
+        longest = max(len(outputs[i]) for i in ids)
+        if k == 0:
+            assert isinstance(soft, Dense) and soft.logits.dtype == torch.float16
+            assert soft.logits.shape == (len(ids), longest, UNITS)
+        else:
+            assert isinstance(soft, TopK) and soft.temperature == store.temperature
+            assert soft.values.shape == soft.indices.shape == (len(ids), longest, k)
+        for row, utterance in enumerate(ids):
+            size = len(outputs[utterance])
+            if k == 0:
+                torch.testing.assert_close(soft.logits[row, :size], outputs[utterance].half())
+                assert not soft.logits[row, size:].any()
+            else:
+                truth = top_k(outputs[utterance], k, store.temperature)
+                torch.testing.assert_close(soft.values[row, :size], truth.values.half())
+                torch.testing.assert_close(soft.indices[row, :size], truth.indices)
+                torch.testing.assert_close(soft.tail[row, :size], truth.tail)
+
+
+@pytest.mark.parametrize("k", [0, 1, 4, UNITS])
+@pytest.mark.parametrize("shard_bytes", [1 << 20, 100])
+def test_round_trip(tmp_path, monkeypatch, k, shard_bytes):
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", shard_bytes)
+    outputs = teacher_logits()
+    write(tmp_path, outputs, k).finish(PARTS)
+    store = Store(tmp_path, PARTS)
+    shards = len(list(tmp_path.glob("logits.*" if k == 0 else "values.*")))
+    assert (shards == 1) == (shard_bytes > 100)
+    assert len(store) == len(outputs) and store.top_k == k and store.temperature == 2.0
+    # To the bit: x decides alpha.
+    assert store.difficulties() == {u: n / 7 for n, u in enumerate(outputs)}
+    assert all(store.difficulty(u) == n / 7 for n, u in enumerate(outputs))
+    check(store, outputs, k)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_processes_write_side_by_side_in_any_order(tmp_path, monkeypatch, order):
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 200)
+    outputs = teacher_logits()
+    names = list(outputs)
+    for rank in order:
+        writer = write(tmp_path, {i: outputs[i] for i in names[rank::2]}, rank=rank)
+    writer.finish(PARTS)
+    store = Store(tmp_path)
+    assert sorted(store.difficulties()) == sorted(names)
+    check(store, outputs)
+
+
+def test_reading_maps_the_shards_and_leaves_them_on_disk(tmp_path):
+    outputs = teacher_logits()
+    write(tmp_path, outputs).finish(PARTS)
+    store = Store(tmp_path)
+    store.soft(list(outputs))
+    arrays = [array for arrays in store._maps.values() for array in arrays]
+    assert arrays and all(isinstance(array, np.memmap) for array in arrays)
+
+
+def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(teacher_store, "OPEN_SHARDS", 3)
+    outputs = teacher_logits()
+    write(tmp_path, outputs).finish(PARTS)
+    store = Store(tmp_path)
+    check(store, outputs)
+    assert len(list(tmp_path.glob("logits.*"))) == len(outputs)
+    assert 1 <= len(store._maps) <= 3
+
+
+def test_positions_pad_and_never_cut(tmp_path):
+    outputs = teacher_logits()
+    write(tmp_path, outputs).finish(PARTS)
+    store = Store(tmp_path)
+    longest = max(outputs, key=lambda i: len(outputs[i]))
+    size = len(outputs[longest])
+    assert store.soft([longest], size + 3).logits.shape == (1, size + 3, UNITS)
+    with pytest.raises(UserError, match=f"'{longest}' has {size} positions .* and {size - 1} in"):
+        store.soft([longest], size - 1)
+
+
+def test_an_unfinished_store_is_an_error_that_names_the_stage(tmp_path):
+    writer = write(tmp_path, teacher_logits())
+    with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
+        Store(tmp_path)
+    writer.finish(PARTS)
+    Store(tmp_path)
+    Writer(tmp_path, 0, 2.0)  # a pass that has begun again
+    with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
+        Store(tmp_path)
+
+
+def test_a_changed_fingerprint_names_what_changed_and_the_stage(tmp_path):
+    write(tmp_path, teacher_logits()).finish(PARTS)
+    Store(tmp_path, dict(reversed(PARTS.items())))
+    for expected, words in [
+        (PARTS | {"teacher": "xyz"}, "another teacher:"),
+        (PARTS | {"manifest": "", "temperature": 2.0}, "another manifest and another temperature:"),
+        (PARTS | {"normaliser": 2}, "another normaliser:"),
+        ({k: v for k, v in PARTS.items() if k != "top_k"}, "another top_k:"),
+    ]:
+        with pytest.raises(UserError) as error:
+            Store(tmp_path, expected)
+        assert words in str(error.value) and "stage 4" in str(error.value)
+
+
+def test_an_unknown_utterance_is_named(tmp_path):
+    write(tmp_path, teacher_logits()).finish(PARTS)
+    store = Store(tmp_path)
+    for ask in (store.difficulty, lambda i: store.soft([i])):
+        with pytest.raises(UserError, match="'nobody' is not in .*stage 4"):
+            ask("nobody")
+
+
+@pytest.mark.parametrize("k", [0, 2])
+@pytest.mark.parametrize("value", [70_000.0, float("nan"), float("-inf")])
+def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, value):
+    logits = torch.zeros(3, UNITS)
+    logits[1] = value
+    with pytest.raises(UserError, match="'loud'.*fp16.*distill.teacher to online"):
+        Writer(tmp_path, k, 2.0).add("loud", 0.1, logits)

@@ -504,10 +504,14 @@ def supervision(
 
 def store_parts(place: Place) -> dict[str, Any]:
     """All that the teacher store depends on, by the name that an error message gives it."""
-    distill = place.config.distill
+    config, distill = place.config, place.config.distill
     return {
         "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
         "manifest": needed(place.data, "The prepared data", 1)["manifests"],
+        "units": dataclasses.asdict(config.units),
+        "prompt": config.whisper_language,
+        "normaliser": config.data.normalise,
+        "reduction": "per target unit",
         "top_k": distill.top_k,
         # Dense logits serve any temperature.
         "temperature": distill.temperature if distill.top_k else None,
@@ -629,8 +633,9 @@ def teacher_losses(place: Place, split: str) -> dict[str, float]:
     path = place.experiment("teacher") / f"hyp.{split}.jsonl"
     if not path.exists():
         return {}
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {row["id"]: row["difficulty"] for row in rows}
+    from adakd.score import read_hypotheses
+
+    return {row["id"]: row["difficulty"] for row in read_hypotheses(path)}
 
 
 def score(place: Place, methods: list[str]) -> None:

@@ -788,9 +788,8 @@ def test_the_auxiliary_ctc_head_joins_the_loss_in_training_only(folder, entries,
             log = family.ctc_head(hidden[row, :frames]).log_softmax(dim=-1).unsqueeze(1)
             # Unit 0 is the blank; a character's unit comes from its code point.
             target = torch.tensor([[ord(character) % 2039 + 1 for character in entry.text]])
-            total = functional.ctc_loss(
-                log, target, torch.tensor([frames]), torch.tensor([len(entry.text)]), reduction="sum"
-            )
+            sizes = torch.tensor([frames]), torch.tensor([len(entry.text)])
+            total = functional.ctc_loss(log, target, *sizes, reduction="sum")
             truth = 0.6 * clean[row] + 0.4 * total / len(entry.text)
             torch.testing.assert_close(losses[row], truth, **NOISE)
 

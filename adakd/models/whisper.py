@@ -101,6 +101,7 @@ class Whisper(Family):
             }
         )
         hf = WhisperForConditionalGeneration(settings)
+        _louder_features_(hf.model.encoder)
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
         if seconds != int(seconds):
             raise UserError(
@@ -294,6 +295,20 @@ class Whisper(Family):
 def lead(entry: Entry) -> str:
     """The text as Whisper writes it: words begin with a space, in scripts that write spaces."""
     return f" {entry.text}" if spaces_count(entry.language) else entry.text
+
+
+@torch.no_grad()
+def _louder_features_(encoder: Any) -> None:
+    """Let speech outweigh its positions in a random encoder, in place.
+
+    As transformers makes it, the sinusoids (rms 0.7) drown what the two convolutions say (0.3), and
+    CTC stays longer on its plateau of blanks (tried: 3.31 against 2.96 nats a character after 200
+    steps). The sinusoids are weights of the checkpoint like any other, so the scale stays with it.
+    """
+    for conv in (encoder.conv1, encoder.conv2):
+        fan_in = conv.in_channels * conv.kernel_size[0]
+        nn.init.normal_(conv.weight, std=2 / fan_in**0.5)
+    encoder.embed_positions.weight.mul_(0.2)
 
 
 def _tokenizer(source: str) -> Any:

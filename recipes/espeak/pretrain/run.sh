@@ -40,7 +40,8 @@ for family in $families; do (
     )
     (
         root=$first
-        overrides+=(--data.languages "[hi]" --train.epochs 6 --teacher.train.epochs 6)
+        overrides+=(--data.languages "[hi]" --train.epochs 6)
+        overrides+=(--teacher.train "{epochs: 6}" --train.ctc_weight 0.9)
         run_stages
     )
     models=$first/exp/$recipe/$family

@@ -188,7 +188,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Tensor
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_four_small_batches_make_the_step_of_a_big_one(
-    family: str, speech: Speech, build: Build, gradients: list[dict[str, Tensor]]
+    family: str, speech: Speech, build: Build
 ) -> None:
     # No clipping and no SpecAugment; learning is by plain gradient descent, for AdamW divides by
     # the gradient's size and would make much of rounding where it is nearly zero.
@@ -197,7 +197,7 @@ def test_four_small_batches_make_the_step_of_a_big_one(
     plans = {id(big): [list(range(10))], id(small): [[0, 1, 2], [3], [4, 5, 6, 7], [8, 9]]}
     for made in (big, small):
         started(made)
-        made.optimizer = torch.optim.SGD(
+        made.optimizer = torch.optim.SGD(  # type: ignore[assignment]
             made.student.parameters(), lr=made.train_settings.learning_rate
         )
         steps = Steps(speech.train, speech.root, made.student, supply)
@@ -363,9 +363,9 @@ def test_what_every_step_logs(speech: Speech, build: Build) -> None:
     ends = [max(line["step"] for line in steps if line["epoch"] == e) for e in (1, 2, 3)]
     assert [line["step"] for line in epochs] == ends
     # TensorBoard has the same numbers.
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
-    board = EventAccumulator(str(made.folder / "tb"))
+    board = event_accumulator.EventAccumulator(str(made.folder / "tb"))
     board.Reload()
     assert [event.step for event in board.Scalars("task")] == list(range(1, count + 1))
     assert [event.value for event in board.Scalars("dev_cer")] == pytest.approx(
@@ -445,21 +445,23 @@ def compare(whole: Watched, resumed: Watched, speech: Speech) -> None:
         assert outcome[name] == also[name]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("minutes", "epochs_before"),
-    [(EVERY_STEP, 0), (EVERY_STEP, 2), (10.0, 1)],
-    ids=["in the first epoch", "in the last epoch", "and goes back to the epoch's beginning"],
+    ("family", "minutes", "epochs_before"),
+    [
+        ("wav2vec2", EVERY_STEP, 0),
+        ("wav2vec2", 10.0, 1),  # goes back to the epoch's beginning
+        ("whisper", EVERY_STEP, 1),
+    ],
 )
 def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
     family: str, minutes: float, epochs_before: int, speech: Speech, build: Build
 ) -> None:
     settings: dict[str, Any] = {
-        "method": "adakd", "online": True, "epochs": 3, "accumulate": 2, "batch_seconds": 2.5,
+        "method": "adakd", "online": True, "epochs": 2, "accumulate": 2, "batch_seconds": 2.5,
         "mask_time": 0.2, "ctc_weight": 0.3, "checkpoint_minutes": minutes,
     }  # fmt: skip
     cut = build(family, folder="cut", **settings)
-    lengths = [len(cut.train_sampler.plan(epoch)) for epoch in (1, 2, 3)]
+    lengths = [len(cut.train_sampler.plan(epoch)) for epoch in (1, 2)]
     assert min(lengths) >= 3
     cut.cut_at = sum(lengths[:epochs_before]) + 2
     with pytest.raises(Cut):
@@ -484,11 +486,10 @@ def test_masks_and_order_do_vary(speech: Speech, build: Build) -> None:
     assert made.train_sampler.plan(1) != made.train_sampler.plan(2)
 
 
-@pytest.mark.parametrize("minutes", [EVERY_STEP, 10.0])
-def test_a_run_cut_after_an_epoch(minutes: float, speech: Speech, build: Build) -> None:
-    settings: dict[str, Any] = {"epochs": 3, "mask_time": 0.2, "checkpoint_minutes": minutes}
+def test_a_run_cut_after_an_epoch(speech: Speech, build: Build) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "mask_time": 0.2}
     cut = build(folder="cut", **settings)
-    cut.cut_at = 2 * len(cut.train_sampler.plan(1))
+    cut.cut_at = sum(len(cut.train_sampler.plan(epoch)) for epoch in (1, 2))
     with pytest.raises(Cut):
         run(cut, speech)
     resumed = build(folder="cut", **settings)

@@ -195,6 +195,7 @@ class Whisper(Family):
             torch.tensor([*self.prompt(code), *text, self.end])
             for code, text in zip(languages, texts, strict=True)
         ]
+        characters, character_lengths = self._characters(entries)
         return Batch(
             ids=[entry.id for entry in entries],
             languages=languages,
@@ -203,22 +204,21 @@ class Whisper(Family):
             labels=nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=self.end),
             label_lengths=torch.tensor([len(text) + 1 for text in texts]),
             seconds=sum(len(clip) for clip in audio) / SAMPLE_RATE,
-            **self._characters(entries),
+            characters=characters,
+            character_lengths=character_lengths,
         )
 
-    def _characters(self, entries: Sequence[Entry]) -> dict[str, Tensor]:
+    def _characters(self, entries: Sequence[Entry]) -> tuple[Tensor | None, Tensor | None]:
         """What the auxiliary CTC head must say, in characters rather than tokens.
 
         A thousand tokens are too many to start an alignment from; characters are few. A character's
         unit is its code point modulo CHARACTERS: no vocabulary to keep, and hardly a collision.
         """
         if self.ctc_head is None:
-            return {}
+            return None, None
         rows = [torch.tensor([1 + ord(c) % CHARACTERS for c in entry.text]) for entry in entries]
-        return {
-            "characters": nn.utils.rnn.pad_sequence(rows, batch_first=True),
-            "character_lengths": torch.tensor([len(row) for row in rows]),
-        }
+        lengths = torch.tensor([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
     def forward(self, batch: Batch) -> Output:
         # transformers masks in place; a live teacher shall hear the same batch unmasked.

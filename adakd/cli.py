@@ -11,8 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adakd.errors import UserError
+
+if TYPE_CHECKING:
+    from adakd.config import Config
 
 STEPS = {
     "corpus": "0  download, generate or locate the corpus",
@@ -119,14 +123,14 @@ def run(arguments: Sequence[str]) -> None:
     root = Path(options.get("root", REPOSITORY)).resolve()
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
-    seeds = _numbers("seed", options.get("seed", "1"))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         _join_processes()
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
+    seeds = _numbers("seed", options.get("seed", str(configs[0].seed)))
     folds = _folds(options.get("fold"), configs[0])
     places = [
-        work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", "")))
+        work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", config.tag)))
         for fold in folds
         for seed in seeds
         for config in configs
@@ -189,11 +193,11 @@ def _numbers(name: str, text: str) -> list[int]:
         raise UserError(f'--{name} is \'{text}\': give whole numbers, such as "1 2 3".') from None
 
 
-def _folds(text: str | None, config: object) -> list[int | None]:
+def _folds(text: str | None, config: Config) -> list[int | None]:
     """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
     from adakd.steps import corpus_options
 
-    module, _ = corpus_options(config)  # type: ignore[arg-type]
+    module, _ = corpus_options(config)
     available: int | None = getattr(module, "FOLDS", None)
     if available is None:
         if text is not None:
@@ -201,7 +205,7 @@ def _folds(text: str | None, config: object) -> list[int | None]:
         return [None]
     if text == "all":
         return list(range(available))
-    folds = _numbers("fold", text or "0")
+    folds = _numbers("fold", text or str(config.fold or 0))
     for fold in folds:
         if not 0 <= fold < available:
             raise UserError(f"--fold {fold}: the folds are 0 to {available - 1}.")

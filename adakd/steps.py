@@ -417,7 +417,9 @@ def train(place: Place, method: str) -> None:
         f"{place.title}: {method}", live,
     )  # fmt: skip
     outcome = brain.run(
-        training_loader(Steps(entries, place.root, family, extra), sampler, settings.workers),
+        training_loader(
+            Steps(entries, place.root, family, extra, live), sampler, settings.workers
+        ),
         evaluation_loader(
             Steps(place.manifest("dev"), place.root, family), 2 * settings.batch_seconds, fixed
         ),

@@ -170,3 +170,14 @@ def test_audio_that_went_missing_is_named(folder, entries, family):
     gone = [replace(entries[0], audio="gone.flac")]
     with pytest.raises(UserError, match=r"gone\.flac: missing audio file"):
         Steps(gone, folder, family).batch([0])
+
+
+def test_a_live_teacher_whose_features_differ_gets_its_own(tmp_path):
+    manifest = tiny.entries(tmp_path)
+    student = tiny.family("whisper", tmp_path)
+    wider = tiny.family("whisper", tmp_path, model=tiny.whisper_config(num_mel_bins=30))
+    batch = Steps(manifest, tmp_path, student, teacher=wider).batch([0, 1])
+    clips = [audio.read(tmp_path / entry.audio) for entry in manifest[:2]]
+    assert batch.inputs.shape[1] == 20
+    assert torch.equal(batch.teacher.inputs, wider.collate(manifest[:2], clips).inputs)
+    assert Steps(manifest, tmp_path, student, teacher=student).batch([0, 1]).teacher is None

@@ -107,12 +107,23 @@ class StepSampler(Sampler[list[Group]]):
 
 
 class Steps(Dataset[list["Batch"]]):
-    """Reads the micro-batches of a planned step."""
+    """Reads the micro-batches of a planned step.
+
+    ``teacher`` is the live teacher, if there is one: where its features differ from the student's
+    (mel bins, input length), a batch carries both.
+    """
 
     def __init__(
-        self, entries: Sequence[Entry], root: Path, family: Family, extra: Extra | None = None
+        self,
+        entries: Sequence[Entry],
+        root: Path,
+        family: Family,
+        extra: Extra | None = None,
+        teacher: Family | None = None,
     ) -> None:
         self.entries, self.root, self.family, self.extra = entries, root, family, extra
+        same = teacher is None or teacher.extractor.to_dict() == family.extractor.to_dict()
+        self.teacher = None if same else teacher
 
     def __getitem__(self, step: list[Group]) -> list[Batch]:
         return [self.batch(indices, counted) for indices, counted in step]
@@ -123,6 +134,8 @@ class Steps(Dataset[list["Batch"]]):
         clips = [audio_files.read(self.root / entry.audio) for entry in entries]
         batch = self.family.collate(entries, clips)
         batch.counted = counted
+        if self.teacher is not None:
+            batch.teacher = self.teacher.collate(entries, clips)
         return self.extra(batch) if self.extra else batch
 
 

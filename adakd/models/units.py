@@ -89,7 +89,8 @@ def train_bpe(texts: Iterable[str], folder: Path, size: int) -> None:
         raise UserError(f"units.size is {size}: a byte-level BPE needs at least 256 pieces.")
     trainer = ByteLevelBPETokenizer()
     # The leading space marks a word's beginning, as in Whisper's own transcripts.
-    trainer.train_from_iterator((" " + text for text in texts), vocab_size=size, min_frequency=2)
+    words = (" " + text for text in texts)
+    trainer.train_from_iterator(words, vocab_size=size, min_frequency=2, show_progress=False)
     state = json.loads(trainer.to_str())["model"]
     vocabulary: dict[str, int] = state["vocab"]
     special = [

@@ -58,7 +58,7 @@ def whisper_config(**changes: Any) -> dict[str, Any]:
         "num_mel_bins": 20,
         "max_source_positions": round(WHISPER_SECONDS * 50),
         "max_target_positions": 40,
-        "init_std": 0.4,
+        "init_std": 0.9,
         **changes,
     }
 

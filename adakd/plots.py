@@ -298,7 +298,7 @@ def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
         list(entries.values()),
         list(entries),
         loc="outside lower center",
-        ncols=max(1, min(len(entries), 6)),
+        ncols=max(1, min(len(entries), 3 * axes.shape[-1])),  # three fit below a panel
         frameon=False,
         title=title,
         title_fontsize=9,

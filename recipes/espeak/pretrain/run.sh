@@ -8,6 +8,7 @@
 #   recipes/espeak/pretrain/run.sh --family whisper      one family
 #
 # Models and training: conf/*.yaml; any value there is an option too (--train.epochs 3).
+# shellcheck disable=SC2030,SC2031 # what a round sets is meant to end with its subshell
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 

@@ -200,7 +200,7 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
         method: next((run.done["parameters"] for run in own if "parameters" in run.done), None)
         for method, own in by_method.items()
     }
-    if sizes["untrained"] is None:  # it was never trained, so it left no done.json
+    if sizes["untrained"] is None:  # its folder is not needed: it is as big as the others
         students = (size for method, size in sizes.items() if method != "teacher" and size)
         sizes["untrained"] = next(students, None)
     rows = []

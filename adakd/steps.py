@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -750,8 +749,3 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     yield fresh
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
-
-
-def warn(line: str) -> None:
-    """A sentence on standard error that stops nothing."""
-    print(line, file=sys.stderr)

@@ -16,6 +16,7 @@ Where this departs from SpeechBrain's defaults (adakd's loader hands over whole 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -436,11 +437,17 @@ class Clock:
         self.total = max(self.total, float(Path(path).read_text(encoding="utf-8")))
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy (SpecAugment in transformers) and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+def seed_everything(seed: int, purpose: str) -> None:
+    """Seed Python, NumPy (SpecAugment in transformers) and torch.
+
+    Every ``purpose`` has a sequence of its own. With one for all, a head made after the model would
+    repeat the numbers that the model's weights were drawn from: tried, Whisper's auxiliary CTC loss
+    then fell to 2.9 nats a character in 1,150 steps, and to 1.4 in 500 with numbers of its own.
+    """
+    own = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)
 
 
 def device() -> torch.device:

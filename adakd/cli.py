@@ -190,7 +190,7 @@ def _numbers(name: str, text: str) -> list[int]:
     try:
         return [int(word) for word in _words(name, text)]
     except ValueError:
-        raise UserError(f'--{name} is \'{text}\': give whole numbers, such as "1 2 3".') from None
+        raise UserError(f"--{name} is '{text}': give whole numbers, such as \"1 2 3\".") from None
 
 
 def _folds(text: str | None, config: Config) -> list[int | None]:

@@ -51,6 +51,11 @@ class Data:
 
 
 @dataclass
+class Audio:
+    encode: str = "full"  # Whisper: full (its whole input length) | speech (only what is there)
+
+
+@dataclass
 class Units:
     kind: str = "source"  # source: the checkpoint's tokenizer | characters (CTC) | bpe (Whisper)
     size: int = 1000  # pieces of a byte-level BPE; characters need no size
@@ -107,6 +112,7 @@ class Config:
     language: Language = field(default_factory=Language)
     corpus: dict[str, Any] = field(default_factory=dict)  # kind and its Options
     data: Data = field(default_factory=Data)
+    audio: Audio = field(default_factory=Audio)
     units: Units = field(default_factory=Units)
     teacher: Model = field(default_factory=Model)
     student: Model = field(default_factory=Model)
@@ -128,6 +134,7 @@ class Config:
 
 CHOICES = {
     "family": FAMILIES,
+    "audio.encode": ("full", "speech"),
     "units.kind": ("source", "characters", "bpe"),
     "train.precision": ("auto", "bf16", "fp32"),
     "distill.teacher": ("cached", "online"),
@@ -237,9 +244,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def from_dict(
-    cls: type[T], mapping: Mapping[str, Any], where: str, path: Path | None = None
-) -> T:
+def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str, path: Path | None = None) -> T:
     """Build dataclass ``cls`` from ``mapping``; ``where`` names the source in messages.
 
     ``path``, when given, is the YAML file itself: messages then carry the line of the key.

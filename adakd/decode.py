@@ -33,7 +33,7 @@ def transcribe(
     is null otherwise. ``root`` is what the manifest's audio paths are relative to.
     """
     family = models.open_folder(config, model).to(device()).eval()
-    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded_seconds)
+    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded)
     texts: dict[str, str] = {}
     losses: dict[str, float] = {}
     for (batch,) in track(loader, len(loader), what):

@@ -219,9 +219,7 @@ def corpus_fingerprint(place: Place) -> str:
     """Changes whenever stage 0 made another corpus: its markers tell."""
     markers = sorted(place.corpus.glob("*.json"))
     if not markers:
-        raise UserError(
-            f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first."
-        )
+        raise UserError(f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first.")
     return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
 
 
@@ -344,7 +342,7 @@ def student_start(place: Place) -> Path:
         from adakd import models
         from adakd.brain import seed_everything
 
-        seed_everything(place.config.seed)
+        seed_everything(place.config.seed, "weights")
         family = models.load(place.config, "student", units_of(place))
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
@@ -364,6 +362,7 @@ def train(place: Place, method: str) -> None:
     data = needed(place.data, "The prepared data", 1)["manifests"]
     inputs: dict[str, Any] = {
         "data": data,
+        "audio": dataclasses.asdict(config.audio),
         "train": dataclasses.asdict(settings),
         "seed": config.seed,
     }
@@ -393,21 +392,22 @@ def train(place: Place, method: str) -> None:
 
     begin(folder, inputs, config)
     if role == "teacher":
-        seed_everything(config.seed)
+        seed_everything(config.seed, "weights")
         family = models.load(config, "teacher", units_of(place))
     else:
         family = models.open_folder(config, student_start(place) / "model")
     live, extra = supervision(place, weighting, family)
-    seed_everything(config.seed)  # whatever was loaded or trained before in this process
+    seed_everything(
+        config.seed, "training"
+    )  # whatever was loaded or trained before in this process
     family.prepare_training(settings)
     entries = place.manifest("train")
-    fixed = family.padded_seconds
     sampler = StepSampler(
         [entry.seconds for entry in entries],
         settings.batch_seconds,
         settings.accumulate,
         config.seed,
-        fixed,
+        family.padded,
         rank(),
         world(),
     )
@@ -416,11 +416,11 @@ def train(place: Place, method: str) -> None:
         f"{place.title}: {method}", live,
     )  # fmt: skip
     outcome = brain.run(
-        training_loader(
-            Steps(entries, place.root, family, extra, live), sampler, settings.workers
-        ),
+        training_loader(Steps(entries, place.root, family, extra, live), sampler, settings.workers),
         evaluation_loader(
-            Steps(place.manifest("dev"), place.root, family), 2 * settings.batch_seconds, fixed
+            Steps(place.manifest("dev"), place.root, family),
+            2 * settings.batch_seconds,
+            family.padded,
         ),
     )
     if rank() == 0:
@@ -512,6 +512,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         "units": dataclasses.asdict(config.units),
         "prompt": config.whisper_language,
         "normaliser": config.data.normalise,
+        "input length": config.audio.encode,
         "reduction": "per target unit",
         "top_k": distill.top_k,
         # Dense logits serve any temperature.
@@ -550,7 +551,7 @@ def teacher_pass(place: Place) -> None:
     loader = evaluation_loader(
         Steps(entries, place.root, family),
         2 * config.train_of("teacher").batch_seconds,
-        family.padded_seconds,
+        family.padded,
     )
     meta.unlink(missing_ok=True)
     if rank() == 0:
@@ -606,6 +607,7 @@ def decode(place: Place, methods: list[str]) -> None:
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
         inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
+        inputs["audio"] = dataclasses.asdict(place.config.audio)
         if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):
             continue
         from adakd.decode import transcribe

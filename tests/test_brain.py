@@ -104,7 +104,7 @@ def build(speech: Speech, tmp_path: Path) -> Build:
             {"batch_seconds": 4, "epochs": 2, "learning_rate": 1e-2, **train},
             "the test",
         )
-        training.seed_everything(1)
+        training.seed_everything(1, "training")
         student = models.load(config, "student", speech.units[family])
         teacher = models.load(config, "teacher", speech.units[family]) if online else None
         student.prepare_training(settings)
@@ -112,7 +112,7 @@ def build(speech: Speech, tmp_path: Path) -> Build:
             [entry.seconds for entry in speech.train],
             settings.batch_seconds,
             settings.accumulate,
-            fixed=student.padded_seconds,
+            padded=student.padded,
         )
         weighting = weightings.build(method)
         weighting.fit([difficulty(entry.id) for entry in speech.train])
@@ -135,9 +135,7 @@ def supply(batch: Batch) -> Batch:
 def run(made: Watched, speech: Speech) -> dict[str, Any]:
     """Train from where the folder stands to the end."""
     steps = Steps(speech.train, speech.root, made.student, supply)
-    dev = evaluation_loader(
-        Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded_seconds
-    )
+    dev = evaluation_loader(Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded)
     return made.run(training_loader(steps, made.train_sampler), dev)
 
 
@@ -467,7 +465,7 @@ def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
     with pytest.raises(Cut):
         run(cut, speech)
     resumed = build(family, folder="cut", **settings)
-    training.seed_everything(99)  # whatever came before must not matter
+    training.seed_everything(99, "training")  # whatever came before must not matter
     compare(build(family, folder="whole", **settings), resumed, speech)
     # The clock goes on, too: the parts of the run are added up.
     assert resumed.clock.total > 0
@@ -480,7 +478,7 @@ def test_masks_and_order_do_vary(speech: Speech, build: Build) -> None:
         build(mask_time=0.2, epochs=1, folder="other"),
     )
     run(made, speech)
-    training.seed_everything(2)
+    training.seed_everything(2, "training")
     run(other, speech)
     assert metrics(made) != metrics(other)
     assert made.train_sampler.plan(1) != made.train_sampler.plan(2)

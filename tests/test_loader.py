@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from itertools import chain, product
@@ -20,8 +21,8 @@ _DRAW = random.Random(5)
 SECONDS = [_DRAW.choice([0.4, 2, 5, 9]) * _DRAW.uniform(0.5, 1.5) for _ in range(120)]
 
 
-def sampler(accumulate=1, seed=1, fixed=None, rank=0, world=1, epoch=1):
-    made = StepSampler(SECONDS, BATCH_SECONDS, accumulate, seed, fixed, rank, world)
+def sampler(accumulate=1, seed=1, padded=None, rank=0, world=1, epoch=1):
+    made = StepSampler(SECONDS, BATCH_SECONDS, accumulate, seed, padded, rank, world)
     made.set_epoch(epoch)
     return made
 
@@ -31,21 +32,27 @@ def counted(steps):
     return [indices for step in steps for indices, counts in step if counts]
 
 
-SETTINGS = list(product([1, 3, 4], [1, 2, 3], [None, 10.0]))
+def to_grid(seconds):
+    return math.ceil(seconds)
 
 
-@pytest.mark.parametrize("accumulate, world, fixed", SETTINGS)
-def test_every_utterance_comes_once_an_epoch(accumulate, world, fixed):
+SETTINGS = list(product([1, 3, 4], [1, 2, 3], [None, to_grid]))
+
+
+@pytest.mark.parametrize("accumulate, world, padded", SETTINGS)
+def test_every_utterance_comes_once_an_epoch(accumulate, world, padded):
     for epoch in (1, 2):
-        shares = [list(sampler(accumulate, 1, fixed, r, world, epoch)) for r in range(world)]
+        shares = [list(sampler(accumulate, 1, padded, r, world, epoch)) for r in range(world)]
         indices = chain.from_iterable(chain.from_iterable(counted(share) for share in shares))
         assert sorted(indices) == list(range(len(SECONDS)))
 
 
-@pytest.mark.parametrize("accumulate, world, fixed", SETTINGS)
-def test_the_shares_of_processes_partition_each_step_and_are_equally_long(accumulate, world, fixed):
-    shares = [list(sampler(accumulate, 1, fixed, rank, world)) for rank in range(world)]
-    plan = sampler(accumulate, 1, fixed, 0, world).plan(1)
+@pytest.mark.parametrize("accumulate, world, padded", SETTINGS)
+def test_the_shares_of_processes_partition_each_step_and_are_equally_long(
+    accumulate, world, padded
+):
+    shares = [list(sampler(accumulate, 1, padded, rank, world)) for rank in range(world)]
+    plan = sampler(accumulate, 1, padded, 0, world).plan(1)
     assert {len(share) for share in shares} == {len(plan)}
     for planned, *parts in zip(plan, *shares, strict=True):
         assert len({len(part) for part in parts}) == 1
@@ -70,10 +77,19 @@ def test_no_batch_is_longer_than_asked_with_its_padding(epoch):
         assert padded <= BATCH_SECONDS or len(indices) == 1
 
 
-def test_no_batch_is_longer_than_asked_where_the_length_is_fixed():
-    sizes = [len(indices) for indices in counted(sampler(fixed=10.0))]
+def test_no_batch_is_longer_than_asked_where_the_length_is_padded():
+    sizes = [len(indices) for indices in counted(sampler(padded=lambda seconds: 10.0))]
     assert set(sizes[:-1]) <= {1, 2, 3} and sizes.count(3) >= len(SECONDS) // 3
-    assert max(len(b) for b in bucket([1.0] * 5, 20.0, 30.0)) == 1  # each is over by itself
+    assert (
+        max(len(b) for b in bucket([1.0] * 5, 20.0, lambda seconds: 30.0)) == 1
+    )  # each is over by itself
+
+
+def test_a_batch_holds_clips_of_one_padded_length():
+    for indices in counted(sampler(padded=to_grid)):
+        assert len({to_grid(SECONDS[i]) for i in indices}) == 1
+        total = sum(to_grid(SECONDS[i]) for i in indices)
+        assert total <= BATCH_SECONDS or len(indices) == 1
 
 
 def test_batches_hold_clips_of_like_length():

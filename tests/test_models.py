@@ -5,6 +5,7 @@ KINDS are the families; "group" is wav2vec2 with the group norm that leaks over 
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -149,7 +150,10 @@ def test_a_batch_says_what_is_in_it(build, entries, clips, kind):
         logits = family(batch).logits
     assert logits.shape[1] == family.positions(batch).max()
     assert logits.shape[2] == len(family.vocabulary())
-    assert family.padded_seconds == (tiny.WHISPER_SECONDS if end else None)
+    if end:
+        assert family.padded(0.3) == family.padded(1.9) == tiny.WHISPER_SECONDS
+    else:
+        assert family.padded is None
 
 
 def test_moving_a_batch_keeps_all_of_it(build, entries, clips):
@@ -205,6 +209,40 @@ def test_whispers_loss_is_hugging_faces_own_with_the_prompt_masked(build, entrie
                 labels=torch.tensor([labels]),
             ).loss
         torch.testing.assert_close(loss, truth, **NOISE)
+
+
+def test_a_short_encoding_is_hugging_faces_of_an_encoder_that_short(folder, entries, clips):
+    family = fresh("whisper", folder, audio=configuration.Audio(encode="speech"))
+    for entry, clip in zip(entries, clips, strict=True):
+        batch = family.collate([entry], [clip])
+        seconds = family.padded(entry.seconds)
+        assert entry.seconds + 0.5 <= seconds <= entry.seconds + 1 or seconds == 2.0
+        assert batch.inputs.shape[2] == round(100 * seconds)
+        # The same weights in an encoder whose full length this is.
+        short = copy.deepcopy(family.hf)
+        short.config.max_source_positions = positions = round(50 * seconds)
+        encoder = short.model.encoder
+        weights = encoder.embed_positions.weight[:positions]
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(weights)
+        with torch.inference_mode():
+            found = family(batch).logits
+            truth = short(batch.inputs, decoder_input_ids=batch.labels[:, :-1]).logits[:, 3:]
+        torch.testing.assert_close(found, truth, **NOISE)
+
+
+def test_greedy_search_says_what_generate_says(folder, entries, clips):
+    family = fresh("whisper", folder)
+    batch = family.collate(entries, clips)
+    for suppressed, at_first in (None, None), ([5, 300], [7, family.end]):
+        family.hf.generation_config.suppress_tokens = suppressed
+        family.hf.generation_config.begin_suppress_tokens = at_first
+        with torch.inference_mode():
+            indices = family.hf.generate(
+                batch.inputs, language="hi", task="transcribe", return_timestamps=False
+            )
+        truth = family.tokenizer.batch_decode(indices, skip_special_tokens=True)
+        assert transcripts(family, batch) == [text.strip() for text in truth]
+        assert len(set(truth)) > 1
 
 
 def test_chinese_whisper_text_begins_without_a_space(build, entries, clips):

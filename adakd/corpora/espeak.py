@@ -288,9 +288,7 @@ def _rms(samples: "np.ndarray") -> float:
 # -------------------------------------------------------------------------------------- stage 0
 
 
-def fetch(
-    options: Options, folder: Path, language: str, progress: Progress | None = None
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress | None = None) -> None:
     """Make the corpus below `folder`: <split>/<id>.flac and <split>-<language>.jsonl.
 
     Train, dev and test share no speaker (voices.tsv) and no sentence (grammar.split_of). With

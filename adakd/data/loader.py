@@ -24,31 +24,35 @@ if TYPE_CHECKING:
 BUCKET_JITTER = 0.15  # lengths are sorted after a random factor of 1 +- this: batches vary by epoch
 
 Group = tuple[list[int], bool]  # indices of one micro-batch; False: counts nothing
+Padded = Callable[[float], float]  # seconds of a clip -> seconds with its padding
 Extra = Callable[["Batch"], "Batch"]  # adds the teacher's values to a batch
 
 
 def bucket(
     seconds: Sequence[float],
     batch_seconds: float,
-    fixed: float | None,
+    padded: Padded | None,
     order: Sequence[float] | None = None,
 ) -> list[list[int]]:
     """Cut utterances, sorted by length, into batches of at most ``batch_seconds`` with padding.
 
-    seconds: length of each utterance. fixed: the length to which every clip is padded anyway
-    (Whisper), None where a batch is padded to its longest. order: what to sort by instead of the
-    length. A clip longer than ``batch_seconds`` makes a batch of its own. Returns indices; every
-    index occurs once.
+    seconds: length of each utterance. padded: the length to which a clip of so many seconds is
+    padded by itself (Whisper: a batch then holds clips of one padded length only), None where a
+    batch is padded to its longest. order: what to sort by instead of the length. A clip longer than
+    ``batch_seconds`` makes a batch of its own. Returns indices; every index occurs once.
     """
     keys = seconds if order is None else order
+    lengths = seconds if padded is None else [padded(one) for one in seconds]
+    groups = lengths if padded is not None else [0.0] * len(seconds)
     batches: list[list[int]] = []
     current: list[int] = []
     longest = 0.0
-    for index in sorted(range(len(seconds)), key=lambda i: keys[i]):
-        longest = max(longest, fixed or seconds[index])
-        if current and longest * (len(current) + 1) > batch_seconds:
+    for index in sorted(range(len(seconds)), key=lambda i: (groups[i], keys[i])):
+        longest = max(longest, lengths[index])
+        full = longest * (len(current) + 1) > batch_seconds
+        if current and (full or groups[index] != groups[current[-1]]):
             batches.append(current)
-            current, longest = [], fixed or seconds[index]
+            current, longest = [], lengths[index]
         current.append(index)
     if current:
         batches.append(current)
@@ -69,11 +73,11 @@ class StepSampler(Sampler[list[Group]]):
         batch_seconds: float,
         accumulate: int = 1,
         seed: int = 1,
-        fixed: float | None = None,
+        padded: Padded | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.seconds, self.batch_seconds, self.fixed = seconds, batch_seconds, fixed
+        self.seconds, self.batch_seconds, self.padded = seconds, batch_seconds, padded
         self.accumulate, self.seed = accumulate, seed
         self.rank, self.world = rank, world
         self.epoch = 1
@@ -87,7 +91,7 @@ class StepSampler(Sampler[list[Group]]):
         """The steps of an epoch for all processes together: lists of micro-batches of indices."""
         draw = random.Random(f"{self.seed}-{epoch}")
         jittered = [s * (1 + draw.uniform(-BUCKET_JITTER, BUCKET_JITTER)) for s in self.seconds]
-        batches = bucket(self.seconds, self.batch_seconds, self.fixed, jittered)
+        batches = bucket(self.seconds, self.batch_seconds, self.padded, jittered)
         draw.shuffle(batches)
         size = self.accumulate * self.world
         return [batches[i : i + size] for i in range(0, len(batches), size)]
@@ -157,8 +161,8 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
     )
 
 
-def evaluation_loader(steps: Steps, batch_seconds: float, fixed: float | None) -> DataLoader:
+def evaluation_loader(steps: Steps, batch_seconds: float, padded: Padded | None) -> DataLoader:
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
     seconds = [entry.seconds for entry in steps.entries]
-    plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, fixed)]
+    plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
     return DataLoader(steps, sampler=plan, batch_size=None, collate_fn=_same)

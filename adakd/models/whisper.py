@@ -1,8 +1,11 @@
 """Whisper: `WhisperForConditionalGeneration` behind the interface of `adakd.models`.
 
-Features come from Hugging Face's own extractor, clip by clip, padded to the model's input length
-(30 s for OpenAI's checkpoints, less for the embedded ones), as its pipeline does: an utterance
-never depends on its neighbours, and an exported model behaves as it was scored.
+Features come from Hugging Face's own extractor, clip by clip. With `audio.encode: full` a clip is
+padded to the model's input length (30 s for OpenAI's checkpoints, less for the embedded ones), as
+Hugging Face's pipeline does: an exported model behaves as it was scored. With `audio.encode: speech`
+it gets at least TAIL seconds of silence, up to a multiple of GRID, and the encoder's positions end
+there: several times less work. Either way a batch holds clips of one padded length, so that an
+utterance never depends on its neighbours, and nothing needs a mask.
 
 The decoder reads   <|startoftranscript|> <|language|> <|transcribe|> <|notimestamps|> text
 and must predict    text <|endoftext|>; the prompt counts in no loss, end-of-text counts in all.
@@ -10,7 +13,8 @@ and must predict    text <|endoftext|>; the prompt counts in no loss, end-of-tex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +37,20 @@ FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
 MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
 CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
+TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
+GRID = 0.5  # seconds; few padded lengths, so that many clips share one
 
 
 class Whisper(Family):
     """An encoder-decoder recogniser on log-mel features; `hf` is its Hugging Face model."""
 
-    def __init__(self, hf: Any, tokenizer: Any, extractor: Any, whisper_language: str) -> None:
+    def __init__(
+        self, hf: Any, tokenizer: Any, extractor: Any, config: configuration.Config
+    ) -> None:
         super().__init__()
         self.hf, self.tokenizer, self.extractor = hf, tokenizer, extractor
-        self.language = whisper_language
+        self.language = whisper_language = config.whisper_language
+        self.encode_full = config.audio.encode == "full"
         self.end: int = tokenizer.eos_token_id
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
@@ -82,7 +91,7 @@ class Whisper(Family):
             )
             extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
             tokenizer = _tokenizer(model.source)
-            return cls(hf, tokenizer, extractor, config.whisper_language)
+            return cls(hf, tokenizer, extractor, config)
 
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
@@ -111,7 +120,7 @@ class Whisper(Family):
         extractor = WhisperFeatureExtractor(
             feature_size=settings.num_mel_bins, chunk_length=int(seconds)
         )
-        return cls(hf, tokenizer, extractor, config.whisper_language)
+        return cls(hf, tokenizer, extractor, config)
 
     @classmethod
     def limit(
@@ -146,8 +155,11 @@ class Whisper(Family):
         return why_unfit
 
     @property
-    def padded_seconds(self) -> float:
-        return 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+    def padded(self) -> Callable[[float], float]:
+        longest = 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+        if self.encode_full:
+            return lambda seconds: longest
+        return lambda seconds: min(longest, math.ceil((seconds + TAIL) / GRID) * GRID)
 
     def prompt(self, language: str) -> list[int]:
         """Indices of the prompt for a language: 4 tokens, or 2 for an English-only checkpoint."""
@@ -186,8 +198,13 @@ class Whisper(Family):
         return self.tokenizer(lead(entry), add_special_tokens=False).input_ids
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
+        seconds = max(self.padded(len(clip) / SAMPLE_RATE) for clip in audio)
         features = self.extractor(
-            list(audio), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
+            list(audio),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            padding="max_length",
+            max_length=round(seconds * SAMPLE_RATE),
         ).input_features
         languages = [self._language_of(entry) for entry in entries]
         texts = [self._units(entry) for entry in entries]
@@ -223,15 +240,33 @@ class Whisper(Family):
     def forward(self, batch: Batch) -> Output:
         # transformers masks in place; a live teacher shall hear the same batch unmasked.
         features = batch.inputs.clone() if self.training else batch.inputs
+        states = self._encode(self.hf.model._mask_input_features(features))
         result = self.hf(
-            input_features=features, decoder_input_ids=batch.labels[:, :-1], use_cache=False
+            encoder_outputs=(states,), decoder_input_ids=batch.labels[:, :-1], use_cache=False
         )
         encoder_logits = None
         if self.ctc_head is not None and self.training:
-            encoder_logits = self.ctc_head(result.encoder_last_hidden_state)
+            encoder_logits = self.ctc_head(states)
         # The prompt's own positions count nowhere: leave them out.
         skip = self._prompt_length(batch) - 1
         return Output(result.logits[:, skip:], encoder_logits)
+
+    def _encode(self, features: Tensor) -> Tensor:
+        """Encoder states (B, frames / 2, d) of log-mel features (B, mels, frames) of any length.
+
+        The encoder of transformers takes its full length only; this is the same computation with
+        its positions cut to the length that is there (tested against it).
+        """
+        encoder = self.hf.model.encoder
+        dropout = nn.functional.dropout
+        states = nn.functional.gelu(encoder.conv1(features))
+        states = nn.functional.gelu(encoder.conv2(states)).transpose(1, 2)
+        states = states + encoder.embed_positions.weight[: states.shape[1]]
+        states = dropout(states, p=encoder.dropout, training=self.training)
+        for layer in encoder.layers:
+            if not (self.training and torch.rand(()) < encoder.layerdrop):
+                states = layer(states, None)
+        return encoder.layer_norm(states)
 
     def _prompt_length(self, batch: Batch) -> int:
         return len(self.prompt(batch.languages[0]))
@@ -268,21 +303,39 @@ class Whisper(Family):
         return objectives.token_kl(output.logits, soft, mask, distill.temperature)
 
     def transcribe(self, batch: Batch) -> list[str]:
-        texts: list[str] = [""] * len(batch.ids)
-        for code in sorted(set(batch.languages)):
-            rows = [i for i, language in enumerate(batch.languages) if language == code]
-            indices = self.hf.generate(
-                batch.inputs[rows],
-                language=code if self.hf.generation_config.is_multilingual else None,
-                task="transcribe" if self.hf.generation_config.is_multilingual else None,
-                return_timestamps=False,
-                num_beams=1,
-                do_sample=False,
+        """Greedy search with cached keys and values; says what `generate` says (tested)."""
+        device = batch.inputs.device
+        generation = self.hf.generation_config
+        never, not_first = (
+            torch.tensor(tokens or [], dtype=torch.long, device=device)
+            for tokens in (generation.suppress_tokens, generation.begin_suppress_tokens)
+        )
+        states = self._encode(batch.inputs)
+        inputs = torch.tensor([self.prompt(code) for code in batch.languages], device=device)
+        room = self.hf.config.max_target_positions - inputs.shape[1]
+        said = torch.full((len(batch.ids), room), self.end, device=device)
+        finished = torch.zeros(len(batch.ids), dtype=torch.bool, device=device)
+        cache = None
+        for position in range(room):
+            result = self.hf(
+                encoder_outputs=(states,),
+                decoder_input_ids=inputs,
+                past_key_values=cache,
+                use_cache=True,
             )
-            decoded = self.tokenizer.batch_decode(indices, skip_special_tokens=True)
-            for row, text in zip(rows, decoded, strict=True):
-                texts[row] = text.strip()
-        return texts
+            cache = result.past_key_values
+            logits = result.logits[:, -1].float()
+            logits[:, never] = -torch.inf
+            if position == 0:
+                logits[:, not_first] = -torch.inf
+            chosen = logits.argmax(dim=-1).masked_fill(finished, self.end)
+            said[:, position] = chosen
+            finished |= chosen == self.end
+            if finished.all():
+                break
+            inputs = chosen.unsqueeze(1)
+        decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
+        return [text.strip() for text in decoded]
 
     def prepare_training(self, train: configuration.Train) -> None:
         super().prepare_training(train)

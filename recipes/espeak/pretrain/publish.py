@@ -9,6 +9,7 @@ dev set: speakers and sentences that the model has not heard.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def publish(place: steps.Place, method: str) -> None:
     models.open_folder(place.config, experiment / "model").save(target, torch.float16)
     # What is measured is what is committed: the fp16 weights.
     entries = place.manifest("dev")
-    rows = transcribe(place.config, target, entries, place.root, f"{name}: decoding dev")
+    config = dataclasses.replace(place.config, audio=configuration.Audio())  # as it is deployed
+    rows = transcribe(config, target, entries, place.root, f"{name}: decoding dev")
     write_text(target / "README.md", card(place, name, facts, rows))
     print(f"{name}: {facts['parameters']:,} parameters, {target}")
 

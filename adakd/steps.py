@@ -397,9 +397,7 @@ def train(place: Place, method: str) -> None:
     else:
         family = models.open_folder(config, student_start(place) / "model")
     live, extra = supervision(place, weighting, family)
-    seed_everything(
-        config.seed, "training"
-    )  # whatever was loaded or trained before in this process
+    seed_everything(config.seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     entries = place.manifest("train")
     sampler = StepSampler(

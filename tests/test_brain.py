@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_recipe
 import torch
@@ -469,6 +471,16 @@ def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
     compare(build(family, folder="whole", **settings), resumed, speech)
     # The clock goes on, too: the parts of the run are added up.
     assert resumed.clock.total > 0
+
+
+def test_purposes_of_a_seed_draw_numbers_of_their_own() -> None:
+    def drawn(seed: int, purpose: str) -> list[float]:
+        training.seed_everything(seed, purpose)
+        return [*torch.rand(8).tolist(), *np.random.rand(8), *(random.random() for _ in range(8))]
+
+    assert drawn(1, "weights") == drawn(1, "weights")
+    others = drawn(1, "training") + drawn(2, "weights")
+    assert not set(drawn(1, "weights")) & set(others)
 
 
 def test_masks_and_order_do_vary(speech: Speech, build: Build) -> None:

@@ -2,10 +2,10 @@
 
 Features come from Hugging Face's own extractor, clip by clip. With `audio.encode: full` a clip is
 padded to the model's input length (30 s for OpenAI's checkpoints, less for the embedded ones), as
-Hugging Face's pipeline does: an exported model behaves as it was scored. With `audio.encode: speech`
-it gets at least TAIL seconds of silence, up to a multiple of GRID, and the encoder's positions end
-there: several times less work. Either way a batch holds clips of one padded length, so that an
-utterance never depends on its neighbours, and nothing needs a mask.
+Hugging Face's pipeline does: an exported model behaves as it was scored. With `speech` it gets at
+least TAIL seconds of silence, up to a multiple of GRID, and the encoder's positions end there:
+several times less work. Either way a batch holds clips of one padded length, so that an utterance
+never depends on its neighbours, and nothing needs a mask.
 
 The decoder reads   <|startoftranscript|> <|language|> <|transcribe|> <|notimestamps|> text
 and must predict    text <|endoftext|>; the prompt counts in no loss, end-of-text counts in all.

@@ -12,6 +12,11 @@ Where this departs from SpeechBrain's defaults (adakd's loader hands over whole 
 - Clipping covers all parameters, not the first group.
 - The teacher is not in `modules`: it would be set to train mode and saved with every checkpoint.
 - Checkpoints appear whole or not at all.
+
+A weighting may have training start again on the way (`Weighting.restart_at`): at the end of the
+epoch nearest to that, the student goes back to its best checkpoint, and the optimiser and the
+learning-rate schedule begin anew. Steps, epochs and the order of the batches run on, so that the
+whole takes as many steps as any other method.
 """
 
 from __future__ import annotations
@@ -93,11 +98,23 @@ class DistillationBrain(speechbrain.Brain):
         self.weighting, self.train_settings, self.distill = weighting, train, distill
         self.folder, self.title = folder, title
         limit = train.max_steps or math.inf
-        self.total_steps = epochs = 0
-        while epochs < train.epochs and self.total_steps < limit:
-            epochs += 1
-            self.total_steps = int(min(limit, self.total_steps + len(sampler.plan(epochs))))
-        self.epochs = EpochCounter(epochs)
+        self.total_steps = 0
+        ends: list[int] = []  # the optimiser steps at the end of each epoch
+        while len(ends) < train.epochs and self.total_steps < limit:
+            steps = len(sampler.plan(len(ends) + 1))
+            self.total_steps = int(min(limit, self.total_steps + steps))
+            ends.append(self.total_steps)
+        self.restart = 0  # the step with which the last phase begins
+        if weighting.restart_at is not None:
+            if len(ends) < 2:
+                raise UserError(
+                    f"{title}: it trains in two phases, of an epoch each at least: raise "
+                    "train.epochs (or train.max_steps) to more than one epoch."
+                )
+            wanted = weighting.restart_at * self.total_steps
+            self.restart = min(ends[:-1], key=lambda end: abs(end - wanted))
+            weighting.restart_at = self.restart / (self.total_steps - 1)
+        self.epochs = EpochCounter(len(ends))
         self.clock = Clock()
         checkpointer = WholeCheckpointer(
             folder / "ckpt",
@@ -140,11 +157,11 @@ class DistillationBrain(speechbrain.Brain):
         """THE loss: task and distillation loss of each utterance, weighted, summed."""
         task = self.student.task_loss(output, batch)  # (B,)
         distill = None
-        if self.weighting.uses_distill:
-            distill = self.student.distillation_loss(
-                output, self._soft_outputs(batch), batch, self.distill
-            )
-        weighted = self.weighting(task, distill, batch.difficulty, self.progress)
+        progress = self.progress
+        if self.weighting.wants_distill(progress):
+            soft, scale = self._soft_outputs(batch), self.weighting.logits_scale(progress)
+            distill = self.student.distillation_loss(output, soft, batch, self.distill, scale)
+        weighted = self.weighting(task, distill, batch.difficulty, progress)
         total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
         return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)
 
@@ -184,7 +201,19 @@ class DistillationBrain(speechbrain.Brain):
         self.optimizers_step()
         total = torch.stack([loss.total.detach() for loss in losses]).sum() / max(local, 1)
         self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
+        self._tell_weighting(step, losses)
         return total.cpu()
+
+    def _tell_weighting(self, step: list[Batch], losses: list[Loss]) -> None:
+        """Hand the losses of all utterances that counted to the weighting."""
+        sizes = [len(batch.ids) if batch.counted else 0 for batch in step]
+        task = [loss.task[:size] for loss, size in zip(losses, sizes, strict=True)]
+        distill = [
+            loss.distill[:size]
+            for loss, size in zip(losses, sizes, strict=True)
+            if loss.distill is not None
+        ]
+        self.weighting.step_done(torch.cat(task), torch.cat(distill) if distill else None)
 
     def optimizers_step(self) -> None:
         """Clip over all parameters and step; a gradient that is not finite skips the step."""
@@ -223,8 +252,10 @@ class DistillationBrain(speechbrain.Brain):
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def _set_learning_rate(self) -> None:
-        """Linear warm-up, then linear decay to zero at the last step."""
-        step, total = self.optimizer_step + 1, self.total_steps
+        """Linear warm-up, then linear decay to zero at the last step; in each phase anew."""
+        last_phase = self.optimizer_step >= self.restart
+        first, end = (self.restart, self.total_steps) if last_phase else (0, self.restart)
+        step, total = self.optimizer_step + 1 - first, end - first
         warm = max(1, round(self.train_settings.warmup * total))
         scale = step / warm if step <= warm else (total + 1 - step) / (total + 1 - warm)
         for group in self.optimizer.param_groups:
@@ -245,8 +276,17 @@ class DistillationBrain(speechbrain.Brain):
         if stage == speechbrain.Stage.TRAIN:
             # As is the end of the run with max_steps, an epoch cut short goes on where it was.
             self.train_sampler.skip = self.step
+            if self.restart and self.optimizer_step == self.restart and self.step == 0:
+                self._start_again()
         else:
             self.errors = self.characters = 0
+
+    def _start_again(self) -> None:
+        """The student of the first phase's best checkpoint, and an optimiser that knows nothing."""
+        best = self.checkpointer.find_checkpoint(min_key="first_phase_cer")
+        state = torch.load(best.paramfiles["student"], map_location=self.device)
+        self.student.load_state_dict(state)
+        self.optimizer.state.clear()
 
     def evaluate_batch(self, step: list[Batch], stage: speechbrain.Stage) -> Tensor:  # type: ignore[override]
         """Decode one batch and count its character errors."""
@@ -271,9 +311,11 @@ class DistillationBrain(speechbrain.Brain):
         self.clock.stop()
         if _rank() == 0:
             self.metrics.write({"epoch": epoch, "step": self.optimizer_step, "dev_cer": cer})
+        # Under different names, so that the best of the last phase is kept, however good the first.
+        name = "cer" if self.optimizer_step > self.restart else "first_phase_cer"
         self.checkpointer.save_and_keep_only(
-            meta={"cer": cer, "epoch": epoch},
-            min_keys=["cer"],
+            meta={name: cer, "epoch": epoch},
+            min_keys=[name],
             importance_keys=[],
             num_to_keep=1,
             verbosity=logging.DEBUG,
@@ -305,7 +347,7 @@ class DistillationBrain(speechbrain.Brain):
             "alpha_mean": alpha.mean().item(),
             "alpha_p10": alpha.quantile(0.1).item(),
             "alpha_p90": alpha.quantile(0.9).item(),
-            "k": float(k_at(progress)) if (k_at := getattr(self.weighting, "k_at", None)) else None,
+            **self.weighting.logged(progress),
             "lr": rate,
             "audio_seconds_per_second": sum(batch.seconds for batch in step) / seconds,
         }

@@ -34,7 +34,7 @@ STEPS = {
 OPTIONS = {
     "recipe": "the folder below recipes/, such as espeak/hi",
     "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
-    "methods": 'such as "finetune kd adakd" (the default)',
+    "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing',
     "seed": 'seed of training, or several: "1 2 3" (default 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
     "tag": "a name for this variant, added to the experiment's folder",
@@ -177,12 +177,16 @@ def _words(name: str, text: str) -> list[str]:
 
 
 def _methods(text: str) -> list[str]:
-    methods = _words("methods", text)
-    if not {"finetune", "kd", "adakd"}.issuperset(methods):  # known without importing torch
-        from adakd.weighting import build
+    from difflib import get_close_matches
 
-        for method in methods:
-            build(method)  # an unknown one fails now, not after hours of training
+    from adakd.config import METHODS
+
+    methods = _words("methods", text)
+    for method in methods:
+        if method not in METHODS:
+            near = get_close_matches(method, METHODS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(METHODS)}"
+            raise UserError(f"Unknown method '{method}' in --methods: {hint}")
     return methods
 
 

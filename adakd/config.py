@@ -32,6 +32,8 @@ T = typing.TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
+# Those of `adakd.weighting`, known without importing torch, in the order of the table.
+METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd")
 
 
 @dataclass
@@ -178,6 +180,17 @@ def _check_inner_groups(layer: Mapping[str, Any], merged: Mapping[str, Any], pat
     if options and "kind" in merged["corpus"]:
         module = corpora.module(str(merged["corpus"]["kind"]))
         _build(module.Options, options, str(path), "corpus.", path)
+    _check_methods(layer.get("methods", {}), str(path), path)
+
+
+def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = None) -> None:
+    """Check the names; the options are for `adakd.weighting.build`, which needs torch."""
+    for name, options in methods.items():
+        place = _place(where, f"methods.{name}", path)
+        if name not in METHODS:
+            raise UserError(f"{place}: unknown method '{name}'; {_suggest(name, list(METHODS))}")
+        if options is not None and not isinstance(options, Mapping):
+            raise UserError(f"{place}: 'methods.{name}' must hold options, found {options!r}.")
 
 
 def _located(source: str | None) -> str | None:
@@ -211,6 +224,7 @@ def check(config: Config) -> None:
                 f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
                 "and train.batch_seconds above 0."
             )
+    _check_methods(config.methods, "the configuration")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
 

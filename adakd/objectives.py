@@ -1,9 +1,9 @@
 """Per-utterance losses of a student: against the transcript (task) and against a teacher (distil).
 
-Four losses, two for each family:
+Four losses, two for each family, and one for both:
 
-    CTC              task: `ctc`             distillation: `frame_kl`
-    encoder-decoder  task: `cross_entropy`   distillation: `token_kl`
+    CTC              task: `ctc`             distillation: `frame_kl`   or `logits_mse`
+    encoder-decoder  task: `cross_entropy`   distillation: `token_kl`   or `logits_mse`
 
 Each takes a padded batch of raw logits and returns one loss per utterance, shape (B,), in nats.
 How much each utterance counts is decided in `adakd.weighting`, and the trainer sums over the batch.
@@ -12,6 +12,7 @@ This module needs torch and nothing else, and knows no model, file or configurat
 Normalisation. The weights of `adakd.weighting` compare like with like only if an utterance's task
 and distillation loss divide by the same count of target units: `ctc` and `frame_kl` divide a sum
 over frames by the number of labels; `cross_entropy` and `token_kl` are means over the same tokens.
+`logits_mse` takes the positions and the divisor of whichever it stands beside.
 
 Numerics. Logits of less than 32 bits become float32 before the log-softmax (float64 stays).
 Positions that do not count are left out before anything is computed on them, so whatever padding
@@ -199,6 +200,39 @@ def frame_kl(
     counted = selected_frames(teacher, frames, select, blank)
     losses = _divergence(student[counted], teacher.at(counted), temperature)
     return _sum_per_utterance(losses, counted) / _divisor(label_lengths, losses)
+
+
+def logits_mse(
+    student: Tensor, teacher: SoftOutputs, counted: Tensor, units: Tensor, scale: float = 1.0
+) -> Tensor:
+    """Squared error between the student's logits and the teacher's times `scale`, per unit.
+
+    At a position it is the mean over the vocabulary, (1/V) sum_v (z_s - scale z_t)^2, as in the
+    published code of Jafari et al. 2021 (Annealing KD, arXiv 2104.07163). It is summed over the
+    counted positions and divided by the utterance's target units.
+
+    Args:
+        student: (B, T, V), raw logits.
+        teacher: raw logits (B, T, V), `Dense`.
+        counted: (B, T) bool, the positions that count: the mask of `token_kl`, or the
+            `selected_frames` of `frame_kl`.
+        units: (B,) the divisor that the task loss has: counted tokens, or labels.
+        scale: phi(T), what the teacher's logits are multiplied by.
+    Returns:
+        (B,) squared logits per target unit; 0 where no position counts.
+    Raises:
+        UserError: the shapes differ, or only the teacher's top k are there.
+    """
+    if not isinstance(teacher, Dense):
+        raise UserError(
+            "A squared error needs all logits of the teacher, and only its top k are there: keep "
+            "all of them, or run the teacher beside the student."
+        )
+    _check_same_positions(student, teacher)
+    counted = counted.bool()
+    target = scale * _at_least_float32(teacher.logits[counted].detach())  # (N, V)
+    losses = (_at_least_float32(student[counted]) - target).square().mean(dim=-1)
+    return _sum_per_utterance(losses, counted) / _divisor(units, losses)
 
 
 def selected_frames(

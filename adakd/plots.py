@@ -26,9 +26,12 @@ STYLES = {  # colour and marker
     "untrained": ("#b6bcc6", "X"),
     "finetune": ("#0072B2", "o"),
     "kd": ("#E69F00", "s"),
+    "superloss": ("#CC79A7", "v"),
+    "focal": ("#56B4E9", "P"),
+    "annealing": ("#D55E00", "*"),
     "adakd": ("#009E73", "^"),
 }
-SPARE_STYLES = [("#CC79A7", "v"), ("#56B4E9", "P"), ("#D55E00", "*"), ("#000000", "<")]
+SPARE_STYLES = [("#000000", "<"), ("#882255", ">"), ("#999933", "p"), ("#332288", "h")]
 
 Curve = Sequence[tuple[float, float]]  # (epoch or step, value)
 

@@ -37,13 +37,17 @@ from adakd.score import (
 if TYPE_CHECKING:
     import numpy as np
 
-LABELS = {
+LABELS = {  # in the table's order
     "teacher": "Teacher",
     "untrained": "Untrained student",
     "finetune": "Fine-tuning",
     "kd": "KD",
+    "superloss": "SuperLoss",
+    "focal": "Focal loss",
+    "annealing": "Annealing KD",
     "adakd": "AdaKD",
 }
+EXPECTED = ("teacher", "untrained", "finetune", "kd", "adakd")  # listed even where not run
 IN_SENTENCES = {"teacher": "the teacher", "finetune": "fine-tuning", "kd": "KD"}
 BASELINES = ("finetune", "kd")
 HEADER = (
@@ -192,8 +196,9 @@ def label_of(method: str) -> str:
 
 
 def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
-    """Rows of one family's table: the five of every recipe, run or not, then any others."""
-    by_method: dict[str, list[Run]] = {method: [] for method in LABELS}
+    """Rows of one family's table: the five of every recipe, run or not, and any others."""
+    there = {run.experiment.method for run in runs} | set(EXPECTED)
+    by_method: dict[str, list[Run]] = {method: [] for method in LABELS if method in there}
     for run in sorted(runs, key=lambda run: (run.experiment.method, run.key)):
         by_method.setdefault(run.experiment.method, []).append(run)
     sizes = {
@@ -548,8 +553,10 @@ def make_figures(
     schedules = {}
     for family, table in families.items():
         run = next((row.runs[0] for row in table if row.method == "adakd" and row.runs), None)
-        if run and "alpha" in run.done and len(difficulties.get(family, ())):
-            alpha = run.done["alpha"]
+        alpha: dict[str, Any] = run.done.get("alpha", {}) if run else {}
+        # The curve drawn is that of alpha over x itself.
+        plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
+        if alpha and plain and len(difficulties.get(family, ())):
             schedules[family] = plots.Schedule(
                 alpha["t"], alpha["k_start"], alpha["k_end"], difficulties[family]
             )

@@ -388,7 +388,19 @@ def train(place: Place, method: str) -> None:
     from adakd.brain import DistillationBrain, seed_everything
     from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
 
+    for each, its_options in config.methods.items():
+        weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
     weighting = weightings.build(name, options)
+    if (
+        weighting.logits_scale(0.0) is not None
+        and config.distill.top_k
+        and config.distill.teacher == "cached"
+    ):
+        raise UserError(
+            f"{place.title}: {method} compares all logits, and the teacher store keeps the top "
+            f"{config.distill.top_k}: set distill.top_k to 0 and run --stage 4 again, or set "
+            "distill.teacher to online."
+        )
 
     begin(folder, inputs, config)
     if role == "teacher":

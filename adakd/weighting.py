@@ -15,9 +15,12 @@ knows nothing of speech, models or files and needs torch alone, so it goes into 
 checkpoint through `state_dict`; what it gathers while training (a running mean, say) stands still
 in eval mode.
 
-    finetune   FineTune      loss_i = task_i
-    kd         FixedWeight   loss_i = (1 - alpha) task_i + alpha distill_i       arXiv 1503.02531
-    adakd      AdaKD         loss_i = (1 - alpha_i) task_i + alpha_i distill_i   arXiv 2405.08019
+    finetune    FineTune      loss_i = task_i
+    kd          FixedWeight   loss_i = (1 - alpha) task_i + alpha distill_i       arXiv 1503.02531
+    superloss   SuperLoss     that loss, less of it where it is large             NeurIPS 2020
+    focal       FocalLoss     that loss, less of it where it is small             arXiv 1708.02002
+    annealing   AnnealingKD   loss_i = distill_i, then task_i                     arXiv 2104.07163
+    adakd       AdaKD         loss_i = (1 - alpha_i) task_i + alpha_i distill_i   arXiv 2405.08019
 
 `build` makes one from its name and its options, the keywords of the class.
 """
@@ -34,14 +37,23 @@ from torch import Tensor, nn
 from adakd.errors import UserError
 
 ThresholdName = Literal["mean", "p25", "p50", "p75"]
+Scale = Literal["linear", "log", "rank"]
+Control = Literal["none", "permuted", "inverted", "mean", "threshold"]
 
 # "k: auto" gives the utterance at this quantile of the teacher's losses this alpha at the start.
 AUTO_QUANTILE = 0.95
 AUTO_ALPHA = 0.1
+# On the log scale what is easier than this counts as this easy: float32 has no say below it.
+EASIEST = 1e-8
+# How much of SuperLoss's running mean stays from one optimiser step to the next.
+RUNNING_MEAN = 0.9
 
 
 class Weighted(NamedTuple):
-    """A weighted batch, each (B,), in float32 or wider. Only `loss` carries a gradient."""
+    """A weighted batch, each (B,), in float32 or wider. Only `loss` carries a gradient.
+
+    The weights are the factors of task and distillation loss within `loss`.
+    """
 
     loss: Tensor
     task_weight: Tensor
@@ -51,17 +63,51 @@ class Weighted(NamedTuple):
 class Weighting(nn.Module):
     """The base of all weightings: checks what comes in; `weigh` of a subclass does the rest.
 
-    `uses_distill` and `uses_difficulty` tell a trainer what it must supply.
+    What a trainer asks it:
+
+        uses_distill, uses_difficulty   what it must supply, at least at times
+        wants_distill, logits_scale     at this time: whether, and which distillation loss
+        step_done                       to be called after every optimiser step
+        restart_at                      where training starts again, or None
     """
 
     uses_distill: bool = True
     uses_difficulty: bool = False
+    # The progress from which the student goes on from its best checkpoint so far, with a fresh
+    # optimiser and learning-rate schedule. A trainer moves it to where it has checkpoints.
+    restart_at: float | None = None
 
     def fit(self, difficulties: Tensor | Sequence[float]) -> None:
         """Learn from x of the whole training set, (N,), before training; here: nothing."""
 
     def summary(self) -> dict[str, Any]:
         """What a report should say of the weights; plain numbers."""
+        return {}
+
+    def wants_distill(self, progress: float) -> bool:
+        """Whether the distillation loss counts at this progress; elsewhere it may be None."""
+        return self.uses_distill
+
+    def logits_scale(self, progress: float) -> float | None:
+        """None where the distillation loss is the KL divergence.
+
+        Else it is the squared error between the student's logits and this times the teacher's.
+        """
+        return None
+
+    def step_done(self, task: Tensor, distill: Tensor | None) -> None:
+        """Learn from an optimiser step that has been made; here: nothing.
+
+        A trainer calls it once a step on every process, also where N is 0. It does nothing in eval
+        mode.
+
+        Args:
+            task: (N,) the task losses of all utterances that this process had in the step.
+            distill: (N,) their distillation losses, None where none were wanted.
+        """
+
+    def logged(self, progress: float) -> dict[str, float | None]:
+        """What changes in the course of training, by name; None where it is not known yet."""
         return {}
 
     def forward(
@@ -79,7 +125,7 @@ class Weighting(nn.Module):
                 f"{tuple(task.shape)}: do not average over the batch first."
             )
         for what, values, needed in (
-            ("distill", distill, self.uses_distill),
+            ("distill", distill, self.wants_distill(progress)),
             ("difficulty", difficulty, self.uses_difficulty),
         ):
             if values is None and needed:
@@ -138,6 +184,181 @@ class FixedWeight(Weighting):
         return {"alpha": self.fixed_alpha}
 
 
+def lambert_w(y: Tensor) -> Tensor:
+    """The principal branch of Lambert's W, w exp(w) = y with w >= -1, in float64; no gradient.
+
+    Corless et al. 1996, "On the Lambert W function": its series at the branch point y = -1/e, and
+    Halley's iteration elsewhere.
+
+    Args:
+        y: any shape, at least -1/e; what is below, if only by rounding, counts as -1/e.
+    """
+    y = y.detach().double()
+    p = (2 * (1 + math.e * y)).clamp(min=0).sqrt()
+    series = -1 + p - p**2 / 3 + 11 / 72 * p**3
+    w = torch.where(y < 0, series, y.clamp(min=0).log1p())
+    for _ in range(6):  # the error is cubed every time: four are enough for any float64
+        excess = w - y * torch.exp(-w)
+        w = torch.where(p > 1e-4, w - excess / (w + 1 - (w + 2) * excess / (2 * w + 2)), w)
+    return w
+
+
+class SuperLoss(FixedWeight):
+    """Less weight on what is harder than usual, more on what is easier, as the student sees it.
+
+        loss_i = (l_i - tau) s_i + lambda (log s_i)^2
+        s_i    = exp(-W(max(-2/e, (l_i - tau) / lambda) / 2))      W: Lambert's function
+        l_i    = (1 - alpha) task_i + alpha distill_i
+
+    Castells, Weinzaepfel, Revaud 2020, "SuperLoss: A Generic Loss for Robust Curriculum Learning",
+    NeurIPS. s_i is the minimum of loss_i over s, so that no gradient need flow through it.
+
+    tau is the running mean of l, over all utterances of an optimiser step:
+    tau <- 0.9 tau + 0.1 mean(l) after every step, on the mean over all processes. A step is weighed
+    with the tau of the steps before it, as its own mean is not known before its last micro-batch.
+    In the first step every utterance counts as usual: s = 1.
+
+    Args:
+        alpha: weight of the distillation loss in l, 0 to 1.
+        regularisation: lambda, above 0. The larger it is, the nearer is s to 1; the authors take 1
+            for some data sets and 0.25 for others.
+
+    Buffers: tau, NaN before the first step.
+    """
+
+    tau: Tensor
+
+    def __init__(self, alpha: float = 0.5, regularisation: float = 1.0) -> None:
+        super().__init__(alpha)
+        self.regularisation = _number("regularisation", regularisation)
+        if self.regularisation <= 0:
+            raise UserError(f"regularisation is {regularisation}: SuperLoss's lambda is above 0.")
+        self.register_buffer("tau", torch.tensor(math.nan))
+
+    def weigh(
+        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+    ) -> Weighted:
+        plain = super().weigh(task, distill, difficulty, progress)
+        loss = plain.loss.detach()
+        usual = torch.where(self.tau.isnan(), loss, self.tau.to(loss.dtype))
+        log_s = -lambert_w(((loss - usual) / self.regularisation).clamp(min=-2 / math.e) / 2)
+        s = log_s.exp().to(loss.dtype)
+        return Weighted(
+            (plain.loss - usual) * s + self.regularisation * log_s.to(loss.dtype) ** 2,
+            plain.task_weight * s,
+            plain.distill_weight * s,
+        )
+
+    @torch.no_grad()
+    def step_done(self, task: Tensor, distill: Tensor | None) -> None:
+        if not self.training:
+            return
+        losses = super().weigh(task, distill, None, 0.0).loss.double()
+        sums = torch.stack([losses.sum(), losses.new_tensor(len(losses))])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        mean = sums[0] / sums[1]
+        if mean.isfinite():  # a step that is not is one that the optimiser skips, too
+            before = mean if self.tau.isnan() else self.tau
+            self.tau.copy_(RUNNING_MEAN * before + (1 - RUNNING_MEAN) * mean)
+
+    def logged(self, progress: float) -> dict[str, float | None]:
+        return {"tau": None if self.tau.isnan() else self.tau.item()}
+
+    def summary(self) -> dict[str, Any]:
+        return super().summary() | {"regularisation": self.regularisation} | self.logged(1.0)
+
+
+class FocalLoss(FixedWeight):
+    """Less weight on what the student has already learnt.
+
+        loss_i = (1 - p_i)^gamma l_i      p_i = exp(-l_i)
+        l_i    = (1 - alpha) task_i + alpha distill_i
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", arXiv 1708.02002, where l_i is the
+    cross-entropy -log p_i. The gradient flows through (1 - p_i)^gamma, too. A loss per target unit
+    is needed: of a sum over units p is about 0, and nothing happens.
+
+    Args:
+        alpha: weight of the distillation loss in l, 0 to 1.
+        gamma: at least 0; 0 gives l itself.
+    """
+
+    def __init__(self, alpha: float = 0.5, gamma: float = 2.0) -> None:
+        super().__init__(alpha)
+        self.gamma = _number("gamma", gamma)
+        if self.gamma < 0:
+            raise UserError(f"gamma is {gamma}: Focal loss takes 0 or more.")
+
+    def weigh(
+        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+    ) -> Weighted:
+        plain = super().weigh(task, distill, difficulty, progress)
+        # 1 - p, above 0: a KL may be below 0 by rounding, and the slope of 0^gamma may be infinite.
+        rest = -torch.expm1(-plain.loss)
+        factor = rest.clamp(min=torch.finfo(rest.dtype).tiny) ** self.gamma
+        weight = factor.detach()
+        return Weighted(
+            factor * plain.loss, weight * plain.task_weight, weight * plain.distill_weight
+        )
+
+    def summary(self) -> dict[str, Any]:
+        return super().summary() | {"gamma": self.gamma}
+
+
+class AnnealingKD(Weighting):
+    """The teacher alone, from a faint image of it to a clear one; then the transcript alone.
+
+        phase I    loss_i = distill_i, the squared error between z_s and phi(T) z_t (logits)
+                   phi(T) = 1 - (T - 1) / T_max, T falls from T_max to 1 in equal stages
+        phase II   loss_i = task_i, from the best checkpoint of phase I on, with a fresh optimiser
+                   and learning-rate schedule
+
+    Jafari et al. 2021, "Annealing Knowledge Distillation", arXiv 2104.07163.
+
+    Args:
+        max_temperature: T_max, a whole number from 1 on.
+        first_phase: share of the optimiser steps in phase I. 2/3 is what the authors' published
+            code does (200 epochs, then 100). A trainer rounds it to whole epochs.
+    """
+
+    def __init__(self, max_temperature: int = 10, first_phase: float = 2 / 3) -> None:
+        super().__init__()
+        self.max_temperature = _number("max_temperature", max_temperature)
+        if self.max_temperature < 1 or self.max_temperature % 1:
+            raise UserError(f"max_temperature is {max_temperature}: give a whole number from 1 on.")
+        self.restart_at: float = _number("first_phase", first_phase)
+        if not 0 < self.restart_at < 1:
+            raise UserError(f"first_phase is {first_phase}: a share of the steps between 0 and 1.")
+
+    def wants_distill(self, progress: float) -> bool:
+        return progress < self.restart_at
+
+    def temperature(self, progress: float) -> float:
+        """T, a whole number; 1 in phase II."""
+        # Without the small number a rounded quotient would put off the next stage by a step.
+        stage = math.floor(self.max_temperature * progress / self.restart_at + 1e-9)
+        return max(1.0, self.max_temperature - stage)
+
+    def logits_scale(self, progress: float) -> float | None:
+        return 1 - (self.temperature(progress) - 1) / self.max_temperature
+
+    def weigh(
+        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+    ) -> Weighted:
+        first = self.wants_distill(progress)
+        loss = _at_least_float32(cast(Tensor, distill) if first else task)
+        none, full = torch.zeros_like(loss), torch.ones_like(loss)
+        return Weighted(loss, none, full) if first else Weighted(loss, full, none)
+
+    def logged(self, progress: float) -> dict[str, float | None]:
+        phase = 1 if self.wants_distill(progress) else 2
+        return {"phase": phase, "temperature": self.temperature(progress)}
+
+    def summary(self) -> dict[str, Any]:
+        return {"max_temperature": self.max_temperature, "restart_at": self.restart_at}
+
+
 def adaptive_alpha(difficulty: Tensor, threshold: Tensor, k: Tensor) -> Tensor:
     """AdaKD's weight of the distillation loss: alpha = exp(-exp(k (x - t) / 2)).
 
@@ -167,28 +388,52 @@ class AdaKD(Weighting):
     Ganguly et al. 2024, arXiv 2405.08019. x_i is the difficulty of the utterance for the frozen
     teacher, so alpha carries no gradient. `fit` finds t and k_start on the training set.
 
+    `scale` puts something else in place of x throughout, t and k included. Losses are skewed, and
+    few utterances far above the others leave the others alphas that hardly differ.
+
+        linear   x itself, as in the paper
+        log      log x
+        rank     the share of the training set that is easier, 0 to 1: with t and k as they are by
+                 default, alpha starts out spread from 0.67 to 0.08, whatever x is like
+
+    `control` changes one thing only, to tell what of AdaKD it is that helps:
+
+        none        nothing
+        permuted    every utterance has the x of another one, drawn once
+        inverted    the easiest utterance has the x of the hardest, and so on: hard ones come first
+        mean        every utterance has the mean alpha of the training set at this progress: the
+                    schedule without the instances
+        threshold   two alphas at a time, the means over the training utterances with x <= t and
+                    with x > t: the instances without degrees
+
     Args:
         threshold: t, as the mean or the 25th, 50th or 75th percentile of the training set's x, or
-            as a number in the units of x (nats per target unit).
+            as a number in the units of x (nats per target unit, if the scale is linear).
         k: k_start, as a number in 1 / units of x, or "auto": such that the utterance at the 95th
             percentile of x starts with alpha = 0.1, whatever the scale of x:
             k_start = 2 ln(ln(1 / 0.1)) / (x_95 - t).
-        k_end: k at the end of training. 0 gives every utterance the weight 1/e in the end. The
-            paper only says that k falls linearly; the 0 is our choice.
+        k_end: k at the end of training. 0 gives every utterance the weight 1/e in the end; below 0
+            the hard ones end with more weight on the teacher than the easy ones. The paper only
+            says that k falls linearly; the 0 is our choice.
+        scale, control: see above.
 
-    Buffers: t, k_start, and alpha_range, the figures of `summary`.
+    Buffers: t, k_start, alpha_range, the figures of `summary`, and known, (2, N): x of the training
+    set in rising order, and what each of them is exchanged for; (2, 0) where nobody asks for it.
     """
 
     uses_difficulty = True
     t: Tensor
     k_start: Tensor
     alpha_range: Tensor
+    known: Tensor
 
     def __init__(
         self,
         threshold: ThresholdName | float = "mean",
         k: Literal["auto"] | float = "auto",
         k_end: float = 0.0,
+        scale: Scale = "linear",
+        control: Control = "none",
     ) -> None:
         super().__init__()
         names = get_args(ThresholdName)
@@ -199,12 +444,19 @@ class AdaKD(Weighting):
         )
         self.k = "auto" if k == "auto" else _number("k", k, "auto or a number")
         self.k_end = _number("k_end", k_end)
+        self.scale = _choice("scale", scale, get_args(Scale))
+        self.control = _choice("control", control, get_args(Control))
         # NaN stands for "not known before fit", and survives the trip through a checkpoint.
         known_t = math.nan if isinstance(self.threshold, str) else self.threshold
         known_k = math.nan if isinstance(self.k, str) else self.k
         self.register_buffer("t", torch.tensor(known_t))
         self.register_buffer("k_start", torch.tensor(known_k))
         self.register_buffer("alpha_range", torch.full((2, len(_RANGE)), math.nan))
+        self.register_buffer("known", torch.empty(2, 0))
+
+    @property
+    def _needs_known(self) -> bool:
+        return self.scale == "rank" or self.control != "none"
 
     @torch.no_grad()
     def fit(self, difficulties: Tensor | Sequence[float]) -> None:
@@ -224,10 +476,39 @@ class AdaKD(Weighting):
                 f"AdaKD cannot be fitted: {broken} of {len(x)} difficulties are not finite; look "
                 "for targets that do not fit into their audio, and run the teacher pass again."
             )
-        self.t.fill_(_threshold(x, self.threshold))
-        self.k_start.fill_(self._solve_k(x) if isinstance(self.k, str) else self.k)
+        x = x.to(self.t.device)
+        if self._needs_known:
+            rising = x.float().sort().values
+            places = torch.arange(len(x), device=x.device)
+            if self.control == "inverted":
+                places = places.flip(0)
+            elif self.control == "permuted":
+                # The same draw whenever a run is resumed, whatever came before.
+                places = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+            self.known = torch.stack([rising, rising[places.to(x.device)]])
+        scaled = self._scaled(x)
+        self.t.fill_(_threshold(scaled, self.threshold))
+        self.k_start.fill_(self._solve_k(scaled) if isinstance(self.k, str) else self.k)
         for row, progress in enumerate((0.0, 1.0)):
-            self.alpha_range[row] = _range(self.alpha(x.to(self.t.device), progress))
+            self.alpha_range[row] = _range(self.alpha(x, progress))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """What stands in place of x on this scale, same shape."""
+        if self.scale == "log":
+            return x.clamp(min=EASIEST).log()
+        if self.scale == "rank":
+            rising = self.known[0]
+            below, up_to = (
+                torch.searchsorted(rising, x.to(rising), right=right) for right in (False, True)
+            )
+            return (below + up_to).to(rising) / (2 * len(rising))  # equals share a rank
+        return x
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        # A fresh module does not know the size of the training set.
+        if (known := state_dict.get(f"{prefix}known")) is not None:
+            self.known = self.known.new_empty(known.shape)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _solve_k(self, x: Tensor) -> float:
         """k with alpha(x_q) = 0.1: exp(k (x_q - t) / 2) = ln(1 / 0.1), solved for k."""
@@ -253,12 +534,25 @@ class AdaKD(Weighting):
         Raises:
             UserError: `fit` was not called, and t or k is not a given number.
         """
-        if (self.t + self.k_start).isnan():
+        if (self.t + self.k_start).isnan() or (self._needs_known and not self.known.numel()):
             raise UserError(
                 "AdaKD does not know its threshold and k yet: call fit() with the difficulties of "
                 "the whole training set before training, or load a checkpoint."
             )
-        return adaptive_alpha(difficulty.detach(), self.t, self.k_at(progress))
+        x, k = difficulty.detach(), self.k_at(progress)
+        if self.control in ("permuted", "inverted"):
+            places = torch.searchsorted(self.known[0], x.to(self.known))
+            x = self.known[1][places.clamp(max=self.known.shape[1] - 1)]
+        x = self._scaled(x)
+        alpha = adaptive_alpha(x, self.t, k)
+        if self.control in ("mean", "threshold"):
+            others = self._scaled(self.known[0])
+            every = adaptive_alpha(others, self.t, k)
+            if self.control == "mean":
+                return every.mean().to(alpha).expand_as(alpha)
+            easy, hard = every[others <= self.t].mean(), every[others > self.t].mean()
+            return torch.where(x <= self.t, easy, hard).to(alpha)
+        return alpha
 
     def weigh(
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
@@ -266,11 +560,15 @@ class AdaKD(Weighting):
         alpha = self.alpha(cast(Tensor, difficulty), progress)
         return _mixture(task, cast(Tensor, distill), alpha)
 
+    def logged(self, progress: float) -> dict[str, float | None]:
+        return {"k": self.k_at(progress).item()}
+
     def summary(self) -> dict[str, Any]:
         """t, k and alpha's real range over the training set, which a skewed x makes narrow.
 
         Returns:
-            {"t", "k_start", "k_end": float, "start", "end": {"min", "p10", "mean", "p90", "max"}}
+            {"t", "k_start", "k_end": float, "scale", "control": str,
+            "start", "end": {"min", "p10", "mean", "p90", "max"}}
         Raises:
             UserError: `fit` was not called.
         """
@@ -281,12 +579,21 @@ class AdaKD(Weighting):
             "t": self.t.item(),
             "k_start": self.k_start.item(),
             "k_end": self.k_end,
+            "scale": self.scale,
+            "control": self.control,
             "start": start,
             "end": end,
         }
 
 
-METHODS: dict[str, type[Weighting]] = {"finetune": FineTune, "kd": FixedWeight, "adakd": AdaKD}
+METHODS: dict[str, type[Weighting]] = {
+    "finetune": FineTune,
+    "kd": FixedWeight,
+    "superloss": SuperLoss,
+    "focal": FocalLoss,
+    "annealing": AnnealingKD,
+    "adakd": AdaKD,
+}
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
@@ -340,6 +647,12 @@ def _number(name: str, value: object, expected: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{name} is {value!r}: it must be {expected}.")
     return float(value)
+
+
+def _choice(name: str, value: object, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}: it must be one of {', '.join(choices)}.")
+    return str(value)
 
 
 def _suggestion(found: str, known: Sequence[str]) -> str:

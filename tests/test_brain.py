@@ -186,13 +186,19 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Tensor
 # ------------------------------------------------------------------ one step
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *(("wav2vec2", "adakd"), ("whisper", "adakd"), ("wav2vec2", "superloss")),
+        *(("whisper", "focal"), ("wav2vec2", "annealing")),
+    ],
+)
 def test_four_small_batches_make_the_step_of_a_big_one(
-    family: str, speech: Speech, build: Build
+    family: str, method: str, speech: Speech, build: Build
 ) -> None:
     # No clipping and no SpecAugment; learning is by plain gradient descent, for AdamW divides by
     # the gradient's size and would make much of rounding where it is nearly zero.
-    settings = {"still": True, "online": True, "method": "adakd", "clip": 1e9, "mask_time": 0.0}
+    settings = {"still": True, "online": True, "method": method, "clip": 1e9, "mask_time": 0.0}
     big, small = build(family, folder="big", **settings), build(family, folder="small", **settings)
     plans = {id(big): [list(range(10))], id(small): [[0, 1, 2], [3], [4, 5, 6, 7], [8, 9]]}
     for made in (big, small):
@@ -201,11 +207,40 @@ def test_four_small_batches_make_the_step_of_a_big_one(
             made.student.parameters(), lr=made.train_settings.learning_rate
         )
         steps = Steps(speech.train, speech.root, made.student, supply)
-        made.fit_batch([steps.batch(indices) for indices in plans[id(made)]])
+        for _ in range(2):  # in the second, SuperLoss has a running mean
+            made.fit_batch([steps.batch(indices) for indices in plans[id(made)]])
     before, after, also = (state_of(each.student) for each in (build(family), big, small))
     assert not same(before, after)
     for name in after:
         torch.testing.assert_close(after[name], also[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(big.weighting.state_dict(), small.weighting.state_dict())
+
+
+def test_the_running_mean_takes_every_utterance_of_a_step_once(
+    speech: Speech, build: Build
+) -> None:
+    made = started(build(method="superloss", still=True, online=True, mask_time=0.0))
+    student, teacher = made.student, made.teacher
+    steps = Steps(speech.train, speech.root, student)
+    assert teacher is not None
+    means: list[float] = []
+    for plan in ([[0, 1], [2]], [[3, 4, 5]], [[6], [7, 8]]):
+        losses = []
+        for index in itertools.chain(*plan):
+            batch = steps.batch([index])
+            with torch.no_grad():
+                output, soft = student(batch), models.Dense(teacher(batch).logits)
+                task = student.task_loss(output, batch)
+                distill = student.distillation_loss(output, soft, batch, made.distill)
+            losses.append((task + distill).item() / 2)
+        mean = sum(losses) / len(losses)
+        means.append(0.9 * means[-1] + 0.1 * mean if means else mean)
+        filler = steps.batch([9], counted=False)  # of a process that has no other
+        made.fit_batch([*(steps.batch(indices) for indices in plan), filler])
+        tau = made.weighting.tau.item()  # type: ignore[union-attr,operator]
+        assert tau == pytest.approx(means[-1], rel=1e-4)
+    # Every step is weighed, and logged, with the mean of those before it.
+    assert [line["tau"] for line in metrics(made)] == [None, *map(pytest.approx, means[:2])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -392,7 +427,7 @@ def test_finetuning_logs_no_distillation(speech: Speech, build: Build) -> None:
     made = build(epochs=1)
     run(made, speech)
     line = metrics(made)[0]
-    assert line["distill"] is None and line["k"] is None and line["alpha_mean"] == 0.0
+    assert line["distill"] is None and "k" not in line and line["alpha_mean"] == 0.0
     assert line["loss"] == pytest.approx(line["task"])
 
 
@@ -427,6 +462,84 @@ def test_the_best_epoch_on_dev_ends_in_the_model(
     assert same(state_of(made.student), made.states[3])
     assert not same(made.states[3], made.states[4]) and not same(made.states[3], made.states[2])
     assert not made.student.training
+
+
+# ------------------------------------------------------------------ two phases
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(2, 1), (3, 2), (4, 3)])
+def test_annealing_takes_the_steps_of_any_method_in_two_phases(
+    epochs: int, first: int, speech: Speech, build: Build
+) -> None:
+    settings: dict[str, Any] = {"epochs": epochs, "warmup": 0.25, "online": True}
+    made = build(method="annealing", **settings)
+    seen: list[list[str]] = []
+    whole = made.fit_batch
+    made.fit_batch = lambda step: (seen.append(step[0].ids), whole(step))[1]  # type: ignore
+    run(made, speech)
+    lines = [line for line in metrics(made) if "loss" in line]
+    plans = [made.train_sampler.plan(epoch) for epoch in range(1, epochs + 1)]
+    sizes = [len(plan) for plan in plans]
+    boundary, count = sum(sizes[:first]), sum(sizes)
+    assert [line["step"] for line in lines] == [*range(1, count + 1)]
+    assert count == build(folder="other", **settings).total_steps
+    # The batches are those of any method, in the same order.
+    assert seen == [[speech.train[i].id for i in step[0]] for plan in plans for step in plan]
+    assert [line["phase"] for line in lines] == [1] * boundary + [2] * (count - boundary)
+    for line in lines:
+        if line["phase"] == 1:
+            assert line["loss"] == pytest.approx(line["distill"], rel=1e-5)
+            assert line["alpha_mean"] == 1.0
+        else:
+            assert line["distill"] is None, "the teacher is not asked any more"
+            assert line["alpha_mean"] == 0.0 and line["temperature"] == 1
+            assert line["loss"] == pytest.approx(line["task"], rel=1e-5)
+    temperatures = [line["temperature"] for line in lines[:boundary]]
+    assert temperatures == [10 - 10 * step // boundary for step in range(boundary)]
+    # The learning rate rises and falls in each phase by itself.
+    rates = []
+    for length in (boundary, count - boundary):
+        warm = max(1, round(0.25 * length))
+        rates += [
+            1e-2 * min((i + 1) / warm, (length - i) / (length + 1 - warm)) for i in range(length)
+        ]
+    assert [line["lr"] for line in lines] == pytest.approx(rates)
+
+
+def test_the_second_phase_starts_from_the_best_of_the_first_and_its_own_best_wins(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build(method="annealing", online=True, epochs=5)
+    right = {entry.id: entry.text for entry in speech.dev}
+
+    def transcribe(batch: Batch) -> list[str]:
+        # Phase I is epochs 1 to 3, with epoch 2 the best of all; of phase II it is epoch 4.
+        wrong = {1: "xx", 2: "", 3: "x", 4: "xx", 5: "xxx"}[made.epochs.current]
+        return [wrong + right[utterance][len(wrong) :] for utterance in batch.ids]
+
+    monkeypatch.setattr(made.student, "transcribe", transcribe)
+    starts: list[dict[str, Tensor]] = []
+    moments: list[int] = []
+    whole = made.fit_batch
+
+    def fit_batch(step: list[Batch]) -> Tensor:
+        starts.append(state_of(made.student))
+        moments.append(len(made.optimizer.state))
+        return whole(step)
+
+    monkeypatch.setattr(made, "fit_batch", fit_batch)
+    outcome = run(made, speech)
+    boundary = sum(len(made.train_sampler.plan(epoch)) for epoch in (1, 2, 3))
+    assert same(starts[boundary], made.states[2]) and not same(made.states[2], made.states[3])
+    assert [number for number, count in enumerate(moments) if count == 0] == [0, boundary]
+    assert outcome["epoch"] == 4 and same(state_of(made.student), made.states[4])
+    assert [line["epoch"] for line in metrics(made) if "dev_cer" in line] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 1}, {"epochs": 4, "max_steps": 3}])
+def test_two_phases_need_two_epochs(settings: dict[str, Any], build: Build) -> None:
+    with pytest.raises(UserError, match="a test: it trains in two phases.*train.epochs"):
+        build(method="annealing", online=True, **settings)
 
 
 # ------------------------------------------------------------------ cut and resumed
@@ -505,6 +618,45 @@ def test_a_run_cut_after_an_epoch(speech: Speech, build: Build) -> None:
     resumed = build(folder="cut", **settings)
     compare(build(folder="whole", **settings), resumed, speech)
     assert list(resumed.states) == [3], "the first two epochs are not trained again"
+
+
+@pytest.mark.parametrize(
+    ("epochs_before", "steps_before", "minutes"),
+    [
+        (1, 2, EVERY_STEP),  # in phase I
+        (2, 0, 10.0),  # between the phases
+        (2, 0, EVERY_STEP),
+        (2, 2, 10.0),  # in phase II, which begins once more
+        (2, 2, EVERY_STEP),
+    ],
+)
+def test_a_run_cut_in_either_phase(
+    epochs_before: int, steps_before: int, minutes: float, speech: Speech, build: Build
+) -> None:
+    settings: dict[str, Any] = {
+        "method": "annealing", "online": True, "epochs": 3, "mask_time": 0.2,
+        "checkpoint_minutes": minutes,
+    }  # fmt: skip
+    cut = build(folder="cut", **settings)
+    plans = [len(cut.train_sampler.plan(epoch)) for epoch in (1, 2)]
+    assert cut.restart == sum(plans)
+    cut.cut_at = sum(plans[:epochs_before]) + steps_before
+    with pytest.raises(Cut):
+        run(cut, speech)
+    resumed = build(folder="cut", **settings)
+    training.seed_everything(99)
+    compare(build(folder="whole", **settings), resumed, speech)
+
+
+def test_the_running_mean_survives_a_cut(speech: Speech, build: Build) -> None:
+    settings: dict[str, Any] = {
+        "method": "superloss", "online": True, "checkpoint_minutes": EVERY_STEP,
+    }  # fmt: skip
+    cut = build(folder="cut", **settings)
+    cut.cut_at = 3
+    with pytest.raises(Cut):
+        run(cut, speech)
+    compare(build(folder="whole", **settings), build(folder="cut", **settings), speech)
 
 
 @pytest.mark.parametrize("when", ["dev is decoded", "the epoch is logged"])

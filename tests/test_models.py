@@ -315,6 +315,39 @@ def test_the_frames_that_count_follow_the_configuration(build, entries, clips, f
     assert not torch.allclose(found, everything)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_a_scale_the_distillation_loss_is_the_squared_error_of_logits(
+    build, entries, clips, kind
+):
+    """Annealing KD's: the same positions and the same divisor as the KL has."""
+    teacher, student = build(kind, 1), build(kind, 2)
+    batch = student.collate(entries, clips)
+    with torch.inference_mode():
+        soft, settings = Dense(teacher(batch).logits), configuration.Distill()
+        losses = student.distillation_loss(student(batch), soft, batch, settings, 0.3)
+    for entry, clip, loss in zip(entries, clips, losses, strict=True):
+        alone = student.collate([entry], [clip])
+        with torch.inference_mode():
+            z_t, z_s = (model(alone).logits[0].double() for model in (teacher, student))
+        total = (z_s - 0.3 * z_t).square().mean(dim=-1).sum().item()
+        assert loss.item() == pytest.approx(total / alone.label_lengths.item(), rel=1e-3)
+
+
+def test_the_squared_error_takes_the_frames_that_the_kl_takes(build, entries, clips):
+    family = build("wav2vec2")
+    batch = family.collate(entries[:1], clips[:1])
+    with torch.inference_mode():
+        output = family(batch)
+        frames = output.logits.shape[1]
+        spikes = torch.zeros_like(output.logits)
+        spikes[..., family.blank] = 5.0
+        spikes[0, frames // 2, family.blank + 1] = 9.0
+        settings = configuration.Distill(frames="nonblank")
+        loss = family.distillation_loss(output, Dense(spikes), batch, settings, 1.0)
+    one = (output.logits - spikes)[0, frames // 2].square().mean() / batch.label_lengths[0]
+    torch.testing.assert_close(loss[0], one)
+
+
 # ---- cached and live teacher ---------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from adakd.objectives import (
     cross_entropy,
     ctc,
     frame_kl,
+    logits_mse,
     selected_frames,
     token_kl,
     top_k,
@@ -165,6 +166,30 @@ def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept
         torch.testing.assert_close(batch[row], alone[0])
 
 
+def test_logits_mse_is_torchs_on_each_utterance_alone():
+    student, teacher, _ = ctc_batch()
+    counted = torch.arange(12) < FRAMES.unsqueeze(1)
+    batch = logits_mse(student, Dense(teacher), counted, LABEL_LENGTHS, 0.3)
+    for row, (frames, count) in enumerate(zip(FRAMES, LABEL_LENGTHS, strict=True)):
+        alone = functional.mse_loss(student[row, :frames], 0.3 * teacher[row, :frames])
+        torch.testing.assert_close(batch[row], alone * frames / count)
+    # Over tokens and their own count it is the mean, over the vocabulary as well.
+    student, teacher, _, mask = token_batch()
+    batch = logits_mse(student, Dense(teacher), mask, mask.sum(dim=1))
+    for row in range(3):
+        alone = functional.mse_loss(student[row, mask[row]], teacher[row, mask[row]])
+        torch.testing.assert_close(batch[row], alone)
+
+
+def test_logits_mse_needs_all_logits():
+    student, teacher, _ = ctc_batch()
+    mask = torch.ones(3, 12)
+    with pytest.raises(UserError, match="needs all logits"):
+        logits_mse(student, top_k(teacher, 3, 1.0), mask, LABEL_LENGTHS)
+    with pytest.raises(UserError, match="same positions"):
+        logits_mse(student, Dense(teacher[:, :11]), mask, LABEL_LENGTHS)
+
+
 def test_equal_distributions_have_no_divergence_and_no_gradient():
     student, _, _ = ctc_batch()
     student.requires_grad_()
@@ -184,6 +209,9 @@ def test_distillation_gradients_against_finite_differences(kept):
     assert torch.autograd.gradcheck(
         lambda x: frame_kl(x, soft, FRAMES, LABEL_LENGTHS, 2.0, "symmetric"), [small]
     )
+    assert torch.autograd.gradcheck(
+        lambda x: logits_mse(x, Dense(teacher), mask, LABEL_LENGTHS, 0.4), [small]
+    )
 
 
 def test_the_teacher_gets_no_gradient():
@@ -191,6 +219,7 @@ def test_the_teacher_gets_no_gradient():
     teacher.requires_grad_(), student.requires_grad_()
     for soft in (Dense(teacher), top_k(teacher, 3, 1.0)):
         frame_kl(student, soft, FRAMES, LABEL_LENGTHS).sum().backward()
+    logits_mse(student, Dense(teacher), torch.ones(3, 12), LABEL_LENGTHS).sum().backward()
     assert teacher.grad is None
 
 
@@ -315,7 +344,7 @@ def test_an_unknown_selection_is_an_error():
         frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, 1.0, "blank")  # type: ignore
 
 
-# ---- All four ------------------------------------------------------------------------------------
+# ---- All five ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e30, -1e30, math.nan, math.inf])
@@ -334,6 +363,7 @@ def test_padding_reaches_neither_loss_nor_gradient(garbage, kept):
             cross_entropy(student, targets, mask),
             frame_kl(student, soft, FRAMES, LABEL_LENGTHS, 2.0, "symmetric"),
             token_kl(student, soft, mask, 2.0),
+            logits_mse(student, Dense(teacher), mask, LABEL_LENGTHS, 0.5),
         ):
             losses.append(loss.detach())
             gradients.append(torch.autograd.grad(loss.sum(), student)[0])
@@ -359,6 +389,7 @@ def test_losses_are_computed_in_float32_from_logits_of_any_precision(dtype):
                 cross_entropy(each, targets, mask),
                 token_kl(each, Dense(other), mask, 2.0),
                 token_kl(each, top_k(other, 3, 2.0), mask, 2.0),
+                logits_mse(each, Dense(other), mask, LABEL_LENGTHS, 0.5),
             )
             for each, other in ((student, teacher), (student.double(), teacher.double()))
         ],

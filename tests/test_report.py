@@ -177,6 +177,24 @@ def test_other_methods_get_rows_of_their_own(tmp_path, street):
     assert markdown_rows(markdown)["AdaKD (p25)"][5] == "+0.0 [+0.0, +0.0]"
 
 
+def test_rows_stand_in_the_papers_order_and_the_other_methods_only_where_they_were_run(
+    tmp_path, street
+):
+    others = [make_experiment(tmp_path, name, KD) for name in ("annealing", "superloss")]
+    _, markdown, _ = written(tmp_path, [*street, *others])
+    labels = [label for label in markdown_rows(markdown) if label in report.LABELS.values()]
+    assert labels == [
+        *("Teacher", "Untrained student", "Fine-tuning"),
+        *("KD", "SuperLoss", "Annealing KD", "AdaKD"),
+    ]
+
+
+def test_every_method_has_a_colour_and_a_marker_of_its_own():
+    for part in zip(*plots.STYLES.values(), *plots.SPARE_STYLES, strict=True):
+        assert len(set(part)) == len(part)
+    assert set(plots.STYLES) == set(report.LABELS)
+
+
 def test_nothing_to_report_names_the_stages(tmp_path):
     with pytest.raises(UserError, match="stages 2 to 8"):
         written(tmp_path, [])
@@ -366,6 +384,18 @@ def test_without_metrics_difficulties_and_alpha_only_the_first_plot_remains(tmp_
     experiment = make_experiment(tmp_path, "adakd", [1, 2, 3], done=False)
     rows = {"whisper": report.make_rows([report.read_run(experiment)])}
     assert list(report.make_figures(rows, {})) == ["cer"]
+
+
+@pytest.mark.parametrize("changed", [{}, {"scale": "rank"}, {"control": "mean"}])
+def test_alpha_is_drawn_over_x_only_where_it_depends_on_x_itself(tmp_path, changed):
+    experiment = make_experiment(tmp_path, "adakd", [1, 2, 3])
+    path = experiment.folder / "done.json"
+    done = json.loads(path.read_text())
+    done["alpha"] |= {"scale": "linear", "control": "none"} | changed
+    path.write_text(json.dumps(done))
+    rows = {"whisper": report.make_rows([report.read_run(experiment)])}
+    figures = report.make_figures(rows, {"whisper": np.array([0.1, 0.5, 2.0])})
+    assert ("alpha" in figures) == (not changed)
 
 
 @pytest.mark.parametrize(("progress", "k"), [(0.0, 2.0), (0.5, 1.0), (1.0, 0.0)])

@@ -192,6 +192,26 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) ->
     assert not (folder / "ckpt").exists() and steps.done(folder) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"distill": {"top_k": 8}}, "annealing compares all logits.*top_k to 0.*--stage 4"),
+        ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_emptied(
+    tmp_path: Path, changes: dict, sentence: str
+) -> None:
+    here = place_of(tmp_path, **changes)
+    mark(here.data, manifests="m")
+    mark(here.experiment("teacher"))
+    folder = here.experiment("annealing")
+    (folder / "ckpt").mkdir(parents=True)
+    with pytest.raises(UserError, match=sentence):
+        steps.train(here, "annealing")
+    assert (folder / "ckpt").is_dir()
+
+
 # ------------------------------------------------------------------ files
 
 

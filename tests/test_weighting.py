@@ -1,4 +1,4 @@
-"""The weighting module against the closed form, finite differences and plain KD."""
+"""The weighting module against closed forms, SciPy, finite differences and plain KD."""
 
 import json
 import math
@@ -6,11 +6,26 @@ import subprocess
 import sys
 from itertools import product
 
+import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import torch
 
+from adakd import config
 from adakd.errors import UserError
-from adakd.weighting import METHODS, AdaKD, FineTune, FixedWeight, adaptive_alpha, build
+from adakd.weighting import (
+    METHODS,
+    AdaKD,
+    AnnealingKD,
+    FineTune,
+    FixedWeight,
+    FocalLoss,
+    SuperLoss,
+    adaptive_alpha,
+    build,
+    lambert_w,
+)
 
 INVERSE_E = math.exp(-1)
 EXTREMES = [-1e6, -300.0, -1.0, -1e-6, 0.0, 1e-6, 0.02, 1.0, 17.0, 300.0, 1e6]
@@ -115,6 +130,332 @@ def test_auto_k_on_skewed_losses_leaves_the_easiest_near_a_half():
     assert weighting.summary()["start"]["max"] == pytest.approx(0.47, abs=0.01)
 
 
+def test_below_zero_k_ends_with_the_teacher_where_it_is_hard():
+    weighting = AdaKD(threshold=1.0, k=4.0, k_end=-2.0)
+    x = torch.tensor([0.2, 1.0, 2.5])
+    start, end = weighting.alpha(x, 0.0).tolist(), weighting.alpha(x, 1.0).tolist()
+    assert start[0] > start[1] > start[2] and end[0] < end[1] < end[2]
+    assert start[1] == end[1] == pytest.approx(INVERSE_E)
+    assert end == pytest.approx([closed_form(value, 1.0, -2.0) for value in x.tolist()])
+    # On the way, two thirds through, k is 0 and all are alike.
+    assert weighting.alpha(x, 2 / 3).tolist() == pytest.approx([INVERSE_E] * 3)
+
+
+# ---- AdaKD: scales and controls ------------------------------------------------------------------
+
+
+def skewed(count: int = 400) -> torch.Tensor:
+    """Difficulties as a teacher has them on its own training set, in no order."""
+    generator = torch.Generator().manual_seed(4)
+    return (torch.randn(count, generator=generator, dtype=torch.float64) * 1.5 - 6).exp()
+
+
+def fitted(**options) -> AdaKD:
+    weighting = AdaKD(**options)
+    weighting.fit(skewed())
+    return weighting
+
+
+def test_the_log_scale_is_adakd_on_log_x():
+    weighting, plain = fitted(scale="log"), AdaKD()
+    x = skewed()
+    plain.fit(x.log())
+    assert weighting.t.item() == pytest.approx(x.log().mean().item())
+    assert weighting.k_start.item() == pytest.approx(plain.k_start.item())
+    for progress in (0.0, 0.6):
+        torch.testing.assert_close(weighting.alpha(x, progress), plain.alpha(x.log(), progress))
+    assert weighting.alpha(torch.tensor([0.0, -1e-9]), 0.0).isfinite().all()
+
+
+def test_the_rank_scale_is_adakd_on_ranks():
+    from scipy.stats import rankdata
+
+    x = skewed()
+    x[10:14] = x[20]  # equals
+    weighting, plain = AdaKD(scale="rank"), AdaKD()
+    weighting.fit(x)
+    ranks = torch.from_numpy((rankdata(x.numpy()) - 0.5) / len(x))
+    plain.fit(ranks)
+    for progress in (0.0, 0.6):
+        ours = weighting.alpha(x.float(), progress).double()
+        torch.testing.assert_close(ours, plain.alpha(ranks, progress), rtol=1e-5, atol=1e-6)
+    # Which scale x has does not matter any more, and no alpha is squeezed against another.
+    stretched = AdaKD(scale="rank")
+    stretched.fit(x**3)
+    torch.testing.assert_close(
+        stretched.alpha((x**3).float(), 0.3), weighting.alpha(x.float(), 0.3)
+    )
+    # exp(-exp(k (r - 1/2) / 2)) at r = 0 and r = 1, with alpha 0.1 at r = 0.95
+    summary = weighting.summary()["start"]
+    assert summary["max"] == pytest.approx(0.673, abs=0.005)
+    assert summary["min"] == pytest.approx(0.080, abs=0.005)
+    # What is easier or harder than anything in the training set has the first or the last rank.
+    ends = weighting.alpha(torch.tensor([-1.0, 1e9]), 0.0).tolist()
+    assert ends[0] >= summary["max"] and ends[1] <= summary["min"]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "rank"])
+def test_auto_k_works_on_every_scale(scale):
+    weighting = fitted(scale=scale)
+    hard = skewed().sort().values[379:381]  # of 400, around the 95th percentile
+    above, below = weighting.alpha(hard, 0.0).tolist()
+    assert above >= 0.1 - 0.01 and below <= 0.1 + 0.01 and above > below
+
+
+@pytest.mark.parametrize("control", ["permuted", "inverted"])
+@pytest.mark.parametrize("scale", ["linear", "rank"])
+def test_exchanged_difficulties_give_the_same_alphas_to_others(control, scale):
+    x = skewed().float()
+    plain, changed = fitted(scale=scale), fitted(scale=scale, control=control)
+    assert (changed.t, changed.k_start) == (plain.t, plain.k_start)
+    for progress in (0.0, 0.5):
+        before, after = plain.alpha(x, progress), changed.alpha(x, progress)
+        torch.testing.assert_close(after.sort().values, before.sort().values)
+        order = np.corrcoef(before.argsort().argsort(), after.argsort().argsort())[0, 1]
+        assert order == pytest.approx(-1.0) if control == "inverted" else abs(order) < 0.15
+        # An utterance has its x for good, whoever shares its batch.
+        torch.testing.assert_close(changed.alpha(x[5:9], progress), after[5:9])
+    assert torch.equal(fitted(scale=scale, control=control).known, changed.known)
+
+
+def test_the_mean_control_gives_all_the_mean_of_the_training_set():
+    x = skewed().float()
+    plain, control = fitted(k_end=-3.0), fitted(k_end=-3.0, control="mean")
+    for progress in (0.0, 0.5, 1.0):
+        alpha = control.alpha(x[:3], progress)
+        assert alpha.tolist() == pytest.approx([plain.alpha(x, progress).mean().item()] * 3)
+
+
+def test_the_threshold_control_has_two_alphas():
+    x = skewed().float()
+    plain, control = fitted(threshold="p75"), fitted(threshold="p75", control="threshold")
+    easy = x <= plain.t
+    assert 0 < easy.sum() < len(x)
+    for progress in (0.0, 0.5):
+        alphas, every = control.alpha(x, progress), plain.alpha(x, progress)
+        assert alphas[easy].tolist() == pytest.approx([every[easy].mean().item()] * int(easy.sum()))
+        assert alphas[~easy].unique().item() == pytest.approx(every[~easy].mean().item())
+        assert alphas.mean().item() == pytest.approx(every.mean().item())
+
+
+@pytest.mark.parametrize(
+    "options", [{"scale": "rank"}, {"control": "permuted"}, {"scale": "log", "control": "mean"}]
+)
+def test_scales_and_controls_travel_with_a_checkpoint(options):
+    ours, fresh = fitted(**options), AdaKD(**options)
+    fresh.load_state_dict(ours.state_dict())
+    x = skewed().float()
+    assert torch.equal(fresh.alpha(x, 0.4), ours.alpha(x, 0.4))
+    summary = fresh.summary()
+    assert summary == ours.summary()
+    assert (summary["scale"], summary["control"]) == (ours.scale, ours.control)
+    with pytest.raises(UserError, match=r"call fit\(\)"):
+        AdaKD(threshold=0.5, k=1.0, **options | {"control": "mean"}).alpha(x, 0.0)
+
+
+# ---- SuperLoss -----------------------------------------------------------------------------------
+
+
+def test_lambert_w_is_scipys():
+    y = np.concatenate(
+        [
+            -np.exp(-1) + np.logspace(-15, -1, 300),
+            np.linspace(-0.36, 5, 300),
+            np.logspace(0, 300, 300),
+        ]
+    )
+    ours, truth = lambert_w(torch.from_numpy(y)).numpy(), scipy.special.lambertw(y).real
+    # At the branch point a rounding of y by 1e-16 moves w by its root.
+    np.testing.assert_allclose(ours[y < -0.367], truth[y < -0.367], rtol=0, atol=3e-8)
+    np.testing.assert_allclose(ours[y >= -0.367], truth[y >= -0.367], rtol=1e-12, atol=1e-15)
+
+
+def test_lambert_w_at_and_below_the_branch_point_is_minus_one():
+    """Where SciPy gives NaN."""
+    y = torch.tensor([-math.exp(-1), -2 / math.e / 2, -0.4, -5.0], dtype=torch.float64)
+    assert lambert_w(y).tolist() == pytest.approx([-1.0] * 4, abs=3e-8)
+    assert lambert_w(torch.zeros(1)).item() == pytest.approx(0.0, abs=1e-15)
+
+
+def superloss(tau: float, **options) -> SuperLoss:
+    weighting = SuperLoss(**options)
+    weighting.tau.fill_(tau)
+    return weighting
+
+
+LOSSES = [0.0, 1e-4, 0.3, 0.9, 1.0, 1.1, 2.0, 7.0, 40.0, 1000.0]
+
+
+@pytest.mark.parametrize("regularisation", [0.25, 1.0, 10.0])
+def test_superloss_is_the_least_over_s_of_its_formula(regularisation):
+    """The definition by a search over s, without the closed form."""
+    tau = 1.0
+    losses = torch.tensor(LOSSES, dtype=torch.float64)
+    weighting = superloss(tau, alpha=0.0, regularisation=regularisation).double()
+    weighted = weighting(losses, torch.zeros_like(losses), None, 0.0)
+    for loss, found, s in zip(
+        losses.tolist(), weighted.loss.tolist(), weighted.task_weight.tolist(), strict=True
+    ):
+        excess = max(loss - tau, -2 * regularisation / math.e)  # below, there is no least
+        best = scipy.optimize.minimize_scalar(
+            lambda u, e=excess: e * math.exp(u) + regularisation * u * u,
+            bounds=(-12, 1.0),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
+        assert math.log(s) == pytest.approx(best.x, abs=1e-4)
+        expected = (loss - tau) * s + regularisation * math.log(s) ** 2
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_superloss_uses_scipys_s():
+    losses = torch.tensor(LOSSES, dtype=torch.float64)
+    weighted = superloss(1.0, alpha=0.0, regularisation=0.5).double()(losses, losses, None, 0.0)
+    y = np.maximum(-2 / math.e + 1e-12, (losses.numpy() - 1.0) / 0.5) / 2
+    s = np.exp(-scipy.special.lambertw(y).real)
+    np.testing.assert_allclose(weighted.task_weight.numpy(), s, rtol=1e-5)
+    assert weighted.task_weight[0].item() == pytest.approx(math.e, rel=1e-6), "the clamp"
+    assert weighted.task_weight[4].item() == pytest.approx(1.0), "at tau"
+
+
+def test_superloss_with_a_large_lambda_has_the_gradient_of_the_plain_loss():
+    task, distill = (torch.rand(9, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    ours = superloss(0.4, alpha=0.3, regularisation=1e9)(task, distill, None, 0.0)
+    plain = FixedWeight(0.3)(task, distill, None, 0.0)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours.loss.sum(), [task, distill]),
+        torch.autograd.grad(plain.loss.sum(), [task, distill]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(ours.loss, plain.loss - 0.4)
+
+
+def test_superloss_weighs_the_mixture():
+    task, distill = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0])
+    weighted = superloss(2.0, alpha=0.25)(task, distill, None, 0.0)
+    alone = superloss(2.0, alpha=0.0)(0.75 * task + 0.25 * distill, distill, None, 0.0)
+    torch.testing.assert_close(weighted.loss, alone.loss)
+    torch.testing.assert_close(weighted.task_weight, 0.75 * alone.task_weight)
+    torch.testing.assert_close(weighted.distill_weight, 0.25 * alone.task_weight)
+
+
+def test_the_running_mean_moves_once_a_step_and_stands_still_in_eval_mode():
+    weighting = SuperLoss(alpha=0.5)
+    task, distill = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 4.0, 5.0])
+    assert weighting.logged(0.0) == {"tau": None}
+    # In the first step nothing is known of the others: all count alike.
+    first = weighting(task, distill, None, 0.0)
+    assert first.task_weight.tolist() == first.distill_weight.tolist() == [0.5] * 3
+    assert weighting.tau.isnan(), "weighing alone moves nothing"
+    weighting.step_done(task, distill)
+    assert weighting.tau.item() == pytest.approx(3.0)
+    weighting(task, distill, None, 0.0)
+    weighting.step_done(task + 2, distill + 2)
+    assert weighting.logged(0.0)["tau"] == pytest.approx(0.9 * 3.0 + 0.1 * 5.0)
+    weighting.eval()
+    weighting.step_done(task + 9, distill + 9)
+    assert weighting.tau.item() == pytest.approx(3.2)
+    # A step that the optimiser skips teaches nothing.
+    weighting.train()
+    for broken in (math.nan, math.inf):
+        weighting.step_done(task * broken, distill)
+    weighting.step_done(task[:0], distill[:0])
+    assert weighting.tau.item() == pytest.approx(3.2)
+    fresh = SuperLoss(alpha=0.5)
+    fresh.load_state_dict(weighting.state_dict())
+    assert torch.equal(fresh(task, distill, None, 0.0).loss, weighting(task, distill, None, 0).loss)
+    assert fresh.summary() == {"alpha": 0.5, "regularisation": 1.0, "tau": pytest.approx(3.2)}
+
+
+# ---- Focal loss ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_focal_loss_and_its_slope_are_the_closed_form(gamma):
+    losses = torch.tensor([1e-6, 0.01, 0.5, 2.0, 30.0], dtype=torch.float64, requires_grad=True)
+    weighted = FocalLoss(alpha=0.0, gamma=gamma)(losses, losses.detach(), None, 0.0)
+    (slope,) = torch.autograd.grad(weighted.loss.sum(), losses)
+    for loss, found, steep in zip(
+        losses.tolist(), weighted.loss.tolist(), slope.tolist(), strict=True
+    ):
+        p = math.exp(-loss)
+        rest = -math.expm1(-loss)
+        assert found == pytest.approx(rest**gamma * loss)
+        assert steep == pytest.approx(rest**gamma + gamma * rest ** (gamma - 1) * p * loss)
+
+
+def test_focal_loss_at_gamma_0_is_the_plain_loss_and_at_gamma_1_of_cross_entropy_lins():
+    task, distill = torch.rand(5, requires_grad=True), torch.rand(5)
+    plain, focal = FixedWeight(0.4), FocalLoss(alpha=0.4, gamma=0.0)
+    for ours, theirs in zip(
+        focal(task, distill, None, 0.0), plain(task, distill, None, 0.0), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    p = torch.tensor([0.1, 0.5, 0.99])
+    found = FocalLoss(alpha=0.0, gamma=1.0)(-p.log(), p, None, 0.0).loss
+    torch.testing.assert_close(found, -(1 - p) * p.log())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_loss_survives_a_loss_of_zero_and_below(gamma):
+    losses = torch.tensor([0.0, -1e-7, 200.0], requires_grad=True)
+    weighted = FocalLoss(alpha=0.0, gamma=gamma)(losses, losses.detach(), None, 0.0)
+    (slope,) = torch.autograd.grad(weighted.loss.sum(), losses)
+    assert weighted.loss.isfinite().all() and slope.isfinite().all()
+    assert slope[2].item() == pytest.approx(1.0)
+
+
+def test_focal_loss_weighs_the_mixture():
+    task, distill = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0])
+    weighted = FocalLoss(alpha=0.25)(task, distill, None, 0.0)
+    factor = (1 - torch.exp(-0.75 * task - 0.25 * distill)) ** 2
+    torch.testing.assert_close(weighted.loss, factor * (0.75 * task + 0.25 * distill))
+    torch.testing.assert_close(weighted.task_weight, factor * 0.75)
+    torch.testing.assert_close(weighted.distill_weight, factor * 0.25)
+
+
+# ---- Annealing KD --------------------------------------------------------------------------------
+
+
+def test_annealing_is_the_teacher_alone_and_then_the_transcript_alone():
+    weighting = AnnealingKD(first_phase=0.5)
+    task, distill = torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0])
+    first, second = weighting(task, distill, None, 0.49), weighting(task, None, None, 0.5)
+    assert torch.equal(first.loss, distill) and torch.equal(second.loss, task)
+    assert first.distill_weight.tolist() == second.task_weight.tolist() == [1.0, 1.0]
+    assert first.task_weight.tolist() == second.distill_weight.tolist() == [0.0, 0.0]
+    assert weighting.wants_distill(0.49) and not weighting.wants_distill(0.5)
+    with pytest.raises(UserError, match="needs `distill`"):
+        weighting(task, None, None, 0.2)
+    # An impossible transcript does not reach the first phase.
+    assert weighting(task * math.inf, distill, None, 0.2).loss.isfinite().all()
+
+
+@pytest.mark.parametrize(("steps", "boundary", "highest"), [(31, 20, 10), (301, 210, 7), (9, 3, 3)])
+def test_the_temperature_falls_in_equal_stages_to_one(steps, boundary, highest):
+    weighting = AnnealingKD(max_temperature=highest)
+    weighting.restart_at = boundary / (steps - 1)
+    temperatures = [weighting.temperature(step / (steps - 1)) for step in range(steps)]
+    length = boundary // highest
+    stages = [highest - step // length for step in range(boundary)]
+    assert temperatures == stages + [1] * (steps - boundary)
+    phases = [weighting.logged(step / (steps - 1))["phase"] for step in range(steps)]
+    assert phases == [1] * boundary + [2] * (steps - boundary)
+
+
+def test_phi_rises_from_one_part_to_the_whole():
+    weighting = AnnealingKD(max_temperature=4, first_phase=0.8)
+    scales = [weighting.logits_scale(progress) for progress in (0.0, 0.2, 0.4, 0.6, 0.79)]
+    assert scales == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert AnnealingKD(max_temperature=1).logits_scale(0.0) == 1.0
+    assert FixedWeight().logits_scale(0.0) is None
+    assert AnnealingKD().summary() == {"max_temperature": 10, "restart_at": pytest.approx(2 / 3)}
+
+
+# ---- All -----------------------------------------------------------------------------------------
+
+
 def test_summary_gives_the_real_range_of_alpha():
     x = torch.linspace(0, 10, 1001)
     weighting = AdaKD(threshold="p50", k=1.0, k_end=0.0)
@@ -170,7 +511,10 @@ def test_finetune_is_the_task_loss_and_needs_no_teacher():
 
 def test_low_precision_losses_are_weighed_in_float32():
     half = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
-    for weighting in (FineTune(), FixedWeight(), AdaKD(threshold=0.5, k=2.0)):
+    for weighting in (
+        *(FineTune(), FixedWeight(), AdaKD(threshold=0.5, k=2.0)),
+        *(superloss(0.7), FocalLoss(), AnnealingKD()),
+    ):
         assert {each.dtype for each in weighting(half, half, half, 0.0)} == {torch.float32}
 
 
@@ -181,7 +525,13 @@ def test_gradient_of_the_total_against_finite_differences():
     features = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     difficulty = torch.rand(6, generator=generator, dtype=torch.float64)
 
-    for weighting in (FineTune(), FixedWeight(0.3), AdaKD(threshold=0.5, k=5.0, k_end=1.0)):
+    # SuperLoss with its running mean held; no s is differentiated, being at its minimum.
+    for weighting in (
+        *(FineTune(), FixedWeight(0.3), AdaKD(threshold=0.5, k=5.0, k_end=1.0)),
+        *(superloss(1.3, alpha=0.3).double(), superloss(1.3, regularisation=0.25).double()),
+        *(FocalLoss(0.3), FocalLoss(0.3, gamma=0.7)),
+        *(AnnealingKD(first_phase=0.9), AnnealingKD(first_phase=0.2)),
+    ):
 
         def total(values, weighting=weighting):
             task, distill = (features @ values).exp(), (features @ values - 1).square()
@@ -256,6 +606,16 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("adakd", {"k": "automatic"}, "auto or a number"),
         ("adakd", {"k": True}, "auto or a number"),
         ("adakd", {"k_end": math.nan}, "k_end is nan"),
+        ("adakd", {"scale": "logarithm"}, "linear, log, rank"),
+        ("adakd", {"control": True}, "permuted, inverted"),
+        ("superloss", {"alpha": -0.1}, "alpha is -0.1"),
+        ("superloss", {"regularisation": 0}, "regularisation is 0"),
+        ("superloss", {"lambda": 1}, "has no option 'lambda'"),
+        ("focal", {"gamma": -1}, "gamma is -1"),
+        ("focal", {"gamma": "two"}, "gamma is 'two'"),
+        ("annealing", {"max_temperature": 2.5}, "whole number"),
+        ("annealing", {"max_temperature": 0}, "whole number"),
+        ("annealing", {"first_phase": 1.0}, "between 0 and 1"),
     ],
 )
 def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message):
@@ -265,6 +625,7 @@ def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message
 
 def test_methods_are_built_by_name():
     assert {name: type(build(name)) for name in METHODS} == METHODS
+    assert tuple(METHODS) == config.METHODS, "known without torch, and in the same order"
     assert build("kd", {"alpha": 0.9}).summary() == {"alpha": 0.9}
     adaptive = build("adakd", {"threshold": 2, "k": 3})
     assert isinstance(adaptive, AdaKD) and adaptive.k_at(0.0).item() == 3.0

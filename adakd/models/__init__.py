@@ -108,9 +108,17 @@ class Family(nn.Module):
         raise NotImplementedError
 
     def distillation_loss(
-        self, output: Output, soft: SoftOutputs, batch: Batch, distill: configuration.Distill
+        self,
+        output: Output,
+        soft: SoftOutputs,
+        batch: Batch,
+        distill: configuration.Distill,
+        scale: float | None = None,
     ) -> Tensor:
-        """(B,) tau^2 KL against the teacher, per the same target units."""
+        """(B,) tau^2 KL against the teacher, per the same target units.
+
+        With a ``scale``: the squared error between the logits and ``scale`` times the teacher's.
+        """
         raise NotImplementedError
 
     def positions(self, batch: Batch) -> Tensor:

@@ -180,16 +180,20 @@ class Wav2Vec2(Family):
         )
 
     def distillation_loss(
-        self, output: Output, soft: SoftOutputs, batch: Batch, distill: configuration.Distill
+        self,
+        output: Output,
+        soft: SoftOutputs,
+        batch: Batch,
+        distill: configuration.Distill,
+        scale: float | None = None,
     ) -> Tensor:
+        frames, units = self.positions(batch), batch.label_lengths
+        select: Any = distill.frames  # checked by the configuration
+        if scale is not None:
+            counted = objectives.selected_frames(soft, frames, select, self.blank)
+            return objectives.logits_mse(output.logits, soft, counted, units, scale)
         return objectives.frame_kl(
-            output.logits,
-            soft,
-            self.positions(batch),
-            batch.label_lengths,
-            distill.temperature,
-            distill.frames,  # type: ignore[arg-type]  # checked by the configuration
-            self.blank,
+            output.logits, soft, frames, units, distill.temperature, select, self.blank
         )
 
     def transcribe(self, batch: Batch) -> list[str]:

@@ -297,9 +297,16 @@ class Whisper(Family):
         return (1 - self.ctc_weight) * loss + self.ctc_weight * auxiliary
 
     def distillation_loss(
-        self, output: Output, soft: SoftOutputs, batch: Batch, distill: configuration.Distill
+        self,
+        output: Output,
+        soft: SoftOutputs,
+        batch: Batch,
+        distill: configuration.Distill,
+        scale: float | None = None,
     ) -> Tensor:
         _, mask = self._targets(batch)
+        if scale is not None:
+            return objectives.logits_mse(output.logits, soft, mask, batch.label_lengths, scale)
         return objectives.token_kl(output.logits, soft, mask, distill.temperature)
 
     def transcribe(self, batch: Batch) -> list[str]:

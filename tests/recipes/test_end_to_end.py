@@ -263,6 +263,31 @@ def test_cached_and_live_teacher_give_the_same_losses(finished: Finished, family
     assert first["cached"]["distill"] > 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_other_methods_of_the_paper(finished: Finished, family: str) -> None:
+    names = ("superloss", "focal", "annealing")
+    options = ("--family", family, "--methods", "finetune kd adakd superloss focal annealing")
+    printed = finished.run("adakd", "decode", "score", "report", *options)
+    assert printed.count("trained in") == len(names)
+    rows = [line.split("  ")[0] for line in printed.splitlines()]
+    expected = ["Fine-tuning", "KD", "SuperLoss", "Focal loss", "Annealing KD", "AdaKD"]
+    assert [row for row in rows if row in expected] == expected
+    plain = json.loads((finished.experiment(family, "kd") / "done.json").read_text())
+    for name in names:
+        folder = finished.experiment(family, name)
+        done = json.loads((folder / "done.json").read_text())
+        assert done["steps"] == plain["steps"] and done["parameters"] == plain["parameters"]
+        assert (folder / "model" / "model.safetensors").is_file()
+        assert not (folder / "ckpt").exists()
+    lines = (finished.experiment(family, "annealing") / "metrics.jsonl").read_text().splitlines()
+    phases = [line["phase"] for line in map(json.loads, lines) if "loss" in line]
+    assert len(phases) == plain["steps"] and phases == sorted(phases) and set(phases) == {1, 2}
+    assert done["alpha"]["max_temperature"] == 10
+    again = finished.run("adakd", *options)
+    assert "trained in" not in again and "changed" not in again
+    finished.run("report")  # as it was, for the tests that come after
+
+
 def test_what_changed_is_named_and_made_anew(finished: Finished) -> None:
     options = ["finetune", "--family", "wav2vec2", "--tag", "again", "--train.max_steps", "1"]
     assert "trained in" in finished.run(*options)
@@ -348,17 +373,24 @@ def test_two_processes_train_as_one(copy: Copy) -> None:
     # The same batches in the same steps: four micro-batches of one process, or two of each of two.
     # The last step has a micro-batch less than there are places for.
     options = ["--train.batch_seconds", "1.5", "--train.mask_time", "0", "--train.epochs", "1"]
-    stages = ["--stage", "5", "--stop-stage", "6"]
+    stages = ["--stage", "5", "--stop-stage", "6", "--methods", "kd superloss adakd"]
     one = copy.run(*stages, *options, "--tag", "one", "--train.accumulate", "4")
     assert one.returncode == 0, one.stderr
-    stages = ["--stage=6", "--stop_stage=6", "--launcher", "torchrun", "--nproc", "2"]
+    stages = ["--stage=6", "--stop_stage=6", "--methods=superloss adakd"]
+    stages += ["--launcher", "torchrun", "--nproc", "2"]
     two = copy.run(*stages, *options, "--tag", "two", "--train.accumulate", "2")
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("trained in") == 1, "one stage, and one process speaks"
+    assert two.stdout.count("trained in") == 2, "one stage, and one process speaks"
     made = sorted(path.name for path in copy.experiment("kd").parents[1].glob("*-*"))
-    assert made == ["adakd-one", "adakd-two", "kd-one"], "those stages and no others"
+    assert made == ["adakd-one", "adakd-two", "kd-one", "superloss-one", "superloss-two"]
+    for method in ("adakd", "superloss"):
+        compare_processes(copy, method)
+
+
+def compare_processes(copy: Copy, method: str) -> None:
+    """The runs of one and of two processes made the same model in the same steps."""
     ours, theirs = (
-        load_file(copy.experiment(f"adakd-{tag}") / "model" / "model.safetensors")
+        load_file(copy.experiment(f"{method}-{tag}") / "model" / "model.safetensors")
         for tag in ("one", "two")
     )
     before = load_file(copy.experiment("untrained") / "model" / "model.safetensors")
@@ -370,10 +402,12 @@ def test_two_processes_train_as_one(copy: Copy) -> None:
             moved = max(moved, float((ours[name] - before[name]).abs().max()))
     assert moved > 1e-3
     steps = [
-        [json.loads(line) for line in (copy.experiment(f"adakd-{tag}") / "metrics.jsonl").open()]
+        [json.loads(line) for line in (copy.experiment(f"{method}-{tag}") / "metrics.jsonl").open()]
         for tag in ("one", "two")
     ]
     for mine, its in zip(*steps, strict=True):
+        if mine.get("tau") is not None:
+            assert its["tau"] == pytest.approx(mine["tau"], rel=1e-3)
         assert {k: mine.get(k) for k in ("step", "epoch", "k", "lr", "dev_cer")} == {
             k: its.get(k) for k in ("step", "epoch", "k", "lr", "dev_cer")
         }

@@ -249,11 +249,15 @@ def prepare(place: Place) -> None:
         if config.data.normalise
         else u.text
         for u in utterances
-        if u.split == "train"
+        if isinstance(u, corpora.Utterance) and u.split == "train"
     )
     units = make_units(place, training)
     if config.data.languages:
-        utterances = [u for u in utterances if u.language in config.data.languages]
+        utterances = [
+            u
+            for u in utterances
+            if isinstance(u, corpora.Rejected) or u.language in config.data.languages
+        ]
     counts = prepare_clips(
         utterances,
         place.data,

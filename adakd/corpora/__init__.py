@@ -1,7 +1,8 @@
 """What a corpus is to the rest of the package: a module of this folder that yields utterances.
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
-generate or locate) and `utterances` (stage 1: go through it). Nothing here normalises text.
+generate or locate) and `utterances` (stage 1: go through it; yields `Utterance` and, for rows that
+cannot become one, `Rejected`). Nothing here normalises text.
 """
 
 import difflib
@@ -13,7 +14,7 @@ from types import ModuleType
 
 from adakd.errors import UserError
 
-_HELPERS = {"archive", "grammar"}  # modules of this folder that are no corpora
+_HELPERS = {"archive", "grammar", "tables"}  # modules of this folder that are no corpora
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Utterance:
     language: str
     start: float | None = None  # seconds inside `audio`; None: from its beginning
     end: float | None = None  # seconds inside `audio`; None: to its end
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row of a corpus that cannot become an utterance, and why."""
+
+    id: str
+    split: str
+    reason: str
+    where: str
 
 
 def kinds() -> list[str]:

@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,9 +32,15 @@ def extract(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]
     Errors (UserError, naming the archive): no such file, neither tar nor zip, damaged, a wanted
     member that is a link or a device, or whose path would leave `folder`.
     """
+    return sum(1 for _ in unpack(archive, folder, wanted))
+
+
+def unpack(
+    archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]
+) -> Iterator[PurePosixPath]:
+    """Like `extract`, but yields the path of each file once it is written, for a progress bar."""
     if not archive.is_file():
         raise UserError(f"{archive}: there is no such archive; check the path")
-    count = 0
     try:
         with closing(_members(archive)) as members:
             for name, plain, content in members:
@@ -52,12 +58,11 @@ def extract(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]
                 assert source is not None  # plain files have content
                 with source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
-                count += 1
+                yield path
     except _DAMAGED as error:
         raise UserError(
             f"{archive}: the archive is damaged or cannot be unpacked ({error}); get it again"
         ) from None
-    return count
 
 
 def _members(

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from adakd.corpora import Utterance
+from adakd.corpora import Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
@@ -66,7 +66,7 @@ class Clips:
 
 
 def prepare(
-    utterances: Iterable[Utterance],
+    corpus: Iterable[Utterance | Rejected],
     folder: Path,
     audio_root: Path,
     language: str,
@@ -94,7 +94,8 @@ def prepare(
     places), more than `max_rejected` rejected or nothing left of a split (after rejected.tsv was
     written; manifests are then left as they were).
     """
-    utterances = list(utterances)
+    given = list(corpus)
+    utterances = [row for row in given if isinstance(row, Utterance)]
     _check_ids(utterances)
     folder = Path(folder)
     clips = Clips(
@@ -106,7 +107,11 @@ def prepare(
         normalise,
     )
     entries: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    rejections: list[Rejection] = []
+    rejections = [
+        Rejection(row.id, row.split, row.reason, row.where)
+        for row in given
+        if isinstance(row, Rejected)
+    ]
     examined = track(_examine_all(utterances, clips, jobs), len(utterances), "preparing clips")
     for utterance, outcome in zip(utterances, examined, strict=True):
         if isinstance(outcome, Entry):

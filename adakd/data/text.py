@@ -6,17 +6,25 @@ The rules, the same for every language, in this order:
    their ordinary selves. No other compatibility character is touched: this is not NFKC.
 2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
    selectors. So are ZWJ and ZWNJ (U+200D, U+200C): in Indic scripts they choose between shapes of
-   the same letters, seldom between words, and transcribers (Common Voice's among them) use them
-   inconsistently. Persian words that differ only in a ZWNJ become one.
-3. NFC, then lower case. (NFC writes Hindi's nukta letters such as U+095C as letter and nukta.)
+   the same letters, seldom between words, and transcribers use them as they please (of the Hindi
+   sentences collected for Common Voice one in fifteen has a ZWJ, at times within a syllable that it
+   breaks). Persian words that differ only in a ZWNJ become one.
+3. NFC, then lower case. NFC writes most nukta letters (U+0958 to U+095F, such as U+095C) as letter
+   and nukta, and Tamil's vowel signs of two parts as one.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
 5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
-   parts. Punctuation and symbols (P, S), the danda and double danda among them, become spaces, so
-   that words they part stay apart. An apostrophe between two Latin letters stays, written '.
-6. Runs of white space become one space; none stands at either end. In languages written without
-   spaces (Chinese, Japanese), those between two Han or kana characters go.
+   parts. Punctuation and symbols (P, S) become spaces, so that words they part stay apart: the
+   danda and double danda among them, the bar that is typed for a danda, and the abbreviation sign
+   U+0970. An apostrophe between two Latin letters stays, written '; any other counts as a quotation
+   mark, in Devanagari names (O'Brien's) too.
+6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
+7. Runs of white space become one space; none stands at either end. In languages written without
+   spaces (Chinese, Japanese), one beside a Han, kana or bopomofo character goes, so that a Latin
+   word in a Chinese sentence is written alike by those who set it off and those who do not; one
+   between two Latin words stays.
 
-normalise(normalise(x)) == normalise(x). Numbers are not spelt out, and nothing is transliterated.
+normalise(normalise(x)) == normalise(x). Letters, vowel signs, viramas and nuktas change by these
+rules only. Numbers are not spelt out, and nothing is transliterated.
 Whisper's normalisers are not used anywhere: they delete or split off Indic vowel signs.
 """
 
@@ -28,13 +36,19 @@ import unicodedata
 # Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese.
 WITHOUT_SPACES = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja".split())
 
+# AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have.
+SUBSTITUTIONS = {"\U0002b5af": "\u982b"}
+
 # Lower-case Latin letters and the marks that may follow one (text is lower-cased before use).
 _LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
 _STRAY_APOSTROPHE = re.compile(f"(?<![{_LATIN}])'|'(?![{_LATIN}])")
 
-# 々 and 〇, hiragana and katakana, Han with its extensions and compatibility forms.
-_HAN = "々〇\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_SPACE_IN_HAN = re.compile(f"(?<=[{_HAN}]) (?=[{_HAN}])")
+# 々 and 〇, kana, bopomofo, Han with its extensions and compatibility forms.
+_HAN = (
+    "々〇\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_SPACE_BESIDE_HAN = re.compile(f"(?<=[{_HAN}]) | (?=[{_HAN}])")
 
 
 class _Table(dict[int, str]):
@@ -64,9 +78,11 @@ class _Forms(_Table):
 
 
 class _Contents(_Table):
-    """Rules 4 and 5: letters, marks and numbers stay, digits become ASCII, the rest spaces."""
+    """Rules 4 to 6: letters, marks and numbers stay, digits become ASCII, the rest spaces."""
 
     def replacement(self, character: str) -> str:
+        if character in SUBSTITUTIONS:
+            return SUBSTITUTIONS[character]
         if character in "'\u2018\u2019":
             return "'"
         category = unicodedata.category(character)
@@ -98,7 +114,7 @@ def normalise(text: str, language: str) -> str:
     text = _STRAY_APOSTROPHE.sub(" ", text.translate(_CONTENTS))
     text = " ".join(text.split())
     if not spaces_count(language):
-        text = _SPACE_IN_HAN.sub("", text)
+        text = _SPACE_BESIDE_HAN.sub("", text)
     # Again, since a mark may now stand beside a letter it was parted from.
     return unicodedata.normalize("NFC", text)
 

@@ -1,0 +1,194 @@
+"""Mozilla Common Voice: read sentences, as its users have it (release 11 or any later one).
+
+    cv-corpus-11.0-2022-09-21/hi/{train,dev,test,validated,...}.tsv   clips/*.mp3
+
+The official splits, each clip of them, however short; the speaker is `client_id`, the text is
+`sentence` as it stands there. A folder is read in place; of an archive only the three tables and
+the clips that they name are unpacked. No download: Common Voice asks for an account and for consent
+to its terms (recipes/commonvoice/README.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from adakd.corpora import Rejected, Utterance
+from adakd.corpora.archive import extract, unpack
+from adakd.corpora.tables import find_folder, rows
+from adakd.errors import UserError
+from adakd.files import sha256, write_json
+
+SPLITS = ("train", "dev", "test")
+TABLES = tuple(f"{split}.tsv" for split in SPLITS)
+COLUMNS = ("client_id", "path", "sentence")
+_RELEASE = re.compile(r"cv-corpus-[0-9]+(\.[0-9]+)*(-[0-9]{4}-[0-9]{2}-[0-9]{2})?")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the corpus lies."""
+
+    corpus: str | None = None  # folder or archive, as downloaded
+    name: str | None = None  # the language's folder in it; None: language.code
+
+
+def fetch(
+    options: Options,
+    folder: Path,
+    language: str,
+    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
+) -> None:
+    """Stage 0: find the language in the corpus; unpack what is needed if it is an archive.
+
+    Writes fetched.json: source, language folder, release (from the name of the folder or archive,
+    None if neither tells), SHA-256 of the three tables, and of the archive where one was given.
+    Without --corpus, what was given before will do. progress: as `adakd.progress.track`.
+    Errors (UserError): no corpus, no such language in it, an unsafe or damaged archive, a table
+    without the columns that are read.
+    """
+    name = options.name or language
+    marker = folder / "fetched.json"
+    before = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    given = options.corpus or (before["source"] if before.get("name") == name else None)
+    if given is None:
+        raise UserError(
+            f"Common Voice needs --corpus: get the archive of '{name}' from Mozilla Data "
+            "Collective (an account and its terms are asked for) and give the archive or the "
+            "folder that it unpacks to; see recipes/commonvoice/README.md"
+        )
+    source = Path(os.path.abspath(Path(given).expanduser()))
+    facts: dict[str, Any] = {"source": str(source), "name": name}
+    if facts.items() <= before.items() and _is_unpacked(source, before, folder):
+        return
+    if source.is_dir():
+        place = find_folder(source, name, TABLES, source)
+        facts["folder"] = str(place)
+    elif source.is_file():
+        marker.unlink(missing_ok=True)
+        place = _unpack(source, folder / "unpacked", name, progress)
+        facts["folder"] = str(place.relative_to(folder))
+        facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
+    else:
+        raise UserError(f"corpus.corpus: '{source}' does not exist; give a folder or an archive")
+    for table in TABLES:
+        next(_read(place / table, name), None)  # stops at a table without its columns
+    found = _RELEASE.search(str(place)) or _RELEASE.search(source.name)
+    facts["release"] = found[0] if found else None
+    facts["sha256"] = _checksums(place)
+    if facts != before:
+        write_json(marker, facts)
+
+
+def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
+    """Stage 1: the clips of train, dev and test, in the order of the tables.
+
+    A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
+    a fold, stage 0 not run, tables that have changed since.
+    """
+    if fold is not None:
+        raise UserError("Common Voice has one official division into splits: leave out --fold")
+    marker = folder / "fetched.json"
+    if not marker.is_file():
+        raise UserError(f"{folder}: no Common Voice corpus here; run stage 0 first")
+    facts = json.loads(marker.read_text(encoding="utf-8"))
+    place = folder / facts["folder"]  # an absolute folder stays as it is
+    if _checksums(place) != facts["sha256"]:
+        raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
+    for split in SPLITS:
+        table = place / f"{split}.tsv"
+        for line, values, problem in _read(table, facts["name"]):
+            where = f"{table}:{line}"
+            if problem:
+                yield Rejected(f"{table.name}:{line}", split, problem, where)
+                continue
+            clip = PurePosixPath(values["path"])
+            audio = place / "clips" / clip
+            if not audio.is_file():
+                yield Rejected(str(clip.with_suffix("")), split, f"missing clip: {clip}", where)
+                continue
+            yield Utterance(
+                id=str(clip.with_suffix("")),
+                split=split,
+                audio=audio,
+                text=values["sentence"],
+                speaker=values["client_id"],
+                language="",  # the recipe's
+            )
+
+
+def _read(table: Path, name: str) -> Iterator[tuple[int, dict[str, str], str]]:
+    """(line, values by column, why they cannot be used or "") of each row of a table.
+
+    A table without `COLUMNS` is a UserError.
+    """
+    lines = rows(table)
+    header = next(lines, None)
+    columns = header.fields if header else []
+    if missing := [column for column in COLUMNS if column not in columns]:
+        raise UserError(
+            f"{table}:1: no column {', '.join(missing)} among '{', '.join(columns)}'; is this a "
+            "table of Common Voice, tab-separated, with its header?"
+        )
+    for line, fields, problem in lines:
+        values = {} if problem else dict(zip(columns, fields, strict=True))
+        yield line, values, problem or _trouble(values, name)
+
+
+def _trouble(values: dict[str, str], name: str) -> str:
+    """Why a complete row cannot be used, or an empty string."""
+    clip = PurePosixPath(values["path"])
+    if not clip.name:
+        return "no clip named"
+    if clip.is_absolute() or ".." in clip.parts or "\\" in values["path"]:
+        return f"clip outside clips/: {values['path']}"
+    if values.get("locale") not in (None, "", name):
+        return f"another language: locale {values['locale']} instead of {name}"
+    return ""
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    """SHA-256 of the tables that stand in a language's folder."""
+    return {table: sha256(place / table) for table in TABLES if (place / table).is_file()}
+
+
+def _is_unpacked(source: Path, before: dict[str, Any], folder: Path) -> bool:
+    """Whether `before` tells of this archive, and what was unpacked still stands.
+
+    The archive itself may be gone by now.
+    """
+    if "archive" not in before or _checksums(folder / before["folder"]) != before["sha256"]:
+        return False
+    return not source.exists() or source.stat().st_size == before["archive"]["bytes"]
+
+
+def _unpack(
+    archive: Path,
+    target: Path,
+    name: str,
+    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
+) -> Path:
+    """Unpack the tables and the clips that they name; returns the language's folder.
+
+    In two passes, for the tables may stand behind the clips.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    extract(archive, target, lambda path: path.name in TABLES)
+    place = find_folder(target, name, TABLES, archive)
+    clips = PurePosixPath(place.relative_to(target).as_posix()) / "clips"
+    wanted = {
+        clips / values["path"]
+        for table in TABLES
+        for _, values, problem in _read(place / table, name)
+        if not problem
+    }
+    for _ in progress(unpack(archive, target, wanted.__contains__), len(wanted), "unpacking clips"):
+        pass
+    return place

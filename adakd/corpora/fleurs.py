@@ -1,0 +1,199 @@
+"""FLEURS: read sentences in 102 languages, as published on the Hugging Face hub (google/fleurs).
+
+    data/hi_in/{train,dev,test}.tsv            without a header, see COLUMNS
+    data/hi_in/audio/{train,dev,test}.tar.gz   train/<file name>.wav, 16 kHz
+
+The text is the raw transcription (with case, punctuation and numbers in digits), untouched. FLEURS
+names no speakers, only a gender: the speaker is left empty, so that intervals are over utterances.
+Several people read each sentence; an utterance's id is the sentence's with the file name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from adakd.corpora import Rejected, Utterance
+from adakd.corpora.archive import unpack
+from adakd.corpora.tables import find_folder, rows
+from adakd.errors import UserError
+from adakd.files import sha256, write_json
+
+HUB = "google/fleurs"
+SPLITS = ("train", "dev", "test")
+TABLES = tuple(f"{split}.tsv" for split in SPLITS)
+COLUMNS = ("id", "file", "raw", "transcription", "spelled", "samples", "gender")
+NAMES = """
+    af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn
+    cs_cz cy_gb da_dk de_de el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph fr_fr ga_ie gl_es
+    gu_in ha_ng he_il hi_in hr_hr hu_hu hy_am id_id ig_ng is_is it_it ja_jp jv_id ka_ge kam_ke
+    kea_cv kk_kz km_kh kn_in ko_kr ky_kg lb_lu lg_ug ln_cd lo_la lt_lt luo_ke lv_lv mi_nz mk_mk
+    ml_in mn_mn mr_in ms_my mt_mt my_mm nb_no ne_np nl_nl nso_za ny_mw oc_fr om_et or_in pa_in
+    pl_pl ps_af pt_br ro_ro ru_ru sd_in sk_sk sl_si sn_zw so_so sr_rs sv_se sw_ke ta_in te_in
+    tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za
+""".split()
+CODES = {"zh": "cmn", "zh-cn": "cmn", "zh-hk": "yue", "no": "nb"}  # ours -> FLEURS's
+
+Progress = Callable[[Iterable[Any], float | None, str], Iterable[Any]]  # adakd.progress.track
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the corpus lies."""
+
+    corpus: str | None = None  # folder that holds data/hi_in or hi_in; None: from the hub
+    name: str | None = None  # such as hi_in; None: by language.code
+
+
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+    """Stage 0: find or download the language's tables and archives; unpack the recordings.
+
+    Writes audio/<split>/*.wav, unless the corpus has such folders itself, and last fetched.json:
+    source, language folder, revision of the hub (`release`, None for a given folder), SHA-256 of
+    tables and archives. Without --corpus, what was given before will do. progress: as
+    `adakd.progress.track`.
+    Errors (UserError): no such language, no such folder, no network, unsafe or damaged archives.
+    """
+    name = options.name or default_name(language)
+    marker = folder / "fetched.json"
+    before = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    release = None
+    if options.corpus is not None:
+        root = Path(os.path.abspath(Path(options.corpus).expanduser()))
+        source = str(root)
+        if not root.is_dir():
+            raise UserError(f"corpus.corpus: '{root}' is no folder; give the one that holds {name}")
+    elif before.get("name") == name and Path(before["folder"]).is_dir():
+        root, source, release = Path(before["folder"]), before["source"], before["release"]
+    else:
+        root, source = _download(name), HUB
+        release = root.name  # .../snapshots/<revision>
+    place = find_folder(root, name, TABLES, root)
+    facts: dict[str, Any] = {
+        "source": source,
+        "name": name,
+        "folder": str(place),
+        "release": release,
+        "sha256": _checksums(place),
+    }
+    packed = [split for split in SPLITS if not (place / "audio" / split).is_dir()]
+    if facts.items() <= before.items() and all(
+        (folder / "audio" / split).is_dir()
+        and _size(_archive(place, split)) in (None, before["archives"][split]["bytes"])
+        for split in packed
+    ):
+        return
+    marker.unlink(missing_ok=True)
+    shutil.rmtree(folder / "audio", ignore_errors=True)
+    facts["archives"] = {}
+    for split in packed:
+        archive = _archive(place, split)
+        wanted = {
+            PurePosixPath(split, row["file"])
+            for _, row, problem in _read(place, split)
+            if not problem
+        }
+        files = unpack(archive, folder / "audio", wanted.__contains__)
+        for _ in progress(files, len(wanted), f"unpacking {split}"):
+            pass
+        (folder / "audio" / split).mkdir(parents=True, exist_ok=True)
+        facts["archives"][split] = {"bytes": _size(archive), "sha256": sha256(archive)}
+    write_json(marker, facts)
+
+
+def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
+    """Stage 1: the recordings of train, dev and test, in the order of the tables.
+
+    A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
+    a fold, stage 0 not run, tables that have changed since.
+    """
+    if fold is not None:
+        raise UserError("FLEURS has one official division into splits: leave out --fold")
+    marker = folder / "fetched.json"
+    if not marker.is_file():
+        raise UserError(f"{folder}: no FLEURS corpus here; run stage 0 first")
+    facts = json.loads(marker.read_text(encoding="utf-8"))
+    place = Path(facts["folder"])
+    if _checksums(place) != facts["sha256"]:
+        raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
+    for split in SPLITS:
+        own = place / "audio" / split
+        recordings = own if own.is_dir() else folder / "audio" / split
+        line_of: dict[str, int] = {}
+        for line, values, problem in _read(place, split):
+            where = f"{place / split}.tsv:{line}"
+            file = values.get("file", "")
+            if not problem and file in line_of:
+                problem = f"recording listed twice: {file}, first in line {line_of[file]}"
+            elif not problem and not (recordings / file).is_file():
+                problem = f"missing recording: {file}"
+            if problem:
+                yield Rejected(f"{split}.tsv:{line}", split, problem, where)
+                continue
+            line_of[file] = line
+            yield Utterance(
+                id=f"{values['id']}-{PurePosixPath(file).stem}",
+                split=split,
+                audio=recordings / file,
+                text=values["raw"],
+                speaker="",  # unknown
+                language="",  # the recipe's
+            )
+
+
+def default_name(language: str) -> str:
+    """FLEURS's folder for a language code ("hi", "zh-CN"), or a UserError."""
+    code = language.lower()
+    wanted = CODES.get(code) or CODES.get(code.split("-")[0], code.split("-")[0])
+    if found := [name for name in NAMES if name.split("_")[0] == wanted]:
+        return found[0]
+    raise UserError(
+        f"language.code: FLEURS has no folder for '{language}' that is known here; set corpus.name "
+        "to its name there, such as hi_in"
+    )
+
+
+def _read(place: Path, split: str) -> Iterator[tuple[int, dict[str, str], str]]:
+    """(line, values by column, why they cannot be used or "") of each row of a split's table."""
+    for line, fields, problem in rows(place / f"{split}.tsv", len(COLUMNS)):
+        values = {} if problem else dict(zip(COLUMNS, fields, strict=True))
+        file = values.get("file", "")
+        if not problem and (PurePosixPath(file).name != file or "\\" in file):
+            problem, values = f"recording outside audio/: {file}", {}
+        yield line, values, problem
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    """SHA-256 of the tables that stand in a language's folder."""
+    return {table: sha256(place / table) for table in TABLES if (place / table).is_file()}
+
+
+def _archive(place: Path, split: str) -> Path:
+    return place / "audio" / f"{split}.tar.gz"
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, None if there is none."""
+    return path.stat().st_size if path.is_file() else None
+
+
+def _download(name: str) -> Path:
+    """The hub's snapshot with the files of one language, in Hugging Face's cache."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"data/{name}/{table}" for table in TABLES]
+    wanted += [f"data/{name}/audio/{split}.tar.gz" for split in SPLITS]
+    try:
+        return Path(snapshot_download(HUB, repo_type="dataset", allow_patterns=wanted))
+    except Exception as error:  # of the hub, of HTTP or of the disk; the advice is the same
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"cannot download {HUB} ({reason}); with a network, `hf download {HUB} --repo-type "
+            f"dataset --include 'data/{name}/*' --local-dir fleurs` gets it: then give --corpus "
+            "fleurs"
+        ) from None

@@ -1,7 +1,9 @@
 """What a corpus is to the rest of the package: a module of this folder that yields utterances.
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
-generate or locate) and `utterances` (stage 1: go through it). Nothing here normalises text.
+generate or locate) and `utterances` (stage 1: go through it, telling what must be left out as
+`Rejected`). It may offer `correct`, which mends its transcripts before they are normalised: a list
+of substitutions that only this corpus needs. Nothing else here touches text.
 """
 
 import difflib
@@ -28,6 +30,17 @@ class Utterance:
     language: str
     start: float | None = None  # seconds inside `audio`; None: from its beginning
     end: float | None = None  # seconds inside `audio`; None: to its end
+    condition: str = ""  # recording condition that is also scored by itself
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row of a corpus that cannot become an utterance, and why."""
+
+    id: str
+    split: str
+    reason: str
+    where: str
 
 
 def kinds() -> list[str]:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from adakd.data import audio as audio_files
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
     from adakd.models import Batch, Family
@@ -28,10 +29,10 @@ Extra = Callable[["Batch"], "Batch"]  # adds the teacher's values to a batch
 
 
 def bucket(
-    seconds: Sequence[float],
+    seconds: Sequence[float] | np.ndarray,
     batch_seconds: float,
     fixed: float | None,
-    order: Sequence[float] | None = None,
+    order: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Cut utterances, sorted by length, into batches of at most ``batch_seconds`` with padding.
 
@@ -40,15 +41,17 @@ def bucket(
     length. A clip longer than ``batch_seconds`` makes a batch of its own. Returns indices; every
     index occurs once.
     """
-    keys = seconds if order is None else order
+    lengths = np.asarray(seconds, dtype=np.float64)
+    ranked = np.argsort(lengths if order is None else order, kind="stable")
+    padded = np.full(len(lengths), fixed) if fixed else lengths[ranked]
     batches: list[list[int]] = []
     current: list[int] = []
     longest = 0.0
-    for index in sorted(range(len(seconds)), key=lambda i: keys[i]):
-        longest = max(longest, fixed or seconds[index])
+    for index, length in zip(ranked.tolist(), padded.tolist(), strict=True):
+        longest = max(longest, length)
         if current and longest * (len(current) + 1) > batch_seconds:
             batches.append(current)
-            current, longest = [], fixed or seconds[index]
+            current, longest = [], length
         current.append(index)
     if current:
         batches.append(current)
@@ -65,7 +68,7 @@ class StepSampler(Sampler[list[Group]]):
 
     def __init__(
         self,
-        seconds: Sequence[float],
+        seconds: Sequence[float] | np.ndarray,
         batch_seconds: float,
         accumulate: int = 1,
         seed: int = 1,
@@ -73,7 +76,8 @@ class StepSampler(Sampler[list[Group]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.seconds, self.batch_seconds, self.fixed = seconds, batch_seconds, fixed
+        self.seconds = np.asarray(seconds, dtype=np.float64)
+        self.batch_seconds, self.fixed = batch_seconds, fixed
         self.accumulate, self.seed = accumulate, seed
         self.rank, self.world = rank, world
         self.epoch = 1
@@ -86,7 +90,9 @@ class StepSampler(Sampler[list[Group]]):
     def plan(self, epoch: int) -> list[list[list[int]]]:
         """The steps of an epoch for all processes together: lists of micro-batches of indices."""
         draw = random.Random(f"{self.seed}-{epoch}")
-        jittered = [s * (1 + draw.uniform(-BUCKET_JITTER, BUCKET_JITTER)) for s in self.seconds]
+        count = len(self.seconds)
+        jitter = (draw.uniform(-BUCKET_JITTER, BUCKET_JITTER) for _ in range(count))
+        jittered = self.seconds * (1 + np.fromiter(jitter, dtype=np.float64, count=count))
         batches = bucket(self.seconds, self.batch_seconds, self.fixed, jittered)
         draw.shuffle(batches)
         size = self.accumulate * self.world
@@ -139,6 +145,13 @@ class Steps(Dataset[list["Batch"]]):
         return self.extra(batch) if self.extra else batch
 
 
+def seconds_of(entries: Sequence[Entry]) -> np.ndarray:
+    """The length of each entry, (n,); of a manifest without going through its lines."""
+    if isinstance(entries, Manifest):
+        return entries.seconds
+    return np.array([entry.seconds for entry in entries], dtype=np.float64)
+
+
 def _same(step: list[Batch]) -> list[Batch]:
     return step
 
@@ -159,6 +172,5 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
 
 def evaluation_loader(steps: Steps, batch_seconds: float, fixed: float | None) -> DataLoader:
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
-    seconds = [entry.seconds for entry in steps.entries]
-    plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, fixed)]
+    plan = [[(batch, True)] for batch in bucket(seconds_of(steps.entries), batch_seconds, fixed)]
     return DataLoader(steps, sampler=plan, batch_size=None, collate_fn=_same)

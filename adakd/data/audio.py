@@ -6,6 +6,7 @@ torch: stage 1 reads clips in a process a core, and torch would take 0.3 GB of m
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from functools import lru_cache
@@ -25,6 +26,7 @@ LOWEST_RATE = 8_000  # Hz; below telephone quality consonants are lost, and no r
 OVERHANG = 0.1  # seconds by which a segment may pass the file's end: rounding in segment lists
 ROLLOFF, ZEROS = 0.99, 6  # resampling: cut-off over the lower Nyquist frequency; zero crossings
 BLOCK = 64  # input samples that one row of the resampling product stands for, about
+WINDOWS = 256  # rows at a time
 LARGEST_FILTER = 1 << 24  # entries
 
 
@@ -68,7 +70,7 @@ def read(path: Path, start: float | None = None, end: float | None = None) -> np
         raise AudioError(
             f"truncated audio: {last - first} samples expected, {len(channels)} found", path
         )
-    if not np.isfinite(channels).all():
+    if not np.isfinite([channels.min(), channels.max()]).all():
         raise AudioError("samples that are not numbers (NaN or infinity)", path)
     # One channel is no average: that would cost as much as decoding it.
     samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
@@ -101,10 +103,12 @@ def write_flac(path: Path, samples: np.ndarray) -> None:
     # Scaled here, for libsndfile scales by 32768 when reading but by 32767 when writing. A power of
     # two: float32 loses nothing.
     integers = np.clip(np.rint(np.asarray(samples) * 32768), -32768, 32767)
+    encoded = io.BytesIO()  # one write to the file instead of one a block takes a fifth less time
+    soundfile.write(
+        encoded, integers.astype(np.int16), SAMPLE_RATE, format="FLAC", subtype="PCM_16"
+    )
     with atomic_write(path, "wb") as file:
-        soundfile.write(
-            file, integers.astype(np.int16), SAMPLE_RATE, format="FLAC", subtype="PCM_16"
-        )
+        file.write(encoded.getbuffer())
 
 
 def _check_header(file: soundfile.SoundFile, path: Path) -> None:
@@ -174,10 +178,17 @@ def _resample(samples: np.ndarray, rate: int) -> np.ndarray:
     taps, reach, step = _filter(down, up)  # (window, a block's outputs)
     count = -(-len(samples) * up // down)
     blocks = -(-count // taps.shape[1])
-    padded = np.zeros(reach + max(blocks * step + reach, len(samples)), dtype=np.float32)
-    padded[reach : reach + len(samples)] = samples
-    windows = np.lib.stride_tricks.sliding_window_view(padded, len(taps))[::step][:blocks]
-    return np.dot(windows, taps).reshape(-1)[:count]
+    found = np.empty((blocks, taps.shape[1]), dtype=np.float32)
+    # In small pieces: a clip's megabyte of fresh memory takes longer to get than to fill.
+    for first in range(0, blocks, WINDOWS):
+        rows = min(WINDOWS, blocks - first)
+        piece = np.zeros((rows - 1) * step + len(taps), dtype=np.float32)
+        begin = first * step - reach
+        inside = samples[max(begin, 0) : begin + len(piece)]
+        piece[max(-begin, 0) :][: len(inside)] = inside
+        windows = np.lib.stride_tricks.sliding_window_view(piece, len(taps))[::step]
+        np.dot(windows, taps, out=found[first : first + rows])
+    return found.reshape(-1)[:count]
 
 
 @lru_cache(maxsize=8)

@@ -88,7 +88,7 @@ class Place:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
         return f"{self.config.recipe}{fold} {self.config.family}"
 
-    def manifest(self, split: str) -> list[manifest.Entry]:
+    def manifest(self, split: str) -> manifest.Manifest:
         """The prepared utterances of a split."""
         return manifest.read(self.data / f"{split}.jsonl")
 
@@ -238,28 +238,20 @@ def prepare(place: Place) -> None:
     if is_current(place.data, inputs, f"{place.title}: data"):
         return
     from adakd import models
-    from adakd.data import text
-    from adakd.data.prepare import prepare as prepare_clips
+    from adakd.data import prepare as stage
+    from adakd.files import fingerprint
 
     module, options = corpus_options(config)
-    utterances = list(module.utterances(options, place.corpus, config.fold))
+    correct = getattr(module, "correct", None)
     (place.data / "done.json").unlink(missing_ok=True)
     training = (
-        text.normalise(u.text, u.language or config.language.code)
-        if config.data.normalise
-        else u.text
-        for u in utterances
+        stage.target(u.text, u.language or config.language.code, config.data.normalise, correct)
+        for u in module.utterances(options, place.corpus, config.fold)
         if isinstance(u, corpora.Utterance) and u.split == "train"
     )
     units = make_units(place, training)
-    if config.data.languages:
-        utterances = [
-            u
-            for u in utterances
-            if isinstance(u, corpora.Rejected) or u.language in config.data.languages
-        ]
-    counts = prepare_clips(
-        utterances,
+    counts = stage.prepare(
+        Walk(place),
         place.data,
         place.root,
         config.language.code,
@@ -270,14 +262,30 @@ def prepare(place: Place) -> None:
         config.data.normalise,
         config.data.jobs or os.cpu_count() or 1,
         place.audio,
+        correct,
     )
     for split, count in counts.items():
         say(
             f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
             + (f", {count['rejected']} rejected" if count["rejected"] else "")
         )
-    contents = [(place.data / f"{split}.jsonl").read_text("utf-8") for split in SPLITS]
-    mark_done(place.data, inputs, manifests=configuration.fingerprint(contents), counts=counts)
+    manifests = fingerprint(place.data / f"{split}.jsonl" for split in SPLITS)
+    mark_done(place.data, inputs, manifests=manifests, counts=counts)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The utterances of a place's languages: read anew whenever one goes through them."""
+
+    place: Place
+
+    def __iter__(self) -> Iterator[corpora.Utterance | corpora.Rejected]:
+        config = self.place.config
+        module, options = corpus_options(config)
+        for one in module.utterances(options, self.place.corpus, config.fold):
+            languages = config.data.languages
+            if isinstance(one, corpora.Rejected) or not languages or one.language in languages:
+                yield one
 
 
 def make_units(place: Place, texts: Iterator[str]) -> Path | None:
@@ -417,7 +425,7 @@ def train(place: Place, method: str) -> None:
     family.prepare_training(settings)
     entries = place.manifest("train")
     sampler = StepSampler(
-        [entry.seconds for entry in entries],
+        entries.seconds,
         settings.batch_seconds,
         settings.accumulate,
         config.seed,
@@ -501,8 +509,7 @@ def supervision(
     cached = weighting.uses_distill and live is None
     store = open_store(place) if cached or weighting.uses_difficulty else None
     if store is not None:
-        expected = {entry.id for entry in place.manifest("train")}
-        weighting.fit([x for i, x in store.difficulties().items() if i in expected])
+        weighting.fit([store.difficulty(entry.id) for entry in place.manifest("train")])
 
     def extra(batch: Batch) -> Batch:
         if store is not None:

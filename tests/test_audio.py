@@ -30,6 +30,28 @@ def test_any_rate_becomes_16_khz_mono(tmp_path: Path, rate: int, channels: int) 
     np.testing.assert_allclose(samples[400:-400], tone(440, 0.5, 16_000)[400:-400], atol=5e-3)
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000])
+def test_resampling_is_torchaudios(rate: int) -> None:
+    import torch
+    from torchaudio.functional import resample
+
+    clip = np.random.default_rng(rate).uniform(-1, 1, 12_345).astype(np.float32)
+    for length in (1, 2, 63, 64, 65, 440, 441, 12_345):
+        # In float64: torchaudio's filter is only as exact as its input.
+        expected = resample(torch.from_numpy(clip[:length]).double(), rate, 16_000).numpy()
+        found = audio._resample(clip[:length], rate)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_an_odd_rate_is_resampled_too(tmp_path: Path) -> None:
+    # 16 kHz and 47,999 Hz share no factor: as one matrix the filter would take 3 GB.
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.5, 47_999), 47_999)
+    samples = audio.read(tmp_path / "a.wav")
+    assert len(samples) == 8_001 and samples.dtype == np.float32
+    np.testing.assert_allclose(samples[400:-401], tone(440, 0.5, 16_000)[400:-400], atol=5e-3)
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full((100, 2), [0.5, -0.25]), 16_000)
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav"), 0.125, atol=1e-4)
@@ -116,3 +138,80 @@ def test_streamed_wav_of_unknown_length_is_whole(tmp_path: Path) -> None:
     data[4:8] = data[40:44] = b"\xff" * 4  # what ffmpeg writes into a pipe
     path.write_bytes(data)
     assert len(audio.read(path)) == 1_000
+
+
+# ---- mp3 -----------------------------------------------------------------------------------------
+
+
+def frames(data: bytes) -> list[bytes]:
+    """An mp3 cut at its frames, found by their common header: enough for what soundfile writes."""
+    # Sync, version, layer and protection are one for all; bit rate and padding may differ.
+    starts = [i for i in range(len(data) - 3) if data[i : i + 2] == data[:2]]
+    real = [starts[0]]
+    for start in starts[1:]:
+        if start - real[-1] >= 26 and data[start + 3] & 0xCF == data[3] & 0xCF:
+            real.append(start)
+    return [data[a:b] for a, b in zip(real, [*real[1:], len(data)], strict=True)]
+
+
+def write_mp3(path: Path, mode: str, rate: int = 48_000, seconds: float = 2.0) -> bytes:
+    """Noise that swells and fades, so that a varying bit rate does vary."""
+    envelope = 0.5 * np.linspace(0, 1, round(seconds * rate)) ** 12
+    clip = noise(len(envelope)) / 32768 * envelope
+    soundfile.write(path, clip, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_an_mp3_is_read_whole_or_refused(tmp_path: Path, mode: str, rate: int) -> None:
+    path = tmp_path / "a.mp3"
+    data = write_mp3(path, mode, rate)
+    assert len(audio.read(path)) == 32_000
+    for share in (0.999, 0.9, 0.5, 0.1, 0.01):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(audio.AudioError, match="truncated audio|unreadable audio") as raised:
+            audio.read(path)
+        assert "\n" not in str(raised.value)
+    path.write_bytes(data[: len(data) // 2] + bytes(4_000) + data[len(data) // 2 + 4_000 :])
+    with pytest.raises(audio.AudioError, match="truncated audio|unreadable audio"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)])
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_an_mp3_without_a_length_header(tmp_path: Path, tag: bytes, rate: int) -> None:
+    """As encoders write that pipe: libsndfile guesses the length from one frame's bit rate."""
+    path = tmp_path / "a.mp3"
+    of_a_frame = 1152 if rate > 24_000 else 576
+    constant = frames(write_mp3(path, "CONSTANT", rate))
+    whole = (len(constant) - 1) * of_a_frame * 16_000 / rate
+    path.write_bytes(tag + b"".join(constant[1:]))
+    # Nothing is cut off, or added but what libsndfile guesses too little: part of a frame.
+    assert whole - of_a_frame * 16_000 / rate < len(audio.read(path)) <= whole + 1
+    path.write_bytes(tag + b"".join(constant[1:])[:-20])
+    with pytest.raises(audio.AudioError, match="truncated audio: its last mp3 frame lacks 20 b"):
+        audio.read(path)
+    path.write_bytes(tag + b"".join(constant[1:]) + b"TAG" + bytes(125))
+    assert len(audio.read(path)) == pytest.approx(whole, abs=1)
+    path.write_bytes(tag + b"".join([*constant[1:30], b"?" * 50, *constant[30:]]))
+    with pytest.raises(audio.AudioError, match="no mp3 frame at byte"):
+        audio.read(path)
+
+    varying = frames(write_mp3(path, "VARIABLE", rate))[1:]
+    seconds = len(varying) * of_a_frame / rate
+    path.write_bytes(tag + b"".join([min(varying, key=len), *varying[1:]]))
+    assert len(audio.read(path)) == pytest.approx(16_000 * seconds, abs=1)
+    # A loud first frame makes the file seem shorter than it is: speech would be lost in silence.
+    path.write_bytes(tag + b"".join([max(varying, key=len), *varying[1:]]))
+    assert soundfile.info(path).duration < 0.9 * seconds
+    with pytest.raises(audio.AudioError, match=f"would be read of {seconds:.2f} s; 'ffmpeg"):
+        audio.read(path)
+
+
+def test_an_mp3_without_a_frame_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    for data, reason in ((b"", "empty audio file"), (b"ID3" + bytes(200), "no format that")):
+        path.write_bytes(data)
+        with pytest.raises(audio.AudioError, match=reason):
+            audio.read(path)

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from adakd.data import audio
+from adakd.data import audio, manifest
 from adakd.data.loader import Steps, StepSampler, bucket, evaluation_loader, training_loader
 from adakd.errors import UserError
 
@@ -100,6 +100,25 @@ def test_batches_hold_clips_of_like_length():
     assert by_chance.max(axis=1).sum() * 8 > 1.5 * by_chance.sum()
 
 
+@pytest.mark.parametrize("fixed", [None, 10.0])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_the_plan_is_that_of_the_plain_loop(epoch, fixed):
+    """The plan as it was first written, without NumPy: recorded runs can be repeated."""
+    draw = random.Random(f"1-{epoch}")
+    keys = [s * (1 + draw.uniform(-0.15, 0.15)) for s in SECONDS]
+    batches, batch = [], []
+    for index in sorted(range(len(SECONDS)), key=lambda i: keys[i]):
+        longest = max(fixed or SECONDS[i] for i in [*batch, index])
+        if batch and longest * (len(batch) + 1) > BATCH_SECONDS:
+            batches.append(batch)
+            batch = []
+        batch.append(index)
+    batches.append(batch)
+    draw.shuffle(batches)
+    plan = sampler(accumulate=2, fixed=fixed).plan(epoch)
+    assert plan == [batches[i : i + 2] for i in range(0, len(batches), 2)]
+
+
 def test_a_clip_longer_than_a_batch_gets_one_of_its_own():
     assert bucket([3.0, 50.0, 4.0, 60.0], 10.0, None) == [[0, 2], [1], [3]]
     assert bucket([], 10.0, None) == []
@@ -182,6 +201,16 @@ def test_evaluation_reads_every_utterance_once_within_the_batch_size(folder, ent
     assert len(batches) < len(entries)
 
 
+def test_a_manifest_is_read_as_the_list_of_its_entries(folder, entries, family):
+    manifest.write(folder / "train.jsonl", entries)
+    opened = manifest.read(folder / "train.jsonl")
+    plain = evaluation_loader(Steps(entries, folder, family), 2.5, None)
+    for (batch,), (expected,) in zip(
+        evaluation_loader(Steps(opened, folder, family), 2.5, None), plain, strict=True
+    ):
+        assert batch.ids == expected.ids and torch.equal(batch.inputs, expected.inputs)
+
+
 def test_audio_that_went_missing_is_named(folder, entries, family):
     gone = [replace(entries[0], audio="gone.flac")]
     with pytest.raises(UserError, match=r"gone\.flac: missing audio file"):
@@ -189,11 +218,11 @@ def test_audio_that_went_missing_is_named(folder, entries, family):
 
 
 def test_a_live_teacher_whose_features_differ_gets_its_own(tmp_path):
-    manifest = tiny.entries(tmp_path)
+    made = tiny.entries(tmp_path)
     student = tiny.family("whisper", tmp_path)
     wider = tiny.family("whisper", tmp_path, model=tiny.whisper_config(num_mel_bins=30))
-    batch = Steps(manifest, tmp_path, student, teacher=wider).batch([0, 1])
-    clips = [audio.read(tmp_path / entry.audio) for entry in manifest[:2]]
+    batch = Steps(made, tmp_path, student, teacher=wider).batch([0, 1])
+    clips = [audio.read(tmp_path / entry.audio) for entry in made[:2]]
     assert batch.inputs.shape[1] == 20
-    assert torch.equal(batch.teacher.inputs, wider.collate(manifest[:2], clips).inputs)
-    assert Steps(manifest, tmp_path, student, teacher=student).batch([0, 1]).teacher is None
+    assert torch.equal(batch.teacher.inputs, wider.collate(made[:2], clips).inputs)
+    assert Steps(made, tmp_path, student, teacher=student).batch([0, 1]).teacher is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from adakd.corpora import Utterance
+from adakd.corpora import Rejected, Utterance
 from adakd.data import manifest
 from adakd.data import prepare as stage
 from adakd.data.manifest import Entry
@@ -55,7 +55,7 @@ def rejected(root: Path) -> dict[str, dict[str, str]]:
 
 
 def entries(root: Path, split: str) -> list[Entry]:
-    return manifest.read(root / "data" / f"{split}.jsonl")
+    return list(manifest.read(root / "data" / f"{split}.jsonl"))
 
 
 def test_good_utterances(tmp_path: Path) -> None:
@@ -231,6 +231,94 @@ def test_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert manifests == [
         (tmp_path / "data" / n).read_bytes() for n in ("train.jsonl", "rejected.tsv")
     ]
+
+
+def without_quotes(text: str) -> str:
+    """A corpus's own `correct`; processes find it by its name."""
+    return text.replace("'", "").replace("頫", "𫖯")
+
+
+def test_the_corpus_corrects_before_normalising(tmp_path: Path) -> None:
+    train, dev, test = make_corpus(tmp_path, each=1)
+    corpus = [replace(train, text="it's 頫", language="zh"), dev, test]
+    run(tmp_path, [*corpus, replace(train, id="marks", text="'")], correct=without_quotes)
+    entry = entries(tmp_path, "train")[0]
+    assert (entry.text, entry.raw) == ("its 𫖯", "it's 頫")
+    assert rejected(tmp_path)["marks"]["reason"] == "transcript empty once normalised: '"
+    # Without normalisation a transcript stays as it is.
+    run(tmp_path, corpus, correct=without_quotes, normalise=False)
+    assert entries(tmp_path, "train")[0].text == "it's 頫"
+
+
+def test_what_the_corpus_rejects_is_listed_and_counted(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    rows = [
+        Rejected("", "train", "no clip: the column 'path' is empty", "train.tsv:7"),
+        Rejected("", "test", "too few columns: 3", "test.tsv:2"),
+        Rejected("train0", "train", "no clip: outside clips/", "train.tsv:9"),
+    ]
+    mixed = [rows[0], *utterances, *rows[1:]]
+    counts = run(tmp_path, mixed)
+    assert [counts[split]["rejected"] for split in RATES] == [2, 0, 1]
+    lines = (tmp_path / "data" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == [f"{r.id}\t{r.split}\t{r.reason}\t{r.where}" for r in rows]
+    with pytest.raises(UserError, match=r"3 of 9 .* \(2\) because of: no clip"):
+        run(tmp_path, mixed, max_rejected=0.3)
+    with pytest.raises(UserError, match=r"train.tsv:7: .* unknown split 'other'"):
+        run(tmp_path, [replace(rows[0], split="other"), *utterances])
+
+
+def test_a_condition_reaches_the_manifest(tmp_path: Path) -> None:
+    train, dev, test = make_corpus(tmp_path, each=1)
+    run(tmp_path, [train, dev, replace(test, condition="android")])
+    assert [entries(tmp_path, split)[0].condition for split in RATES] == ["", "", "android"]
+
+
+class Generated:
+    """A corpus that is never in memory: counts how far it was read ahead of what was prepared."""
+
+    def __init__(self, count: int, audio: Path) -> None:
+        self.count, self.audio = count, audio
+        self.passes = self.prepared = self.furthest = 0
+
+    def __iter__(self):
+        self.passes += 1
+        self.prepared = 0
+        for number in range(self.count):
+            if self.passes == 2:
+                self.furthest = max(self.furthest, number - self.prepared)
+            yield Utterance(f"u{number}", "train", self.audio, "एक", "s", "hi")
+
+    def limit(self, entry: Entry) -> None:
+        self.prepared += 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_corpus_is_never_read_far_ahead(
+    tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(stage, "CHUNK", 2)
+    soundfile.write(tmp_path / "a.wav", np.zeros(3_200), 16_000)
+    corpus = Generated(200, tmp_path / "a.wav")
+    counts = run(tmp_path, corpus, jobs=jobs, limits=[corpus.limit])
+    assert counts["train"]["kept"] == corpus.prepared == 200 and corpus.passes == 2
+    assert corpus.furthest <= 2 * (stage.AHEAD * jobs + 2)
+    assert [entry.id for entry in entries(tmp_path, "train")] == [f"u{n}" for n in range(200)]
+
+
+def test_a_corpus_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="changed while it was prepared"):
+        run(tmp_path, iter(make_corpus(tmp_path)))
+    assert not (tmp_path / "data" / "train.jsonl").exists()
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".0123456789abcdef.tmp").write_text("half a manifest")
+    run(tmp_path, make_corpus(tmp_path))
+    names = {path.name for path in (tmp_path / "data").iterdir() if path.is_file()}
+    assert names == {"train.jsonl", "dev.jsonl", "test.jsonl", "rejected.tsv", "counts.json"}
 
 
 def test_real_recordings(tmp_path: Path, shared_data: Path | None) -> None:

@@ -2,7 +2,8 @@
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
 generate or locate) and `utterances` (stage 1: go through it; yields `Utterance` and, for rows that
-cannot become one, `Rejected`). Nothing here normalises text.
+cannot become one, `Rejected`). It may offer `correct`, which mends its transcripts before they are
+normalised: a list of substitutions that only this corpus needs. Nothing else here touches text.
 """
 
 import difflib
@@ -29,6 +30,7 @@ class Utterance:
     language: str
     start: float | None = None  # seconds inside `audio`; None: from its beginning
     end: float | None = None  # seconds inside `audio`; None: to its end
+    condition: str = ""  # recording condition that is also scored by itself
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from adakd.data import audio as audio_files
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
     from adakd.models import Batch, Family
@@ -29,10 +30,10 @@ Extra = Callable[["Batch"], "Batch"]  # adds the teacher's values to a batch
 
 
 def bucket(
-    seconds: Sequence[float],
+    seconds: Sequence[float] | np.ndarray,
     batch_seconds: float,
     padded: Padded | None,
-    order: Sequence[float] | None = None,
+    order: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Cut utterances, sorted by length, into batches of at most ``batch_seconds`` with padding.
 
@@ -41,18 +42,23 @@ def bucket(
     batch is padded to its longest. order: what to sort by instead of the length. A clip longer than
     ``batch_seconds`` makes a batch of its own. Returns indices; every index occurs once.
     """
-    keys = seconds if order is None else order
-    lengths = seconds if padded is None else [padded(one) for one in seconds]
-    groups = lengths if padded is not None else [0.0] * len(seconds)
+    own = np.asarray(seconds, dtype=np.float64)
+    keys = own if order is None else order
+    if padded is None:
+        lengths, groups = own, np.zeros(len(own))
+    else:
+        lengths = groups = np.fromiter(map(padded, own), dtype=np.float64, count=len(own))
+    ranked = np.lexsort((keys, groups))
     batches: list[list[int]] = []
     current: list[int] = []
-    longest = 0.0
-    for index in sorted(range(len(seconds)), key=lambda i: (groups[i], keys[i])):
-        longest = max(longest, lengths[index])
-        full = longest * (len(current) + 1) > batch_seconds
-        if current and (full or groups[index] != groups[current[-1]]):
+    longest, before = 0.0, 0.0
+    rows = zip(ranked.tolist(), lengths[ranked].tolist(), groups[ranked].tolist(), strict=True)
+    for index, length, group in rows:
+        longest = max(longest, length)
+        if current and (longest * (len(current) + 1) > batch_seconds or group != before):
             batches.append(current)
-            current, longest = [], lengths[index]
+            current, longest = [], length
+        before = group
         current.append(index)
     if current:
         batches.append(current)
@@ -69,7 +75,7 @@ class StepSampler(Sampler[list[Group]]):
 
     def __init__(
         self,
-        seconds: Sequence[float],
+        seconds: Sequence[float] | np.ndarray,
         batch_seconds: float,
         accumulate: int = 1,
         seed: int = 1,
@@ -77,7 +83,8 @@ class StepSampler(Sampler[list[Group]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.seconds, self.batch_seconds, self.padded = seconds, batch_seconds, padded
+        self.seconds = np.asarray(seconds, dtype=np.float64)
+        self.batch_seconds, self.padded = batch_seconds, padded
         self.accumulate, self.seed = accumulate, seed
         self.rank, self.world = rank, world
         self.epoch = 1
@@ -90,7 +97,9 @@ class StepSampler(Sampler[list[Group]]):
     def plan(self, epoch: int) -> list[list[list[int]]]:
         """The steps of an epoch for all processes together: lists of micro-batches of indices."""
         draw = random.Random(f"{self.seed}-{epoch}")
-        jittered = [s * (1 + draw.uniform(-BUCKET_JITTER, BUCKET_JITTER)) for s in self.seconds]
+        count = len(self.seconds)
+        jitter = (draw.uniform(-BUCKET_JITTER, BUCKET_JITTER) for _ in range(count))
+        jittered = self.seconds * (1 + np.fromiter(jitter, dtype=np.float64, count=count))
         batches = bucket(self.seconds, self.batch_seconds, self.padded, jittered)
         draw.shuffle(batches)
         size = self.accumulate * self.world
@@ -143,6 +152,13 @@ class Steps(Dataset[list["Batch"]]):
         return self.extra(batch) if self.extra else batch
 
 
+def seconds_of(entries: Sequence[Entry]) -> np.ndarray:
+    """The length of each entry, (n,); of a manifest without going through its lines."""
+    if isinstance(entries, Manifest):
+        return entries.seconds
+    return np.array([entry.seconds for entry in entries], dtype=np.float64)
+
+
 def _same(step: list[Batch]) -> list[Batch]:
     return step
 
@@ -163,6 +179,6 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
 
 def evaluation_loader(steps: Steps, batch_seconds: float, padded: Padded | None) -> DataLoader:
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
-    seconds = [entry.seconds for entry in steps.entries]
+    seconds = seconds_of(steps.entries)
     plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
     return DataLoader(steps, sampler=plan, batch_size=None, collate_fn=_same)

@@ -4,6 +4,9 @@ What cannot be used is rejected: counted, and listed in rejected.tsv with the re
 16 kHz mono WAV or FLAC already is used where it lies (and read once, for a header says nothing of
 a file cut short); all else, and every segment of a longer recording, is written once as FLAC. No
 corpus is known here, and no model: what a model cannot take comes in as `limits`.
+
+Nothing is held for the whole corpus but a hash of each id, so that a million utterances take no
+more memory than a thousand.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ import hashlib
 import multiprocessing
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,11 +29,13 @@ from adakd.corpora import Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
-from adakd.files import write_json, write_text
+from adakd.files import atomic_write, write_json
 from adakd.progress import track
 
 SPLITS = ("train", "dev", "test")
 WORTH_PROCESSES = 500  # clips; a process takes about as long to start as a hundred to be read
+CHUNK = 16  # clips handed to a process at a time
+AHEAD = 4  # chunks a process that may wait to be written
 
 # Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
 Limit = Callable[[Entry], str | None]
@@ -44,16 +50,6 @@ class Counts(TypedDict):
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """An utterance that cannot be used; one line of rejected.tsv."""
-
-    id: str
-    split: str
-    reason: str
-    where: str  # the audio file, and the segment of it
-
-
-@dataclass(frozen=True)
 class Clips:
     """How one clip is examined; sent to the worker processes."""
 
@@ -63,10 +59,11 @@ class Clips:
     min_seconds: float
     max_seconds: float
     normalise: bool
+    correct: Callable[[str], str] | None  # the corpus's own substitutions
 
 
 def prepare(
-    corpus: Iterable[Utterance | Rejected],
+    utterances: Iterable[Utterance | Rejected],
     folder: Path,
     audio_root: Path,
     language: str,
@@ -77,9 +74,12 @@ def prepare(
     normalise: bool,
     jobs: int,
     audio_folder: Path | None = None,
+    correct: Callable[[str], str] | None = None,
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
 
+    utterances: gone through twice, so no iterator; what the corpus rejects itself is listed and
+        counted with the rest.
     folder: of the recipe's data, e.g. data/espeak/hi/whisper.
     audio_folder: where converted clips go, folder/audio if None; families and folds share one.
     audio_root: what the manifests' audio paths are relative to; files outside it stay absolute.
@@ -87,17 +87,19 @@ def prepare(
     limits: asked in turn about each entry that is otherwise sound, in this process.
     min_seconds, max_seconds: of audio. max_rejected: share of all utterances, 0 to 1.
     normalise: by `adakd.data.text`; otherwise only white space is squeezed.
-    jobs: worker processes, 0 for one a core; few clips are read in this one.
+    jobs: worker processes; few clips are read in this one.
+    correct: the corpus's own substitutions, made before `normalise`; a function of a module, for
+        processes find it by its name.
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
     places), more than `max_rejected` rejected or nothing left of a split (after rejected.tsv was
     written; manifests are then left as they were).
     """
-    given = list(corpus)
-    utterances = [row for row in given if isinstance(row, Utterance)]
-    _check_ids(utterances)
+    total = _check_ids(utterances)
     folder = Path(folder)
+    for left in folder.glob(".*.tmp"):  # of a run that was killed: up to the size of its manifests
+        left.unlink()
     clips = Clips(
         Path(os.path.abspath(audio_folder or folder / "audio")),
         Path(os.path.abspath(audio_root)),
@@ -105,64 +107,75 @@ def prepare(
         min_seconds,
         max_seconds,
         normalise,
+        correct,
     )
-    entries: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    rejections = [
-        Rejection(row.id, row.split, row.reason, row.where)
-        for row in given
-        if isinstance(row, Rejected)
-    ]
-    examined = track(_examine_all(utterances, clips, jobs), len(utterances), "preparing clips")
-    for utterance, outcome in zip(utterances, examined, strict=True):
-        if isinstance(outcome, Entry):
-            reason = next((found for limit in limits if (found := limit(outcome))), None)
-        else:
-            reason = outcome
-        if reason is None:
-            assert isinstance(outcome, Entry)
-            entries[utterance.split].append(outcome)
-        else:
-            rejections.append(Rejection(utterance.id, utterance.split, reason, where(utterance)))
-
-    _write_rejections(folder / "rejected.tsv", rejections)
-    rejected = Counter(rejection.split for rejection in rejections)
     counts: dict[str, Counts] = {
-        split: {
-            "kept": len(kept),
-            "rejected": rejected[split],
-            "seconds": round(sum(entry.seconds for entry in kept), 3),
-        }
-        for split, kept in entries.items()
+        split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in SPLITS
     }
-    _check_rejections(rejections, counts, max_rejected, folder / "rejected.tsv")
-    for split, kept in entries.items():
-        manifest.write(folder / f"{split}.jsonl", kept)
+    kinds: Counter[str] = Counter()
+    listing = folder / "rejected.tsv"
+    with ExitStack() as manifests:
+        files = {
+            split: manifests.enter_context(atomic_write(folder / f"{split}.jsonl"))
+            for split in SPLITS
+        }
+        with atomic_write(listing) as rejected:
+            rejected.write("id\tsplit\treason\twhere\n")
+            examined = _examine_all(utterances, clips, jobs if total >= WORTH_PROCESSES else 1)
+            for one, outcome in track(examined, total, "preparing clips"):
+                count = counts[one.split]
+                if isinstance(outcome, Entry):
+                    reason = next((found for limit in limits if (found := limit(outcome))), None)
+                    if reason is None:
+                        files[one.split].write(manifest.to_line(outcome))
+                        count["kept"] += 1
+                        count["seconds"] += outcome.seconds
+                        continue
+                    outcome = reason
+                kinds[_kind(outcome)] += 1
+                count["rejected"] += 1
+                rejected.write(_row(one.id, one.split, outcome, where(one)))
+        for count in counts.values():
+            count["seconds"] = round(count["seconds"], 3)
+        if sum(count["kept"] + count["rejected"] for count in counts.values()) != total:
+            raise UserError("the corpus changed while it was prepared; run stage 1 again")
+        _check_rejections(kinds, counts, max_rejected, listing)
     write_json(folder / "counts.json", counts)
     return counts
 
 
-def where(utterance: Utterance) -> str:
+def where(utterance: Utterance | Rejected) -> str:
     """The place of an utterance in its corpus: the audio file, and the segment of it."""
+    if isinstance(utterance, Rejected):
+        return utterance.where
     if utterance.start is None and utterance.end is None:
         return str(utterance.audio)
     end = "end" if utterance.end is None else f"{utterance.end:g} s"
     return f"{utterance.audio} ({utterance.start or 0:g} s to {end})"
 
 
-def examine(utterance: Utterance, clips: Clips) -> Entry | str:
+def target(
+    transcript: str, language: str, normalise: bool, correct: Callable[[str], str] | None
+) -> str:
+    """What a model learns to write for a transcript of the corpus; may be empty."""
+    if not normalise:
+        return " ".join(transcript.split())
+    return text.normalise(correct(transcript) if correct else transcript, language)
+
+
+def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     """The manifest's entry for an utterance, its clip converted if need be; or why it is rejected.
 
     Runs in a worker process.
     """
+    if isinstance(utterance, Rejected):
+        return utterance.reason
     if not utterance.text.strip():
         return "empty transcript"
     language = utterance.language or clips.language
-    if clips.normalise:
-        target = text.normalise(utterance.text, language)
-        if not target:
-            return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
-    else:
-        target = " ".join(utterance.text.split())
+    written = target(utterance.text, language, clips.normalise, clips.correct)
+    if not written:
+        return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:
         path, seconds = _clip(utterance, clips)
     except audio.AudioError as error:
@@ -174,10 +187,11 @@ def examine(utterance: Utterance, clips: Clips) -> Entry | str:
         id=utterance.id,
         audio=stored,
         seconds=seconds,
-        text=target,
+        text=written,
         raw=utterance.text,
         speaker=utterance.speaker,
         language=language,
+        condition=utterance.condition,
     )
 
 
@@ -234,16 +248,28 @@ def _wrong_length(seconds: float, clips: Clips) -> str | None:
     return None
 
 
-def _examine_all(utterances: Sequence[Utterance], clips: Clips, jobs: int) -> Iterator[Entry | str]:
-    work = partial(examine, clips=clips)
-    if jobs <= 1 or len(utterances) < WORTH_PROCESSES:
-        yield from map(work, utterances)
+def _examine_all(
+    utterances: Iterable[Utterance | Rejected], clips: Clips, jobs: int
+) -> Iterator[tuple[Utterance | Rejected, Entry | str]]:
+    """Every utterance with what became of it, in the corpus's order."""
+    if jobs <= 1:
+        for utterance in utterances:
+            yield utterance, examine(utterance, clips)
         return
     # Spawned, for a forked child of a process in which torch has run threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
         try:
-            yield from pool.map(work, utterances, chunksize=16)
+            # Not pool.map, which would go through the whole corpus before the first clip is read.
+            waiting: deque[tuple[list[Utterance | Rejected], Future[list[Entry | str]]]] = deque()
+            rest = iter(utterances)
+            while chunk := list(islice(rest, CHUNK)):
+                waiting.append((chunk, pool.submit(_examine_some, chunk, clips)))
+                if len(waiting) > AHEAD * jobs:
+                    first, outcomes = waiting.popleft()
+                    yield from zip(first, outcomes.result(), strict=True)
+            for first, outcomes in waiting:
+                yield from zip(first, outcomes.result(), strict=True)
         except BrokenProcessPool:
             raise UserError(
                 "a process that prepares clips was killed, most likely for want of memory; run "
@@ -254,47 +280,60 @@ def _examine_all(utterances: Sequence[Utterance], clips: Clips, jobs: int) -> It
             raise
 
 
+def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[Entry | str]:
+    return [examine(utterance, clips) for utterance in utterances]
+
+
 def _one_thread() -> None:
-    """Keep torch, should a worker import it to resample, from starting a thread on every core."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Keep a worker's NumPy, not yet imported, from starting a thread on every core."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
 
 
-def _check_ids(utterances: Sequence[Utterance]) -> None:
-    if not utterances:
+def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:
+    """Refuse a corpus whose utterances cannot be told apart; returns how many there are."""
+    total = 0
+    ids = manifest.Twice()
+    for one in utterances:
+        total += 1
+        if one.split not in SPLITS:
+            raise UserError(
+                f"{where(one)}: utterance '{one.id}' belongs to an unknown split "
+                f"'{one.split}'; splits are {', '.join(SPLITS)}"
+            )
+        if isinstance(one, Rejected):
+            continue  # an id may be what it lacks
+        if not one.id.strip():
+            raise UserError(f"{where(one)}: the utterance has no id")
+        ids.add(one.id)
+    if not total:
         raise UserError("the corpus has no utterances; look into its folder, or run stage 0 again")
-    seen: dict[str, Utterance] = {}
-    for utterance in utterances:
-        if not utterance.id.strip():
-            raise UserError(f"{where(utterance)}: the utterance has no id")
-        if utterance.split not in SPLITS:
-            raise UserError(
-                f"{where(utterance)}: utterance '{utterance.id}' belongs to an unknown split "
-                f"'{utterance.split}'; splits are {', '.join(SPLITS)}"
-            )
-        if utterance.id in seen:
-            first = seen[utterance.id]
-            raise UserError(
-                f"two utterances have the id '{utterance.id}': {where(first)} in {first.split}, "
-                f"and {where(utterance)} in {utterance.split}; ids must be unique in the corpus"
-            )
-        seen[utterance.id] = utterance
+    sound = (one.id for one in utterances if isinstance(one, Utterance))
+    if found := ids.first(sound):
+        same = (u for u in utterances if isinstance(u, Utterance) and u.id == found[2])
+        first, second = islice(same, 2)
+        raise UserError(
+            f"two utterances have the id '{first.id}': {where(first)} in {first.split}, "
+            f"and {where(second)} in {second.split}; ids must be unique in the corpus"
+        )
+    return total
 
 
 def _check_rejections(
-    rejections: Sequence[Rejection], counts: dict[str, Counts], max_rejected: float, listing: Path
+    kinds: Counter[str], counts: dict[str, Counts], max_rejected: float, listing: Path
 ) -> None:
-    if not rejections:
+    if not kinds:
         return
-    kinds = Counter(_kind(rejection.reason) for rejection in rejections)
     kind, count = kinds.most_common(1)[0]
     advice = (
         f"most often ({count}) because of: {kind}; see {listing}, then mend the corpus or raise "
         "data.max_rejected"
     )
-    total = len(rejections) + sum(split["kept"] for split in counts.values())
-    if len(rejections) > max_rejected * total:
+    rejected = sum(split["rejected"] for split in counts.values())
+    total = rejected + sum(split["kept"] for split in counts.values())
+    if rejected > max_rejected * total:
         raise UserError(
-            f"{len(rejections)} of {total} utterances were rejected, more than the "
+            f"{rejected} of {total} utterances were rejected, more than the "
             f"{max_rejected:.1%} that data.max_rejected allows, {advice}"
         )
     for name, split in counts.items():
@@ -307,10 +346,6 @@ def _kind(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "N", reason.partition(":")[0])
 
 
-def _write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
-    lines = ["id\tsplit\treason\twhere"]
-    for one in rejections:
-        fields = (one.id, one.split, one.reason, one.where)
-        # A tab or line end inside a field would break the table.
-        lines.append("\t".join(" ".join(field.split()) for field in fields))
-    write_text(path, "\n".join(lines) + "\n")
+def _row(*fields: str) -> str:
+    # A tab or line end inside a field would break the table.
+    return "\t".join(" ".join(field.split()) for field in fields) + "\n"

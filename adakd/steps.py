@@ -242,10 +242,9 @@ def prepare(place: Place) -> None:
     from adakd.files import fingerprint
 
     module, options = corpus_options(config)
-    correct = getattr(module, "correct", None)
     (place.data / "done.json").unlink(missing_ok=True)
     training = (
-        stage.target(u.text, u.language or config.language.code, config.data.normalise, correct)
+        stage.target(u.text, u.language or config.language.code, config.data.normalise)
         for u in module.utterances(options, place.corpus, config.fold)
         if isinstance(u, corpora.Utterance) and u.split == "train"
     )
@@ -262,7 +261,6 @@ def prepare(place: Place) -> None:
         config.data.normalise,
         config.data.jobs or os.cpu_count() or 1,
         place.audio,
-        correct,
     )
     for split, count in counts.items():
         say(

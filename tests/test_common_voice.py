@@ -231,8 +231,8 @@ def test_prepare_counts_and_lists_what_the_corpus_and_the_audio_spoil(
     options = Options(corpus=str(release))
     fetch(options, tmp_path / "corpus")
     counts = prepare.prepare(
-        common_voice.utterances(options, tmp_path / "corpus", None), tmp_path / "data", tmp_path,
-        "hi", [], 0.1, 30.0, 0.9, True, 1,
+        list(common_voice.utterances(options, tmp_path / "corpus", None)), tmp_path / "data",
+        tmp_path, "hi", [], 0.1, 30.0, 0.9, True, 1,
     )  # fmt: skip
     assert {split: (c["kept"], c["rejected"]) for split, c in counts.items()} == {
         "train": (1, 3), "dev": (1, 0), "test": (2, 0),

@@ -100,22 +100,25 @@ def test_batches_hold_clips_of_like_length():
     assert by_chance.max(axis=1).sum() * 8 > 1.5 * by_chance.sum()
 
 
-@pytest.mark.parametrize("fixed", [None, 10.0])
+@pytest.mark.parametrize("padded", [None, to_grid])
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_the_plan_is_that_of_the_plain_loop(epoch, fixed):
+def test_the_plan_is_that_of_the_plain_loop(epoch, padded):
     """The plan as it was first written, without NumPy: recorded runs can be repeated."""
     draw = random.Random(f"1-{epoch}")
     keys = [s * (1 + draw.uniform(-0.15, 0.15)) for s in SECONDS]
     batches, batch = [], []
-    for index in sorted(range(len(SECONDS)), key=lambda i: keys[i]):
-        longest = max(fixed or SECONDS[i] for i in [*batch, index])
-        if batch and longest * (len(batch) + 1) > BATCH_SECONDS:
+    group = padded or (lambda seconds: 0)
+    length = padded or (lambda seconds: seconds)
+    for index in sorted(range(len(SECONDS)), key=lambda i: (group(SECONDS[i]), keys[i])):
+        longest = max(length(SECONDS[i]) for i in [*batch, index])
+        other = batch and group(SECONDS[index]) != group(SECONDS[batch[-1]])
+        if batch and (other or longest * (len(batch) + 1) > BATCH_SECONDS):
             batches.append(batch)
             batch = []
         batch.append(index)
     batches.append(batch)
     draw.shuffle(batches)
-    plan = sampler(accumulate=2, fixed=fixed).plan(epoch)
+    plan = sampler(accumulate=2, padded=padded).plan(epoch)
     assert plan == [batches[i : i + 2] for i in range(0, len(batches), 2)]
 
 

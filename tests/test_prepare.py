@@ -233,21 +233,15 @@ def test_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     ]
 
 
-def without_quotes(text: str) -> str:
-    """A corpus's own `correct`; processes find it by its name."""
-    return text.replace("'", "").replace("頫", "𫖯")
-
-
-def test_the_corpus_corrects_before_normalising(tmp_path: Path) -> None:
+def test_targets_are_normalised_unless_told_otherwise(tmp_path: Path) -> None:
     train, dev, test = make_corpus(tmp_path, each=1)
-    corpus = [replace(train, text="it's 頫", language="zh"), dev, test]
-    run(tmp_path, [*corpus, replace(train, id="marks", text="'")], correct=without_quotes)
+    corpus = [replace(train, text="Ａ  B。", language="zh"), dev, test]
+    run(tmp_path, [*corpus, replace(train, id="marks", text="'")])
     entry = entries(tmp_path, "train")[0]
-    assert (entry.text, entry.raw) == ("its 𫖯", "it's 頫")
+    assert (entry.text, entry.raw) == ("a b", "Ａ  B。")
     assert rejected(tmp_path)["marks"]["reason"] == "transcript empty once normalised: '"
-    # Without normalisation a transcript stays as it is.
-    run(tmp_path, corpus, correct=without_quotes, normalise=False)
-    assert entries(tmp_path, "train")[0].text == "it's 頫"
+    run(tmp_path, corpus, normalise=False)
+    assert entries(tmp_path, "train")[0].text == "Ａ B。"
 
 
 def test_what_the_corpus_rejects_is_listed_and_counted(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
 generate or locate) and `utterances` (stage 1: go through it; yields `Utterance` and, for rows that
-cannot become one, `Rejected`). It may offer `correct`, which mends its transcripts before they are
-normalised: a list of substitutions that only this corpus needs. Nothing else here touches text.
+cannot become one, `Rejected`). Nothing here touches text.
 """
 
 import difflib

@@ -59,7 +59,6 @@ class Clips:
     min_seconds: float
     max_seconds: float
     normalise: bool
-    correct: Callable[[str], str] | None  # the corpus's own substitutions
 
 
 def prepare(
@@ -74,7 +73,6 @@ def prepare(
     normalise: bool,
     jobs: int,
     audio_folder: Path | None = None,
-    correct: Callable[[str], str] | None = None,
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
 
@@ -88,8 +86,6 @@ def prepare(
     min_seconds, max_seconds: of audio. max_rejected: share of all utterances, 0 to 1.
     normalise: by `adakd.data.text`; otherwise only white space is squeezed.
     jobs: worker processes; few clips are read in this one.
-    correct: the corpus's own substitutions, made before `normalise`; a function of a module, for
-        processes find it by its name.
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
@@ -107,7 +103,6 @@ def prepare(
         min_seconds,
         max_seconds,
         normalise,
-        correct,
     )
     counts: dict[str, Counts] = {
         split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in SPLITS
@@ -154,13 +149,11 @@ def where(utterance: Utterance | Rejected) -> str:
     return f"{utterance.audio} ({utterance.start or 0:g} s to {end})"
 
 
-def target(
-    transcript: str, language: str, normalise: bool, correct: Callable[[str], str] | None
-) -> str:
+def target(transcript: str, language: str, normalise: bool) -> str:
     """What a model learns to write for a transcript of the corpus; may be empty."""
     if not normalise:
         return " ".join(transcript.split())
-    return text.normalise(correct(transcript) if correct else transcript, language)
+    return text.normalise(transcript, language)
 
 
 def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
@@ -173,7 +166,7 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     if not utterance.text.strip():
         return "empty transcript"
     language = utterance.language or clips.language
-    written = target(utterance.text, language, clips.normalise, clips.correct)
+    written = target(utterance.text, language, clips.normalise)
     if not written:
         return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:

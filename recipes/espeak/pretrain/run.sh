@@ -27,28 +27,38 @@ parse_options "$@"
 . "$adakd_root/path.sh"
 out=${root:-$adakd_root}
 families=$family
-for family in $families; do (
-    # Thirteen languages at once leave CTC on its plateau of blanks, and Whisper, which leans on CTC
-    # here, with it (tried: README.md). One language does not; the others are learnt from there.
-    first=$out/exp/$recipe/hindi-first
+
+# hindi NAME OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/NAME. Sets
+# `from` to overrides that make the next round start from its models.
+hindi() {
+    local round="$out/exp/$recipe/$1" models
+    shift
+    mkdir -p "$round/corpus/${recipe%/*}"
+    ln -sfn "$out/corpus/$recipe" "$round/corpus/$recipe"
     (
-        if ((stage == 0)); then
-            stop_stage=0
-            run_stages
-            mkdir -p "$first/corpus/espeak"
-            ln -sfn "$out/corpus/$recipe" "$first/corpus/$recipe"
-        fi
-    )
-    (
-        root=$first
-        overrides+=(--data.languages "[hi]" --train.epochs 6)
-        overrides+=(--teacher.train "{epochs: 6}" --train.ctc_weight 0.9)
+        root=$round
+        overrides+=(--data.languages "[hi]" "$@")
         run_stages
     )
-    models=$first/exp/$recipe/$family
-    overrides+=(--teacher.source "$models/teacher/seed$seed/model")
-    overrides+=(--student.source "$models/finetune/seed$seed/model")
-    [[ $family == wav2vec2 ]] || overrides+=(--units.kind source)
+    models=$round/exp/$recipe/$family
+    from=(--teacher.source "$models/teacher/seed$seed/model")
+    from+=(--student.source "$models/finetune/seed$seed/model")
+    [[ $family == wav2vec2 ]] || from+=(--units.kind source)
+}
+
+for family in $families; do (
+    from=()
+    if ((stage == 0)); then
+        (stop_stage=0 && run_stages)
+    fi
+    # Thirteen languages at once leave CTC on its plateau of blanks. One does not; the others are
+    # learnt from there. Whisper's encoder learns to hear first, then its decoder to listen to it:
+    # README.md.
+    hindi hindi-first --train.epochs 6 --teacher.train "{epochs: 6}" --train.ctc_weight 0.9
+    if [[ $family == whisper ]]; then
+        hindi hindi-second --train.epochs 10 --teacher.train "{epochs: 10}" "${from[@]}"
+    fi
+    overrides+=("${from[@]}")
     run_stages
     if ((stop_stage == 3)) && [[ -z ${ADAKD_DRY_RUN:-} ]]; then
         PYTHONPATH="$adakd_root" "$python" "$adakd_root/recipes/$recipe/publish.py" "$out" "$family"

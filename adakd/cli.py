@@ -52,6 +52,9 @@ def usage() -> str:
     lines += [
         "  --publish     copy the table to recipes/NAME/RESULTS.md as well",
         "  --A.B VALUE   any value of the configuration, such as --train.epochs 3",
+        "",
+        "adakd new-recipe CORPUS/LANGUAGE --kind KIND starts a recipe of your own.",
+        "adakd bench prepare measures how fast clips are prepared, and the memory it takes.",
     ]
     return "\n".join(lines)
 
@@ -59,10 +62,19 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; 0 on success, 1 after a sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or "--help" in arguments or "-h" in arguments:
+    others = arguments[:1] == ["new-recipe"] or arguments[:1] == ["bench"]
+    if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         print(usage())
         return 0
     try:
+        if arguments[0] == "new-recipe":
+            from adakd.new_recipe import main as new_recipe
+
+            return new_recipe(arguments[1:])
+        if arguments[:2] == ["bench", "prepare"]:
+            from adakd.bench.prepare import main as bench
+
+            return bench(arguments[2:])
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)

@@ -1,0 +1,140 @@
+"""How much memory stage 1 and the start of stage 3 take for a corpus of so many utterances.
+
+The real steps run, each in a process of its own, on a made-up corpus (`made_up`) with a tiny CTC
+model, so that what grows with the corpus is seen and not the model. The clip is short for the sake
+of time; samples are never held, so their number does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adakd.steps import Place
+
+STEPS_TRAINED = 3  # optimiser steps: past the first epoch's plan, the first batches and gradients
+
+
+def report(sizes: list[int], jobs: int, scratch: Path) -> None:
+    """Print a table in Markdown: a row for each size and stage."""
+    from adakd.versions import describe
+
+    about = describe()
+    print(f"{about['machine']}; {about['time']}\n")
+    print("| utterances | stage | peak of the process, MB | of each worker, MB | minutes |")
+    print("|---:|---|---:|---:|---:|")
+    for size in sizes:
+        root = scratch / str(size)
+        for stage in (prepare, training):
+            main, worker, minutes = alone(stage, root, size, jobs)
+            workers = f"{jobs} x {worker:.0f}" if worker else ""
+            print(f"| {size:,} | {stage.__name__} | {main:.0f} | {workers} | {minutes:.1f} |")
+            sys.stdout.flush()
+
+
+def alone(
+    stage: Callable[[Path, int, int], None], root: Path, size: int, jobs: int
+) -> tuple[float, float, float]:
+    """Peak memory of a stage and of its largest worker in MB, and minutes, in a new process."""
+    # Spawned: a forked process would begin with this one's memory.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_peak, stage, root, size, jobs).result()
+
+
+def _peak(
+    stage: Callable[[Path, int, int], None], root: Path, size: int, jobs: int
+) -> tuple[float, float, float]:
+    started = time.perf_counter()
+    workers = [0.0]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            workers.extend(high_water(child.pid) for child in multiprocessing.active_children())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        stage(root, size, jobs)
+    finally:
+        over.set()
+        watching.join()
+    return high_water(os.getpid()), max(workers), (time.perf_counter() - started) / 60
+
+
+def high_water(process: int | None) -> float:
+    """The most memory that a process has had resident, in MB; 0 once it is gone.
+
+    Not getrusage, whose number a spawned process inherits from the one that started it.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return float(kilobytes[0]) * 1024 / 1e6 if kilobytes else 0.0
+
+
+def prepare(root: Path, size: int, jobs: int) -> None:
+    """Stages 0 and 1."""
+    from adakd import steps
+
+    place = _place(root, size, jobs)
+    steps.corpus(place)
+    steps.prepare(place)
+    counts = json.loads((place.data / "counts.json").read_text(encoding="utf-8"))
+    assert counts["train"]["kept"] == size, counts
+
+
+def training(root: Path, size: int, jobs: int) -> None:
+    """Stage 3, up to its first optimiser steps."""
+    from adakd import steps
+
+    steps.train(_place(root, size, jobs), "finetune")
+
+
+def _place(root: Path, size: int, jobs: int) -> Place:
+    from adakd import config as configuration
+    from adakd import corpora, steps
+
+    folder = str(Path(__file__).parent / "corpora")
+    if folder not in corpora.__path__:
+        corpora.__path__.append(folder)
+    tiny = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "conv_dim": [8, 8],
+        "conv_kernel": [160, 3],
+        "conv_stride": [160, 2],
+        "num_feat_extract_layers": 2,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    mapping = {
+        "recipe": "bench/hi",
+        "family": "wav2vec2",
+        "language": {"code": "hi"},
+        "corpus": {"kind": "made_up", "utterances": size},
+        "data": {"jobs": jobs},
+        "units": {"kind": "characters"},
+        "teacher": {"config": tiny},
+        "student": {"config": tiny},
+        "train": {"epochs": 1, "max_steps": STEPS_TRAINED, "mask_time": 0.0},
+    }
+    config = configuration.from_dict(configuration.Config, mapping, "adakd bench")
+    configuration.check(config)
+    return steps.Place(root, config)

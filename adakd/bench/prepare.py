@@ -1,0 +1,376 @@
+"""`adakd bench prepare`: how fast stage 1 reads a corpus of mp3 clips, and the memory it takes.
+
+Contenders, on the same clips:
+
+    adakd        stage 1 as recipes run it: decode, 16 kHz mono, FLAC, text, limits of the model,
+                 ids, manifest; the start of its processes counts
+    floor        only soundfile's decoder, torchaudio's resampling (filter made once) and
+                 soundfile's FLAC encoder; its processes are started before the clock is
+    speechbrain  SpeechBrain's common_voice_prepare.py, given with --speechbrain FILE: it belongs to
+                 the recipes of its repository and not to its pip package. It reads headers only;
+                 with ffmpeg on the PATH its `convert_to_wav` is measured too
+
+Two clocks: wall time, and processor time of all processes together. The second is what can be
+trusted on a machine that does other work meanwhile. With --utterances it measures memory instead
+(`adakd.bench.memory`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adakd.corpora import Utterance
+from adakd.errors import UserError
+
+RATE = 48_000  # Hz, of the made-up clips, as Common Voice's
+SECONDS = (2.5, 7.5)  # their lengths, drawn evenly: 5 s on average
+DISTINCT = 200  # made-up clips that differ; more are copies
+LANGUAGE = "hi"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An mp3 file and what is said in it."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a contender took for all clips, in seconds."""
+
+    wall: float
+    processor: float  # of all its processes together
+
+
+Contender = Callable[[Path, int], Cost]  # given an empty folder and a number of processes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print a table in Markdown; 0 on success. Errors are `UserError`s."""
+    parser = argparse.ArgumentParser(prog="adakd bench prepare", allow_abbrev=False)
+    parser.add_argument("--clips", type=int, default=1000, help="clips (1000)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that all contenders run (5)")
+    parser.add_argument("--processes", default="1 2", help='numbers of processes ("1 2")')
+    parser.add_argument("--corpus", type=Path, help="folder or archive of mp3 clips; else made up")
+    parser.add_argument("--speechbrain", type=Path, help="SpeechBrain's common_voice_prepare.py")
+    parser.add_argument("--utterances", help='measure memory: sizes of a corpus, "10000 1000000"')
+    parser.add_argument("--root", type=Path, help="where scratch files go (a temporary folder)")
+    options = parser.parse_args(list(arguments))
+    with tempfile.TemporaryDirectory(dir=options.root) as scratch:
+        if options.utterances:
+            from adakd.bench import memory
+
+            jobs = max(_numbers("processes", options.processes))
+            memory.report(_numbers("utterances", options.utterances), jobs, Path(scratch))
+        else:
+            speed(
+                Path(scratch),
+                options.corpus,
+                options.clips,
+                options.rounds,
+                _numbers("processes", options.processes),
+                options.speechbrain,
+            )
+    return 0
+
+
+def speed(
+    scratch: Path,
+    corpus: Path | None,
+    count: int,
+    rounds: int,
+    processes: list[int],
+    speechbrain: Path | None,
+) -> None:
+    """Run every contender `rounds` times over `count` clips, and print what each took."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # a contender has the processes that it is given, no more
+    clips = find_clips(corpus, scratch / "corpus", count) if corpus else make_clips(scratch, count)
+    contenders: dict[str, Contender] = {
+        "adakd": prepare_ours(clips, scratch),
+        "floor": partial(run_floor, clips),
+    }
+    if speechbrain is not None:
+        theirs = load_theirs(speechbrain)
+        contenders["speechbrain, headers only"] = partial(run_theirs, theirs, clips, False)
+        if shutil.which("ffmpeg"):
+            contenders["speechbrain, wav by ffmpeg"] = partial(run_theirs, theirs, clips, True)
+    costs: dict[tuple[int, str], list[Cost]] = {}
+    for number in range(rounds):
+        for jobs in processes:
+            # Another one first in every round: whoever runs first may find a colder machine.
+            names = list(contenders)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                folder = scratch / "out"
+                folder.mkdir()
+                cost = contenders[name](folder, jobs)
+                shutil.rmtree(folder)
+                costs.setdefault((jobs, name), []).append(cost)
+                print(f"round {number + 1}: {name}, {jobs}: {cost}", file=sys.stderr)
+    print_table(costs, processes, list(contenders), clips)
+
+
+def print_table(
+    costs: dict[tuple[int, str], list[Cost]],
+    processes: list[int],
+    names: list[str],
+    clips: list[Clip],
+) -> None:
+    """Medians over the rounds and the spread; a ratio is taken within a round."""
+    from adakd.versions import describe
+
+    about = describe()
+    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    print(f"{len(clips)} clips, {length(clips):.1f} s on average; {about['machine']}; {versions}\n")
+    print(
+        "| what | processes | clips/s a core, wall | of the floor | processor ms a clip "
+        "| of the floor |"
+    )
+    print("|---|---:|---:|---:|---:|---:|")
+    for jobs in processes:
+        for name in names:
+            found, floor = costs[jobs, name], costs[jobs, "floor"]
+            pairs = list(zip(found, floor, strict=True))
+            row = [
+                spread([len(clips) / cost.wall / jobs for cost in found], 1),
+                spread([one.wall / other.wall for one, other in pairs], 2),
+                spread([1000 * cost.processor / len(clips) for cost in found], 2),
+                spread([one.processor / other.processor for one, other in pairs], 2),
+            ]
+            print(f"| {name} | {jobs} | {' | '.join(row)} |")
+    if not any("speechbrain" in name for name in names):
+        print(
+            "\nSpeechBrain's common_voice_prepare: not measured, it is not part of the pip package "
+            "(give --speechbrain FILE)."
+        )
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Median, and in brackets the least and the most."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+# ------------------------------------------------------------------ clips
+
+
+def make_clips(scratch: Path, count: int) -> list[Clip]:
+    """Noise with the long-term spectrum and the syllables of speech, as mp3 at 64 kbit/s."""
+    import numpy as np
+    import soundfile
+
+    draw = np.random.default_rng(1)
+    folder = scratch / "clips"
+    folder.mkdir()
+    clips: list[Clip] = []
+    for number in range(count):
+        path = folder / f"common_voice_{LANGUAGE}_{number:08}.mp3"
+        if number < DISTINCT:
+            frames = round(draw.uniform(*SECONDS) * RATE)
+            spectrum = np.fft.rfft(draw.standard_normal(frames))
+            # Flat up to 500 Hz, then 12 dB an octave down; four syllables a second
+            spectrum /= 1 + (np.fft.rfftfreq(frames, 1 / RATE) / 500) ** 2
+            speech = np.fft.irfft(spectrum, frames)
+            speech *= np.sin(2 * np.pi * 2 * np.arange(frames) / RATE) ** 2
+            soundfile.write(
+                path,
+                0.3 * speech / np.abs(speech).max(),
+                RATE,
+                format="MP3",
+                bitrate_mode="CONSTANT",
+                compression_level=0.89,
+            )
+        else:
+            shutil.copyfile(clips[number % DISTINCT].path, path)
+        clips.append(Clip(path, sentence(number)))
+    return clips
+
+
+def find_clips(corpus: Path, folder: Path, count: int) -> list[Clip]:
+    """The first `count` mp3 files of a folder or of an archive, unpacked below `folder`."""
+    if corpus.is_file():
+        from adakd.corpora.archive import extract
+
+        extract(corpus, folder, lambda path: path.suffix == ".mp3")
+        corpus = folder
+    paths = sorted(corpus.rglob("*.mp3"))[:count]
+    if len(paths) < count:
+        raise UserError(f"--corpus: {len(paths)} mp3 files there, and --clips asks for {count}")
+    return [Clip(path, sentence(number)) for number, path in enumerate(paths)]
+
+
+def sentence(number: int) -> str:
+    """A made-up sentence of eight Hindi-looking words: text takes its time too."""
+    draw = random.Random(number)
+    words = ["".join(draw.choices("कखगचजतदनपमयरलवसह", k=3)) + draw.choice("ािीुे") for _ in range(8)]
+    return " ".join(words) + "।"
+
+
+def length(clips: list[Clip]) -> float:
+    """Seconds of a clip on average."""
+    import soundfile
+
+    return statistics.fmean(soundfile.info(clip.path).duration for clip in clips)
+
+
+# ------------------------------------------------------------------ contenders
+
+
+@contextlib.contextmanager
+def measured(cost: list[float]) -> Iterator[None]:
+    """Appends wall seconds and processor seconds, those of ended child processes among them."""
+    before, started = _processor(), time.perf_counter()
+    yield
+    cost += [time.perf_counter() - started, _processor() - before]
+
+
+def _processor() -> float:
+    own, children = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def prepare_ours(clips: list[Clip], scratch: Path) -> Contender:
+    """Stage 1 with the limit of a CTC model, whose units are made here, outside the clock."""
+    from adakd import config as configuration
+    from adakd import models
+    from adakd.data import prepare as stage
+    from adakd.models import units
+
+    mapping = {"family": "wav2vec2", "student": {"config": {}}, "units": {"kind": "characters"}}
+    config = configuration.from_dict(configuration.Config, mapping, "adakd bench")
+    units.train_characters(
+        (stage.target(clip.text, LANGUAGE, True, None) for clip in clips), scratch / "units"
+    )
+    limit = models.limit(config, "student", scratch / "units")
+    utterances = [
+        Utterance(clip.path.stem, "train", clip.path, clip.text, "speaker", LANGUAGE)
+        for clip in clips
+    ]
+
+    def run(folder: Path, jobs: int) -> Cost:
+        cost: list[float] = []
+        with measured(cost), contextlib.redirect_stderr(io.StringIO()):
+            counts = stage.prepare(
+                utterances, folder, folder, LANGUAGE, [limit], 0.1, 30.0, 0.0, True, jobs
+            )
+        assert counts["train"]["kept"] == len(clips)
+        return Cost(*cost)
+
+    return run
+
+
+def run_floor(clips: list[Clip], folder: Path, jobs: int) -> Cost:
+    """Only decoding, resampling and encoding."""
+    paths = [clip.path for clip in clips]
+    if jobs == 1:
+        started = time.perf_counter()
+        processor = convert(paths, folder)
+        return Cost(time.perf_counter() - started, processor)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context) as pool:
+        # Both processes have torch and a filter before the clock starts.
+        warm = [pool.submit(convert, paths[:1], folder, True) for _ in range(4 * jobs)]
+        for one in warm:
+            one.result()
+        started = time.perf_counter()
+        chunks = [paths[i : i + 16] for i in range(0, len(paths), 16)]
+        processor = sum(pool.map(convert, chunks, [folder] * len(chunks)))
+        return Cost(time.perf_counter() - started, processor)
+
+
+def convert(paths: list[Path], folder: Path, warm: bool = False) -> float:
+    """Write 16 kHz FLAC of each mp3 below `folder`; returns processor seconds of this process."""
+    import soundfile
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.process_time()
+    with torch.inference_mode():
+        for path in paths:
+            samples, rate = soundfile.read(path, dtype="float32")
+            clip = _resampler(rate)(torch.from_numpy(samples)).numpy()
+            name = f"{os.getpid()}" if warm else path.stem
+            soundfile.write(folder / f"{name}.flac", clip, 16_000, subtype="PCM_16")
+    return time.process_time() - started
+
+
+_resamplers: dict[int, Any] = {}
+
+
+def _resampler(rate: int) -> Any:
+    from torchaudio.transforms import Resample
+
+    if rate not in _resamplers:
+        _resamplers[rate] = Resample(rate, 16_000)
+    return _resamplers[rate]
+
+
+def load_theirs(path: Path) -> Any:
+    """SpeechBrain's recipe module from its file."""
+    specification = importlib.util.spec_from_file_location("common_voice_prepare", path)
+    if specification is None or specification.loader is None or not path.is_file():
+        raise UserError(f"--speechbrain {path}: no such Python file")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # its processes look it up by name
+    specification.loader.exec_module(module)
+    return module
+
+
+def run_theirs(theirs: Any, clips: list[Clip], convert: bool, folder: Path, jobs: int) -> Cost:
+    """`prepare_common_voice` over the clips as train, one clip each as dev and test."""
+    (folder / "clips").mkdir()
+    for clip in clips:
+        os.symlink(os.path.abspath(clip.path), folder / "clips" / clip.path.name)
+    for split, part in (("train", clips), ("dev", clips[:1]), ("test", clips[:1])):
+        rows = [f"speaker\t{clip.path.name}\t{clip.text}\t0\n" for clip in part]
+        header = "client_id\tpath\tsentence\tup_votes\n"
+        (folder / f"{split}.tsv").write_text(header + "".join(rows), encoding="utf-8")
+    cores = os.sched_getaffinity(0)
+    cost: list[float] = []
+    try:
+        # It starts a process for each core that it may use.
+        os.sched_setaffinity(0, sorted(cores)[:jobs])
+        with measured(cost), contextlib.redirect_stderr(io.StringIO()):
+            theirs.prepare_common_voice(
+                str(folder),
+                str(folder / "csv"),
+                accented_letters=True,
+                language=LANGUAGE,
+                convert_to_wav=convert,
+            )
+    finally:
+        os.sched_setaffinity(0, cores)
+    with open(folder / "csv" / "train.csv", encoding="utf-8") as file:
+        assert sum(1 for _ in file) == len(clips) + 1
+    return Cost(*cost)
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    try:
+        numbers = [int(word) for word in text.split()]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"--{name} is '{text}': give whole numbers from 1 on, such as \"1 2\"")
+    return numbers

@@ -1,0 +1,136 @@
+"""`adakd new-recipe CORPUS/LANGUAGE --kind KIND`: a recipe that runs, from recipes/TEMPLATE.
+
+A language needs a code and, where Whisper's differs, Whisper's; text rules fit every script. The
+corpus's options are written out with their comments, so that conf/recipe.yaml is all there is to
+fill in. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from adakd import config as configuration
+from adakd import corpora
+from adakd.errors import UserError
+from adakd.files import write_text
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are sentences like all others here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see adakd new-recipe --help")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the recipe and say what comes next. Errors are `UserError`s; nothing is written then."""
+    parser = Parser(prog="adakd new-recipe", allow_abbrev=False)
+    parser.add_argument("name", help="CORPUS/LANGUAGE: the folder, and the language's code")
+    parser.add_argument("--kind", required=True, help=f"the corpus: {', '.join(corpora.kinds())}")
+    parser.add_argument("--whisper", help="Whisper's code of the language, where it differs")
+    options = parser.parse_args(list(arguments))
+    folder = make(options.name, options.kind, options.whisper, REPOSITORY)
+    takes_corpus = hasattr(corpora.module(options.kind).Options, "corpus")
+    print(
+        f"Made {folder.relative_to(REPOSITORY)}. Look through conf/recipe.yaml, then\n\n"
+        f"    ./run.sh --recipe {options.name}" + (" --corpus DIR" if takes_corpus else "")
+    )
+    return 0
+
+
+def make(name: str, kind: str, whisper: str | None, repository: Path) -> Path:
+    """Write recipes/`name`; returns its folder.
+
+    kind: of `adakd.corpora`. whisper: Whisper's code of the language, None: its own.
+    Errors (UserError): a name that is no CORPUS/LANGUAGE, a folder that exists, a kind or a
+    language that is not known.
+    """
+    match = re.fullmatch(r"([a-z0-9][a-z0-9_-]*)/([A-Za-z0-9][A-Za-z0-9-]*)", name)
+    if not match:
+        raise UserError(
+            f"'{name}' is no name of a recipe: write CORPUS/LANGUAGE, the corpus in small letters "
+            "and the language by its code, such as espeak/sw"
+        )
+    corpus, language = match.groups()
+    folder = repository / "recipes" / corpus / language
+    if folder.exists():
+        raise UserError(f"recipes/{name} exists already: remove it, or choose another name")
+    options = corpora.module(kind).Options
+    check_language(language, kind, whisper)
+
+    template = repository / "recipes" / "TEMPLATE"
+    values = {
+        "CORPUS": corpus,
+        "LANGUAGE": language,
+        "CODE": json.dumps(language),  # quoted: Norwegian's code means false in YAML
+        "WHISPER": json.dumps(whisper) if whisper else "null",
+        "KIND": kind,
+        "OPTIONS": described(options),
+    }
+    for source in sorted(path for path in template.rglob("*") if path.is_file()):
+        text = source.read_text(encoding="utf-8")
+        if kind == "espeak" and source.parent.name == "conf":
+            text = for_espeak(source, text, repository)
+        text = re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found[1]], text)
+        target = folder / source.relative_to(template)
+        write_text(target, text)
+        shutil.copymode(source, target)
+    for family in configuration.FAMILIES:
+        configuration.load(folder, family)
+    return folder
+
+
+def for_espeak(source: Path, text: str, repository: Path) -> str:
+    """A file of conf/ as synthetic speech wants it: the embedded models, and their 6 s."""
+    if source.name != "recipe.yaml":
+        return (repository / "recipes" / EMBEDDED / "conf" / source.name).read_text("utf-8")
+    text = text.replace("Whisper's window", "what the embedded models take").replace("30.0", "6.0")
+    return text.replace("language:\n", "demonstration: true  # synthetic speech\n\nlanguage:\n", 1)
+
+
+def described(options: Any) -> str:
+    """A dataclass's fields as commented YAML with their defaults and their own comments."""
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(options), re.M))
+    lines = []
+    for field in dataclasses.fields(options):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        value = yaml.safe_dump(default, default_flow_style=True, allow_unicode=True)
+        line = f"  # {field.name}: {value.removesuffix('...' + chr(10)).strip()}"
+        comment = comments.get(field.name)
+        lines.append(f"{line:<32}  # {comment}" if comment else line)
+    return "\n".join(lines)
+
+
+def check_language(language: str, kind: str, whisper: str | None) -> None:
+    """Refuse a code that Whisper, or eSpeak where it is to speak, does not know."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    code = whisper or language.split("-")[0]
+    if code not in LANGUAGES:
+        names = {**{known: known for known in LANGUAGES}, **TO_LANGUAGE_CODE}
+        near = difflib.get_close_matches(code.lower(), names, n=1)
+        hint = f"did you mean '{names[near[0]]}'? If not," if near else "if it is right,"
+        raise UserError(
+            f"Whisper has no language '{code}'; {hint} name the language nearest to it with "
+            "--whisper CODE, such as --whisper sw"
+        )
+    if kind == "espeak":
+        from adakd.corpora.espeak import espeak_code
+
+        espeak_code(language)

@@ -138,12 +138,8 @@ class DistillationBrain(speechbrain.Brain):
 
     def compute_objectives(self, output: Output, batch: Batch, stage: speechbrain.Stage) -> Loss:
         """THE loss: task and distillation loss of each utterance, weighted, summed."""
-        task = self.student.task_loss(output, batch)  # (B,)
-        distill = None
-        if self.weighting.uses_distill:
-            distill = self.student.distillation_loss(
-                output, self._soft_outputs(batch), batch, self.distill
-            )
+        soft = self._soft_outputs(batch) if self.weighting.uses_distill else None
+        task, distill = self.student.losses(output, batch, soft, self.distill)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, self.progress)
         total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
         return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)

@@ -155,12 +155,10 @@ class DistillationBrain(speechbrain.Brain):
 
     def compute_objectives(self, output: Output, batch: Batch, stage: speechbrain.Stage) -> Loss:
         """THE loss: task and distillation loss of each utterance, weighted, summed."""
-        task = self.student.task_loss(output, batch)  # (B,)
-        distill = None
         progress = self.progress
-        if self.weighting.wants_distill(progress):
-            soft, scale = self._soft_outputs(batch), self.weighting.logits_scale(progress)
-            distill = self.student.distillation_loss(output, soft, batch, self.distill, scale)
+        soft = self._soft_outputs(batch) if self.weighting.wants_distill(progress) else None
+        scale = self.weighting.logits_scale(progress)
+        task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, progress)
         total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
         return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)

@@ -4,6 +4,7 @@ Four losses, two for each family, and one for both:
 
     CTC              task: `ctc`             distillation: `frame_kl`   or `logits_mse`
     encoder-decoder  task: `cross_entropy`   distillation: `token_kl`   or `logits_mse`
+                     both at once, in less memory and time: `token_losses`
 
 Each takes a padded batch of raw logits and returns one loss per utterance, shape (B,), in nats.
 How much each utterance counts is decided in `adakd.weighting`, and the trainer sums over the batch.
@@ -21,11 +22,13 @@ holds, NaN included, reaches neither the loss nor the gradient. The teacher carr
 Shapes: B utterances, T frames, U tokens or labels, V units of the vocabulary, K <= V stored units.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from adakd.errors import UserError
@@ -35,6 +38,13 @@ FrameSelection = Literal["all", "nonblank", "symmetric"]
 # Blank frames kept on either side of a non-blank one by the selection "symmetric".
 SYMMETRIC_NEIGHBOURS = 1
 
+# `token_losses` takes so many bytes of float32 logits at a time: what stays in a processor's cache,
+# and what is plenty for a GPU.
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+
+# Positions: a mask (B, T), or two vectors of indices (N,).
+Where = Tensor | tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -42,9 +52,9 @@ class Dense:
 
     logits: Tensor
 
-    def at(self, counted: Tensor) -> "Dense":
-        """The outputs where `counted`, (B, T) bool, is true: (N, V)."""
-        return Dense(self.logits[counted])
+    def at(self, where: Where) -> "Dense":
+        """The outputs at N positions, (N, V)."""
+        return Dense(self.logits[where])
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""
@@ -66,11 +76,9 @@ class TopK:
     tail: Tensor
     temperature: float
 
-    def at(self, counted: Tensor) -> "TopK":
-        """The outputs where `counted`, (B, T) bool, is true: (N, K) and (N,)."""
-        return TopK(
-            self.values[counted], self.indices[counted], self.tail[counted], self.temperature
-        )
+    def at(self, where: Where) -> "TopK":
+        """The outputs at N positions, (N, K) and (N,)."""
+        return TopK(self.values[where], self.indices[where], self.tail[where], self.temperature)
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""
@@ -79,6 +87,21 @@ class TopK:
 
 
 SoftOutputs = Dense | TopK
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A student's logits before they are computed: states (B, U, D) times weight (V, D).
+
+    At 51,865 units the logits of a batch are larger than all else that a small Whisper keeps.
+    """
+
+    states: Tensor
+    weight: Tensor
+
+    def logits(self) -> Tensor:
+        """All of them, (B, U, V)."""
+        return functional.linear(self.states, self.weight)
 
 
 def top_k(logits: Tensor, k: int, temperature: float) -> TopK:
@@ -165,10 +188,142 @@ def token_kl(
     Raises:
         UserError: the shapes differ, or the teacher's top k was stored at another temperature.
     """
-    _check_same_positions(student, teacher)
+    _check_same_positions(student.shape, teacher)
     counted = mask.bool()
     losses = _divergence(student[counted], teacher.at(counted), temperature)
     return _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+
+
+def token_losses(
+    student: Projected,
+    targets: Tensor,
+    mask: Tensor,
+    teacher: SoftOutputs | None = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor | None]:
+    """`cross_entropy` and `token_kl` of one student at once, for training with large vocabularies.
+
+    The logits of the tokens that count are there once, and become their own gradient in the
+    backward pass; whatever else has the size of the vocabulary lives in chunks (CHUNK_BYTES). No
+    logit is computed for padding, or twice. Backward works once, and only for first derivatives.
+
+    Args:
+        student: what the logits (B, U, V) would be computed from; a gradient goes to both.
+        targets, mask: as in `cross_entropy`.
+        teacher, temperature: as in `token_kl`; None asks for no distillation loss.
+    Returns:
+        (B,) cross-entropy and (B,) KL, or None.
+    Raises:
+        UserError: as `token_kl`.
+    """
+    counted = mask.bool()
+    if teacher is not None:
+        _check_temperature(temperature)
+        _check_same_positions((*student.states.shape[:2], len(student.weight)), teacher)
+    logits = functional.linear(student.states[counted], student.weight)  # (N, V)
+    where = counted.nonzero(as_tuple=True)
+    found = _TokenLosses.apply(logits, targets[counted], teacher, where, temperature)
+    task, distill = (
+        None
+        if losses is None
+        else _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+        for losses in found
+    )
+    assert task is not None
+    return task, distill
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Logits (N, V) to cross-entropy (N,) and tau^2 KL (N,) or None, a chunk of rows at a time.
+
+    With q = softmax(z / tau), and p the teacher's, the gradients by a logit z_v are
+
+        cross-entropy   softmax(z)_v - [v = target]
+        tau^2 KL        tau (q_v - p_v)
+        of a unit in the bucket of a top-k teacher, with q_r and p_r the two buckets,
+                        tau (q_r - p_r) exp(z_v / tau) / sum of exp(z / tau) over the bucket
+
+    Autograd would come to the same with a dozen passes over the whole vocabulary, each kept.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        teacher: SoftOutputs | None,
+        where: tuple[Tensor, ...],
+        temperature: float,
+    ) -> tuple[Tensor, Tensor | None]:
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        task, distill, normaliser, bucket = (
+            logits.new_empty(len(logits), dtype=wide) for _ in range(4)
+        )
+        for rows in _chunks(logits):
+            z = logits[rows].to(wide)
+            normaliser[rows] = z.logsumexp(dim=-1)
+            task[rows] = normaliser[rows] - z.gather(-1, targets[rows, None]).squeeze(-1)
+            if teacher is not None:
+                part = teacher.at(tuple(index[rows] for index in where))
+                teacher_log = _teacher_log(part, z.shape[-1], temperature)
+                scaled = z / temperature
+                if isinstance(part, TopK):
+                    kept = scaled.gather(-1, part.indices)
+                    bucket[rows] = scaled.scatter_(-1, part.indices, -torch.inf).logsumexp(dim=-1)
+                    student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
+                else:
+                    bucket[rows] = scaled.logsumexp(dim=-1)
+                    student_log = scaled.sub_(bucket[rows, None])
+                distill[rows] = temperature**2 * _kl(teacher_log, student_log)
+        # Not save_for_backward: that would refuse the logits once they are overwritten.
+        ctx.kept = logits, targets, teacher, where, temperature, normaliser, bucket
+        return task, None if teacher is None else distill
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, task: Tensor, distill: Tensor | None) -> Any:  # type: ignore[override]
+        if ctx.kept is None:
+            raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
+        logits, targets, teacher, where, temperature, normaliser, bucket = ctx.kept
+        ctx.kept = None
+        for rows in _chunks(logits):
+            original = logits[rows]
+            z = original.to(normaliser.dtype)  # the same memory, if it has that dtype
+            pull = None
+            if teacher is not None and distill is not None:
+                part = teacher.at(tuple(index[rows] for index in where))
+                teacher_log = _teacher_log(part, z.shape[-1], temperature)
+                pull = z / temperature
+                factor = temperature * distill[rows, None]
+                if isinstance(part, TopK):
+                    kept = pull.gather(-1, part.indices)
+                    student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
+                    differences = factor * (student_log.exp() - teacher_log.exp())
+                    kept_units = part.indices.shape[-1]
+                    pull.sub_(bucket[rows, None]).exp_().mul_(differences[:, -1:])
+                    pull.scatter_(-1, part.indices, differences[:, :kept_units])
+                else:
+                    pull.sub_(bucket[rows, None]).exp_().sub_(teacher_log.exp_()).mul_(factor)
+            z.sub_(normaliser[rows, None]).exp_().mul_(task[rows, None])
+            z.scatter_add_(-1, targets[rows, None], -task[rows, None])
+            if pull is not None:
+                z.add_(pull)
+            original.copy_(z)
+        return logits, None, None, None, None
+
+
+def _chunks(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each."""
+    size = max(1, CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1])
+    for start in range(0, len(logits), size):
+        yield slice(start, start + size)
+
+
+def _with_bucket(kept: Tensor, bucket: Tensor, like: Tensor) -> Tensor:
+    """(N, K) scores and that of the bucket (N,), as the teacher has it: not where K = V."""
+    if kept.shape == like.shape:
+        return kept
+    return torch.cat([kept, bucket.unsqueeze(-1)], dim=-1)
 
 
 def frame_kl(
@@ -196,7 +351,7 @@ def frame_kl(
         UserError: the shapes differ, the selection is unknown, or the teacher's top k was stored at
             another temperature.
     """
-    _check_same_positions(student, teacher)
+    _check_same_positions(student.shape, teacher)
     counted = selected_frames(teacher, frames, select, blank)
     losses = _divergence(student[counted], teacher.at(counted), temperature)
     return _sum_per_utterance(losses, counted) / _divisor(label_lengths, losses)
@@ -228,7 +383,7 @@ def logits_mse(
             "A squared error needs all logits of the teacher, and only its top k are there: keep "
             "all of them, or run the teacher beside the student."
         )
-    _check_same_positions(student, teacher)
+    _check_same_positions(student.shape, teacher)
     counted = counted.bool()
     target = scale * _at_least_float32(teacher.logits[counted].detach())  # (N, V)
     losses = (_at_least_float32(student[counted]) - target).square().mean(dim=-1)
@@ -282,29 +437,38 @@ def _divergence(student: Tensor, teacher: SoftOutputs, temperature: float) -> Te
     """
     _check_temperature(temperature)
     student_log = (_at_least_float32(student) / temperature).log_softmax(dim=-1)  # (N, V)
+    teacher_log = _teacher_log(teacher, student.shape[-1], temperature)
+    if isinstance(teacher, TopK):
+        kept = student_log.gather(-1, teacher.indices)
+        rest = student_log.scatter(-1, teacher.indices, -torch.inf).logsumexp(dim=-1)
+        student_log = _with_bucket(kept, rest, teacher_log)
+    return temperature**2 * _kl(teacher_log, student_log)
+
+
+def _teacher_log(teacher: SoftOutputs, units: int, temperature: float) -> Tensor:
+    """log p at N positions: (N, V), or (N, K + 1) with the bucket last, (N, K) where K = V."""
     if isinstance(teacher, Dense):
-        scores = _at_least_float32(teacher.logits.detach()) / temperature  # (N, V)
+        scores = _at_least_float32(teacher.logits.detach()) / temperature
     else:
         if teacher.temperature != temperature:
             raise UserError(
                 f"The teacher's top-k outputs were stored at temperature {teacher.temperature}, "
                 f"and the loss asks for {temperature}: use the former, or run the teacher again."
             )
-        scores = _at_least_float32(teacher.values.detach()) / temperature  # (N, K)
-        units, kept = student.shape[-1], teacher.indices
-        if kept.shape[-1] < units:
+        scores = _at_least_float32(teacher.values.detach()) / temperature
+        if scores.shape[-1] < units:
             # The tail is a log-sum of exp(logit / tau), so it is the logit of the bucket.
             tail = teacher.tail.detach().to(scores.dtype).unsqueeze(-1)
-            scores = torch.cat([scores, tail], dim=-1)  # (N, K + 1)
-            rest = student_log.scatter(-1, kept, -torch.inf).logsumexp(dim=-1, keepdim=True)
-            student_log = torch.cat([student_log.gather(-1, kept), rest], dim=-1)
-        else:
-            student_log = student_log.gather(-1, kept)
-    teacher_log = scores.log_softmax(dim=-1)
+            scores = torch.cat([scores, tail], dim=-1)
+    return scores.log_softmax(dim=-1)
+
+
+def _kl(teacher_log: Tensor, student_log: Tensor) -> Tensor:
+    """sum_v p_v (log p_v - log q_v) over the last dimension."""
     probability = teacher_log.exp()
     # 0 log 0 = 0: a unit the teacher excludes (logit -inf) adds nothing, not NaN.
     terms = torch.where(probability > 0, probability * (teacher_log - student_log), 0.0)
-    return temperature**2 * terms.sum(dim=-1)
+    return terms.sum(dim=-1)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -330,11 +494,11 @@ def _check_temperature(temperature: float) -> None:
         raise UserError(f"The distillation temperature is {temperature}: it must be above 0.")
 
 
-def _check_same_positions(student: Tensor, teacher: SoftOutputs) -> None:
+def _check_same_positions(student: tuple[int, ...], teacher: SoftOutputs) -> None:
     if isinstance(teacher, Dense):
-        found, expected = teacher.logits.shape, student.shape
+        found, expected = teacher.logits.shape, student
     else:
-        found, expected = teacher.values.shape[:-1], student.shape[:-1]
+        found, expected = teacher.values.shape[:-1], student[:-1]
     if found != expected:
         raise UserError(
             f"The student's outputs have shape {tuple(expected)}, the teacher's {tuple(found)}: "

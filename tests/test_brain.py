@@ -644,7 +644,7 @@ def test_a_run_cut_in_either_phase(
     with pytest.raises(Cut):
         run(cut, speech)
     resumed = build(folder="cut", **settings)
-    training.seed_everything(99)
+    training.seed_everything(99, "training")
     compare(build(folder="whole", **settings), resumed, speech)
 
 

@@ -8,9 +8,12 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
+from adakd import objectives
 from adakd.errors import UserError
 from adakd.objectives import (
     Dense,
+    Projected,
+    SoftOutputs,
     TopK,
     cross_entropy,
     ctc,
@@ -18,6 +21,7 @@ from adakd.objectives import (
     logits_mse,
     selected_frames,
     token_kl,
+    token_losses,
     top_k,
 )
 
@@ -342,6 +346,112 @@ def test_an_unknown_selection_is_an_error():
     student, teacher, _ = ctc_batch()
     with pytest.raises(UserError, match="all, nonblank, symmetric"):
         frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, 1.0, "blank")  # type: ignore
+
+
+# ---- Both losses at once -------------------------------------------------------------------------
+
+
+def soft_outputs(kind: str, teacher: torch.Tensor, temperature: float) -> SoftOutputs | None:
+    """The teacher as "none", "dense", or its top k with a bucket (3) or without one (7)."""
+    if kind in ("none", "dense"):
+        return Dense(teacher) if kind == "dense" else None
+    return top_k(teacher, int(kind), temperature)
+
+
+def projected_batch() -> tuple[Projected, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States and weight of a student whose padding is NaN; teacher's logits, targets and mask."""
+    _, teacher, targets, mask = token_batch()
+    states = random_logits(3, 6, 4, seed=20, scale=1.0)
+    states[~mask] = math.nan
+    weight = random_logits(UNITS, 4, seed=21, scale=1.5)
+    return Projected(states.requires_grad_(), weight.requires_grad_()), teacher, targets, mask
+
+
+def weighed_like_focal(task: torch.Tensor, distill: torch.Tensor | None) -> torch.Tensor:
+    """A sum whose weights differ between utterances and losses, and depend on both losses."""
+    loss = task if distill is None else 0.3 * task + torch.tensor([0.1, 0.7, 0.4]) * distill
+    return ((1 - (-loss).exp()) ** 2 * loss).sum()
+
+
+@pytest.mark.parametrize("kind", ["none", "dense", "3", str(UNITS)])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_token_losses_are_cross_entropy_and_token_kl_and_so_are_their_gradients(
+    kind, temperature, monkeypatch
+):
+    student, teacher, targets, mask = projected_batch()
+    soft = soft_outputs(kind, teacher, temperature)
+    # Two rows a chunk, and a last chunk that is not full
+    monkeypatch.setitem(objectives.CHUNK_BYTES, "cpu", 2 * 4 * UNITS)
+    leaves = (student.states, student.weight)
+
+    found = token_losses(student, targets, mask, soft, temperature)
+    gradients = torch.autograd.grad(weighed_like_focal(*found), leaves)
+
+    logits = Projected(student.states.nan_to_num(), student.weight).logits()
+    task = cross_entropy(logits, targets, mask)
+    distill = None if soft is None else token_kl(logits, soft, mask, temperature)
+    plain = torch.autograd.grad(weighed_like_focal(task, distill), leaves)
+
+    torch.testing.assert_close(found[0], task, rtol=1e-12, atol=1e-12)
+    assert (found[1] is None) == (distill is None)
+    if distill is not None:
+        torch.testing.assert_close(found[1], distill, rtol=1e-12, atol=1e-12)
+    assert (gradients[0][~mask] == 0).all()
+    for gradient, truth in zip(gradients, plain, strict=True):
+        torch.testing.assert_close(gradient, truth, rtol=1e-10, atol=1e-12)
+        assert truth.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_token_losses_in_less_precision_stay_near_float64(dtype, tolerance):
+    student, teacher, targets, mask = projected_batch()
+    leaves = (student.states, student.weight)
+    truth = token_losses(student, targets, mask, Dense(teacher), 2.0)
+    gradients = torch.autograd.grad(sum(truth).sum(), leaves)
+    rounded = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+    found = token_losses(Projected(*rounded), targets, mask, Dense(teacher.to(dtype)), 2.0)
+    for one, other in zip(found, truth, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
+    for one, other in zip(torch.autograd.grad(sum(found).sum(), rounded), gradients, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.double(), other, rtol=0.0, atol=2 * tolerance)
+
+
+def test_token_losses_leave_the_teacher_and_the_student_as_they_were():
+    student, teacher, targets, mask = projected_batch()
+    before = [each.clone() for each in (student.states, student.weight, teacher)]
+    sum(token_losses(student, targets, mask, Dense(teacher))).sum().backward()
+    for each, copy in zip((student.states, student.weight, teacher), before, strict=True):
+        torch.testing.assert_close(each.detach(), copy.detach(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_token_losses_of_utterances_without_a_token_are_zero():
+    student, teacher, targets, mask = projected_batch()
+    for counted in (mask & torch.tensor([[True], [False], [True]]), torch.zeros_like(mask)):
+        losses = token_losses(student, targets, counted, Dense(teacher))
+        empty = ~counted.any(dim=1)
+        assert all((loss[empty] == 0).all() and loss.isfinite().all() for loss in losses)
+        (gradient,) = torch.autograd.grad(sum(losses).sum(), student.states)
+        assert (gradient[empty] == 0).all()
+
+
+def test_token_losses_give_their_gradient_once_or_say_so():
+    student, _, targets, mask = projected_batch()
+    loss = token_losses(student, targets, mask)[0].sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="works once"):
+        loss.backward()
+
+
+def test_token_losses_check_teacher_and_temperature():
+    student, teacher, targets, mask = projected_batch()
+    with pytest.raises(UserError, match="same units"):
+        token_losses(student, targets, mask, Dense(teacher[:, :, :-1]))
+    with pytest.raises(UserError, match="stored at temperature 2.0"):
+        token_losses(student, targets, mask, top_k(teacher, 3, 2.0), 1.0)
+    with pytest.raises(UserError, match="above 0"):
+        token_losses(student, targets, mask, Dense(teacher), 0.0)
 
 
 # ---- All five ------------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ def prepare_ours(clips: list[Clip], scratch: Path) -> Contender:
     mapping = {"family": "wav2vec2", "student": {"config": {}}, "units": {"kind": "characters"}}
     config = configuration.from_dict(configuration.Config, mapping, "adakd bench")
     units.train_characters(
-        (stage.target(clip.text, LANGUAGE, True, None) for clip in clips), scratch / "units"
+        (stage.target(clip.text, LANGUAGE, True) for clip in clips), scratch / "units"
     )
     limit = models.limit(config, "student", scratch / "units")
     utterances = [

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from adakd import config as configuration
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
-from adakd.objectives import Dense, SoftOutputs, TopK
+from adakd.objectives import Dense, Projected, SoftOutputs, TopK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,10 +77,15 @@ class Batch:
 
 @dataclass
 class Output:
-    """What a forward pass gives."""
+    """What a forward pass gives, over frames (CTC) or target positions (Whisper)."""
 
-    logits: Tensor  # (B, T, V) raw, over frames (CTC) or target positions (Whisper)
+    scores: Tensor | Projected  # (B, T, V) raw logits, or what they are computed from
     encoder_logits: Tensor | None = None  # (B, T', V + 1) of the auxiliary CTC head, blank first
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(B, T, V) raw; computed when they are asked for, which Whisper's training never does."""
+        return self.scores.logits() if isinstance(self.scores, Projected) else self.scores
 
 
 Limit = Callable[[Entry], str | None]  # why a model cannot take an utterance, None if it can
@@ -120,6 +126,23 @@ class Family(nn.Module):
         With a ``scale``: the squared error between the logits and ``scale`` times the teacher's.
         """
         raise NotImplementedError
+
+    def losses(
+        self,
+        output: Output,
+        batch: Batch,
+        soft: SoftOutputs | None,
+        distill: configuration.Distill,
+        scale: float | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both losses for training, the second only with soft outputs.
+
+        A family overrides this where both at once are cheaper; the values are the same.
+        """
+        task = self.task_loss(output, batch)
+        if soft is None:
+            return task, None
+        return task, self.distillation_loss(output, soft, batch, distill, scale)
 
     def positions(self, batch: Batch) -> Tensor:
         """(B,) positions of the logits that a teacher's soft outputs cover, from the first."""

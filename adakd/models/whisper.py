@@ -28,7 +28,7 @@ from adakd.data.manifest import Entry
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
 from adakd.models import Batch, Family, Limit, Output, pretrained
-from adakd.objectives import SoftOutputs
+from adakd.objectives import Projected, SoftOutputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,15 +241,15 @@ class Whisper(Family):
         # transformers masks in place; a live teacher shall hear the same batch unmasked.
         features = batch.inputs.clone() if self.training else batch.inputs
         states = self._encode(self.hf.model._mask_input_features(features))
-        result = self.hf(
-            encoder_outputs=(states,), decoder_input_ids=batch.labels[:, :-1], use_cache=False
-        )
+        decoded = self.hf.model.decoder(
+            input_ids=batch.labels[:, :-1], encoder_hidden_states=states, use_cache=False
+        ).last_hidden_state
         encoder_logits = None
         if self.ctc_head is not None and self.training:
             encoder_logits = self.ctc_head(states)
         # The prompt's own positions count nowhere: leave them out.
         skip = self._prompt_length(batch) - 1
-        return Output(result.logits[:, skip:], encoder_logits)
+        return Output(Projected(decoded[:, skip:], self.hf.proj_out.weight), encoder_logits)
 
     def _encode(self, features: Tensor) -> Tensor:
         """Encoder states (B, frames / 2, d) of log-mel features (B, mels, frames) of any length.
@@ -281,8 +281,26 @@ class Whisper(Family):
         return batch.label_lengths
 
     def task_loss(self, output: Output, batch: Batch) -> Tensor:
+        loss = objectives.cross_entropy(output.logits, *self._targets(batch))
+        return self._with_auxiliary(loss, output, batch)
+
+    def losses(
+        self,
+        output: Output,
+        batch: Batch,
+        soft: SoftOutputs | None,
+        distill: configuration.Distill,
+        scale: float | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        if scale is not None:
+            return super().losses(output, batch, soft, distill, scale)
+        assert isinstance(output.scores, Projected)  # see `forward`
         targets, mask = self._targets(batch)
-        loss = objectives.cross_entropy(output.logits, targets, mask)
+        task, kl = objectives.token_losses(output.scores, targets, mask, soft, distill.temperature)
+        return self._with_auxiliary(task, output, batch), kl
+
+    def _with_auxiliary(self, loss: Tensor, output: Output, batch: Batch) -> Tensor:
+        """The task loss (B,), mixed with the auxiliary CTC head's where there is one."""
         if output.encoder_logits is None:
             return loss
         if batch.characters is None or batch.character_lengths is None:

@@ -1,7 +1,8 @@
 """What a corpus is to the rest of the package: a module of this folder that yields utterances.
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
-generate or locate) and `utterances` (stage 1: go through it). Nothing here normalises text.
+generate or locate) and `utterances` (stage 1: go through it). Nothing here normalises text. Beside
+each `Utterance` the latter may yield a `Rejected`: a row that is counted and listed, and not used.
 """
 
 import difflib
@@ -28,6 +29,18 @@ class Utterance:
     language: str
     start: float | None = None  # seconds inside `audio`; None: from its beginning
     end: float | None = None  # seconds inside `audio`; None: to its end
+    corrected: str = ""  # `text` with the corpus's own slips mended; empty: `text` as it is
+    condition: str = ""  # the recording condition that is also scored by itself, e.g. iOS, Mic
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row of a corpus that cannot become an utterance, and why."""
+
+    id: str
+    split: str
+    reason: str
+    where: str
 
 
 def kinds() -> list[str]:

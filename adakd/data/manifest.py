@@ -26,6 +26,7 @@ class Entry:
     raw: str  # transcript as the corpus has it
     speaker: str
     language: str
+    condition: str = ""  # the recording condition that is also scored by itself
 
 
 _TYPES: dict[str, type] = {field.name: str for field in fields(Entry)} | {"seconds": float}
@@ -73,6 +74,7 @@ def _parse(line: str, where: str) -> Entry:
         raise UserError(f"{where}: broken JSON ({error.msg}, column {error.colno})") from None
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(values).__name__}")
+    values.setdefault("condition", "")
     for name, expected in _TYPES.items():
         if name not in values:
             raise UserError(f"{where}: the key '{name}' is missing")

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from adakd.corpora import Utterance
+from adakd.corpora import Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
@@ -66,7 +66,7 @@ class Clips:
 
 
 def prepare(
-    utterances: Iterable[Utterance],
+    corpus: Iterable[Utterance | Rejected],
     folder: Path,
     audio_root: Path,
     language: str,
@@ -80,6 +80,7 @@ def prepare(
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
 
+    corpus: what it yields; its Rejected rows are listed beside those rejected here.
     folder: of the recipe's data, e.g. data/espeak/hi/whisper.
     audio_folder: where converted clips go, folder/audio if None; families and folds share one.
     audio_root: what the manifests' audio paths are relative to; files outside it stay absolute.
@@ -94,7 +95,8 @@ def prepare(
     places), more than `max_rejected` rejected or nothing left of a split (after rejected.tsv was
     written; manifests are then left as they were).
     """
-    utterances = list(utterances)
+    rows = list(corpus)
+    utterances = [row for row in rows if isinstance(row, Utterance)]
     _check_ids(utterances)
     folder = Path(folder)
     clips = Clips(
@@ -106,7 +108,11 @@ def prepare(
         normalise,
     )
     entries: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    rejections: list[Rejection] = []
+    rejections = [
+        Rejection(row.id, row.split, row.reason, row.where)
+        for row in rows
+        if isinstance(row, Rejected)
+    ]
     examined = track(_examine_all(utterances, clips, jobs), len(utterances), "preparing clips")
     for utterance, outcome in zip(utterances, examined, strict=True):
         if isinstance(outcome, Entry):
@@ -153,7 +159,7 @@ def examine(utterance: Utterance, clips: Clips) -> Entry | str:
         return "empty transcript"
     language = utterance.language or clips.language
     if clips.normalise:
-        target = text.normalise(utterance.text, language)
+        target = text.normalise(utterance.corrected or utterance.text, language)
         if not target:
             return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     else:
@@ -173,6 +179,7 @@ def examine(utterance: Utterance, clips: Clips) -> Entry | str:
         raw=utterance.text,
         speaker=utterance.speaker,
         language=language,
+        condition=utterance.condition,
     )
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from adakd.errors import UserError
 
-_HELPERS = {"archive", "grammar"}  # modules of this folder that are no corpora
+_HELPERS = {"archive", "grammar", "marker", "tables"}  # modules of this folder that are no corpora
 
 
 @dataclass(frozen=True)

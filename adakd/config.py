@@ -207,7 +207,10 @@ def check(config: Config) -> None:
         if value not in allowed:
             raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
     if not config.language.code:
-        raise UserError(f"{config.recipe}: language.code is missing; set it in conf/recipe.yaml.")
+        raise UserError(
+            f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or set "
+            "it in conf/recipe.yaml."
+        )
     if "kind" not in config.corpus:
         raise UserError(f"{config.recipe}: corpus.kind is missing; set it in conf/recipe.yaml.")
     for role in ("teacher", "student"):

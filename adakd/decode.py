@@ -52,6 +52,7 @@ def transcribe(
             "hypothesis": texts[entry.id],
             "seconds": entry.seconds,
             "difficulty": losses.get(entry.id),
+            **({"condition": entry.condition} if entry.condition else {}),
         }
         for entry in entries
     ]

@@ -29,9 +29,11 @@ from adakd.score import (
     UtteranceErrors,
     bootstrap_interval,
     bootstrap_unit,
+    by_condition,
     paired_bootstrap,
     read_errors,
     total,
+    total_pinyin,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +62,9 @@ HEADER = (
     "vs KD, %",
     "Training",
 )
+PINYIN = "Pinyin, %"  # a column after the raw CER, in Mandarin
 NOT_RUN = "not run"
+BY_CONDITION = "CER by recording condition, %"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Row:
     utterances: list[UtteranceErrors]
     interval: Interval
     interval_raw: Interval
+    interval_pinyin: Interval | None  # of Mandarin
     parameters: int | None
     train_seconds: float | None  # mean over the runs
     changes: dict[str, Change]  # baseline's method -> relative change against it
@@ -166,10 +171,13 @@ def pool(runs: Sequence[Run]) -> list[UtteranceErrors]:
         for one in run.errors:
             name = one.id if fold is None else f"fold {fold}: {one.id}"
             so_far = pooled.get(name)
-            normalised, raw = one.normalised, one.raw
+            normalised, raw, pinyin = one.normalised, one.raw, one.pinyin
             if so_far:
                 normalised, raw = so_far.normalised.plus(normalised), so_far.raw.plus(raw)
-            pooled[name] = UtteranceErrors(name, one.speaker, normalised, raw)
+                pinyin = so_far.pinyin.plus(pinyin) if so_far.pinyin and pinyin else None
+            pooled[name] = UtteranceErrors(
+                name, one.speaker, normalised, raw, pinyin, one.condition
+            )
     return list(pooled.values())
 
 
@@ -226,6 +234,9 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
                 utterances,
                 bootstrap_interval(utterances, "normalised", draws) if own else nothing,
                 bootstrap_interval(utterances, "raw", draws) if own else nothing,
+                bootstrap_interval(utterances, "pinyin", draws)
+                if total_pinyin(utterances)
+                else None,
                 sizes[method],
                 sum(seconds) / len(seconds) if seconds else None,
                 {baseline: change for baseline, change in changes.items() if change},
@@ -340,6 +351,11 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
         f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
         "the CER, paired; below zero is better.",
     ]
+    if any(row.interval_pinyin for row in rows):
+        found.append(
+            "Pinyin: the error rate over tonal syllables, so that homophones count as right. Both "
+            "sides are read by pypinyin, a heteronym by the phrase that it stands in."
+        )
     if "speakers" in over and len(speakers) < 10:
         found.append(f"With {len(speakers)} speakers to resample an interval is rough.")
     if folds:
@@ -383,20 +399,34 @@ def _cer(row: Row) -> float:
 # -- table ----------------------------------------------------------------------------------------
 
 
-def cells(row: Row) -> list[Cell]:
-    """One line of the table, in the order of HEADER."""
+def header(table: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the columns: HEADER, and pinyin's where a row has it."""
+    column = HEADER.index("Raw CER, %") + 1
+    added = (PINYIN,) if any(row.interval_pinyin for row in table) else ()
+    return (*HEADER[:column], *added, *HEADER[column:])
+
+
+def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
+    """One line of the table, in the order of `header`."""
     parameters = Cell(size(row.parameters)) if row.parameters or row.runs else Cell("")
     if not row.runs:
-        return [Cell(row.label), parameters, Cell(NOT_RUN), *[Cell("") for _ in HEADER[3:]]]
+        return [Cell(row.label), parameters, Cell(NOT_RUN), *[Cell("") for _ in columns[3:]]]
     counts = total(one.normalised for one in row.utterances)
     raw = total(one.raw for one in row.utterances)
     kinds = (counts.substitutions, counts.deletions, counts.insertions)
     trained = clock(row.train_seconds) if row.train_seconds is not None else ""
+    pinyin = []
+    if PINYIN in columns:
+        heard, interval = total_pinyin(row.utterances), row.interval_pinyin
+        pinyin = [Cell("")]
+        if heard is not None and interval is not None:
+            pinyin = [Cell(percent(heard.cer), _bracket(interval, percent))]
     return [
         Cell(row.label),
         parameters,
         Cell(percent(counts.cer), _bracket(row.interval, percent)),
         Cell(percent(raw.cer), _bracket(row.interval_raw, percent)),
+        *pinyin,
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         *[_change_cell(row.changes.get(baseline)) for baseline in BASELINES],
         Cell("none" if row.method == "untrained" else trained),
@@ -416,22 +446,54 @@ def _change_cell(change: Change | None) -> Cell:
 
 
 def text_table(table: Sequence[Row]) -> str:
-    """Aligned columns for a terminal."""
-    lines = [list(HEADER), *[[str(cell) for cell in cells(row)] for row in table]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    lines.insert(1, ["-" * width for width in widths])
+    """The table for a terminal."""
+    return aligned(_lines(table))
+
+
+def markdown_table(table: Sequence[Row]) -> str:
+    return markdown_lines(_lines(table))
+
+
+def _lines(table: Sequence[Row]) -> list[list[str]]:
+    columns = header(table)
+    return [list(columns), *[[str(cell) for cell in cells(row, columns)] for row in table]]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines, of which the first is the header, in columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
     written = []
-    for line in lines:
+    for line in ruled:
         first = line[0].ljust(widths[0])
         rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         written.append("  ".join([first, *rest]).rstrip())
     return "\n".join(written)
 
 
-def markdown_table(table: Sequence[Row]) -> str:
-    lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1))]
-    lines += [tuple(str(cell) for cell in cells(row)) for row in table]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+
+
+def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[list[str]]:
+    """CER with its interval by recording condition, methods as rows; [] for corpora without."""
+    own = {row.label: by_condition(row.utterances) for row in table if row.runs}
+    names = list(dict.fromkeys(name for conditions in own.values() for name in conditions))
+    lines = [["Method", *names]] if names else []
+    for label, conditions in own.items() if names else ():
+        line = [label]
+        for name in names:
+            found = conditions.get(name)
+            if found is None:
+                line.append(NOT_RUN)
+                continue
+            cer = total(one.normalised for one in found).cer
+            interval = bootstrap_interval(found, "normalised", draws)
+            line.append(f"{percent(cer)} {_bracket(interval, percent)}")
+        lines.append(line)
+    return lines
 
 
 def runs_table(table: Sequence[Row]) -> list[list[str]]:
@@ -482,16 +544,20 @@ def write_report(
     remarks = notes(families, draws)
     figures = make_figures(families, difficulties or {})
 
-    write_text(
-        out_folder / "RESULTS.md", _markdown(recipe, families, context, warning, said, remarks)
-    )
+    conditions = {family: conditions_table(table, draws) for family, table in families.items()}
+    results = _markdown(recipe, families, conditions, context, warning, said, remarks)
+    write_text(out_folder / "RESULTS.md", results)
     for name, figure in figures.items():
         with atomic_write(out_folder / "report" / f"{name}.png", "wb") as file:
             file.write(figure.png)
-    page = _page(recipe, families, context, warning, said, remarks, figures)
+    page = _page(recipe, families, conditions, context, warning, said, remarks, figures)
     write_text(out_folder / "report" / "index.html", page)
 
-    parts = [f"{family}\n{text_table(table)}" for family, table in families.items()]
+    parts = []
+    for family, table in families.items():
+        parts.append(f"{family}\n{text_table(table)}")
+        if conditions[family]:
+            parts.append(f"{family}: {BY_CONDITION}\n{aligned(conditions[family])}")
     parts += [_filled(text) for text in (warning, *said) if text]
     return "\n\n".join(parts) + "\n"
 
@@ -596,6 +662,7 @@ def _facts(context: Context) -> list[tuple[str, str]]:
 def _markdown(
     recipe: str,
     families: Mapping[str, Sequence[Row]],
+    conditions: Mapping[str, Sequence[Sequence[str]]],
     context: Context,
     warning: str,
     said: Sequence[str],
@@ -607,13 +674,12 @@ def _markdown(
     parts += said
     for family, table in families.items():
         parts += [f"## {family}", markdown_table(table)]
+        if conditions[family]:
+            parts += [f"### {family}: {BY_CONDITION}", markdown_lines(conditions[family])]
     parts.append("\n".join(f"- {remark}" for remark in remarks))
     for family, table in families.items():
-        lines = runs_table(table)
-        if lines:
-            lines.insert(1, ["---"] + ["---:"] * (len(lines[0]) - 1))
-            parts.append(f"## {family}: CER of every run, %")
-            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        if lines := runs_table(table):
+            parts += [f"## {family}: CER of every run, %", markdown_lines(lines)]
     parts.append("## How this was made")
     parts.append(f"```\n{context['command']}\n```")
     parts.append("\n".join(f"- {name}: {value}" for name, value in _facts(context)))
@@ -669,6 +735,7 @@ details { margin-top: 1.2rem; } summary { cursor: pointer; color: var(--muted); 
 def _page(
     recipe: str,
     families: Mapping[str, Sequence[Row]],
+    conditions: Mapping[str, Sequence[Sequence[str]]],
     context: Context,
     warning: str,
     said: Sequence[str],
@@ -685,6 +752,9 @@ def _page(
     body.append("<h2>Results</h2>")
     for family, table in families.items():
         body += [f"<h3>{escape(family)}</h3>", _html_table(table)]
+        if conditions[family]:
+            title = f"{escape(family)}: {BY_CONDITION}"
+            body += [f"<h4>{title}</h4>", _html_lines(conditions[family])]
     items = "".join(f"<li>{_typeset(remark)}</li>" for remark in remarks)
     body.append(f'<ul class="notes">{items}</ul>')
     for family, table in families.items():
@@ -731,10 +801,11 @@ def _emphasised(sentences: str) -> str:
 
 
 def _html_table(table: Sequence[Row]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADER)
+    names = header(table)
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = []
     for row in table:
-        label, *rest = cells(row)
+        label, *rest = cells(row, names)
         columns = [f"<th>{escape(label.value)}</th>"]
         for cell in rest:
             detail = f'<span class="detail">{_minus(cell.detail)}</span>' if cell.detail else ""

@@ -4,7 +4,8 @@ Counts Unicode code points (not grapheme clusters): what the literature reports 
 Chinese. The CER of a set is corpus-level: all errors over all reference characters, not the mean of
 the utterances' own rates. Two numbers: *raw* against the untouched transcript, *normalised* with
 `adakd.data.text.normalise` on both sides. Whisper's normalisers are never used: they delete vowel
-signs.
+signs. For Mandarin a third: the *pinyin* error rate, over tonal syllables (`adakd.data.pinyin`) of
+the normalised texts. What was recorded under several conditions is scored by condition as well.
 
 Not here: decoding (decode.py), and pooling over folds and seeds, tables and plots (report.py).
 """
@@ -30,12 +31,12 @@ TAILS = (2.5, 97.5)  # percentiles that bound every interval: 95 %
 
 
 class Counts(NamedTuple):
-    """Errors of one or more utterances, in code points."""
+    """Errors of one or more utterances, in code points (pinyin: in syllables)."""
 
     substitutions: int
     deletions: int
     insertions: int
-    characters: int  # of the reference
+    characters: int  # of the reference (pinyin: syllables)
 
     @property
     def errors(self) -> int:
@@ -58,6 +59,8 @@ class UtteranceErrors:
     speaker: str
     normalised: Counts
     raw: Counts
+    pinyin: Counts | None = None  # of Mandarin
+    condition: str = ""  # the recording condition, where a corpus has several
 
 
 class Interval(NamedTuple):
@@ -92,7 +95,23 @@ def count(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
 
     if not references:
         return []
-    output = jiwer.process_characters(list(references), list(hypotheses))
+    return _counts(jiwer.process_characters(list(references), list(hypotheses)))
+
+
+def count_syllables(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
+    """The same of Mandarin texts in tonal syllables; what is no Chinese character counts as one."""
+    import jiwer
+
+    from adakd.data.pinyin import syllables
+
+    if not references:
+        return []
+    spoken = [" ".join(syllables(text)) for text in references]
+    return _counts(jiwer.process_words(spoken, [" ".join(syllables(text)) for text in hypotheses]))
+
+
+def _counts(output: Any) -> list[Counts]:
+    """Substitutions, deletions, insertions and length of each pair that jiwer aligned."""
     counts = []
     for reference, chunks in zip(output.references, output.alignments, strict=True):
         of_kind = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
@@ -107,12 +126,13 @@ def count(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
 
 
 def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErrors]:
-    """Errors of every utterance, normalised and raw, in the order of `rows`.
+    """Errors of every utterance, normalised, raw and (Mandarin) pinyin, in the order of `rows`.
 
     `rows` are lines of a hyp.<split>.jsonl (id, speaker, reference, raw, hypothesis). Spaces count,
     one for each run of white space; in languages written without them none does, in the raw text
     either. Raises UserError for a reference that holds nothing to count.
     """
+    from adakd.data.pinyin import is_mandarin
     from adakd.data.text import normalise, units_of_error
 
     def sides(key: str, clean: bool) -> tuple[list[str], list[str]]:
@@ -131,11 +151,17 @@ def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErr
             hypotheses.append(hypothesis)
         return references, hypotheses
 
-    normalised = count(*sides("reference", clean=True))
+    texts = sides("reference", clean=True)
+    normalised = count(*texts)
     raw = count(*sides("raw", clean=False))
+    pinyin: Sequence[Counts | None] = [None] * len(rows)
+    if is_mandarin(language):
+        pinyin = count_syllables(*texts)
     return [
-        UtteranceErrors(row["id"], row["speaker"], of_normalised, of_raw)
-        for row, of_normalised, of_raw in zip(rows, normalised, raw, strict=True)
+        UtteranceErrors(
+            row["id"], row["speaker"], of_normalised, of_raw, of_pinyin, row.get("condition", "")
+        )
+        for row, of_normalised, of_raw, of_pinyin in zip(rows, normalised, raw, pinyin, strict=True)
     ]
 
 
@@ -166,7 +192,7 @@ def bootstrap_interval(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Interval:
-    """Percentile interval (95 %) of the corpus-level CER of `kind` ("normalised" or "raw").
+    """Percentile interval (95 %) of the corpus-level rate of `kind` (normalised, raw, pinyin).
 
     Each draw takes as many units as there are, with replacement, and divides the sum of their
     errors by the sum of their lengths (Bisani and Ney 2004, "Bootstrap estimates for confidence
@@ -290,16 +316,39 @@ def _percentiles(values: np.ndarray) -> Interval:
 def summarise(
     utterances: Sequence[UtteranceErrors], split: str, draws: int = DRAWS
 ) -> dict[str, Any]:
-    """The numbers of one set, as in score.json: rates as fractions, S/D/I of normalised text."""
+    """The numbers of one set, as in score.json: rates as fractions, S/D/I of normalised text.
+
+    "per" and "interval_per" are of pinyin, Mandarin only. "conditions" holds the same numbers by
+    recording condition, where there are any.
+    """
     if not utterances:
         raise UserError(f"The {split} set has no hypotheses to score: decode it first (stage 7).")
+    conditions = by_condition(utterances)
+    apart = {"conditions": {name: _rates(own, draws) for name, own in conditions.items()}}
+    return {"split": split, **_rates(utterances, draws), **(apart if conditions else {})}
+
+
+def by_condition(utterances: Sequence[UtteranceErrors]) -> dict[str, list[UtteranceErrors]]:
+    """The utterances of each recording condition, in the order of first occurrence; {} without."""
+    found: dict[str, list[UtteranceErrors]] = {}
+    for utterance in utterances:
+        if utterance.condition:
+            found.setdefault(utterance.condition, []).append(utterance)
+    return found
+
+
+def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
     normalised = total(one.normalised for one in utterances)
-    return {
-        "split": split,
+    rates: dict[str, Any] = {
         "cer": normalised.cer,
         "interval": list(bootstrap_interval(utterances, "normalised", draws)),
         "cer_raw": total(one.raw for one in utterances).cer,
         "interval_raw": list(bootstrap_interval(utterances, "raw", draws)),
+    }
+    if pinyin := total_pinyin(utterances):
+        rates["per"] = pinyin.cer
+        rates["interval_per"] = list(bootstrap_interval(utterances, "pinyin", draws))
+    return rates | {
         "substitutions": normalised.substitutions,
         "deletions": normalised.deletions,
         "insertions": normalised.insertions,
@@ -307,6 +356,12 @@ def summarise(
         "utterances": len(utterances),
         "bootstrap_unit": bootstrap_unit(utterances),
     }
+
+
+def total_pinyin(utterances: Sequence[UtteranceErrors]) -> Counts | None:
+    """The sum in syllables, None where the language has none or there is no utterance."""
+    counts = [one.pinyin for one in utterances if one.pinyin is not None]
+    return total(counts) if counts and len(counts) == len(utterances) else None
 
 
 def read_hypotheses(path: Path) -> list[dict[str, Any]]:
@@ -353,6 +408,8 @@ def read_errors(path: Path) -> tuple[list[UtteranceErrors], list[float | None]]:
             row["speaker"],
             Counts(*row["errors"]["normalised"]),
             Counts(*row["errors"]["raw"]),
+            Counts(*row["errors"]["pinyin"]) if "pinyin" in row["errors"] else None,
+            row.get("condition", ""),
         )
         for row in rows
     ]
@@ -363,7 +420,8 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     """Score hyp.<split>.jsonl; return the split's numbers (see `summarise`) and keep them in two
     files.
 
-    Each line of `hyp_path` gets `"errors": {"normalised": [S, D, I, N], "raw": [S, D, I, N]}`.
+    Each line of `hyp_path` gets `"errors": {"normalised": [S, D, I, N], "raw": [S, D, I, N]}`, and
+    `"pinyin": [S, D, I, N]` among them for Mandarin.
     `out` (score.json) is one object with an entry per split, {"dev": {...}, "test": {...}}; entries
     of other splits stay. Both files are replaced whole, by rename.
     """
@@ -373,7 +431,10 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     summary = summarise(utterances, split, draws)
     lines = []
     for row, utterance in zip(rows, utterances, strict=True):
-        row["errors"] = {"normalised": list(utterance.normalised), "raw": list(utterance.raw)}
+        kinds = {"normalised": utterance.normalised, "raw": utterance.raw}
+        if utterance.pinyin is not None:
+            kinds["pinyin"] = utterance.pinyin
+        row["errors"] = {kind: list(counts) for kind, counts in kinds.items()}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(hyp_path, "".join(lines))
     scores = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchaudio", "speechbrain", "transformers", "sentencepiece", "jiwer", "numpy",
-    "espeakng-loader",
+    "espeakng-loader", "pypinyin",
 )  # fmt: skip
 
 

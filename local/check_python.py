@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # By the name they are imported under, torch and torchaudio first: most failures are theirs.
 IMPORTED = ("torch", "torchaudio", "speechbrain")
 NEEDED = ("transformers", "sentencepiece", "jiwer", "yaml", "soundfile", "matplotlib")
-NEEDED += ("tensorboard", "scipy")
+NEEDED += ("tensorboard", "scipy", "pypinyin")
 
 
 def check_version():

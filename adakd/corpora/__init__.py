@@ -14,7 +14,8 @@ from types import ModuleType
 
 from adakd.errors import UserError
 
-_HELPERS = {"archive", "grammar", "tables"}  # modules of this folder that are no corpora
+# Modules of this folder that are no corpora.
+_HELPERS = {"archive", "grammar", "kaldi_tables", "marker", "tables"}
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,97 @@
-"""Unpacking an archive that somebody else made: tar (also .gz, .bz2, .xz) or zip, files only.
+"""Getting at a corpus: a folder, an archive that somebody else made, or a git repository.
 
-Not a corpus. It writes only below the folder that it is given, and refuses links and odd paths.
+Not a corpus. Archives are tar (also .gz, .bz2, .xz) or zip; of them only files are unpacked, only
+below the folder that is given, and links and odd paths are refused.
 """
 
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from adakd.errors import UserError
+from adakd.files import write_text
 
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError),
     RuntimeError,  # what zipfile raises for a password or an unknown compression
 )
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A data set that is published as a git repository."""
+
+    name: str  # of the data set, for the screen
+    url: str
+    size: str  # of what is downloaded, for the screen
+    part: str = ""  # the only folder that is needed; "" for all of it
+
+
+def obtain(
+    corpus: str | None,
+    repository: Repository,
+    folder: Path,
+    unpacked: Path,
+    wanted: Callable[[PurePosixPath], bool],
+) -> Path:
+    """The folder that holds a corpus: the user's own, an archive unpacked, or a clone made once.
+
+    corpus: a folder or an archive; None for the repository, cloned to folder/clone.
+    unpacked: where the files of an archive go for which `wanted(path in the archive)` holds.
+    Errors (UserError): neither folder nor archive, an archive without such files, a failed clone.
+    """
+    if corpus is None:
+        return clone(repository, folder / "clone")
+    given = Path(corpus).expanduser()
+    if given.is_dir():
+        return given
+    if not given.exists():
+        raise UserError(f"corpus.corpus: '{given}' does not exist; give a folder or an archive")
+    if not extract(given, unpacked, wanted):
+        raise UserError(f"{given}: nothing of {repository.name} is in this archive; give another")
+    return unpacked
+
+
+def clone(repository: Repository, target: Path) -> Path:
+    """A shallow clone at `target`, made once; of a part only that part's files are downloaded."""
+    url = repository.url
+    advice = "check the network, or give --corpus a folder or archive of the data set"
+    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    origin = target.parent / "clone.url"  # written last: its presence says that the clone is whole
+    if origin.is_file() and origin.read_text(encoding="utf-8") == url and target.is_dir():
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    print(f"{repository.name}: cloning {url} (about {repository.size})", file=sys.stderr)
+    partly = ["--filter=blob:none", "--sparse"] if repository.part else []
+    commands = [["git", "clone", "--quiet", "--depth", "1", *partly, "--", url, str(target)]]
+    if repository.part:
+        commands.append(["git", "-C", str(target), "sparse-checkout", "set", repository.part])
+    for command in commands:
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, env=quiet)
+        except FileNotFoundError:
+            raise UserError(
+                f"cannot clone {url}, for git is not installed; install it, or {advice}"
+            ) from None
+        if result.returncode:
+            said = result.stderr.strip().splitlines() or ["git said nothing"]
+            raise UserError(f"cannot clone {url}: {said[-1]}; {advice}")
+    write_text(origin, url)
+    return target
 
 
 def extract(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]) -> int:

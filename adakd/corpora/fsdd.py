@@ -8,24 +8,20 @@ digits in one breath: no coarticulation and no sentence melody, hence no evidenc
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adakd.corpora import Utterance
-from adakd.corpora.archive import extract
+from adakd.corpora import Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
-from adakd.files import write_json, write_text
+from adakd.files import write_text
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -82,18 +78,17 @@ def fetch(
     """
     if language != "en":
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
-    marker = folder / "fetched.json"
-    source = options.url if options.corpus is None else os.path.abspath(options.corpus)
-    if marker.is_file():
-        done = json.loads(marker.read_text(encoding="utf-8"))
-        # Without --corpus whatever recordings were given before will do.
-        same_source = options.corpus is None or done["source"] == source
-        if same_source and done["settings"] == _settings(options):
-            return
-        marker.unlink()
+    if marker.fits(folder, options.corpus, _settings(options)):
+        return
+    marker.remove(folder)
     shutil.rmtree(folder / "audio", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with _recordings_folder(options, folder) as place:
+    repository = archive.Repository("FSDD", options.url, "30 MB")
+    with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
+        place = archive.obtain(
+            *(options.corpus, repository, folder, Path(unpacked)),
+            lambda path: bool(_RECORDING.fullmatch(path.name)),
+        )
         recordings = find_recordings(place)
         count = sum(map(len, recordings.values()))
         if count != PUBLISHED:
@@ -120,7 +115,8 @@ def fetch(
             f"{damaged[0]}; get the data set again or remove the damaged files"
         )
     write_text(folder / "utterances.jsonl", "".join(lines))
-    write_json(marker, {"source": source, "settings": _settings(options), "recordings": count})
+    source = options.url if options.corpus is None else marker.absolute(options.corpus)
+    marker.keep(folder, source, _settings(options), recordings=count)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
@@ -130,16 +126,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     and all others train. Errors (UserError): stage 0 not run with these options, fewer than three
     speakers, no such fold.
     """
-    marker = folder / "fetched.json"
-    if not marker.is_file():
-        raise UserError(f"{folder}: no FSDD corpus here; run stage 0 first")
-    made_with = json.loads(marker.read_text(encoding="utf-8"))["settings"]
-    for name, value in _settings(options).items():
-        if made_with.get(name) != value:
-            raise UserError(
-                f"{folder}: made with corpus.{name} {made_with.get(name)}, but now it is {value}; "
-                "run stage 0 again"
-            )
+    marker.recall(folder, "FSDD", options.corpus, _settings(options))
     with open(folder / "utterances.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     speakers = sorted({row["speaker"] for row in rows})
@@ -221,50 +208,3 @@ def _settings(options: Options) -> dict[str, Any]:
     values = asdict(options)
     del values["corpus"], values["url"]
     return values
-
-
-@contextmanager
-def _recordings_folder(options: Options, folder: Path) -> Iterator[Path]:
-    """The folder that holds the recordings: the user's own, an unpacked archive, or a clone."""
-    if options.corpus is None:
-        yield _clone(options.url, folder / "clone")
-        return
-    corpus = Path(options.corpus).expanduser()
-    if corpus.is_dir():
-        yield corpus
-    elif corpus.exists():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
-            extract(corpus, Path(unpacked), lambda path: bool(_RECORDING.fullmatch(path.name)))
-            try:
-                find_recordings(Path(unpacked))
-            except UserError:
-                raise UserError(
-                    f"{corpus}: no recordings/ with files named like 7_jackson_32.wav in this "
-                    "archive; give --corpus the Free Spoken Digit Dataset"
-                ) from None
-            yield Path(unpacked)
-    else:
-        raise UserError(f"corpus.corpus: '{corpus}' does not exist; give a folder or an archive")
-
-
-def _clone(url: str, target: Path) -> Path:
-    """A shallow clone of the data set's repository, made once."""
-    advice = "check the network, or give --corpus a folder or archive of the data set"
-    quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    origin = target.parent / "clone.url"  # written last: its presence says that the clone is whole
-    if origin.is_file() and origin.read_text(encoding="utf-8") == url and target.is_dir():
-        return target
-    shutil.rmtree(target, ignore_errors=True)
-    print(f"FSDD: cloning {url} (about 30 MB)", file=sys.stderr)
-    command = ["git", "clone", "--quiet", "--depth", "1", "--", url, str(target)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, env=quiet)
-    except FileNotFoundError:
-        raise UserError(
-            f"cannot clone {url}, for git is not installed; install it, or {advice}"
-        ) from None
-    if result.returncode:
-        said = result.stderr.strip().splitlines() or ["git said nothing"]
-        raise UserError(f"cannot clone {url}: {said[-1]}; {advice}")
-    write_text(origin, url)
-    return target

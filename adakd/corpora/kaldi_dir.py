@@ -1,0 +1,184 @@
+"""A Kaldi-style folder, as users of Kaldi, ESPnet, WeNet and icefall have it: used where it lies.
+
+    <corpus>/train/wav.scp      id, path of a recording
+    <corpus>/train/text         id, transcript
+    <corpus>/train/utt2spk      id, speaker               (optional)
+    <corpus>/train/segments     id, recording, start, end (optional; then wav.scp names recordings)
+    <corpus>/dev/..., <corpus>/test/...                   the same
+
+Paths only: what is a command or an archive (`sph2pipe ... |`, `wav.ark:57`) is refused. A relative
+path starts, as Kaldi's do, from the folder in which its scripts run: mostly the one that holds the
+corpus folder. Nothing is decoded and no model is asked.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adakd.corpora import Rejected, Utterance, kaldi_tables, marker
+from adakd.errors import UserError
+from adakd.files import sha256
+
+NAME = "a Kaldi-style corpus"
+_NEEDED, _OPTIONAL = ("wav.scp", "text"), ("utt2spk", "segments")
+_ARCHIVE = re.compile(r".*\.ark:\d+(\[.*\])?")
+_ENOUGH = 20  # relative paths that are tried, to see where they start
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the folders lie. Their names are relative to `corpus`."""
+
+    corpus: str | None = None  # the folder that holds the three others, e.g. egs/mine/s5/data
+    train: str = "train"
+    dev: str = "dev"
+    test: str = "test"
+    relative_to: str | None = None  # where relative paths of wav.scp start; None: see `_start`
+
+    @property
+    def splits(self) -> dict[str, str]:
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+
+def fetch(
+    options: Options,
+    folder: Path,
+    language: str,
+    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
+) -> None:
+    """Stage 0: look through the tables and remember where the corpus lies, in fetched.json.
+
+    Errors (UserError): no such folder, a table missing, a command or an archive instead of a path
+    (naming file and line).
+    """
+    corpus = marker.source_of(folder, NAME, options.corpus)
+    begin, checksums = {}, {}
+    for split, name in progress(options.splits.items(), 3, "looking through the tables"):
+        place = corpus / name
+        for table in (*_NEEDED, *_OPTIONAL):
+            if (place / table).is_file():
+                checksums[f"{name}/{table}"] = sha256(place / table)
+            elif table in _NEEDED:
+                raise UserError(
+                    f"{place / table} is missing; give --corpus the folder that holds the Kaldi "
+                    f"folders of train, dev and test, or name this one with --corpus.{split}"
+                )
+        scp = place / "wav.scp"
+        relative: list[Path] = []
+        for row in kaldi_tables.rows(scp, split):
+            if isinstance(row, kaldi_tables.Row) and row.value:
+                path = _path(row, scp)
+                if len(relative) < _ENOUGH and not path.is_absolute():
+                    relative.append(path)
+        start = _start(options, corpus, place, relative)
+        if relative:
+            print(f"{scp}: relative paths start from {start}", file=sys.stderr)
+        begin[split] = str(start)
+    marker.keep(folder, str(corpus), _settings(options), begin=begin, sha256=checksums)
+
+
+def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
+    """Stage 1: the utterances of train, dev and test, in the order of `text`.
+
+    Rejected: an id that is not in all tables, an id twice in one of them, a broken line, a segment
+    of an unknown recording, a recording that no segment names. The language is the recipe's.
+    """
+    found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    for split, name in options.splits.items():
+        yield from _of_split(Path(found["source"]) / name, split, Path(found["begin"][split]))
+
+
+def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rejected]:
+    scp, segments, speakers = (folder / name for name in ("wav.scp", "segments", "utt2spk"))
+    segmented = segments.is_file()
+    recordings: dict[str, kaldi_tables.Row | None] = {}
+    if segmented:
+        recordings = yield from kaldi_tables.index(scp, split)
+    named = set()
+    others = [segments if segmented else scp, *([speakers] if speakers.is_file() else [])]
+    for joined in kaldi_tables.joined(folder / "text", others, split):
+        if isinstance(joined, Rejected):
+            yield joined
+            continue
+        text, (place, *speaker) = joined
+        start, end = None, None
+        recording: kaldi_tables.Row | None = place
+        if segmented:
+            where = f"{segments}:{place.line}"
+            try:
+                name, start, end = _segment(place.value)
+            except ValueError:
+                reason = f"broken segment: {place.value!r} is not a recording and two times"
+                yield Rejected(text.id, split, reason, where)
+                continue
+            named.add(name)
+            recording = recordings.get(name)
+            if recording is None:
+                yield Rejected(text.id, split, f"segment of an unknown recording: {name}", where)
+                continue
+        assert recording is not None
+        if not recording.value:
+            yield Rejected(text.id, split, "no path in wav.scp", f"{scp}:{recording.line}")
+            continue
+        yield Utterance(
+            id=text.id,
+            split=split,
+            audio=begin / _path(recording, scp),
+            text=text.value,
+            speaker=speaker[0].value if speaker else "",
+            language="",
+            start=start,
+            end=end,
+        )
+    for name, row in recordings.items():
+        if name not in named and row is not None:
+            yield Rejected(name, split, "recording without a segment", f"{scp}:{row.line}")
+
+
+def _segment(value: str) -> tuple[str, float, float | None]:
+    """Recording, start and end in seconds. An end of -1 is the recording's, as in Kaldi."""
+    name, start, end = value.split()
+    return name, float(start), None if float(end) == -1 else float(end)
+
+
+def _path(row: kaldi_tables.Row, scp: Path) -> Path:
+    """The path in a line of wav.scp. A command or an archive is a UserError."""
+    if row.value.endswith("|") or row.value.startswith("|"):
+        raise UserError(
+            f"{scp}:{row.line}: '{row.value}' is a command, and commands are not run; write its "
+            "output to a file and put the file's path here"
+        )
+    if _ARCHIVE.fullmatch(row.value):
+        raise UserError(
+            f"{scp}:{row.line}: '{row.value}' is a place in a Kaldi archive, and only paths of "
+            "audio files are read; give the folder from before the audio was packed"
+        )
+    return Path(row.value)
+
+
+def _start(options: Options, corpus: Path, folder: Path, paths: Iterable[Path]) -> Path:
+    """Where the relative paths of a wav.scp in `folder` start.
+
+    The first of these folders that has any of the recordings: the one that holds the corpus folder
+    (Kaldi's s5 above data/), the one above that (ESPnet's asr1 above dump/raw/), the corpus folder,
+    `folder` itself. Where none has, the first of them.
+    """
+    if options.relative_to is not None:
+        return Path(marker.absolute(options.relative_to))
+    candidates = (corpus.parent, corpus.parent.parent, corpus, folder)
+    for candidate in candidates:
+        if any((candidate / path).is_file() for path in paths):
+            return candidate
+    return candidates[0]
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """The options that shape the utterances; where the corpus lies stands beside them."""
+    values = asdict(options)
+    del values["corpus"]
+    return values

@@ -1,0 +1,92 @@
+"""What stage 0 leaves behind, `fetched.json`: where a corpus came from, and with which options.
+
+Not a corpus. Stage 1 believes the marker, and later steps notice by its contents that a corpus has
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adakd.errors import UserError
+from adakd.files import write_json
+
+NAME = "fetched.json"
+
+
+def keep(folder: Path, source: str, settings: Mapping[str, Any], **facts: Any) -> None:
+    """Write the marker; one that says the same already stays untouched.
+
+    source: where the corpus lies or came from. settings: the options that shape it.
+    """
+    content = {"source": source, "settings": dict(settings), **facts}
+    if stored(folder) != content:
+        write_json(folder / NAME, content)
+
+
+def stored(folder: Path) -> dict[str, Any] | None:
+    """The marker, or None where stage 0 has not finished."""
+    try:
+        return json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def fits(folder: Path, corpus: str | None, settings: Mapping[str, Any]) -> bool:
+    """Whether stage 0 has run with these options; without `corpus` any source will do."""
+    marker = stored(folder)
+    if marker is None or marker["settings"] != settings:
+        return False
+    return corpus is None or marker["source"] == absolute(corpus)
+
+
+def remove(folder: Path) -> None:
+    """Take the marker away: what it speaks of is about to be made anew."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
+def recall(
+    folder: Path, name: str, corpus: str | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The marker, checked against the options of now; without `corpus` any source will do.
+
+    Errors (UserError): stage 0 not run, or run with other options.
+    """
+    marker = stored(folder)
+    if marker is None:
+        raise UserError(f"{folder}: no {name} corpus here; run stage 0 first")
+    made_with = dict(marker["settings"])
+    wanted = dict(settings)
+    if corpus is not None:
+        made_with["corpus"], wanted["corpus"] = marker["source"], absolute(corpus)
+    for key, value in wanted.items():
+        if made_with.get(key) != value:
+            raise UserError(
+                f"{folder}: made with corpus.{key} {made_with.get(key)}, but now it is {value}; "
+                "run stage 0 again"
+            )
+    return marker
+
+
+def source_of(folder: Path, name: str, corpus: str | None) -> Path:
+    """The folder of a corpus that is used where it lies: as given now, else as given before.
+
+    Errors (UserError): never given, or no such folder.
+    """
+    marker = stored(folder)
+    if corpus is None and marker is None:
+        raise UserError(f"{name} is not downloaded here; give --corpus the folder that you have")
+    place = Path(absolute(corpus) if corpus is not None else (marker or {})["source"])
+    if not place.is_dir():
+        problem = "is a file, unpack it first" if place.exists() else "does not exist"
+        raise UserError(f"corpus.corpus: '{place}' {problem}; give the folder of {name}")
+    return place
+
+
+def absolute(path: str) -> str:
+    """A path as typed, made absolute."""
+    return os.path.abspath(os.path.expanduser(path))

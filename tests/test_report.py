@@ -386,3 +386,72 @@ def test_an_untrained_student_does_not_squeeze_the_others():
     assert plots._on_scale(methods) == methods
     assert plots._on_scale(methods[:2]) == methods[1:2]
     assert plots._on_scale(methods[:1]) == methods[:1]
+
+
+# -- Mandarin, and recording conditions ------------------------------------------------------------
+
+
+def rescored(experiment: report.Experiment, language: str, change) -> report.Experiment:
+    """The same run, its hypothesis rows changed and scored again."""
+    hyp = experiment.folder / "hyp.test.jsonl"
+    rows = [json.loads(line) for line in hyp.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        del row["errors"]
+        row.update(change(number))
+    hyp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    score.score_file(hyp, experiment.folder / "score.json", language)
+    return experiment
+
+
+def test_mandarin_has_a_column_more(tmp_path):
+    said = [("他们", "她们"), ("天气", "天其"), ("学生", "学生")]  # CER 2 of 6, syllables 1 of 6
+    experiments = [
+        rescored(
+            make_experiment(tmp_path, method, [0, 0, 0]),
+            "zh",
+            lambda n: {"reference": said[n][0], "raw": said[n][0], "hypothesis": said[n][1]},
+        )
+        for method in ("kd", "adakd")
+    ]
+    text, markdown, page = written(tmp_path, experiments)
+    rows = markdown_rows(markdown)
+    assert rows["Method"] == [*report.HEADER[1:4], report.PINYIN, *report.HEADER[4:]]
+    assert rows["KD"][1].startswith("33.33 [") and rows["KD"][3].startswith("16.67 [")
+    assert len(rows["Fine-tuning"]) == len(rows["KD"])
+    assert report.PINYIN in text and f"<th>{report.PINYIN}</th>" in page
+    assert "pypinyin" in markdown and "pypinyin" in page
+
+
+def test_other_languages_do_not(tmp_path, street):
+    for output in written(tmp_path, street):
+        assert "inyin" not in output and report.BY_CONDITION not in output
+
+
+def test_conditions_have_a_table_of_their_own(tmp_path):
+    names = ("iOS", "Mic")
+    experiments = [
+        rescored(
+            make_experiment(tmp_path, method, wrong, seed=seed),
+            "en",
+            lambda n: {"condition": names[n % 2]},
+        )
+        for method, seed, wrong in (
+            ("finetune", 1, [1, 4, 2, 5]),
+            ("finetune", 2, [3, 4, 0, 7]),
+            ("adakd", 1, [0, 3, 1, 2]),
+        )
+    ]
+    text, markdown, page = written(tmp_path, experiments)
+    table = markdown.split(report.BY_CONDITION)[1].split("\n\n")[1]
+    rows = markdown_rows(table)
+    assert rows["Method"] == ["iOS", "Mic"]
+    assert [cell.split()[0] for cell in rows["Fine-tuning"]] == ["15.00", "50.00"]  # seeds added
+    assert [cell.split()[0] for cell in rows["AdaKD"]] == ["5.00", "25.00"]
+    assert list(rows) == ["Method", "---", "Fine-tuning", "AdaKD"]
+    (row,) = [row for row in report.make_rows(list(map(report.read_run, experiments[2:])))
+              if row.runs]
+    alone = [one for one in row.utterances if one.condition == "Mic"]
+    low, high = score.bootstrap_interval(alone)
+    assert rows["AdaKD"][1] == f"25.00 [{100 * low:.2f}, {100 * high:.2f}]"
+    for output in (text, page):
+        assert f"whisper: {report.BY_CONDITION}" in output and "25.00" in output

@@ -328,3 +328,68 @@ def test_bad_files_name_the_line(tmp_path):
     path.write_text("")
     with pytest.raises(UserError, match="dev set has no hypotheses"):
         score.score_file(path, tmp_path / "score.json", "en")
+
+
+# -- pinyin and recording conditions ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [
+        ("他们", "她们", (0, 0, 0, 2)),  # homophones
+        ("妈妈", "马妈", (1, 0, 0, 2)),  # the wrong tone
+        ("你好吗", "你好", (0, 1, 0, 3)),
+        ("你好", "您还好", (1, 0, 1, 2)),
+        ("银行", "银杭", (0, 0, 0, 2)),  # hang2, since the phrase is yin2 hang2
+        ("去ATM", "去atm", (0, 0, 0, 4)),  # normalised first
+        ("你好", "", (0, 2, 0, 2)),
+    ],
+)
+def test_mandarin_counts_syllables_too(reference, hypothesis, expected):
+    assert one(reference, hypothesis, "zh-CN").pinyin == expected
+
+
+def test_other_languages_have_no_pinyin():
+    for language in ("hi", "ja", "yue", "zh-HK"):
+        assert one("你好", "你好", language).pinyin is None
+    assert "per" not in score.summarise([one("नमस्ते", "नमस्ते", "hi")], "test", draws=10)
+
+
+def test_pinyin_in_files(tmp_path):
+    hyp, out = tmp_path / "hyp.test.jsonl", tmp_path / "score.json"
+    write_rows(hyp, [row("他们", "她门", id="1"), row("天气", "天其", id="2")])
+    summary = score.score_file(hyp, out, "zh", draws=100)
+    assert summary["cer"] == pytest.approx(3 / 4)
+    assert summary["per"] == pytest.approx(2 / 4)  # men5 for men2, qi4 for qi2
+    assert summary["interval_per"][0] <= summary["per"] <= summary["interval_per"][1]
+    written = [json.loads(line) for line in hyp.read_text(encoding="utf-8").splitlines()]
+    assert [line["errors"]["pinyin"] for line in written] == [[1, 0, 0, 2], [1, 0, 0, 2]]
+    errors, _ = score.read_errors(hyp)
+    assert [one.pinyin for one in errors] == [(1, 0, 0, 2)] * 2
+
+
+def test_every_condition_is_scored_by_itself(tmp_path):
+    hyp, out = tmp_path / "hyp.test.jsonl", tmp_path / "score.json"
+    said = {"iOS": ["abcd", "abcx"], "Mic": ["abxx", "axxx", "xxxx"]}
+    rows = [
+        row("abcd", text, id=f"{condition}-{i}") | {"condition": condition}
+        for condition, texts in said.items()
+        for i, text in enumerate(texts)
+    ]
+    write_rows(hyp, rows)
+    summary = score.score_file(hyp, out, "en", draws=100)
+    assert summary["cer"] == pytest.approx(10 / 20)
+    assert list(summary["conditions"]) == ["iOS", "Mic"]
+    for condition, errors in (("iOS", 1), ("Mic", 9)):
+        alone = [one for one in rows if one["condition"] == condition]
+        expected = score.summarise(score.score(alone, "en"), "test", draws=100)
+        found = summary["conditions"][condition]
+        assert found["cer"] == pytest.approx(errors / (4 * len(said[condition])))
+        del expected["conditions"], expected["split"]
+        assert found == expected
+    assert [one.condition for one in score.read_errors(hyp)[0]] == ["iOS"] * 2 + ["Mic"] * 3
+    assert json.loads(out.read_text())["test"] == summary
+
+
+def test_without_conditions_there_is_no_such_key(tmp_path):
+    assert "conditions" not in score.summarise([one("a", "b", "en")], "dev", draws=10)

@@ -1,0 +1,54 @@
+"""What every corpus may yield, and what stage 1 makes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import tiny_corpora
+
+from adakd import corpora
+from adakd.corpora import Rejected, Utterance
+from adakd.data import manifest
+from adakd.data.prepare import prepare
+from adakd.errors import UserError
+
+
+def test_kinds_are_corpora_and_nothing_else() -> None:
+    assert {"kaldi_dir", "aishell2", "audio_cmn", "fsdd", "espeak"} <= set(corpora.kinds())
+    for kind in corpora.kinds():
+        module = corpora.module(kind)
+        assert all(hasattr(module, name) for name in ("Options", "fetch", "utterances")), kind
+    with pytest.raises(UserError, match="did you mean 'kaldi_dir'"):
+        corpora.module("kaldidir")
+
+
+def test_corrected_text_conditions_and_rejected_rows_go_through_stage_1(tmp_path: Path) -> None:
+    rows: list[Utterance | Rejected] = []
+    for number, split in enumerate(("train", "dev", "test")):
+        path = tmp_path / f"{split}.wav"
+        tiny_corpora.clip(path, number)
+        rows.append(Utterance(split, split, path, "赵孟𫖯!", "s", "", condition="Mic"))
+    rows[0] = Utterance(
+        "train", "train", tmp_path / "train.wav", "赵孟𫖯!", "s", "", None, None, "赵孟頫!"
+    )
+    rows.insert(1, Rejected("bad", "train", "id twice: here\tand there", "trans.txt:7"))
+    counts = prepare(rows, tmp_path / "data", tmp_path, "zh", [], 0.1, 30.0, 0.5, True, 1)
+    assert {split: count["rejected"] for split, count in counts.items()} == {
+        "train": 1, "dev": 0, "test": 0,
+    }  # fmt: skip
+    (train,), (dev,) = (manifest.read(tmp_path / "data" / f"{s}.jsonl") for s in ("train", "dev"))
+    assert (train.text, train.raw, train.condition) == ("赵孟頫", "赵孟𫖯!", "")
+    assert (dev.text, dev.raw, dev.condition) == ("赵孟𫖯", "赵孟𫖯!", "Mic")
+    with open(tmp_path / "data" / "rejected.tsv", encoding="utf-8", newline="") as file:
+        (bad,) = csv.DictReader(file, delimiter="\t")
+    assert list(bad.values()) == ["bad", "train", "id twice: here and there", "trans.txt:7"]
+
+
+def test_a_manifest_of_before_has_no_condition(tmp_path: Path) -> None:
+    old = {"id": "a", "audio": "a.wav", "seconds": 1.0, "text": "x", "raw": "x"}
+    old |= {"speaker": "s", "language": "en"}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(old) + "\n")
+    assert manifest.read(tmp_path / "dev.jsonl")[0].condition == ""

@@ -1,0 +1,205 @@
+"""adakd.corpora.kaldi_dir and .tables: what the tables say comes out, and what is wrong, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_corpora
+
+from adakd.corpora import Rejected, Utterance, kaldi_dir, tables
+from adakd.errors import UserError
+
+
+def silent(items, total, what):
+    return items
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tiny_corpora.kaldi(tmp_path / "egs")
+
+
+def read(data: Path, **options: str) -> tuple[dict[str, Utterance], list[Rejected]]:
+    settings = kaldi_dir.Options(corpus=str(data), **options)
+    folder = data.parents[2] / "corpus"
+    kaldi_dir.fetch(settings, folder, "sw", silent)
+    rows = list(kaldi_dir.utterances(settings, folder, None))
+    used = [row for row in rows if isinstance(row, Utterance)]
+    assert len({row.id for row in used}) == len(used)
+    return {row.id: row for row in used}, [row for row in rows if isinstance(row, Rejected)]
+
+
+def append(path: Path, *lines: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def table(path: Path, *lines: bytes) -> list[tables.Row | Rejected]:
+    path.write_bytes(b"".join(lines))
+    return list(tables.rows(path, "train"))
+
+
+def test_a_table_is_read_as_people_write_it(tmp_path: Path) -> None:
+    found = table(
+        tmp_path / "text",
+        b"\xef\xbb\xbfa  one\ttwo \r\n",
+        b" \r\n",
+        b"b\n",
+        "c\t\u3000三 \u2028四\n".encode(),  # an ideographic space and a line separator are text
+        b"d\tlast",
+    )
+    assert found == [
+        ("a", "one\ttwo", 1),
+        ("b", "", 3),
+        ("c", "\u3000三 \u2028四", 4),
+        ("d", "last", 5),
+    ]
+
+
+def test_a_line_in_another_encoding_is_told(tmp_path: Path) -> None:
+    found = table(tmp_path / "text", b"a eins\n", b"b f\xfcnf\n", b"c drei\n")
+    assert found[0] == ("a", "eins", 1) and found[2] == ("c", "drei", 3)
+    place = f"{tmp_path / 'text'}:2"
+    assert found[1] == Rejected("text:2", "train", "not UTF-8: byte 4 of the line", place)
+
+
+def test_all_that_the_tables_say(data: Path) -> None:
+    found, rejected = read(data)
+    assert rejected == []
+    splits = [row.split for row in found.values()]
+    assert {split: splits.count(split) for split in tiny_corpora.SPLITS} == tiny_corpora.SAID
+    s5 = data.parent
+    assert found["train-s0-00"] == Utterance(
+        *("train-s0-00", "train", s5 / "wav" / "train-s0-00.wav", "asubuhi maji", "train-s0", "")
+    )
+    cut = found["dev-s1-01"]
+    assert (cut.audio, cut.start, cut.end) == (s5 / "wav" / "long.flac", 0.5, 1.0)
+    assert (found["dev-s0-03"].start, found["dev-s0-03"].end) == (1.5, None)
+    whole = found["test-s2-05"]
+    assert whole.audio == data.parents[1] / "audio here" / "test-s2-05.wav"
+    assert (whole.start, whole.end, whole.speaker) == (None, None, "")
+    assert all(row.audio.is_file() for row in found.values())
+
+
+def test_whatever_does_not_fit_is_listed_with_its_place(data: Path) -> None:
+    train, dev = data / "train", data / "dev"
+    append(train / "wav.scp", "alone-in-scp wav/a.wav", "no-path", "train-s0-00 wav/again.wav")
+    append(train / "text", "alone-in-text maji", "train-s1-01 tena", "no-speaker maji", "no-path x")
+    append(train / "utt2spk", "alone-in-utt2spk s9", "no-path s9")
+    append(train / "wav.scp", "no-speaker wav/b.wav")
+    with open(train / "text", "ab") as file:
+        file.write(b"bad-bytes \xff\n")
+    append(
+        dev / "segments", "lost nowhere 0 1", "odd long 0", "odd2 long zero 1", "odd3 long 0 1 A"
+    )
+    for one in ("lost", "odd", "odd2", "odd3"):
+        append(dev / "text", f"{one} maji")
+        append(dev / "utt2spk", f"{one} s9")
+    append(dev / "wav.scp", "unused wav/unused.wav")
+    found, rejected = read(data)
+    assert len(found) == sum(tiny_corpora.SAID.values())
+    assert found["train-s0-00"].audio.name == "train-s0-00.wav"  # the first of two lines stands
+    assert {
+        (row.id, row.split, row.reason, Path(row.where).relative_to(data).as_posix())
+        for row in rejected
+    } == {
+        ("alone-in-scp", "train", "not in text", "train/wav.scp:13"),
+        ("no-path", "train", "no path in wav.scp", "train/wav.scp:14"),
+        ("train-s0-00", "train", "id twice in wav.scp, first in line 1", "train/wav.scp:15"),
+        ("alone-in-text", "train", "not in wav.scp, utt2spk", "train/text:13"),
+        ("train-s1-01", "train", "id twice in text", "train/text:14"),
+        ("no-speaker", "train", "not in utt2spk", "train/text:15"),
+        ("text:17", "train", "not UTF-8: byte 11 of the line", "train/text:17"),
+        ("alone-in-utt2spk", "train", "not in text", "train/utt2spk:13"),
+        ("lost", "dev", "segment of an unknown recording: nowhere", "dev/segments:5"),
+        *(
+            (one, "dev", f"broken segment: '{value}' is not a recording and two times", f"dev/{at}")
+            for one, value, at in (
+                ("odd", "long 0", "segments:6"),
+                ("odd2", "long zero 1", "segments:7"),
+                ("odd3", "long 0 1 A", "segments:8"),
+            )
+        ),
+        ("unused", "dev", "recording without a segment", "dev/wav.scp:2"),
+    }
+    assert len(rejected) == 13, "nothing is listed twice"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("sph2pipe -f wav a.sph |", "is a command"),
+        ("flac -dc wav/a.flac|", "is a command"),
+        ("dump/wav.ark:1234", "is a place in a Kaldi archive"),
+        ("wav.ark:57[0:100]", "is a place in a Kaldi archive"),
+    ],
+)
+def test_paths_only(data: Path, value: str, words: str, capsys: pytest.CaptureFixture) -> None:
+    append(data / "dev" / "wav.scp", f"bad {value}")
+    place = f"{data / 'dev' / 'wav.scp'}:2"
+    with pytest.raises(UserError) as refused:
+        read(data)
+    assert str(refused.value).startswith(f"{place}: '{value}' {words}")
+    assert not (data.parents[2] / "corpus" / "fetched.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "above"),
+    [("s5", ""), ("", "s5/"), ("s5/data", ""), ("s5/data/train", "")],
+)
+def test_where_relative_paths_start(
+    data: Path, start: str, above: str, capsys: pytest.CaptureFixture
+) -> None:
+    egs = data.parents[1]
+    if start == "":
+        lines = (data / "train" / "wav.scp").read_text().replace("\twav/", "\ts5/wav/")
+        (data / "train" / "wav.scp").write_text(lines)
+    elif start != "s5":
+        (egs / "s5" / "wav").rename(egs / start / "wav")
+        (egs / "s5" / "wav").mkdir()  # it is files that are looked for
+    found, _ = read(data)
+    assert found["train-s0-00"].audio == egs / start / f"{above}wav" / "train-s0-00.wav"
+    said = capsys.readouterr().err
+    assert f"train/wav.scp: relative paths start from {egs / start}\n" in said
+    assert "test/wav.scp" not in said, "absolute paths start from nowhere"
+
+
+def test_an_option_says_where_relative_paths_start(data: Path, tmp_path: Path) -> None:
+    found, _ = read(data, relative_to=str(tmp_path / "elsewhere"))
+    assert found["train-s0-00"].audio == tmp_path / "elsewhere" / "wav" / "train-s0-00.wav"
+    assert found["test-s0-00"].audio.is_file()
+
+
+def test_other_names(data: Path) -> None:
+    (data / "train").rename(data / "train_sp")
+    with pytest.raises(UserError, match=r"train/wav\.scp is missing; .* --corpus\.train"):
+        read(data)
+    found, _ = read(data, train="train_sp")
+    assert len(found) == sum(tiny_corpora.SAID.values())
+
+
+def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    with pytest.raises(UserError, match="run stage 0"):
+        next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+    with pytest.raises(UserError, match="give --corpus"):
+        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+    with pytest.raises(UserError, match="nowhere' does not exist"):
+        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(tmp_path / "nowhere")), folder, "sw", silent)
+    with pytest.raises(UserError, match="text' is a file, unpack it"):
+        given = kaldi_dir.Options(corpus=str(data / "train" / "text"))
+        kaldi_dir.fetch(given, folder, "sw", silent)
+    kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), folder, "sw", silent)
+    marker = folder / "fetched.json"
+    first = (marker.read_text(), marker.stat().st_mtime_ns)
+    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)  # as given before
+    assert (marker.read_text(), marker.stat().st_mtime_ns) == first
+    assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+    with pytest.raises(UserError, match="made with corpus.dev dev, but now it is test; run stage"):
+        next(kaldi_dir.utterances(kaldi_dir.Options(dev="test"), folder, None))
+    with pytest.raises(UserError, match="made with corpus.corpus .*; run stage 0"):
+        next(kaldi_dir.utterances(kaldi_dir.Options(corpus=str(tmp_path)), folder, None))
+    append(data / "dev" / "text", "one more")
+    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+    assert marker.read_text() != first[0], "a changed table is noticed"

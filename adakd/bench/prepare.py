@@ -127,6 +127,57 @@ def speed(
                 costs.setdefault((jobs, name), []).append(cost)
                 print(f"round {number + 1}: {name}, {jobs}: {cost}", file=sys.stderr)
     print_table(costs, processes, list(contenders), clips)
+    print_storage([clip.path for clip in clips[:200]], scratch)
+
+
+def print_storage(paths: list[Path], scratch: Path) -> None:
+    """What a FLAC file a clip costs beside 16-bit samples of all clips in one file, unpacked."""
+    import numpy as np
+
+    from adakd.data import audio
+
+    samples = [audio.read(path) for path in paths]
+    lengths = [len(clip) for clip in samples]
+    files = [scratch / "storage" / f"{number}.flac" for number in range(len(paths))]
+    large = scratch / "large.raw"
+
+    def write_flac() -> None:
+        for path, clip in zip(files, samples, strict=True):
+            audio.write_flac(path, clip)
+
+    def read_flac() -> None:
+        for path in files:
+            audio.read(path)
+
+    def write_large() -> None:
+        with large.open("wb") as file:
+            for clip in samples:
+                file.write((clip * 32768).clip(-32768, 32767).astype("<i2").tobytes())
+
+    def read_large() -> None:
+        mapped = np.memmap(large, dtype="<i2", mode="r")
+        end = 0
+        for count in lengths:
+            (mapped[end : end + count] / np.float32(32768)).sum()  # touched, as training would
+            end += count
+
+    print("\n| 16 kHz audio kept as | bytes a second | ms to write a clip | ms to read it |")
+    print("|---|---:|---:|---:|")
+    sizes = []
+    for name, write, read, found in (
+        ("FLAC, a file a clip", write_flac, read_flac, files),
+        ("16-bit samples, one large file", write_large, read_large, [large]),
+    ):
+        times = []
+        for work in (write, read):
+            cost: list[float] = []
+            for _ in range(3):
+                with measured(cost):
+                    work()
+            times.append(1000 * statistics.median(cost[1::2]) / len(paths))
+        sizes.append(sum(path.stat().st_size for path in found))
+        second = sizes[-1] / (sum(lengths) / audio.SAMPLE_RATE)
+        print(f"| {name} | {second:.0f} | {times[0]:.2f} | {times[1]:.2f} |")
 
 
 def print_table(

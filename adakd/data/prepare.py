@@ -9,8 +9,7 @@ FLAC, a file a clip, rather than a few large files of samples: it takes about ha
 tool opens it, and that a clip is done is that its file is there. Decoding it takes about a
 millisecond for 5 s of speech, which no training step notices (docs/PERFORMANCE.md).
 
-Nothing is held for the whole corpus but a hash of each id, so that a million utterances take no
-more memory than a thousand.
+Nothing is held for the whole corpus but a hash of each id, 8 bytes: memory hardly grows with it.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ SYMMETRIC_NEIGHBOURS = 1
 # and what is plenty for a GPU.
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
-Where = Tensor | tuple[Tensor, ...]  # positions: a mask (B, T), or their two vectors of indices (N,)
+# Positions: a mask (B, T), or the two vectors of indices (N,) where it is true
+Where = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def contenders(
 
     clips = made.batches(1, options.batch)[0]
 
-    def family(encode: str) -> Family:
+    def family(encode: str) -> Any:
         if options.model is None:
             longest = 4 + options.tokens  # with the prompt
             return made.family("whisper", options.role, options.size, folder, encode, longest)

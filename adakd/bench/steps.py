@@ -33,18 +33,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=16, help="clips of 5 s in a batch (16)")
     parser.add_argument("--tokens", type=int, default=60, help="tokens of a clip (60)")
     parser.add_argument("--top-k", type=int, default=100, help="of the cached outputs (100)")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of every contender (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each (5); 0: no times")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--no-memory", action="store_true", help="leave the peaks out")
     parser.add_argument("--no-live", action="store_true", help="leave the teacher's model out")
     options = parser.parse_args(list(arguments))
     measure.print_heading("steps", arguments)
-    with tempfile.TemporaryDirectory() as scratch:
+    if options.rounds:
         floors = {name: [FINE_TUNING] for name in names(options)[1:] if name != FORWARD}
         floors[LIVE] = [FINE_TUNING, FORWARD]
-        measure.print_costs(
-            measure.interleaved(contenders(options, Path(scratch)), options.rounds), floors
-        )
+        with tempfile.TemporaryDirectory() as scratch:
+            work = contenders(options, Path(scratch))
+            measure.print_costs(measure.interleaved(work, options.rounds), floors)
     if not options.no_memory:
         peaks = {
             name: measure.alone(peak, options, name) for name in names(options) if name != FORWARD

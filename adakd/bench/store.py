@@ -125,7 +125,9 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
         return
     teacher, student = (models.open_folder(place.config, folder).eval() for folder in folders)
     sums: dict[tuple[float, int], float] = {}
-    for entry in place.manifest("train")[:: max(1, len(place.manifest("train")) // ROWS)]:
+    entries = place.manifest("train")
+    entries = entries[:: max(1, len(entries) // ROWS)]
+    for entry in entries:
         batch = student.collate([entry], [audio.read(place.root / entry.audio)])
         with torch.no_grad():
             outputs = student(batch).logits, teacher(batch).logits
@@ -133,7 +135,7 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
         for temperature in TEMPERATURES:
             found = _losses(*outputs, mask, kept, temperature)
             for k, loss in found.items():
-                sums[temperature, k] = sums.get((temperature, k), 0.0) + loss
+                sums[temperature, k] = sums.get((temperature, k), 0.0) + loss / len(entries)
     for temperature in TEMPERATURES:
         losses = {k: loss for (each, k), loss in sums.items() if each == temperature}
         rows.append(["whisper", *_row(losses, temperature)])

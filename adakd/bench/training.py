@@ -103,7 +103,7 @@ def contenders(
     return {THEIRS: theirs.train, LIVE: ours(LIVE), CACHED: ours(CACHED)}
 
 
-def theirs_batches(student: Family, clips: Sequence[Speech]) -> list[dict[str, Any]]:
+def theirs_batches(student: Any, clips: Sequence[Speech]) -> list[dict[str, Any]]:
     """Batches as Hugging Face's scripts make them: 30 s of features, labels padded with -100."""
     import torch
 
@@ -151,13 +151,15 @@ def trainer(
     from adakd.brain import device
 
     whisper = student.hf.config.model_type == "whisper"
+    base: Any
+    kind: Any
     if whisper:
         base, kind = transformers.Seq2SeqTrainer, transformers.Seq2SeqTrainingArguments
     else:
         base, kind = transformers.Trainer, transformers.TrainingArguments
     teacher.hf.to(device())
 
-    class Distilling(base):  # type: ignore[misc, valid-type]
+    class Distilling(base):
         """task + KL, each a mean over the tokens (CTC: frames) of the batch."""
 
         def compute_loss(

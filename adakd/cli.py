@@ -43,6 +43,9 @@ OPTIONS = {
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+BENCHMARKS = ["prepare", "steps", "training", "decode", "store", "loading", "start"]
+
+
 def usage() -> str:
     """The text of --help."""
     lines = ["Usage: adakd STEP [STEP ...] --recipe NAME [options]", "", "Steps (with their stage)"]
@@ -54,7 +57,7 @@ def usage() -> str:
         "  --A.B VALUE   any value of the configuration, such as --train.epochs 3",
         "",
         "adakd new-recipe CORPUS/LANGUAGE --kind KIND starts a recipe of your own.",
-        "adakd bench prepare measures how fast clips are prepared, and the memory it takes.",
+        f"adakd bench NAME measures: {', '.join(BENCHMARKS)}; see docs/PERFORMANCE.md.",
     ]
     return "\n".join(lines)
 
@@ -71,10 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from adakd.new_recipe import main as new_recipe
 
             return new_recipe(arguments[1:])
-        if arguments[:2] == ["bench", "prepare"]:
-            from adakd.bench.prepare import main as bench
-
-            return bench(arguments[2:])
+        if arguments[0] == "bench":
+            return bench(arguments[1:])
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)
@@ -83,6 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("adakd: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """One of the benchmarks, by its name."""
+    import importlib
+    from difflib import get_close_matches
+
+    name = arguments[0] if arguments else ""
+    if name not in BENCHMARKS:
+        near = get_close_matches(name, BENCHMARKS, n=1) or BENCHMARKS
+        raise UserError(f"There is no benchmark '{name}': try adakd bench {' or '.join(near)}.")
+    return importlib.import_module(f"adakd.bench.{name}").main(arguments[1:])
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str], bool]:

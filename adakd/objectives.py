@@ -42,7 +42,7 @@ SYMMETRIC_NEIGHBOURS = 1
 # and what is plenty for a GPU.
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
-# Positions: a mask (B, T), or two vectors of indices (N,).
+# Positions: a mask (B, T), or the two vectors of indices (N,) where it is true
 Where = Tensor | tuple[Tensor, ...]
 
 

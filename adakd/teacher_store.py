@@ -57,16 +57,16 @@ class Writer:
 
         from adakd.objectives import top_k
 
-        logits = logits.float().cpu()
         if self.top_k:
-            small = top_k(logits, self.top_k, self.temperature)
+            # Where the logits are: a GPU finds them faster than it can hand over all the others.
+            small = top_k(logits.float(), self.top_k, self.temperature)
             part: tuple[np.ndarray, ...] = (
-                small.values.to(torch.float16).numpy(),
-                small.indices.numpy().astype(np.int32),
-                small.tail.numpy(),
+                small.values.to(torch.float16).cpu().numpy(),
+                small.indices.to(torch.int32).cpu().numpy(),
+                small.tail.cpu().numpy(),
             )
         else:
-            part = (logits.to(torch.float16).numpy(),)
+            part = (logits.to(torch.float16).cpu().numpy(),)
         if not np.isfinite(part[0]).all():
             raise UserError(
                 f"Utterance '{utterance}': the teacher's logits do not fit fp16; "

@@ -5,6 +5,7 @@ The stages themselves are replaced here; tests/recipes runs the real ones.
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -247,3 +248,12 @@ def test_errors_reach_the_shell(tmp_path: Path) -> None:
     )
     assert result.returncode == 1 and result.stdout == ""
     assert "run --stage 0 first" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_every_benchmark_is_there_and_another_is_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in cli.BENCHMARKS:
+        assert callable(importlib.import_module(f"adakd.bench.{name}").main)
+    assert cli.main(["bench", "stor"]) == 1
+    assert "no benchmark 'stor': try adakd bench store." in capsys.readouterr().err

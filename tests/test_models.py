@@ -245,6 +245,34 @@ def test_greedy_search_says_what_generate_says(folder, entries, clips):
         assert len(set(truth)) > 1
 
 
+def test_greedy_search_goes_on_without_the_utterances_that_have_ended(folder, entries, clips):
+    family = fresh("whisper", folder)
+    batch = family.collate(entries, clips)
+    ends_at = torch.tensor([3, 1, 6, 2, 4])  # the step at which each utterance is made to end
+    with torch.inference_mode():
+        known = family._encode(batch.inputs)[:, 0]
+    seen = []  # the utterances that the decoder reads, step by step
+
+    def watch(module, arguments, options):
+        if options["past_key_values"] is None:
+            seen.clear()
+        states = options["encoder_hidden_states"][:, 0]
+        seen.append(torch.cdist(states, known).argmin(dim=1))
+
+    def end(module, inputs, logits):
+        logits[:, family.end] = torch.where(ends_at[seen[-1]] == len(seen) - 1, 1e9, -1e9)
+
+    family.hf.model.decoder.register_forward_pre_hook(watch, with_kwargs=True)
+    family.hf.proj_out.register_forward_hook(end)
+    found = transcripts(family, batch)
+    # From where two of five are left, and then one of two, the decoder reads no other.
+    everyone = [0, 1, 2, 3, 4]
+    assert [step.tolist() for step in seen] == [everyone] * 4 + [[2, 4], [2], [2]]
+    for entry, clip, text in zip(entries, clips, found, strict=True):
+        assert transcripts(family, family.collate([entry], [clip])) == [text]
+    assert len(set(found)) > 1
+
+
 def test_chinese_whisper_text_begins_without_a_space(build, entries, clips):
     family = build("whisper")
     chinese = replace(entries[0], text="你好", language="zh-CN")
@@ -346,6 +374,45 @@ def test_the_squared_error_takes_the_frames_that_the_kl_takes(build, entries, cl
         loss = family.distillation_loss(output, Dense(spikes), batch, settings, 1.0)
     one = (output.logits - spikes)[0, frames // 2].square().mean() / batch.label_lengths[0]
     torch.testing.assert_close(loss[0], one)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("k", [None, 0, 5])
+def test_both_losses_for_training_are_the_two_and_so_is_their_gradient(
+    build, folder, entries, clips, kind, k
+):
+    student, settings = fresh(kind, folder, seed=2), configuration.Distill()
+    batch = student.collate(entries, clips)
+    soft = None
+    if k is not None:
+        with torch.no_grad():
+            logits = build(kind, 1)(batch).logits
+        soft = top_k(logits, k, settings.temperature) if k else Dense(logits)
+
+    def found(output, joint):
+        if joint:
+            pair = student.losses(output, batch, soft, settings)
+        else:
+            distill = None
+            if soft is not None:
+                distill = student.distillation_loss(output, soft, batch, settings)
+            pair = student.task_loss(output, batch), distill
+        task, distill = pair
+        loss = task if distill is None else 0.2 * task + torch.linspace(0.1, 0.9, 5) * distill
+        loss.square().sum().backward()
+        gradients = [p.grad.clone() for p in student.parameters() if p.grad is not None]
+        student.zero_grad()
+        return pair, gradients
+
+    (task, distill), gradients = found(student(batch), True)
+    (plain_task, plain_distill), plain = found(student(batch), False)
+    torch.testing.assert_close(task, plain_task, **NOISE)
+    assert (distill is None) == (k is None)
+    if distill is not None:
+        torch.testing.assert_close(distill, plain_distill, **NOISE)
+    largest = max(gradient.abs().max() for gradient in plain)
+    for gradient, truth in zip(gradients, plain, strict=True):
+        torch.testing.assert_close(gradient / largest, truth / largest, **NOISE)
 
 
 # ---- cached and live teacher ---------------------------------------------------------------------

@@ -339,25 +339,31 @@ class Whisper(Family):
         inputs = torch.tensor([self.prompt(code) for code in batch.languages], device=device)
         room = self.hf.config.max_target_positions - inputs.shape[1]
         said = torch.full((len(batch.ids), room), self.end, device=device)
+        rows = torch.arange(len(batch.ids), device=device)  # the utterances still decoded
         finished = torch.zeros(len(batch.ids), dtype=torch.bool, device=device)
         cache = None
         for position in range(room):
-            result = self.hf(
-                encoder_outputs=(states,),
-                decoder_input_ids=inputs,
+            result = self.hf.model.decoder(
+                input_ids=inputs,
+                encoder_hidden_states=states,
                 past_key_values=cache,
                 use_cache=True,
             )
             cache = result.past_key_values
-            logits = result.logits[:, -1].float()
+            logits = self.hf.proj_out(result.last_hidden_state[:, -1]).float()
             logits[:, never] = -torch.inf
             if position == 0:
                 logits[:, not_first] = -torch.inf
             chosen = logits.argmax(dim=-1).masked_fill(finished, self.end)
-            said[:, position] = chosen
-            finished |= chosen == self.end
-            if finished.all():
+            said[rows, position] = chosen
+            finished = chosen == self.end
+            left = len(rows) - int(finished.sum())
+            if left == 0:
                 break
+            if 2 * left <= len(rows):  # copying what is cached costs about as much as a step
+                on = (~finished).nonzero().squeeze(1)
+                cache.batch_select_indices(on)
+                rows, states, chosen, finished = rows[on], states[on], chosen[on], finished[on]
             inputs = chosen.unsqueeze(1)
         decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in decoded]

@@ -1,0 +1,73 @@
+"""`adakd bench loading`: what reading audio, features and teacher outputs adds to training.
+
+Two ways through the same optimiser steps of AdaKD with cached outputs:
+
+    in memory   batches were made before
+    loader      the data loader of recipes: FLAC files, features, the teacher store
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adakd.bench import measure
+
+MEMORY, LOADER = "in memory", "loader"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print a table in Markdown; 0 on success."""
+    parser = argparse.ArgumentParser(prog="adakd bench loading", allow_abbrev=False)
+    parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    parser.add_argument("--batch", type=int, default=16, help="clips in a batch (16)")
+    parser.add_argument("--steps", type=int, default=4, help="batches of a round (4)")
+    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that both run (5)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    options = parser.parse_args(list(arguments))
+    measure.print_heading("loading", arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        costs = measure.interleaved(contenders(options, Path(scratch)), options.rounds)
+    measure.print_costs(costs, {LOADER: [MEMORY]})
+    return 0
+
+
+def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
+    """One pass over all steps, either way."""
+    from adakd.bench import made
+    from adakd.data import audio
+    from adakd.data.loader import Steps, training_loader
+    from adakd.models import Batch
+
+    student = made.family(options.family, "student", options.size, folder)
+    brain = made.brain(student, "adakd", folder / "experiment", options.precision)
+    top_k = options.top_k if options.family == "whisper" else 0
+    clips = made.batches(options.steps, options.batch)
+    entries = [entry for each in clips for entry in each.entries]
+    for each in clips:
+        for entry, clip in zip(each.entries, each.clips, strict=True):
+            audio.write_flac(folder / entry.audio, clip)
+    store = made.store(student, clips, folder / "store", top_k)
+
+    def extra(batch: Batch) -> Batch:
+        return made.supervised(batch, store.soft(batch.ids))
+
+    steps = Steps(entries, folder, student, extra)
+    size = options.batch
+    plan: list[Any] = [
+        [(list(range(first, first + size)), True)] for first in range(0, len(entries), size)
+    ]
+    loader = training_loader(steps, plan, options.workers)  # type: ignore[arg-type]
+    ready = [steps[step] for step in plan]
+
+    def train(source: Any) -> None:
+        for step in source:
+            brain.fit_batch(step)
+
+    return {MEMORY: lambda: train(ready), LOADER: lambda: train(loader)}

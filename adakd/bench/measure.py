@@ -1,0 +1,148 @@
+"""How the benchmarks measure: contenders in turn, two clocks, medians with their spread, peaks.
+
+Two clocks, because a machine may do other work meanwhile: wall time, and processor time of this
+process, over all its threads and with the child processes that have ended. On a GPU only the first
+says something.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a piece of work took."""
+
+    wall: float
+    processor: float
+
+
+def clocked(work: Callable[[], object]) -> Cost:
+    """What ``work`` costs; waits for the GPU if there is one."""
+    _wait()
+    wall, processor = time.perf_counter(), _processor()
+    work()
+    _wait()
+    return Cost(time.perf_counter() - wall, _processor() - processor)
+
+
+def _processor() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _wait() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[Cost]]:
+    """Every contender once unmeasured, then all of them in turn, ``rounds`` times."""
+    names = list(contenders)
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    for work in contenders.values():
+        work()
+    for number in range(rounds):
+        # Another one first in every round: whoever runs first may find a colder machine.
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            costs[name].append(clocked(contenders[name]))
+            print(f"round {number + 1}: {name}: {costs[name][-1]}", file=sys.stderr)
+    return costs
+
+
+def ratios(
+    costs: Mapping[str, Sequence[Cost]], name: str, floor: Sequence[str], clock: str
+) -> list[float]:
+    """What ``name`` took, over the sum of what ``floor`` took in the same round, by round."""
+    return [
+        getattr(cost, clock) / sum(getattr(costs[each][number], clock) for each in floor)
+        for number, cost in enumerate(costs[name])
+    ]
+
+
+def print_costs(costs: Mapping[str, Sequence[Cost]], floors: Mapping[str, Sequence[str]]) -> None:
+    """A table in Markdown; ``floors`` says what each contender is compared with, if anything."""
+    rows = []
+    for name, found in costs.items():
+        row = [name, *(spread([getattr(cost, c) for cost in found]) for c in ("wall", "processor"))]
+        if floor := floors.get(name):
+            row.append(" + ".join(floor))
+            row += [spread(ratios(costs, name, floor, c)) for c in ("wall", "processor")]
+        rows.append(row)
+    print_table(
+        ["what", "wall, s", "processor, s", "over", "ratio, wall", "ratio, processor"], rows
+    )
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in Markdown; short rows are filled with empty cells."""
+    print(f"| {' | '.join(head)} |")
+    print(f"|---|{'---:|' * (len(head) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join([*row, *[''] * (len(head) - len(row))])} |")
+    print()
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Median, and in brackets the least and the most."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def print_heading(name: str, arguments: Sequence[str]) -> None:
+    """The command, the machine and the versions."""
+    import torch
+
+    from adakd.versions import describe
+
+    about = describe()
+    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    print(f"    adakd bench {' '.join([name, *arguments])}\n")
+    print(
+        f"{about['machine']}, {torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}; "
+        f"{about['time']}; revision {about['revision']}; {versions}\n"
+    )
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of ``function`` in a process of its own, for instance its peak of memory."""
+    # Spawned: a forked process would begin with this one's memory.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def forget_peak() -> None:
+    """Let `peak` begin anew."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak() -> float:
+    """MiB of memory at the highest so far: of the GPU if there is one, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,47 @@
+"""`adakd bench start`: how long one waits for help, and for a `./run.sh` that has nothing to do."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from adakd.bench import measure
+from adakd.config import REPOSITORY
+from adakd.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print a table in Markdown; 0 on success."""
+    parser = argparse.ArgumentParser(prog="adakd bench start", allow_abbrev=False)
+    parser.add_argument("--rounds", type=int, default=5, help="times that everything starts (5)")
+    parser.add_argument(
+        "--finished", help='arguments of a ./run.sh that has finished before, "" for none'
+    )
+    options = parser.parse_args(list(arguments))
+    measure.print_heading("start", [shlex.quote(each) for each in arguments])
+    commands = {
+        "python, doing nothing": [sys.executable, "-c", ""],
+        "adakd --help": [sys.executable, "-m", "adakd.cli", "--help"],
+        "./run.sh --help": ["./run.sh", "--help"],
+    }
+    if options.finished is not None:
+        words = shlex.split(options.finished)
+        commands[shlex.join(["./run.sh", *words]) + ", finished"] = ["./run.sh", *words]
+    work: dict[str, Callable[[], Any]] = {
+        name: partial(_run, command) for name, command in commands.items()
+    }
+    measure.print_costs(measure.interleaved(work, options.rounds), {})
+    if options.finished is None:
+        print("A finished ./run.sh: not measured (--finished).")
+    return 0
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{shlex.join(command)} failed: {done.stderr.strip()[-300:]}")

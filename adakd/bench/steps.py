@@ -1,0 +1,120 @@
+"""`adakd bench steps`: what distillation adds to a fine-tuning step of the same student.
+
+All contenders are whole optimiser steps of the Brain that recipes run, on one batch in memory:
+
+    fine-tuning       no teacher
+    AdaKD, cached     soft outputs come with the batch: top k, and dense in fp16
+    AdaKD, live       the teacher runs on the batch
+    teacher forward   the teacher alone, without gradient
+
+Peaks of memory are those of the second step, each in a process of its own, models included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adakd.bench import measure
+
+FINE_TUNING, FORWARD, LIVE = "fine-tuning", "teacher forward", "AdaKD, live teacher"
+DENSE = "AdaKD, cached, dense"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print tables in Markdown; 0 on success."""
+    parser = argparse.ArgumentParser(prog="adakd bench steps", allow_abbrev=False)
+    parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    parser.add_argument("--batch", type=int, default=16, help="clips of 5 s in a batch (16)")
+    parser.add_argument("--tokens", type=int, default=60, help="tokens of a clip (60)")
+    parser.add_argument("--top-k", type=int, default=100, help="of the cached outputs (100)")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each (5); 0: no times")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    parser.add_argument("--no-memory", action="store_true", help="leave the peaks out")
+    parser.add_argument("--no-live", action="store_true", help="leave the teacher's model out")
+    options = parser.parse_args(list(arguments))
+    measure.print_heading("steps", arguments)
+    if options.rounds:
+        floors = {name: [FINE_TUNING] for name in names(options)[1:] if name != FORWARD}
+        floors[LIVE] = [FINE_TUNING, FORWARD]
+        with tempfile.TemporaryDirectory() as scratch:
+            work = contenders(options, Path(scratch))
+            measure.print_costs(measure.interleaved(work, options.rounds), floors)
+    if not options.no_memory:
+        peaks = {
+            name: measure.alone(peak, options, name) for name in names(options) if name != FORWARD
+        }
+        rows = [
+            [name, f"{value:.0f}", f"{value / peaks[FINE_TUNING]:.3f}"]
+            for name, value in peaks.items()
+        ]
+        measure.print_table(["what", "peak, MiB", "over fine-tuning"], rows)
+    return 0
+
+
+def names(options: argparse.Namespace) -> list[str]:
+    """The contenders; small vocabularies are stored dense only."""
+    cached = [f"AdaKD, cached, top {options.top_k}"] if options.family == "whisper" else []
+    return [FINE_TUNING, *cached, DENSE, *([] if options.no_live else [LIVE, FORWARD])]
+
+
+def contenders(
+    options: argparse.Namespace, folder: Path, wanted: Sequence[str] | None = None
+) -> dict[str, Callable[[], Any]]:
+    """An optimiser step for each name, all on the same student and the same clips."""
+    import torch
+
+    from adakd.bench import made
+
+    student = made.family(options.family, "student", options.size, folder)
+    clips = made.speech([5.0] * options.batch, options.tokens)
+    wanted = names(options) if wanted is None else wanted
+    teacher = None
+    if LIVE in wanted or FORWARD in wanted:
+        teacher = made.family(options.family, "teacher", options.size, folder)
+        teacher.requires_grad_(False)
+    work: dict[str, Callable[[], Any]] = {}
+    for name in wanted:
+        if name == FORWARD:
+            continue
+        brain = made.brain(
+            student,
+            "finetune" if name == FINE_TUNING else "adakd",
+            folder / name,
+            options.precision,
+            teacher if name == LIVE else None,
+        )
+        batch = student.collate(clips.entries, clips.clips)
+        soft = None
+        if name not in (FINE_TUNING, LIVE):
+            soft = made.soft_outputs(student, batch, 0 if name == DENSE else options.top_k)
+        work[name] = partial(brain.fit_batch, [made.supervised(batch, soft)])
+    if FORWARD in wanted and teacher is not None:
+        heard = student.collate(clips.entries, clips.clips).to(brain.device)
+
+        def forward() -> None:
+            with torch.no_grad(), brain.training_ctx:
+                _ = teacher(heard).logits
+
+        work[FORWARD] = forward
+    return work
+
+
+def peak(options: argparse.Namespace, name: str) -> float:
+    """MiB at the highest during the second step of a contender, over a process without models."""
+    from adakd.bench import made  # noqa: F401  # what is imported is no part of the difference
+
+    with tempfile.TemporaryDirectory() as scratch:
+        import adakd.brain  # noqa: F401
+
+        before = measure.peak()
+        step = contenders(options, Path(scratch), [name])[name]
+        step()
+        measure.forget_peak()
+        step()
+        return measure.peak() - before

@@ -1,0 +1,208 @@
+"""`adakd bench training`: seconds of audio a second, ours against Hugging Face's Trainer with KD.
+
+The same clips in the same batches, teacher and student of the same sizes, the same precision:
+
+    Hugging Face     Seq2SeqTrainer (CTC: Trainer) with a plain KD loss, as Distil-Whisper's script
+                     has it: Whisper's features padded to 30 s, a live teacher, the logits of the
+                     whole batch, one mean over its tokens. Features were made beforehand.
+    AdaKD, live      our training with a live teacher; features are made within the clock
+    AdaKD, cached    our training with soft outputs as the teacher store gives them
+
+Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says what reading costs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adakd.bench import measure
+from adakd.errors import UserError
+
+if TYPE_CHECKING:
+    from adakd.bench.made import Speech
+    from adakd.models import Family
+
+THEIRS, LIVE, CACHED = "Hugging Face", "AdaKD, live teacher", "AdaKD, cached"
+TASK_WEIGHT, DISTILL_WEIGHT = 0.8, 1.0  # Distil-Whisper's, arXiv 2311.00430
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print tables in Markdown; 0 on success."""
+    parser = argparse.ArgumentParser(prog="adakd bench training", allow_abbrev=False)
+    parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    parser.add_argument("--batch", type=int, default=16, help="clips in a batch (16)")
+    parser.add_argument("--steps", type=int, default=4, help="batches of a round (4)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that all contenders run (3)")
+    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    options = parser.parse_args(list(arguments))
+    measure.print_heading("training", arguments)
+    from adakd.bench import made
+
+    clips = made.batches(options.steps, options.batch)
+    seconds = sum(each.seconds for each in clips)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = contenders(options, Path(scratch), clips)
+        costs = measure.interleaved(work, options.rounds)
+    floors = {LIVE: [THEIRS], CACHED: [THEIRS]}
+    measure.print_costs(costs, floors)
+    rows = []
+    for name, found in costs.items():
+        row = [name]
+        for clock in ("wall", "processor"):
+            row.append(measure.spread([seconds / getattr(cost, clock) for cost in found], 2))
+            if name in floors:
+                times = [1 / ratio for ratio in measure.ratios(costs, name, [THEIRS], clock)]
+                row.append(measure.spread(times, 2))
+            else:
+                row.append("")
+        rows.append(row)
+    measure.print_table(
+        ["what", "audio s a wall s", "x theirs", "audio s a processor s", "x theirs"], rows
+    )
+    return 0
+
+
+def contenders(
+    options: argparse.Namespace, folder: Path, clips: Sequence[Speech]
+) -> dict[str, Callable[[], Any]]:
+    """One pass over all batches for each way to train."""
+    from adakd.bench import made
+    from adakd.brain import precision
+
+    whisper = options.family == "whisper"
+    student, teacher = (
+        made.family(options.family, role, options.size, folder) for role in ("student", "teacher")
+    )
+    teacher.requires_grad_(False)
+    brains = {
+        LIVE: made.brain(student, "adakd", folder / "live", options.precision, teacher),
+        CACHED: made.brain(student, "adakd", folder / "cached", options.precision),
+    }
+    top_k = options.top_k if whisper else 0  # small vocabularies are stored dense
+    stored = [
+        made.soft_outputs(student, student.collate(each.entries, each.clips), top_k)
+        for each in clips
+    ]
+
+    def ours(name: str) -> Callable[[], None]:
+        def train() -> None:
+            for each, soft in zip(clips, stored, strict=True):
+                batch = student.collate(each.entries, each.clips)
+                brains[name].fit_batch([made.supervised(batch, soft if name == CACHED else None)])
+
+        return train
+
+    bf16 = precision(options.precision) == "bf16"
+    theirs = trainer(student, teacher, theirs_batches(student, clips), folder, bf16)
+    return {THEIRS: theirs.train, LIVE: ours(LIVE), CACHED: ours(CACHED)}
+
+
+def theirs_batches(student: Any, clips: Sequence[Speech]) -> list[dict[str, Any]]:
+    """Batches as Hugging Face's scripts make them: 30 s of features, labels padded with -100."""
+    import torch
+
+    whisper = student.hf.config.model_type == "whisper"
+    made = []
+    for each in clips:
+        batch = student.collate(each.entries, each.clips)
+        labels = batch.labels
+        if not whisper:
+            counted = torch.arange(labels.shape[1]) < batch.label_lengths.unsqueeze(1)
+            mask = torch.arange(batch.inputs.shape[1]) < batch.lengths.unsqueeze(1)
+            made.append(
+                {
+                    "input_values": batch.inputs,
+                    "attention_mask": mask.long(),
+                    "labels": labels.masked_fill(~counted, -100),
+                }
+            )
+            continue
+        prompt = len(student.prompt("hi"))
+        positions = torch.arange(labels.shape[1])
+        counted = positions < prompt + batch.label_lengths.unsqueeze(1)
+        features = student.extractor(
+            each.clips, sampling_rate=16_000, return_tensors="pt", padding="max_length"
+        ).input_features
+        made.append(
+            {
+                "input_features": features,
+                # The first token is put back by the model, which shifts the labels.
+                "labels": labels.masked_fill(~counted, -100)[:, 1:],
+            }
+        )
+    return made
+
+
+def trainer(
+    student: Family, teacher: Family, batches: list[dict[str, Any]], folder: Path, bf16: bool
+) -> Any:
+    """Hugging Face's trainer, whose `train` goes once over the batches."""
+    import torch
+    import transformers
+    from torch.nn import functional
+
+    from adakd.bench.made import TEMPERATURE
+    from adakd.brain import device
+
+    whisper = student.hf.config.model_type == "whisper"
+    base: Any
+    kind: Any
+    if whisper:
+        base, kind = transformers.Seq2SeqTrainer, transformers.Seq2SeqTrainingArguments
+    else:
+        base, kind = transformers.Trainer, transformers.TrainingArguments
+    teacher.hf.to(device())
+
+    class Distilling(base):
+        """task + KL, each a mean over the tokens (CTC: frames) of the batch."""
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
+        ) -> Any:
+            found = model(**inputs)
+            with torch.no_grad():
+                target = teacher.hf(**inputs).logits
+            p = functional.softmax(target / TEMPERATURE, dim=-1)
+            log_q = functional.log_softmax(found.logits / TEMPERATURE, dim=-1)
+            divergence = functional.kl_div(log_q, p, reduction="none")
+            if whisper:
+                counted = inputs["labels"] >= 0
+            else:
+                lengths = inputs["attention_mask"].sum(dim=1)
+                frames = student.hf._get_feat_extract_output_lengths(lengths)
+                positions = torch.arange(divergence.shape[1], device=divergence.device)
+                counted = positions < frames.unsqueeze(1)
+            mean = (divergence * counted.unsqueeze(-1)).sum() / counted.sum()
+            loss = TASK_WEIGHT * found.loss + DISTILL_WEIGHT * TEMPERATURE**2 * mean
+            return (loss, found) if return_outputs else loss
+
+    try:
+        settings = kind(
+            output_dir=str(folder / "theirs"),
+            per_device_train_batch_size=1,  # of our list: its items are whole batches
+            num_train_epochs=1,
+            learning_rate=1e-5,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+    except ImportError as error:
+        raise UserError(
+            "Hugging Face's Trainer needs the package accelerate: pip install accelerate."
+        ) from error
+    return Distilling(
+        model=student.hf,
+        args=settings,
+        train_dataset=batches,
+        data_collator=lambda items: items[0],
+    )

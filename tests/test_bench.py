@@ -1,0 +1,114 @@
+"""The benchmarks run in miniature and print what they promise. What they measure is not tested."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from adakd.bench import measure
+from adakd.bench.measure import Cost
+
+TINY = ["--size", "tiny", "--rounds", "1", "--batch", "2"]
+
+
+def run(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """The rows of all tables that a benchmark prints."""
+    module = importlib.import_module(f"adakd.bench.{name}")
+    assert module.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"    adakd bench {' '.join([name, *arguments])}"
+    tables = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return [row for row in tables if row[0] not in ("what", "store")]
+
+
+def column(rows: list[list[str]], place: int) -> dict[str, float]:
+    """The medians in a column, by the name of their row."""
+    return {row[0]: float(row[place].split()[0]) for row in rows if len(row) > place}
+
+
+def test_contenders_run_in_turn_and_each_is_first_once(capsys):
+    order: list[str] = []
+    costs = measure.interleaved({name: lambda name=name: order.append(name) for name in "abc"}, 3)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    assert all(len(each) == 3 for each in costs.values())
+
+
+def test_a_ratio_is_taken_within_a_round():
+    costs = {
+        "slow": [Cost(6.0, 4.0), Cost(20.0, 5.0)],
+        "one": [Cost(1.0, 1.0), Cost(4.0, 2.0)],
+        "other": [Cost(2.0, 1.0), Cost(1.0, 3.0)],
+    }
+    assert measure.ratios(costs, "slow", ["one", "other"], "wall") == [2.0, 4.0]
+    assert measure.ratios(costs, "slow", ["one"], "processor") == [4.0, 2.5]
+    assert measure.spread([4.0, 1.0, 2.0], 1) == "2.0 [1.0, 4.0]"
+
+
+def held(megabytes: int) -> float:
+    before = measure.peak()
+    measure.forget_peak()
+    block = bytearray(megabytes << 20)
+    del block
+    return measure.peak() - before
+
+
+def test_the_peak_of_a_process_of_its_own():
+    assert 190 < measure.alone(held, 200) < 230
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_steps(family, capsys):
+    rows = run("steps", ["--family", family, "--no-memory", "--tokens", "5", *TINY], capsys)
+    cached = ["AdaKD, cached, top 100"] if family == "whisper" else []
+    names = ["fine-tuning", *cached, "AdaKD, cached, dense", "AdaKD, live teacher"]
+    assert [row[0] for row in rows] == [*names, "teacher forward"]
+    assert all(value > 0 for value in column(rows, 1).values())
+    assert rows[-2][3] == "fine-tuning + teacher forward"
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_training(family, capsys):
+    pytest.importorskip("accelerate")
+    rows = run("training", ["--family", family, "--steps", "2", *TINY], capsys)
+    assert [row[0] for row in rows] == 2 * ["Hugging Face", "AdaKD, live teacher", "AdaKD, cached"]
+
+
+def test_decode_says_the_same_as_generate(capsys):
+    module = importlib.import_module("adakd.bench.decode")
+    assert module.main(["--tokens", "6", *TINY]) == 0
+    printed = capsys.readouterr().out
+    assert "adakd, encode full: 2 of 2 hypotheses are those of generate." in printed
+    assert "Tokens of a hypothesis: " in printed
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_loading(family, capsys):
+    rows = run("loading", ["--family", family, "--steps", "2", *TINY], capsys)
+    assert [row[0] for row in rows] == ["in memory", "loader"]
+
+
+def test_store(tmp_path: Path, monkeypatch, capsys):
+    from adakd.bench import made, store
+
+    monkeypatch.setattr(made, "UNITS", 500)
+    monkeypatch.setattr(store, "ROWS", 4)
+    arguments = ["--size", "tiny", "--rounds", "1", "--clips", "16", "--root", str(tmp_path)]
+    arguments += ["--top-k", "20 100"]
+    rows = run("store", arguments, capsys)
+    sizes = column(rows[:4], 1)
+    assert list(sizes) == [
+        "wav2vec2, dense",
+        "whisper, dense",
+        "whisper, top 20",
+        "whisper, top 100",
+    ]
+    assert sizes["whisper, top 20"] < sizes["whisper, top 100"]
+    shares = [[float(cell) for cell in row[3:]] for row in rows if row[0].startswith("scale")]
+    assert len(shares) == 8 and all(0 < few <= more <= 1.0001 for few, more in shares)
+
+
+def test_start(capsys):
+    rows = run("start", ["--rounds", "1"], capsys)
+    assert [row[0] for row in rows] == ["python, doing nothing", "adakd --help", "./run.sh --help"]

@@ -119,12 +119,12 @@ def speech(lengths: Sequence[float], tokens: int | None = None, seed: int = 0) -
 def batches(count: int, size: int, seed: int = 0) -> list[Speech]:
     """Batches of clips of 3 to 7 s, about 5 on average, as bucketing makes them of a big corpus.
 
-    The clips of a batch differ by less than half a second.
+    The clips of a batch differ by less than half a second, the batches evenly cover the range.
     """
     draw = random.Random(seed)
     made = []
     for number in range(count):
-        shortest = draw.randrange(6, 14) / 2
+        shortest = int(2 * (3 + 4 * (number + 0.5) / count)) / 2
         lengths = [shortest + draw.uniform(0.01, 0.49) for _ in range(size)]
         made.append(speech(lengths, seed=1000 * seed + number))
     return made

@@ -200,9 +200,11 @@ def trainer(
         raise UserError(
             "Hugging Face's Trainer needs the package accelerate: pip install accelerate."
         ) from error
-    return Distilling(
+    made = Distilling(
         model=student.hf,
         args=settings,
         train_dataset=batches,
         data_collator=lambda items: items[0],
     )
+    made.remove_callback(transformers.PrinterCallback)  # it would print into the tables
+    return made

@@ -28,11 +28,10 @@ parse_options "$@"
 out=${root:-$adakd_root}
 families=$family
 
-# hindi NAME OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/NAME. Sets
-# `from` to overrides that make the next round start from its models.
+# hindi OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/hindi. Sets `from`
+# to overrides that make the next round start from its models.
 hindi() {
-    local round="$out/exp/$recipe/$1" models
-    shift
+    local round="$out/exp/$recipe/hindi" models
     mkdir -p "$round/corpus/${recipe%/*}"
     ln -sfn "$out/corpus/$recipe" "$round/corpus/$recipe"
     (
@@ -52,12 +51,10 @@ for family in $families; do (
         (stop_stage=0 && run_stages)
     fi
     # Thirteen languages at once leave CTC on its plateau of blanks. One does not; the others are
-    # learnt from there. Whisper's encoder learns to hear first, then its decoder to listen to it:
-    # README.md.
-    hindi hindi-first --train.epochs 6 --teacher.train "{epochs: 6}" --train.ctc_weight 0.9
-    if [[ $family == whisper ]]; then
-        hindi hindi-second --train.epochs 10 --teacher.train "{epochs: 10}" "${from[@]}"
-    fi
+    # learnt from there.
+    epochs=6
+    [[ $family == wav2vec2 ]] || epochs=5 # of four hours, not of one
+    hindi --train.epochs "$epochs" --teacher.train "{epochs: $epochs}"
     overrides+=("${from[@]}")
     run_stages
     if ((stop_stage == 3)) && [[ -z ${ADAKD_DRY_RUN:-} ]]; then

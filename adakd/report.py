@@ -78,9 +78,9 @@ class Experiment:
     folder: Path
 
 
-# How the results came about, told in the report as it is: command (exactly as typed), versions
-# (package -> version), revision (of git), machine, time, demonstration (true: the numbers show that
-# the street works, and prove nothing).
+# How the results came about, told in the report as it is: command (exactly as typed), corpus
+# (kind, release, checksums), versions (package -> version), revision (of git), machine, time,
+# demonstration (true: the numbers show that the street works, and prove nothing).
 Context = Mapping[str, Any]
 
 
@@ -342,7 +342,7 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     over = (
         f"{len(speakers)} speakers"
         if bootstrap_unit(first.utterances) == "speaker"
-        else ("utterances, there being fewer than five speakers")
+        else ("utterances, five known speakers being needed to draw over those")
     )
     found = [
         f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
@@ -652,6 +652,7 @@ def _alpha_range(family: str, schedule: plots.Schedule) -> str:
 def _facts(context: Context) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in context["versions"].items())
     return [
+        ("Corpus", context["corpus"]),
         ("Revision", context["revision"]),
         ("Versions", versions),
         ("Machine", context["machine"]),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
 from adakd import corpora
+from adakd.corpora import marker
 from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_json, write_text
@@ -708,6 +709,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         from adakd import report as reporting
 
+        told = marker.described(first.corpus)
         difficulties = {}
         for place in reversed(places):
             if (place.store / "meta.json").exists():
@@ -722,6 +724,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             folder,
             {
                 "command": command,
+                "corpus": "; ".join(filter(None, (first.config.corpus["kind"], told))),
                 **versions.describe(),
                 "demonstration": first.config.demonstration,
             },

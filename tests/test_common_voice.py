@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from adakd.corpora import Rejected, Utterance, common_voice, tables
+from adakd.corpora import Rejected, Utterance, common_voice, marker, tables
 from adakd.corpora.common_voice import Options
 from adakd.data import prepare
 from adakd.errors import UserError
@@ -133,6 +133,9 @@ def test_of_an_archive_only_what_the_splits_name_is_unpacked(
     facts = json.loads((tmp_path / "corpus" / "fetched.json").read_text())
     assert facts["release"] == RELEASE
     assert facts["archive"] == {"bytes": archive.stat().st_size, "sha256": sha256(archive)}
+    told = marker.described(tmp_path / "corpus")
+    assert told.startswith(f"release {RELEASE}; SHA-256 archive {sha256(archive)[:16]}, dev.tsv ")
+    assert f"train.tsv {sha256(release / 'hi' / 'train.tsv')[:16]}" in told
 
 
 def test_a_second_fetch_does_nothing_and_another_archive_replaces(

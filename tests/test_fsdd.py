@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from adakd.corpora import fsdd
+from adakd.corpora import fsdd, marker
 from adakd.corpora.archive import extract
 from adakd.data import audio
 from adakd.errors import UserError
@@ -125,6 +126,21 @@ def test_a_second_fetch_does_nothing(dataset: Path, tmp_path: Path) -> None:
     fetch(fsdd.Options(corpus=str(dataset)), folder)
     fetch(fsdd.Options(), folder)  # what was given before will do
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_the_report_learns_which_recordings_these_were(dataset: Path, tmp_path: Path) -> None:
+    def told(folder: str) -> str:
+        fetch(fsdd.Options(corpus=str(dataset)), tmp_path / folder)
+        return marker.described(tmp_path / folder)
+
+    recordings = sorted(dataset.rglob("*.wav"))
+    before = told("a")
+    assert re.fullmatch(rf"SHA-256 {len(recordings)} recordings [0-9a-f]{{16}}", before)
+    assert told("b") == before
+    samples, rate = soundfile.read(recordings[0])
+    soundfile.write(recordings[0], samples * 0.5, rate)
+    assert told("c") != before
+    assert marker.described(tmp_path / "nothing") == ""
 
 
 def test_every_speaker_tests_once_and_splits_share_none(dataset: Path, tmp_path: Path) -> None:

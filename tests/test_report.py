@@ -16,6 +16,7 @@ from adakd.errors import UserError
 
 CONTEXT: report.Context = {
     "command": "./run.sh --recipe toy/en --student.note '<b> & co'",
+    "corpus": "toy; release 7",
     "versions": {"torch": "2.11.0", "jiwer": "4.0.0"},
     "revision": "0123abc",
     "machine": "2 cores",
@@ -362,7 +363,8 @@ def test_page_says_how_it_was_made(tmp_path, street):
     _, markdown, page = written(tmp_path, street)
     assert CONTEXT["command"] in markdown
     assert "--student.note &#x27;&lt;b&gt; &amp; co&#x27;" in page
-    for fact in ("torch 2.11.0, jiwer 4.0.0", "0123abc", "2 cores", "2026-01-02 03:04 UTC"):
+    facts = ("toy; release 7", "torch 2.11.0, jiwer 4.0.0", "0123abc", "2 cores")
+    for fact in (*facts, CONTEXT["time"]):
         assert fact in markdown
         assert fact in page
 

@@ -9,7 +9,6 @@ rejected. Isolated words of one speaker: no evidence on running speech, nor on o
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
+from adakd.files import fingerprint
 
 NAME = "audio-cmn"
 SPEAKER = "yue-tan"
@@ -70,13 +70,12 @@ def fetch(
     recordings = find_recordings(place)
     parent = recordings[0].parent.absolute()
     folder = folder.absolute()
-    names = "\n".join(path.name for path in recordings)
     marker.keep(
         folder,
         options.url if options.corpus is None else marker.absolute(options.corpus),
         _settings(options),
         recordings=str(parent.relative_to(folder) if parent.is_relative_to(folder) else parent),
-        sha256_of_names=hashlib.sha256(names.encode()).hexdigest(),
+        sha256={f"{len(recordings)} recordings": fingerprint(recordings)},
     )
 
 

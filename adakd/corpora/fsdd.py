@@ -21,7 +21,7 @@ from typing import Any
 from adakd.corpora import Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
-from adakd.files import write_text
+from adakd.files import fingerprint, write_text
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -91,6 +91,7 @@ def fetch(
         )
         recordings = find_recordings(place)
         count = sum(map(len, recordings.values()))
+        checksum = fingerprint(path for paths in recordings.values() for path in paths)
         if count != PUBLISHED:
             print(
                 f"FSDD: found {count} recordings by {len(recordings)} speakers, not the "
@@ -116,7 +117,7 @@ def fetch(
         )
     write_text(folder / "utterances.jsonl", "".join(lines))
     source = options.url if options.corpus is None else marker.absolute(options.corpus)
-    marker.keep(folder, source, _settings(options), recordings=count)
+    marker.keep(folder, source, _settings(options), sha256={f"{count} recordings": checksum})
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:

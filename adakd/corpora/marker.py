@@ -1,5 +1,8 @@
 """What stage 0 leaves behind, `fetched.json`: where a corpus came from, and with which options.
 
+Beside those a marker may hold what tells one release from another: `release`, `sha256` (what ->
+checksum), `archive` or `archives` (each with its `sha256`).
+
 Not a corpus. Stage 1 believes the marker, and later steps notice by its contents that a corpus has
 changed.
 """
@@ -85,6 +88,20 @@ def source_of(folder: Path, name: str, corpus: str | None) -> Path:
         problem = "is a file, unpack it first" if place.exists() else "does not exist"
         raise UserError(f"corpus.corpus: '{place}' {problem}; give the folder of {name}")
     return place
+
+
+def described(folder: Path) -> str:
+    """Release and checksums of the corpus in one line for the report; "" where none are known."""
+    facts = stored(folder) or {}
+    sums = dict(facts.get("sha256", {}))
+    archives = {f"{name}.tar.gz": found for name, found in facts.get("archives", {}).items()}
+    if "archive" in facts:
+        archives["archive"] = facts["archive"]
+    sums |= {name: found["sha256"] for name, found in archives.items()}
+    parts = [f"release {facts['release']}"] if facts.get("release") else []
+    if sums:
+        parts.append("SHA-256 " + ", ".join(f"{name} {sums[name][:16]}" for name in sorted(sums)))
+    return "; ".join(parts)
 
 
 def absolute(path: str) -> str:

@@ -43,7 +43,7 @@ OPTIONS = {
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-BENCHMARKS = ["prepare", "steps", "training", "decode", "store", "loading", "start"]
+BENCHMARKS = ["prepare", "steps", "training", "size", "decode", "store", "loading", "start"]
 
 
 def usage() -> str:

@@ -109,6 +109,19 @@ def test_store(tmp_path: Path, monkeypatch, capsys):
     assert len(shares) == 8 and all(0 < few <= more <= 1.0001 for few, more in shares)
 
 
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_size(family, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "alone", lambda function, *given: function(*given))  # quicker
+    arguments = ["--family", family, "--size", "tiny", "--batch", "1", "--stages", "3 6"]
+    rows = run("size", arguments, capsys)
+    assert [row[0].split(": ")[1] for row in rows] == [
+        "fine-tuning the student",
+        "AdaKD, cached",
+        "AdaKD, live teacher",
+    ]
+    assert all(row[1] == "2 x 1" and float(row[2]) > 0.1 for row in rows)
+
+
 def test_start(capsys):
     rows = run("start", ["--rounds", "1"], capsys)
     assert [row[0] for row in rows] == ["python, doing nothing", "adakd --help", "./run.sh --help"]

@@ -46,7 +46,7 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
     from adakd.models import Batch
 
     student = made.family(options.family, "student", options.size, folder)
-    brain = made.brain(student, "adakd", folder / "experiment", options.precision)
+    brain = made.brain(student, "adakd", folder / "experiment", precision=options.precision)
     top_k = options.top_k if options.family == "whisper" else 0
     clips = made.batches(options.steps, options.batch)
     entries = [entry for each in clips for entry in each.entries]

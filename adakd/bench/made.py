@@ -185,25 +185,28 @@ def brain(
     student: Family,
     method: str,
     folder: Path,
-    precision: str = "auto",
     teacher: Family | None = None,
     top_k: int = 0,
+    **train: Any,
 ) -> DistillationBrain:
-    """A Brain that is ready for `fit_batch`: the training that recipes run."""
+    """A Brain that is ready for `fit_batch`: the training that recipes run.
+
+    ``train``: settings of `config.Train`, such as ``precision="fp32"``.
+    """
     from adakd import weighting as weightings
     from adakd.brain import DistillationBrain
     from adakd.data.loader import StepSampler
 
     # Steps enough that no benchmark sees the end of the learning-rate schedule
-    train = configuration.Train(
-        epochs=1000, learning_rate=1e-5, mask_time=0.0, precision=precision, batch_seconds=1
+    settings = configuration.Train(
+        epochs=1000, learning_rate=1e-5, mask_time=0.0, batch_seconds=1, **train
     )
-    student.prepare_training(train)
+    student.prepare_training(settings)
     weighting = weightings.build(method)
     weighting.fit([0.1 * number for number in range(1, 20)])
     folder.mkdir(parents=True)
     made = DistillationBrain(
-        student, weighting, train, configuration.Distill(TEMPERATURE, top_k=top_k), folder,
+        student, weighting, settings, configuration.Distill(TEMPERATURE, top_k=top_k), folder,
         StepSampler([1.0, 1.0], 1.0), method, teacher,
     )  # fmt: skip
     made.on_fit_start()

@@ -86,8 +86,8 @@ def contenders(
             student,
             "finetune" if name == FINE_TUNING else "adakd",
             folder / name,
-            options.precision,
             teacher if name == LIVE else None,
+            precision=options.precision,
         )
         batch = student.collate(clips.entries, clips.clips)
         soft = None

@@ -80,9 +80,10 @@ def contenders(
         made.family(options.family, role, options.size, folder) for role in ("student", "teacher")
     )
     teacher.requires_grad_(False)
+    precise = {"precision": options.precision}
     brains = {
-        LIVE: made.brain(student, "adakd", folder / "live", options.precision, teacher),
-        CACHED: made.brain(student, "adakd", folder / "cached", options.precision),
+        LIVE: made.brain(student, "adakd", folder / "live", teacher, **precise),
+        CACHED: made.brain(student, "adakd", folder / "cached", **precise),
     }
     top_k = options.top_k if whisper else 0  # small vocabularies are stored dense
     stored = [

@@ -42,7 +42,8 @@ hindi() {
     models=$round/exp/$recipe/$family
     from=(--teacher.source "$models/teacher/seed$seed/model")
     from+=(--student.source "$models/finetune/seed$seed/model")
-    [[ $family == wav2vec2 ]] || from+=(--units.kind source)
+    # A lower rate keeps what Whisper's decoder has learnt of listening.
+    [[ $family == wav2vec2 ]] || from+=(--units.kind source --train.learning_rate 1.0e-3)
 }
 
 for family in $families; do (

@@ -1,0 +1,119 @@
+"""`adakd bench size`: does a recipe fit? One step of its training at the true sizes: its memory.
+
+Models as large as those that the recipe names, from random weights (`adakd.bench.made`), in batches
+as its configuration has them, of made-up clips. Each row is a process of its own; its peak is that
+of the whole process, or on a GPU what torch allocated there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adakd.bench import measure
+from adakd.errors import UserError
+
+if TYPE_CHECKING:
+    from adakd.config import Config
+    from adakd.models import Family
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+LIVE = "AdaKD, live teacher"
+ROWS = {  # what -> its stage
+    "fine-tuning the teacher": 2,
+    "fine-tuning the student": 3,
+    "teacher pass": 4,
+    "AdaKD, cached": 6,
+    LIVE: 6,
+}
+# What the recipes name, and `adakd.bench.made` can make.
+PUBLISHED = {
+    "teacher": ("openai/whisper-small", "facebook/wav2vec2-xls-r-1b"),
+    "student": ("openai/whisper-tiny", "facebook/wav2vec2-xls-r-300m"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print a table in Markdown; 0 on success."""
+    from adakd import config as configuration
+
+    parser = argparse.ArgumentParser(prog="adakd bench size", allow_abbrev=False)
+    parser.add_argument("--recipe", default="commonvoice/hi")
+    parser.add_argument("--family", default="whisper", choices=configuration.FAMILIES)
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    parser.add_argument("--clip", type=float, default=5.0, help="seconds of every clip (5)")
+    parser.add_argument("--batch", type=int, help="clips in a micro-batch (as the recipe has it)")
+    parser.add_argument("--stages", default="2 3 4 6", help='of "2 3 4 6"')
+    options = parser.parse_args(list(arguments))
+    config = configuration.load(RECIPES / options.recipe, options.family)
+    for role, known in PUBLISHED.items():
+        source = getattr(config, role).source
+        if options.size == "true" and source not in known:
+            raise UserError(
+                f"{options.recipe}: {role}.source is {source}; sizes are known here of "
+                f"{' and '.join(known)}."
+            )
+    measure.print_heading("size", arguments)
+    rows = []
+    for name, stage in ROWS.items():
+        if str(stage) not in options.stages.split():
+            continue
+        clips, micro, seconds, mebibytes = measure.alone(step, name, options, config)
+        batch = f"{micro} x {clips}" if micro > 1 else str(clips)
+        rows.append([f"stage {stage}: {name}", batch, f"{mebibytes / 1024:.1f}", f"{seconds:.0f}"])
+    measure.print_table(["what", "clips", "peak, GiB", "s"], rows)
+    return 0
+
+
+def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, int, float, float]:
+    """One row: clips in a micro-batch, micro-batches, seconds of the step, peak in MiB."""
+    import torch
+
+    from adakd.bench import made
+    from adakd.brain import device
+
+    stage = ROWS[name]
+    role = "teacher" if stage in (2, 4) else "student"
+    train = config.train_of(role)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+
+        def family(which: str) -> Family:
+            return made.family(
+                options.family, which, options.size, folder / which, config.audio.encode
+            )
+
+        model = family(role)
+        length = model.padded(options.clip) if model.padded else options.clip
+        seconds = train.batch_seconds * (2 if stage == 4 else 1)  # stage 4 keeps no gradients
+        count = options.batch or max(1, int(seconds / length))
+        if stage == 4:
+            speech = made.speech([options.clip] * count)
+            batch = model.collate(speech.entries, speech.clips).to(device())
+            model.to(device())
+            started = time.perf_counter()
+            with torch.inference_mode():
+                model.task_loss(model(batch), batch).tolist()
+            return count, 1, time.perf_counter() - started, measure.peak()
+        brain = made.brain(
+            model,
+            "adakd" if stage == 6 else "finetune",
+            folder / "experiment",
+            family("teacher").requires_grad_(False) if name == LIVE else None,
+            freeze_feature_encoder=train.freeze_feature_encoder,
+            precision=train.precision,
+        )
+        batches = []
+        for number in range(train.accumulate):
+            speech = made.speech([options.clip] * count, seed=number)
+            batch = model.collate(speech.entries, speech.clips)
+            cached = stage == 6 and name != LIVE
+            soft = made.soft_outputs(model, batch, config.distill.top_k) if cached else None
+            batches.append(made.supervised(batch, soft))
+        started = time.perf_counter()
+        brain.fit_batch(batches)
+        return count, len(batches), time.perf_counter() - started, measure.peak()

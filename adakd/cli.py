@@ -153,10 +153,10 @@ def run(arguments: Sequence[str]) -> None:
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
     seeds = _numbers("seed", options.get("seed", str(configs[0].seed)))
-    folds = _folds(options.get("fold"), configs[0])
+    test_folds = folds(options.get("fold"), configs[0])
     places = [
         work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", config.tag)))
-        for fold in folds
+        for fold in test_folds
         for seed in seeds
         for config in configs
     ]
@@ -222,7 +222,7 @@ def _numbers(name: str, text: str) -> list[int]:
         raise UserError(f"--{name} is '{text}': give whole numbers, such as \"1 2 3\".") from None
 
 
-def _folds(text: str | None, config: Config) -> list[int | None]:
+def folds(text: str | None, config: Config) -> list[int | None]:
     """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
     from adakd.steps import corpus_options
 
@@ -234,11 +234,11 @@ def _folds(text: str | None, config: Config) -> list[int | None]:
         return [None]
     if text == "all":
         return list(range(available))
-    folds = _numbers("fold", text or str(config.fold or 0))
-    for fold in folds:
+    chosen = _numbers("fold", text or str(config.fold or 0))
+    for fold in chosen:
         if not 0 <= fold < available:
             raise UserError(f"--fold {fold}: the folds are 0 to {available - 1}.")
-    return list(folds)
+    return list(chosen)
 
 
 def _join_processes() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import fnmatch
-import json
 import multiprocessing
 import os
 import shlex
@@ -55,13 +54,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, help="cells at a time (as many as cores and memory)")
     parser.add_argument("--only", default="*", help='cells to run, such as "espeak/* adakd*"')
     parser.add_argument("--report", action="store_true", help="run nothing, write the report")
+    parser.add_argument(
+        "--set", nargs=3, action="append", default=[], metavar=("RECIPE", "KEY", "VALUE"),
+        help="a value of a recipe on this machine: --set fsdd/en corpus.corpus ~/fsdd",
+    )  # fmt: skip
     parser.add_argument("--publish", type=Path, help="copy STUDY.md and its scores to this file")
     options = parser.parse_args(list(arguments))
     if options.jobs is not None and options.jobs < 1:
         raise UserError("--jobs must be at least 1.")
     if steps.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
-    study = Study(options.grid, options.root.resolve())
+    study = Study(options.grid, options.root.resolve(), options.set)
     failed = 0
     if not options.report:
         jobs = options.jobs or bearable()
@@ -129,12 +132,6 @@ class Pool(Protocol):
     def finished(self) -> list[tuple[Task, Outcome, float]]: ...
 
 
-def read_records(study: Study) -> dict[str, dict[str, Any]]:
-    """What became of the tasks of earlier starts."""
-    path = study.folder / "records.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def run(study: Study, workers: Pool, only: str = "*") -> int:
     """Run all tasks of a study whose cells' names match `only`; how many have failed."""
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +144,7 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
 
 
 def _run(study: Study, workers: Pool, only: str) -> int:
-    earlier = read_records(study)
+    earlier = study.read_records()
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
     running: set[str] = set()
     pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
@@ -177,7 +174,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
                 "seconds": round(seconds, 1),
                 "fingerprint": task.fingerprint,
             }
-            write_json(study.folder / "records.json", {**earlier, **now})
+            write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
             left = estimate(study, now, workers.jobs) if pattern == "*" else ""
             steps.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")

@@ -57,6 +57,7 @@ def usage() -> str:
         "  --A.B VALUE   any value of the configuration, such as --train.epochs 3",
         "",
         "adakd new-recipe CORPUS/LANGUAGE --kind KIND starts a recipe of your own.",
+        "adakd benchmark GRID.yaml runs a study, such as study/tier-a.yaml, and reports it.",
         f"adakd bench NAME measures: {', '.join(BENCHMARKS)}; see docs/PERFORMANCE.md.",
     ]
     return "\n".join(lines)
@@ -65,7 +66,7 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; 0 on success, 1 after a sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    others = arguments[:1] == ["new-recipe"] or arguments[:1] == ["bench"]
+    others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         print(usage())
         return 0
@@ -76,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return new_recipe(arguments[1:])
         if arguments[0] == "bench":
             return bench(arguments[1:])
+        if arguments[0] == "benchmark":
+            from adakd.benchmark import main as benchmark
+
+            return benchmark(arguments[1:])
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,7 +142,8 @@ Records = Mapping[str, dict[str, Any]]  # task's name -> {"status", "fingerprint
 class Study:
     """A grid, validated, and its tasks. Raises `UserError` for whatever is wrong in the file."""
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, own: Sequence[tuple[str, str, str]] = ()) -> None:
+        """own: (recipe, key, value) that this machine sets beyond the file, such as a path."""
         self.path, self.root = path, root
         where = str(path)
         content = read_yaml(path)
@@ -155,6 +156,11 @@ class Study:
             name: from_dict(Cell, value or {}, where, path, f"cells.{name}.")
             for name, value in self.grid.cells.items()
         }
+        for recipe, key, value in own:
+            if recipe not in self.recipes:
+                hint = configuration.suggest(recipe, list(self.recipes))
+                raise UserError(f"--set {recipe}: {path} has no such recipe; {hint}")
+            self.recipes[recipe].set[key] = value
         self.families = {name: value or {} for name, value in self.grid.families.items()}
         self._tasks: dict[str, Task] = {}
         self._places: dict[Any, steps.Place] = {}
@@ -164,6 +170,16 @@ class Study:
     def folder(self) -> Path:
         """Records, logs and the report; the experiments themselves lie where they always do."""
         return self.root / "exp" / "benchmark" / self.path.stem
+
+    @property
+    def records(self) -> Path:
+        """What became of every task."""
+        return self.folder / "records.json"
+
+    def read_records(self) -> dict[str, dict[str, Any]]:
+        """The records of earlier starts; none yet is an empty mapping."""
+        found = self.records
+        return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
 
     # ------------------------------------------------------------------ validation
 
@@ -269,7 +285,10 @@ class Study:
                 if isinstance(text, list):
                     text = " ".join(map(str, text))
                 config = self._config(recipe, family, {})
-                found += [Group(recipe, family, fold) for fold in cli.folds(text, config)]
+                try:
+                    found += [Group(recipe, family, fold) for fold in cli.folds(text, config)]
+                except UserError as error:
+                    raise self._wrong(f"recipes.{recipe}.folds", str(error)) from None
         return found
 
     def _config(self, recipe: str, family: str, settings: dict[str, Any]) -> configuration.Config:
@@ -421,7 +440,7 @@ class Study:
                 for task, state in zip(own, states, strict=True)
                 if state == "done"
             ]
-            gains.append((epochs, last_gain(curves, epochs)))
+            gains.append((epochs, last_gain(curves)))
             if gains[-1][1] < SETTLED:
                 break
         return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
@@ -475,15 +494,14 @@ def dev_curve(folder: Path) -> list[float]:
     return curve
 
 
-def last_gain(curves: list[list[float]], epochs: int) -> float:
-    """By how much the dev CER, averaged over runs, falls in the last fifth of the epochs; relative.
+def last_gain(curves: Sequence[Sequence[float]]) -> float:
+    """By how much the dev CER, averaged over runs, falls in the last fifth of training; relative.
 
-    Infinite without a run: nothing has settled. The lowest CER so far counts, since the best
-    checkpoint is what a run keeps.
+    curves: `dev_curve` of each run. Infinite without any: nothing has settled.
     """
     if not curves:
         return math.inf
-    before = sum(curve[math.floor(0.8 * epochs) - 1] for curve in curves)
+    before = sum(curve[max(1, math.floor(0.8 * len(curve))) - 1] for curve in curves)
     return 1 - sum(curve[-1] for curve in curves) / before if before else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Intervals, correction and power against hand computation, slow loops, closed forms, simulation."""
+"""Intervals, Holm and power against hand computation, plain loops, closed forms, simulations."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def ablation(panels: Mapping[str, tuple[Sequence[Method], Sequence[Method]]]) ->
                 low, high = (100 * bound for bound in method.interval)
                 axis.vlines(place, low, high, color=STYLES["adakd"][0], linewidth=2.2, alpha=0.75)
             heights = [100 * method.cer for method in own]
-            axis.plot(range(len(own)), heights, color=STYLES["adakd"][0], marker="o")
+            axis.plot(range(len(own)), heights, "o", color=STYLES["adakd"][0], markersize=8)
             labels = [method.label.replace(" (", "\n(") for method in own]
             axis.set_xticks(range(len(own)), labels)
             axis.set_xlim(-0.4, len(own) - 0.6)
@@ -357,11 +357,13 @@ def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    # Three fit below a panel, and three below two panels if they are long.
+    fitting = 3 * axes.shape[-1] // (2 if max(map(len, entries), default=0) > 20 else 1)
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside lower center",
-        ncols=max(1, min(len(entries), 3 * axes.shape[-1])),  # three fit below a panel
+        ncols=max(1, min(len(entries), fitting)),
         frameon=False,
         title=title,
         title_fontsize=9,

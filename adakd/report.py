@@ -714,7 +714,7 @@ h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
 p { max-width: 46rem; margin: 0 0 .9rem; }
 .meta, .notes, figcaption, .detail { color: var(--muted); }
 .meta { margin-bottom: 2rem; }
-.headline p { font-size: 1.1rem; }
+.headline { font-size: 1.1rem; max-width: 50rem; } ul.headline { padding-left: 1.2rem; }
 .warning { border-left: 4px solid #E69F00; background: #fffaf0; padding: .8rem 1.1rem;
   margin: 0 0 1.5rem; border-radius: 0 6px 6px 0; }
 .scroll { overflow-x: auto; }

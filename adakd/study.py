@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -34,7 +35,6 @@ from adakd.report import (
     change_cell,
     facts_of,
     html_figure,
-    html_lines,
     html_page,
     html_table,
     label_of,
@@ -54,6 +54,8 @@ COLUMNS = (
     "Cell", "Runs", "CER, %", "S / D / I, %", "vs fine-tuning, %", "won : lost", "vs KD, %",
     "won : lost", "Cost",
 )  # fmt: skip
+VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
+TONES = {1: "better", -1: "worse", 0: ""}
 CONTROLS = ("permuted", "mean")  # AdaKD must beat both before a gain is called adaptive
 
 
@@ -81,6 +83,7 @@ class Table:
     family: str
     rows: dict[str, Row]
     choices: dict[Group, Choice | None]
+    teacher: list[Run] = field(default_factory=list)  # of the first seed, a run a fold
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)
     adjusted: dict[tuple[str, str], float] = field(default_factory=dict)  # Holm's p-values
 
@@ -134,7 +137,14 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
             (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
             row.cer = float(sums[0] / sums[1])
             row.interval = significance.cer_interval(counts, folds)
-    return Table(recipe, family, rows, choices)
+    teacher = []
+    for group, choice in choices.items():
+        first = next(iter(study.cells))
+        place = choice and study.place(group, first, study.seeds(first)[0], choice)
+        if place and (place.experiment("teacher") / "score.json").is_file():
+            folder = place.experiment("teacher")
+            teacher.append(read_run(Experiment(family, "teacher", 0, group.fold, folder)))
+    return Table(recipe, family, rows, choices, teacher)
 
 
 def pairs(own: Row, other: Row) -> list[tuple[Run, Run]]:
@@ -212,7 +222,7 @@ def dev_deviation(own: Row, other: Row | None = None) -> tuple[int, float]:
 
 
 def p_text(p_value: float) -> str:
-    return f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
+    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
 
 def against(table: Table, pair: tuple[str, str]) -> str:
@@ -222,55 +232,49 @@ def against(table: Table, pair: tuple[str, str]) -> str:
     if change is None:
         return f"{names}: {NOT_RUN}"
     low, high = signed(change.interval.low), signed(change.interval.high)
-    told = {1: "better", -1: "worse", 0: "no difference shown"}[table.better(pair)]
-    corrected = "Holm-corrected " if pair in table.adjusted else "exploratory, "
+    corrected = "Holm's p" if pair in table.adjusted else "exploratory, p"
     return (
-        f"{names}: {signed(change.relative)} % ({low} % to {high} %, {corrected}"
-        f"{p_text(table.p_value(pair))}), {told}"
+        f"{names}: {signed(change.relative)} % ({low} % to {high} %, {corrected} "
+        f"{p_text(table.p_value(pair))}), {VERDICTS[table.better(pair)]}"
     )
+
+
+def controls_of(study: Study, cell: str) -> dict[str, str]:
+    """control -> the cell that is like this one in all but that."""
+    return {
+        study.cells[name].set["methods.adakd.control"]: name
+        for name in study.cells
+        if study.cells[name].like == cell and "methods.adakd.control" in study.cells[name].set
+    }
 
 
 def adaptivity(study: Study, table: Table) -> list[str]:
     """For each AdaKD that has its controls: may a gain be called adaptive?"""
     said = []
     for name in study.cells:
-        controls = {
-            study.cells[other].set.get("methods.adakd.control"): other
-            for other in study.cells
-            if study.cells[other].like == name and study.method(other) == "adakd"
-        }
-        if not set(CONTROLS) & set(controls):
+        controls = controls_of(study, name)
+        if not set(CONTROLS) & set(controls) or not table.rows[name].runs:
             continue
-        label = label_of(name)
-        lacking = [
-            control
-            for control in CONTROLS
-            if control not in controls or table.change((name, controls[control])) is None
-        ]
+        no = f"No gain of {label_of(name)} may be called adaptive: "
+        checks = {control: (name, controls.get(control, "")) for control in CONTROLS}
+        lacking = [control for control, pair in checks.items() if table.change(pair) is None]
+        unbeaten = [f"`{control}`" for control, pair in checks.items() if table.better(pair) < 1]
+        new = "; ".join(against(table, p) for p in checks.values() if p not in table.adjusted)
+        clauses = f" ({new})" if new else ""
         if lacking:
+            said.append(f"{no}its control {' and '.join(lacking)} was not run.")
+        elif unbeaten:
+            said.append(f"{no}it does not beat its control {' or '.join(unbeaten)}{clauses}.")
+        elif beaten := [label_of(base) for base in BASELINES if table.better((name, base)) == 1]:
             said.append(
-                f"No gain of {label} may be called adaptive: its control "
-                f"{' and '.join(lacking)} was not run."
+                f"{label_of(name)} beats both controls{clauses}: its gain over "
+                f"{' and '.join(beaten)} is adaptive."
             )
-            continue
-        checks = [(name, controls[control]) for control in CONTROLS]
-        clauses = "; ".join(against(table, pair) for pair in checks)
-        unbeaten = [control for control in CONTROLS if table.better((name, controls[control])) < 1]
-        if unbeaten:
+        else:
             said.append(
-                f"No gain of {label} may be called adaptive: it does not beat its control "
-                f"{' or '.join(f'`{control}`' for control in unbeaten)} ({clauses})."
+                f"{label_of(name)} beats both controls{clauses}, and yet is not shown to beat "
+                "fine-tuning or KD."
             )
-            continue
-        beaten = [base for base in ("kd", "finetune") if table.better((name, base)) == 1]
-        said.append(
-            f"{label} beats both controls ({clauses}): "
-            + (
-                f"its gain over {' and '.join(label_of(base) for base in beaten)} is adaptive."
-                if beaten
-                else "its weights help as such, yet it is not shown to beat KD or fine-tuning."
-            )
-        )
     return said
 
 
@@ -283,6 +287,9 @@ def paragraph(study: Study, table: Table) -> str:
     seeds = len({run.experiment.seed for row in there for run in row.runs})
     named = [table.rows[name] for name in ("finetune", "kd", "adakd") if name in table.rows]
     cers = ", ".join(f"{row.label} {percent(row.cer)} %" for row in named if row.runs)
+    if table.teacher:
+        whole = total(one.normalised for run in table.teacher for one in run.errors)
+        cers = f"the teacher {percent(whole.cer)} %, {cers}"
     said = [
         f"{table.title} ({seeds} seed{'s' if seeds > 1 else ''}): {cers}"
         f"{'; ' if cers else ''}lowest is {best.label} with {percent(best.cer)} %."
@@ -308,6 +315,15 @@ def summary(study: Study, tables: Sequence[Table]) -> list[str]:
             f"families run: better in {verdicts.count(1)}, worse in {verdicts.count(-1)}, no "
             f"difference shown in {verdicts.count(0)}."
         )
+    for name in study.cells:
+        controls = controls_of(study, name)
+        if set(CONTROLS) <= set(controls):
+            pairs_of = [(name, controls[control]) for control in CONTROLS]
+            beats = sum(all(table.better(p) == 1 for p in pairs_of) for table in tables)
+            said.append(
+                f"{label_of(name)} beats both mechanism controls, x permuted and the mean alpha, "
+                f"in {beats} of {len(tables)}: only there may a gain be called adaptive."
+            )
     return said
 
 
@@ -363,7 +379,7 @@ def notes(study: Study, tables: Sequence[Table]) -> list[str]:
         "or more are known), with t quantiles, since few seeds and speakers make the error itself "
         "uncertain. Changes are relative, paired by seed and test speech; below zero is better.",
         f"Holm's correction covers the {count} primary comparisons, named in the grid beforehand; "
-        "all other intervals and p-values are exploratory.",
+        "all other intervals and p-values are exploratory and have no colour.",
         "won : lost counts runs (seeds x folds) with fewer and with more errors. Cost: time of "
         "training over fine-tuning's, dev decoding included and the teacher's training and pass "
         "left out, on a machine that may have done other things.",
@@ -377,9 +393,13 @@ def notes(study: Study, tables: Sequence[Table]) -> list[str]:
 # -- tables ---------------------------------------------------------------------------------------
 
 
+def cells(texts: Sequence[str]) -> list[Cell]:
+    return [Cell(text) for text in texts]
+
+
 def results(table: Table) -> list[list[Cell]]:
-    """Lines under COLUMNS."""
-    lines = []
+    """A line for every cell; the first line of this and of all tables is the header."""
+    lines = [cells(COLUMNS)]
     for row in table.rows.values():
         expected = len(row.runs) + len(row.failures) + row.missing
         state = "failed" if row.failures and not row.runs else NOT_RUN
@@ -396,8 +416,10 @@ def results(table: Table) -> list[list[Cell]]:
             Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         ]
         for baseline in BASELINES:
-            change = table.change((row.name, baseline)) if row.name != baseline else None
-            line.append(change_cell(change))
+            pair = (row.name, baseline)
+            change = table.change(pair) if row.name != baseline else None
+            tone = TONES[table.better(pair)] if pair in table.adjusted else ""
+            line.append(change_cell(change)._replace(tone=tone))
             line.append(Cell(won_and_lost(row, table.rows[baseline]) if change else ""))
         base = table.rows.get("finetune")
         line.append(Cell(cost(row, base) if base else ""))
@@ -406,10 +428,9 @@ def results(table: Table) -> list[list[Cell]]:
 
 
 def primary(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
-    """The comparisons named beforehand, with Holm's correction; the first line is the header."""
+    """The comparisons named beforehand, with Holm's correction."""
     names = ("Comparison", "Recipe, family", "Change, %", "p", "Holm", "won : lost", "Verdict")
-    lines = [[Cell(name) for name in names]]
-    told = {1: ("better", "better"), -1: ("worse", "worse"), 0: ("no difference shown", "")}
+    lines = [cells(names)]
     for a, b in study.grid.primary:
         for table in tables:
             change = table.change((a, b))
@@ -417,22 +438,22 @@ def primary(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
             if change is None:
                 lines.append([*line, Cell(NOT_RUN), *[Cell("")] * 4])
                 continue
-            word, tone = told[table.better((a, b))]
+            verdict = table.better((a, b))
             shown = change_cell(change)
             lines.append(
                 [
                     *line,
                     Cell(shown.value, shown.detail),
-                    Cell(f"{change.p_value:.3f}"),
-                    Cell(f"{table.adjusted[a, b]:.3f}"),
+                    Cell(p_text(change.p_value)),
+                    Cell(p_text(table.adjusted[a, b])),
                     Cell(won_and_lost(table.rows[a], table.rows[b])),
-                    Cell(word, tone=tone),
+                    Cell(VERDICTS[verdict], tone=TONES[verdict]),
                 ]
             )
     return lines
 
 
-def noise(study: Study, tables: Sequence[Table]) -> list[list[str]]:
+def noise(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
     """Spread over seeds on dev, and the seeds that the wanted difference needs."""
     wanted = f"{percent(study.grid.difference, 0)} %"
     count = max(1, sum(len(table.adjusted) for table in tables))
@@ -463,14 +484,12 @@ def noise(study: Study, tables: Sequence[Table]) -> list[list[str]]:
                     *[str(each or f"over {significance.MOST_SEEDS}") for each in needed],
                 ]
             )
-    return lines
+    return [cells(line) for line in lines]
 
 
-def chosen(study: Study, tables: Sequence[Table]) -> list[list[str]]:
+def chosen(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
     """What dev has chosen in every group."""
     lines = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
-    if not study.grid.tune and not study.grid.epochs:
-        return lines
     for table in tables:
         for group, choice in table.choices.items():
             if choice is None:
@@ -486,7 +505,7 @@ def chosen(study: Study, tables: Sequence[Table]) -> list[list[str]]:
                 )
                 line.append(f"{settings} ({cers})")
             lines.append(line)
-    return lines
+    return [cells(line) for line in lines]
 
 
 # -- figures --------------------------------------------------------------------------------------
@@ -610,137 +629,137 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
         table.adjusted[pair] = p_value
 
     title = study.grid.title or study.path.stem
-    context = {
-        **versions.describe(),
-        "command": command,
-        "corpus": ", ".join(study.recipes),
-    }
-    shown: dict[str, Any] = {
-        "summary": summary(study, tables),
-        "paragraphs": [paragraph(study, table) for table in tables],
-        "primary": primary(study, tables),
-        "results": {table.title: results(table) for table in tables},
-        "noise": noise(study, tables),
-        "chosen": chosen(study, tables),
-        "failures": [f for table in tables for row in table.rows.values() for f in row.failures]
-        + [
-            f"{name}: {record['reason']}"
-            for name, record in records.items()
-            if record["status"] == "failed" and record["kind"] != "cell"
-        ],
-        "notes": notes(study, tables),
-        "facts": [*facts_of(context), *trained_by(tables)],
-    }
-    figures = [figure for recipe in study.recipes for figure in figures_of(study, tables, recipe)]
-    text = _markdown(title, shown, command)
-    write_text(study.folder / "STUDY.md", text)
-    write_text(study.folder / "index.html", _page(title, shown, command, figures))
+    parts = parts_of(study, tables, records, command)
+    write_text(study.folder / "STUDY.md", _markdown(title, parts))
+    write_text(study.folder / "index.html", _page(title, parts))
     _write_scores(study.folder / "scores.jsonl", tables)
     if publish:
         shutil.copyfile(study.folder / "STUDY.md", publish)
         shutil.copyfile(study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
-    tail = [*shown["summary"], f"Report: {steps.shown(study.folder / 'index.html')}"]
-    return "\n".join([aligned([[str(c) for c in line] for line in shown["primary"]]), "", *tail])
+    lines = [[str(cell) for cell in line] for line in primary(study, tables)]
+    where = f"Report: {steps.shown(study.folder / 'index.html')}"
+    return "\n".join([aligned(lines), "", *summary(study, tables), where])
+
+
+# A part of the report: its kind (heading, words, list, table, code, figure) and what it holds.
+Part = tuple[str, Any]
+
+
+def parts_of(
+    study: Study, tables: Sequence[Table], records: dict[str, Any], command: str
+) -> list[Part]:
+    """The report from top to bottom, the same for both of its forms."""
+    failures = [
+        failure for table in tables for row in table.rows.values() for failure in row.failures
+    ]
+    failures += [
+        f"{name}: {record['reason']}"
+        for name, record in records.items()
+        if record["status"] == "failed" and record["kind"] != "cell"
+    ]
+    context = {**versions.describe(), "corpus": ", ".join(study.recipes)}
+    parts: list[Part] = [
+        ("list", summary(study, tables)),
+        ("heading", "Primary comparisons"),
+        ("table", primary(study, tables)),
+        ("heading", "In words"),
+        *(("words", paragraph(study, table)) for table in tables),
+    ]
+    for table in tables:
+        parts += [("heading", table.title), ("table", results(table))]
+    parts.append(("list", notes(study, tables)))
+    parts += [
+        ("figure", figure)
+        for recipe in study.recipes
+        for figure in figures_of(study, tables, recipe)
+    ]
+    parts += [
+        ("heading", "Noise, and how many seeds it takes"),
+        (
+            "words",
+            "Standard deviations over seeds of the dev CER, relative, and the fewest seeds with "
+            "which a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the "
+            "difference: for one comparison, and with the level shared among all primary ones "
+            "(Bonferroni).",
+        ),
+        ("table", noise(study, tables)),
+        ("heading", "What dev has chosen"),
+        (
+            "words",
+            "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
+            f"{SETTLED:.0%} (relative) over the last fifth; in brackets its change there. "
+            "Candidates: the chosen one, and the dev CERs (%) of all in their order.",
+        ),
+        ("table", chosen(study, tables)),
+    ]
+    if failures:
+        parts += [("heading", "Failed"), ("list", failures)]
+    facts = [f"{name}: {value}" for name, value in [*facts_of(context), *trained_by(tables)]]
+    return [*parts, ("heading", "How this was made"), ("code", command), ("list", facts)]
+
+
+def _markdown(title: str, parts: Sequence[Part]) -> str:
+    written = [f"# {title}"]
+    for kind, content in parts:
+        if kind == "heading":
+            written.append(f"## {content}")
+        elif kind == "words":
+            written.append(content)
+        elif kind == "list":
+            written.append("\n".join(f"- {line}" for line in content))
+        elif kind == "table":
+            written.append(markdown_lines([[str(cell) for cell in line] for line in content]))
+        elif kind == "code":
+            written.append(f"```\n{content}\n```")
+    return "\n\n".join(written) + "\n"
+
+
+def _page(title: str, parts: Sequence[Part]) -> str:
+    body = [f"<h1>{escape(title)}</h1>", '<p class="meta">A study of AdaKD</p>']
+    for kind, content in parts:
+        if kind == "heading":
+            body.append(f"<h2>{escape(content)}</h2>")
+        elif kind == "words":
+            body.append(f"<p>{typeset(content)}</p>")
+        elif kind == "list":
+            name = "notes" if len(body) > 2 else "headline"
+            body.append(f'<ul class="{name}">')
+            body += [f"<li>{typeset(line)}</li>" for line in content]
+            body.append("</ul>")
+        elif kind == "table":
+            body.append(html_table([cell.value for cell in content[0]], content[1:]))
+        elif kind == "figure":
+            body.append(html_figure(content))
+        elif kind == "code":
+            body.append(f"<pre>{escape(content)}</pre>")
+    return html_page(f"AdaKD: {title}", body)
 
 
 def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """The revisions and machines that made the runs, which need not be the report's."""
-    found: dict[str, dict[str, int]] = {"revision": {}, "machine": {}}
-    for table in tables:
-        for row in table.rows.values():
-            for run in row.runs:
-                path = run.experiment.folder / "versions.json"
-                told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-                for kind, counts in found.items():
-                    name = told.get(kind, "unknown")
-                    counts[name] = counts.get(name, 0) + 1
-    return [
-        (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counts.items()) or "none")
-        for kind, counts in found.items()
-    ]
+    told = []
+    for kind in ("revision", "machine"):
+        found: Counter[str] = Counter()
+        for table in tables:
+            for row in table.rows.values():
+                for run in row.runs:
+                    path = run.experiment.folder / "versions.json"
+                    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+                    found[known.get(kind, "unknown")] += 1
+        said = "; ".join(f"{name} ({number})" for name, number in found.items())
+        told.append((f"Runs by {kind}", said or "none"))
+    return told
 
 
 def _write_scores(path: Path, tables: Sequence[Table]) -> None:
+    """One line a run: what the report is made of, for those who want to reckon themselves."""
     with atomic_write(path) as file:
         for table in tables:
             for row in table.rows.values():
                 for run in row.runs:
                     counts = total(one.normalised for one in run.errors)
-                    line = {
-                        "recipe": table.recipe,
-                        "family": table.family,
-                        "fold": run.experiment.fold,
-                        "cell": row.name,
-                        "seed": run.experiment.seed,
-                        "dev_cer": run.done["dev_cer"],
-                        "test_cer": counts.cer,
-                        "substitutions": counts.substitutions,
-                        "deletions": counts.deletions,
-                        "insertions": counts.insertions,
-                        "characters": counts.characters,
-                        "steps": run.done["steps"],
-                        "train_seconds": run.done["train_seconds"],
-                    }
+                    where = {"recipe": table.recipe, "family": table.family, "cell": row.name}
+                    which = {"fold": run.experiment.fold, "seed": run.experiment.seed}
+                    facts = {key: run.done[key] for key in ("dev_cer", "steps", "train_seconds")}
+                    line = {**where, **which, "test_cer": counts.cer, **counts._asdict(), **facts}
                     file.write(json.dumps(line) + "\n")
-
-
-SECTIONS = (
-    ("noise", "Noise, and how many seeds it takes",
-     "Standard deviations over seeds of the dev CER, relative, and the fewest seeds with which a "
-     "paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the difference: "
-     "for one comparison, and with the level shared among all primary ones (Bonferroni)."),
-    ("chosen", "What dev has chosen",
-     "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
-     f"{SETTLED:.0%} (relative) over the last fifth; in brackets its change there. Candidates: the "
-     "chosen one, and the dev CERs (%) of all in their order."),
-)  # fmt: skip
-
-
-def _markdown(title: str, shown: dict[str, Any], command: str) -> str:
-    def table(lines: Sequence[Sequence[Cell]]) -> str:
-        return markdown_lines([[str(cell) for cell in line] for line in lines])
-
-    head = [Cell(name) for name in COLUMNS]
-    parts = [f"# {title}", "\n".join(f"- {sentence}" for sentence in shown["summary"])]
-    if len(shown["primary"]) > 1:
-        parts += ["## Primary comparisons", table(shown["primary"])]
-    parts += ["## In words", *shown["paragraphs"]]
-    for name, lines in shown["results"].items():
-        parts += [f"## {name}", table([head, *lines])]
-    parts.append("\n".join(f"- {note}" for note in shown["notes"]))
-    for key, heading, text in SECTIONS:
-        if len(shown[key]) > 1:
-            parts += [f"## {heading}", text, markdown_lines(shown[key])]
-    if shown["failures"]:
-        parts += ["## Failed", "\n".join(f"- {failure}" for failure in shown["failures"])]
-    parts += ["## How this was made", f"```\n{command}\n```"]
-    parts.append("\n".join(f"- {name}: {value}" for name, value in shown["facts"]))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _page(title: str, shown: dict[str, Any], command: str, figures: Sequence[Figure]) -> str:
-    body = [f"<h1>{escape(title)}</h1>", '<p class="meta">A study of AdaKD</p>']
-    body.append(
-        f'<div class="headline">{"".join(f"<p>{typeset(s)}</p>" for s in shown["summary"])}</div>'
-    )
-    if len(shown["primary"]) > 1:
-        first, *lines = shown["primary"]
-        body += ["<h2>Primary comparisons</h2>", html_table([c.value for c in first], lines)]
-    body.append("<h2>In words</h2>")
-    body += [f"<p>{typeset(sentences)}</p>" for sentences in shown["paragraphs"]]
-    body.append("<h2>All cells</h2>")
-    for name, lines in shown["results"].items():
-        body += [f"<h3>{escape(name)}</h3>", html_table(COLUMNS, lines)]
-    items = "".join(f"<li>{typeset(note)}</li>" for note in shown["notes"])
-    body.append(f'<ul class="notes">{items}</ul>')
-    body += [html_figure(figure) for figure in figures]
-    for key, heading, text in SECTIONS:
-        if len(shown[key]) > 1:
-            body += [f"<h2>{heading}</h2>", f"<p>{typeset(text)}</p>", html_lines(shown[key])]
-    if shown["failures"]:
-        items = "".join(f"<li>{escape(failure)}</li>" for failure in shown["failures"])
-        body += ["<h2>Failed</h2>", f'<ul class="notes">{items}</ul>']
-    body += ["<h2>How this was made</h2>", f"<pre>{escape(command)}</pre>"]
-    facts = "".join(f"<dt>{escape(n)}</dt><dd>{escape(value)}</dd>" for n, value in shown["facts"])
-    body.append(f"<dl>{facts}</dl>")
-    return html_page(f"AdaKD: {title}", body)

@@ -101,7 +101,7 @@ class Group:
         return f"{self.recipe}{fold} {self.family}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A piece of work that one process does from start to end."""
 
@@ -163,6 +163,8 @@ class Study:
             self.recipes[recipe].set[key] = value
         self.families = {name: value or {} for name, value in self.grid.families.items()}
         self._tasks: dict[str, Task] = {}
+        self._trials: dict[Task, tuple[float, list[float]]] = {}
+        self._configs: dict[str, configuration.Config] = {}
         self._places: dict[Any, steps.Place] = {}
         self._check()
 
@@ -292,6 +294,9 @@ class Study:
         return found
 
     def _config(self, recipe: str, family: str, settings: dict[str, Any]) -> configuration.Config:
+        key = json.dumps([recipe, family, settings], default=str)
+        if key in self._configs:
+            return self._configs[key]
         source = self.recipes[recipe]
         folder = REPOSITORY / "recipes" / (source.recipe or recipe)
         if not (folder / "conf").is_dir():
@@ -300,9 +305,11 @@ class Study:
             )
         shared = {**self.grid.set, **self.families[family], **source.set, "recipe": recipe}
         try:
-            return configuration.load(folder, family, {**shared, **settings})
+            config = configuration.load(folder, family, {**shared, **settings})
         except UserError as error:
             raise UserError(f"{self.path}: {recipe}, {family}: {error}") from None
+        self._configs[key] = config
+        return config
 
     def place(
         self, group: Group, cell: str, seed: int, choice: Choice, tried: int | None = None
@@ -409,7 +416,7 @@ class Study:
             ]
             trials += [task for tasks in own for task in tasks]
             if all(status(task, records) for tasks in own for task in tasks):
-                dev[cell] = [_mean_dev(tasks, records) for tasks in own]
+                dev[cell] = [self._mean_dev(tasks, records) for tasks in own]
                 tuned[cell] = dev[cell].index(min(dev[cell]))
         if len(tuned) < len(self.grid.tune):
             return trials, None
@@ -436,7 +443,7 @@ class Study:
             if not all(states):
                 return trials, None
             curves = [
-                dev_curve(task.folder)
+                self._trial(task)[1]
                 for task, state in zip(own, states, strict=True)
                 if state == "done"
             ]
@@ -444,6 +451,19 @@ class Study:
             if gains[-1][1] < SETTLED:
                 break
         return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
+
+    def _trial(self, task: Task) -> tuple[float, list[float]]:
+        """Dev CER and dev curve of a finished trial: read once, asked for after every task."""
+        if task not in self._trials:
+            facts = steps.needed(task.folder, task.name, 3)
+            self._trials[task] = facts["dev_cer"], dev_curve(task.folder)
+        return self._trials[task]
+
+    def _mean_dev(self, tasks: list[Task], records: Records) -> float:
+        """Mean dev CER of a candidate over its seeds; infinite where one failed."""
+        if any(status(task, records) != "done" for task in tasks):
+            return math.inf
+        return sum(self._trial(task)[0] for task in tasks) / len(tasks)
 
     def _start(self, group: Group) -> steps.Place:
         return self._place(group, {}, self.grid.seeds[0], "")
@@ -503,12 +523,3 @@ def last_gain(curves: Sequence[Sequence[float]]) -> float:
         return math.inf
     before = sum(curve[max(1, math.floor(0.8 * len(curve))) - 1] for curve in curves)
     return 1 - sum(curve[-1] for curve in curves) / before if before else 0.0
-
-
-def _mean_dev(tasks: list[Task], records: Records) -> float:
-    """Mean dev CER of a candidate over its seeds; infinite where one failed."""
-    cers = []
-    for task in tasks:
-        facts = steps.done(task.folder) if status(task, records) == "done" else None
-        cers.append(facts["dev_cer"] if facts else math.inf)
-    return sum(cers) / len(cers)

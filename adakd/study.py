@@ -258,7 +258,7 @@ def adaptivity(study: Study, table: Table) -> list[str]:
         no = f"No gain of {label_of(name)} may be called adaptive: "
         checks = {control: (name, controls.get(control, "")) for control in CONTROLS}
         lacking = [control for control, pair in checks.items() if table.change(pair) is None]
-        unbeaten = [f"`{control}`" for control, pair in checks.items() if table.better(pair) < 1]
+        unbeaten = [control for control, pair in checks.items() if table.better(pair) < 1]
         new = "; ".join(against(table, p) for p in checks.values() if p not in table.adjusted)
         clauses = f" ({new})" if new else ""
         if lacking:
@@ -318,11 +318,14 @@ def summary(study: Study, tables: Sequence[Table]) -> list[str]:
     for name in study.cells:
         controls = controls_of(study, name)
         if set(CONTROLS) <= set(controls):
-            pairs_of = [(name, controls[control]) for control in CONTROLS]
-            beats = sum(all(table.better(p) == 1 for p in pairs_of) for table in tables)
+            both = [(name, controls[control]) for control in CONTROLS]
+            compared = [table for table in tables if all(table.change(pair) for pair in both)]
+            beats = sum(all(table.better(pair) == 1 for pair in both) for table in compared)
             said.append(
                 f"{label_of(name)} beats both mechanism controls, x permuted and the mean alpha, "
-                f"in {beats} of {len(tables)}: only there may a gain be called adaptive."
+                f"in {beats} of {len(compared)}: only there may a gain be called adaptive."
+                if compared
+                else f"{label_of(name)} against its mechanism controls: {NOT_RUN}."
             )
     return said
 
@@ -341,6 +344,8 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
                 fewest = min(kinds.values(), key=len)
                 where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}, seed {seed}"
                 odd.append(f"{', '.join(fewest)} ({where})")
+    if not any(row.runs for table in tables for row in table.rows.values()):
+        return "Nothing has been run yet."
     if odd:
         return (
             "NOT alike: these had another start or another number of optimiser steps than the "
@@ -460,7 +465,7 @@ def noise(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
     lines = [
         [
             "Recipe, family", "Cells", "Seeds", "SD of one, %", "SD of the difference, %",
-            f"Seeds for {wanted}", f"the same, {count} comparisons",
+            f"Seeds for {wanted}", f"Seeds (Bonferroni, {count})",
         ]
     ]  # fmt: skip
     for table in tables:
@@ -488,12 +493,11 @@ def noise(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
 
 
 def chosen(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
-    """What dev has chosen in every group."""
+    """What dev has chosen in every group that has come so far."""
     lines = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
     for table in tables:
         for group, choice in table.choices.items():
             if choice is None:
-                lines.append([str(group), *[NOT_RUN] * (len(lines[0]) - 1)])
                 continue
             gains = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
             line = [str(group), f"{choice.epochs} ({gains})" if choice.epochs else "the recipe's"]
@@ -673,25 +677,26 @@ def parts_of(
         for recipe in study.recipes
         for figure in figures_of(study, tables, recipe)
     ]
-    parts += [
-        ("heading", "Noise, and how many seeds it takes"),
+    sections = (
         (
-            "words",
+            "Noise, and how many seeds it takes",
             "Standard deviations over seeds of the dev CER, relative, and the fewest seeds with "
             "which a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the "
             "difference: for one comparison, and with the level shared among all primary ones "
             "(Bonferroni).",
+            noise(study, tables),
         ),
-        ("table", noise(study, tables)),
-        ("heading", "What dev has chosen"),
         (
-            "words",
+            "What dev has chosen",
             "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
-            f"{SETTLED:.0%} (relative) over the last fifth; in brackets its change there. "
+            f"{100 * SETTLED:.0f} % (relative) over the last fifth; in brackets its change there. "
             "Candidates: the chosen one, and the dev CERs (%) of all in their order.",
+            chosen(study, tables),
         ),
-        ("table", chosen(study, tables)),
-    ]
+    )
+    for heading, words, lines in sections:
+        if len(lines) > 1:
+            parts += [("heading", heading), ("words", words), ("table", lines)]
     if failures:
         parts += [("heading", "Failed"), ("list", failures)]
     facts = [f"{name}: {value}" for name, value in [*facts_of(context), *trained_by(tables)]]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import tiny_recipe
-import yaml
 
 from adakd import benchmark, cli, grid, steps
 from adakd.benchmark import Workers, attempt, perform, run
@@ -229,10 +228,3 @@ def test_wrong_commands_are_sentences(
 ) -> None:
     assert cli.main(["benchmark", *arguments]) == 1
     assert sentence in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("path", sorted((grid.REPOSITORY / "study").glob("*.yaml")), ids=str)
-def test_committed_studies_are_valid(path: Path, tmp_path: Path) -> None:
-    study = Study(path, tmp_path)
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert len(content["seeds"]) >= 5 and study.grid.primary

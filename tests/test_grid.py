@@ -14,6 +14,7 @@ from adakd import grid, steps
 from adakd.errors import UserError
 from adakd.grid import Study
 
+ROOT = Path(__file__).resolve().parents[1]
 GRID: dict[str, Any] = {
     "recipes": {"tiny/en": {"folds": [0, 1]}},
     "families": {"wav2vec2": {}},
@@ -194,3 +195,11 @@ def test_mistakes_are_sentences(folder: Path, changes: dict[str, Any], sentence:
         study_of(folder, **changes)
     assert sentence in str(error.value) and "grid.yaml" in str(error.value)
     assert "distil" in sentence or ", line " in str(error.value) or "family" in sentence
+
+
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "study").glob("*.yaml")])
+def test_committed_studies_are_valid(name: str, tmp_path: Path) -> None:
+    """Reading one loads the configuration of every cell in every recipe, family and fold."""
+    study = Study(ROOT / "study" / name, tmp_path)
+    assert len(study.grid.seeds) >= 5 and study.grid.primary
+    assert {study.method(cell) for cell in study.cells} >= {"finetune", "kd", "adakd"}

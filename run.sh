@@ -4,6 +4,7 @@
 #   ./run.sh                                   recipes/espeak/hi, all stages
 #   ./run.sh --recipe fsdd/en --fold all       another recipe
 #   ./run.sh --stage 5 --stop-stage 6          some stages
+#   ./run.sh --benchmark study/tier-a.yaml     a study: many cells, and the report that judges them
 #   ./run.sh --help                            the stages, the options, the recipes
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -19,6 +20,12 @@ while (($#)); do
             shift
             ;;
         --recipe=*) recipe=${1#*=} ;;
+        --benchmark)
+            # The rest is the study's: --jobs N, --only PATTERN, --report, --root DIR ...
+            [[ $# -ge 2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"
+            . "$root/path.sh"
+            exec "$python" -m adakd.cli benchmark "${rest[@]}" "${@:2}"
+            ;;
         *) rest+=("$1") ;;
     esac
     shift

@@ -57,6 +57,7 @@ def usage() -> str:
         "  --A.B VALUE   any value of the configuration, such as --train.epochs 3",
         "",
         "adakd new-recipe CORPUS/LANGUAGE --kind KIND starts a recipe of your own.",
+        "adakd benchmark GRID.yaml runs a study, such as study/tier-a.yaml, and reports it.",
         f"adakd bench NAME measures: {', '.join(BENCHMARKS)}; see docs/PERFORMANCE.md.",
     ]
     return "\n".join(lines)
@@ -65,7 +66,7 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; 0 on success, 1 after a sentence on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    others = arguments[:1] == ["new-recipe"] or arguments[:1] == ["bench"]
+    others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         print(usage())
         return 0
@@ -76,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return new_recipe(arguments[1:])
         if arguments[0] == "bench":
             return bench(arguments[1:])
+        if arguments[0] == "benchmark":
+            from adakd.benchmark import main as benchmark
+
+            return benchmark(arguments[1:])
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)
@@ -153,10 +158,10 @@ def run(arguments: Sequence[str]) -> None:
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
     seeds = _numbers("seed", options.get("seed", str(configs[0].seed)))
-    folds = _folds(options.get("fold"), configs[0])
+    test_folds = folds(options.get("fold"), configs[0])
     places = [
         work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", config.tag)))
-        for fold in folds
+        for fold in test_folds
         for seed in seeds
         for config in configs
     ]
@@ -222,7 +227,7 @@ def _numbers(name: str, text: str) -> list[int]:
         raise UserError(f"--{name} is '{text}': give whole numbers, such as \"1 2 3\".") from None
 
 
-def _folds(text: str | None, config: Config) -> list[int | None]:
+def folds(text: str | None, config: Config) -> list[int | None]:
     """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
     from adakd.steps import corpus_options
 
@@ -234,11 +239,11 @@ def _folds(text: str | None, config: Config) -> list[int | None]:
         return [None]
     if text == "all":
         return list(range(available))
-    folds = _numbers("fold", text or str(config.fold or 0))
-    for fold in folds:
+    chosen = _numbers("fold", text or str(config.fold or 0))
+    for fold in chosen:
         if not 0 <= fold < available:
             raise UserError(f"--fold {fold}: the folds are 0 to {available - 1}.")
-    return list(folds)
+    return list(chosen)
 
 
 def _join_processes() -> None:

@@ -12,6 +12,7 @@ stands and what was probably meant.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -68,6 +69,7 @@ class Model:
     source: str | None = None  # hub id or local folder
     config: dict[str, Any] | None = None  # Hugging Face config keys for random weights, no network
     finetuned: bool = False  # take the teacher as it is: stage 2 trains nothing
+    seed: int | None = None  # of the teacher, one for students of all seeds; empty: the run's own
     train: dict[str, Any] = field(default_factory=dict)  # keys of `train` that differ for it
 
 
@@ -144,11 +146,12 @@ CHOICES = {
 }
 
 
-def load(recipe_folder: Path, family: str, overrides: Mapping[str, str] | None = None) -> Config:
+def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """The validated configuration of one family of a recipe.
 
-    ``recipe_folder`` is ``recipes/<corpus>/<language>``; ``overrides`` maps dotted keys to values
-    as they stand on the command line. Raises `UserError` for whatever is wrong in either.
+    ``recipe_folder`` is ``recipes/<corpus>/<language>``; ``overrides`` maps dotted keys to values:
+    text as it stands on the command line, or anything else that YAML knows. Raises `UserError` for
+    whatever is wrong in either.
     """
     if family not in FAMILIES:
         raise UserError(f"Unknown family '{family}': choose {_one_of(FAMILIES, family)}.")
@@ -159,8 +162,8 @@ def load(recipe_folder: Path, family: str, overrides: Mapping[str, str] | None =
         from_dict(Config, layer, str(path), path)
         merged = _merge(merged, layer)
         _check_inner_groups(layer, merged, path)
-    for key, text in (overrides or {}).items():
-        _override(merged, key, text)
+    for key, value in (overrides or {}).items():
+        _override(merged, key, value)
     merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
     merged["family"] = family
     config = from_dict(Config, merged, "the configuration")
@@ -188,7 +191,7 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
     for name, options in methods.items():
         place = _place(where, f"methods.{name}", path)
         if name not in METHODS:
-            raise UserError(f"{place}: unknown method '{name}'; {_suggest(name, list(METHODS))}")
+            raise UserError(f"{place}: unknown method '{name}'; {suggest(name, list(METHODS))}")
         if options is not None and not isinstance(options, Mapping):
             raise UserError(f"{place}: 'methods.{name}' must hold options, found {options!r}.")
 
@@ -227,6 +230,8 @@ def check(config: Config) -> None:
                 f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
                 "and train.batch_seconds above 0."
             )
+    if config.student.seed is not None:
+        raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_methods(config.methods, "the configuration")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
@@ -261,12 +266,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str, path: Path | None = None) -> T:
+def from_dict(
+    cls: type[T],
+    mapping: Mapping[str, Any],
+    where: str,
+    path: Path | None = None,
+    prefix: str = "",
+) -> T:
     """Build dataclass ``cls`` from ``mapping``; ``where`` names the source in messages.
 
-    ``path``, when given, is the YAML file itself: messages then carry the line of the key.
+    ``path``, when given, is the YAML file itself: messages then carry the line of the key, which
+    stands under ``prefix`` ("cells.kd.", say).
     """
-    return _build(cls, mapping, where, "", path)
+    return _build(cls, mapping, where, prefix, path)
 
 
 def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -> Any:
@@ -280,7 +292,7 @@ def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -
         full = f"{prefix}{key}"
         if key not in known:
             raise UserError(
-                f"{_place(where, full, path)}: unknown key '{full}'; {_suggest(str(key), known)}"
+                f"{_place(where, full, path)}: unknown key '{full}'; {suggest(str(key), known)}"
             )
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
@@ -323,8 +335,8 @@ def _type_name(option: Any) -> str:
     return names.get(typing.get_origin(option) or option, str(option))
 
 
-def _override(target: dict[str, Any], dotted: str, text: str) -> None:
-    """Set ``a.b.c`` in nested ``target`` to the YAML value that ``text`` spells."""
+def _override(target: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set ``a.b.c`` in nested ``target`` to a value, or to the YAML value that a text spells."""
     *parents, last = dotted.split(".")
     for parent in parents:
         inner = target.setdefault(parent, {})
@@ -333,10 +345,10 @@ def _override(target: dict[str, Any], dotted: str, text: str) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
         target = inner
-    try:
-        target[last] = yaml.load(text, _Loader) if text != "" else ""
-    except (yaml.YAMLError, ValueError):
-        target[last] = text  # such as '@name': not YAML, hence plain text
+    if isinstance(value, str) and value != "":
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
+            value = yaml.load(value, _Loader)
+    target[last] = value
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
     other = {"source": "config", "config": "source"}.get(last)
     if parents in (["teacher"], ["student"]) and other:
@@ -376,11 +388,11 @@ def _get(config: Any, dotted: str) -> Any:
 
 
 def _place(where: str, key: str, path: Path | None) -> str:
-    line = _line_of(path, key) if path else None
+    line = line_of(path, key) if path else None
     return f"{where}, line {line}" if line else where
 
 
-def _line_of(path: Path, key: str) -> int | None:
+def line_of(path: Path, key: str) -> int | None:
     """The line on which dotted ``key`` stands in a YAML file, None if it cannot be told."""
     node = yaml.compose(path.read_text(encoding="utf-8"))
     line = None
@@ -396,7 +408,8 @@ def _line_of(path: Path, key: str) -> int | None:
     return line
 
 
-def _suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: list[str]) -> str:
+    """The end of a message about an unknown word: the nearest that is known, or all of them."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
 

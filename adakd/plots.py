@@ -188,6 +188,66 @@ def cer_by_quartile(families: Families) -> bytes:
         return figure_bytes(figure)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """Relative changes of a comparison, from the easiest quarter on: (change, low, high) each."""
+
+    label: str  # such as "AdaKD against KD"
+    changes: list[tuple[float, float, float]]
+
+
+def ablation(panels: Mapping[str, tuple[Sequence[Method], Sequence[Method]]]) -> bytes:
+    """CER and its interval of some cells in their order, over those that they are to beat.
+
+    panels: name -> (the cells along the axis, the cells drawn as lines across).
+    """
+    with _figure(len(panels), 3.1) as (figure, axes):
+        styles = _styles({name: [*own, *lines] for name, (own, lines) in panels.items()})
+        for column, (axis, (name, (own, lines))) in enumerate(
+            zip(axes[0], panels.items(), strict=True)
+        ):
+            for line in lines:
+                colour = styles[line.name][0]
+                axis.axhline(100 * line.cer, color=colour, linestyle=(0, (4, 3)), label=line.label)
+            for place, method in enumerate(own):
+                low, high = (100 * bound for bound in method.interval)
+                axis.vlines(place, low, high, color=STYLES["adakd"][0], linewidth=2.2, alpha=0.75)
+            heights = [100 * method.cer for method in own]
+            axis.plot(range(len(own)), heights, "o", color=STYLES["adakd"][0], markersize=8)
+            labels = [method.label.replace(" (", "\n(") for method in own]
+            axis.set_xticks(range(len(own)), labels)
+            axis.set_xlim(-0.4, len(own) - 0.6)
+            axis.set_ylabel("CER on test, % (95 % interval)" if column == 0 else "")
+            axis.grid(axis="y")
+            axis.set_title(name)
+        _legend(figure, axes)
+        return figure_bytes(figure)
+
+
+def gain_by_quartile(panels: Mapping[str, Sequence[Gain]]) -> bytes:
+    """Relative change of CER in each quarter of the test set by the teacher's loss."""
+    with _figure(len(panels), 3.1) as (figure, axes):
+        names = dict.fromkeys(gain.label for gains in panels.values() for gain in gains)
+        styles = dict(zip(names, [*STYLES.values(), *SPARE_STYLES][2:], strict=False))
+        for column, (axis, (name, gains)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+            axis.axhline(0, color=MUTED, linewidth=1)
+            for index, gain in enumerate(gains):
+                colour, marker = styles[gain.label]
+                x = [quarter + 0.1 * (index - (len(gains) - 1) / 2) for quarter in range(4)]
+                heights, low, high = (
+                    [100 * each for each in kind] for kind in zip(*gain.changes, strict=True)
+                )
+                axis.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.6)
+                axis.plot(x, heights, color=colour, marker=marker, label=gain.label)
+            axis.set_xticks(range(4), ["easiest\nquarter", "second", "third", "hardest\nquarter"])
+            axis.set_xlim(-0.4, 3.4)
+            axis.set_ylabel("change of CER, % (below 0: better)" if column == 0 else "")
+            axis.grid(axis="y")
+            axis.set_title(name)
+        _legend(figure, axes)
+        return figure_bytes(figure)
+
+
 # -- shared by the figures ------------------------------------------------------------------------
 
 
@@ -297,11 +357,13 @@ def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    # Three fit below a panel, and three below two panels if they are long.
+    fitting = 3 * axes.shape[-1] // (2 if max(map(len, entries), default=0) > 20 else 1)
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside lower center",
-        ncols=max(1, min(len(entries), 3 * axes.shape[-1])),  # three fit below a panel
+        ncols=max(1, min(len(entries), fitting)),
         frameon=False,
         title=title,
         title_fontsize=9,

@@ -420,29 +420,29 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
         heard, interval = total_pinyin(row.utterances), row.interval_pinyin
         pinyin = [Cell("")]
         if heard is not None and interval is not None:
-            pinyin = [Cell(percent(heard.cer), _bracket(interval, percent))]
+            pinyin = [Cell(percent(heard.cer), bracket(interval, percent))]
     return [
         Cell(row.label),
         parameters,
-        Cell(percent(counts.cer), _bracket(row.interval, percent)),
-        Cell(percent(raw.cer), _bracket(row.interval_raw, percent)),
+        Cell(percent(counts.cer), bracket(row.interval, percent)),
+        Cell(percent(raw.cer), bracket(row.interval_raw, percent)),
         *pinyin,
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
-        *[_change_cell(row.changes.get(baseline)) for baseline in BASELINES],
+        *[change_cell(row.changes.get(baseline)) for baseline in BASELINES],
         Cell("none" if row.method == "untrained" else trained),
     ]
 
 
-def _bracket(interval: Interval, written: Any) -> str:
+def bracket(interval: Interval, written: Any) -> str:
     return f"[{written(interval.low)}, {written(interval.high)}]"
 
 
-def _change_cell(change: Change | None) -> Cell:
+def change_cell(change: Change | None) -> Cell:
     if change is None:
         return Cell("")
     tone = "open" if not change.decided else "better" if change.relative < 0 else "worse"
     hint = f"two-sided p = {change.p_value:.3g}"
-    return Cell(signed(change.relative), _bracket(change.interval, signed), tone, hint)
+    return Cell(signed(change.relative), bracket(change.interval, signed), tone, hint)
 
 
 def text_table(table: Sequence[Row]) -> str:
@@ -491,7 +491,7 @@ def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[list[str]
                 continue
             cer = total(one.normalised for one in found).cer
             interval = bootstrap_interval(found, "normalised", draws)
-            line.append(f"{percent(cer)} {_bracket(interval, percent)}")
+            line.append(f"{percent(cer)} {bracket(interval, percent)}")
         lines.append(line)
     return lines
 
@@ -619,22 +619,34 @@ def make_figures(
     schedules = {}
     for family, table in families.items():
         run = next((row.runs[0] for row in table if row.method == "adakd" and row.runs), None)
-        alpha: dict[str, Any] = run.done.get("alpha", {}) if run else {}
-        # The curve drawn is that of alpha over x itself.
-        plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
-        if alpha and plain and len(difficulties.get(family, ())):
-            schedules[family] = plots.Schedule(
-                alpha["t"], alpha["k_start"], alpha["k_end"], difficulties[family]
-            )
+        if run and (schedule := schedule_of(run, difficulties.get(family, ()))):
+            schedules[family] = schedule
     if schedules:
-        figures["alpha"] = Figure(
-            plots.alpha_by_difficulty(schedules),
-            "AdaKD's weight of the teacher",
-            "alpha = exp(-exp(k (x - t) / 2)): the weight of the distillation loss on a training "
-            "utterance of difficulty x, as k falls, and how many utterances have that x. "
-            + " ".join(_alpha_range(*item) for item in schedules.items()),
-        )
+        figures["alpha"] = alpha_figure(schedules)
     return figures
+
+
+def schedule_of(run: Run, difficulties: Sequence[float] | np.ndarray) -> plots.Schedule | None:
+    """AdaKD's parameters in a run; None where the curve of alpha over x itself is not known."""
+    import numpy as np
+
+    alpha: dict[str, Any] = run.done.get("alpha", {})
+    plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
+    if not ({"t", "k_start", "k_end"} <= alpha.keys() and plain and len(difficulties)):
+        return None
+    x = np.asarray(difficulties)
+    return plots.Schedule(alpha["t"], alpha["k_start"], alpha["k_end"], x)
+
+
+def alpha_figure(schedules: Mapping[str, plots.Schedule]) -> Figure:
+    """alpha over x, one panel for each name."""
+    return Figure(
+        plots.alpha_by_difficulty(schedules),
+        "AdaKD's weight of the teacher",
+        "alpha = exp(-exp(k (x - t) / 2)): the weight of the distillation loss on a training "
+        "utterance of difficulty x, as k falls, and how many utterances have that x. "
+        + " ".join(_alpha_range(*item) for item in schedules.items()),
+    )
 
 
 def _alpha_range(family: str, schedule: plots.Schedule) -> str:
@@ -649,7 +661,7 @@ def _alpha_range(family: str, schedule: plots.Schedule) -> str:
     )
 
 
-def _facts(context: Context) -> list[tuple[str, str]]:
+def facts_of(context: Context) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in context["versions"].items())
     return [
         ("Corpus", context["corpus"]),
@@ -683,7 +695,7 @@ def _markdown(
             parts += [f"## {family}: CER of every run, %", markdown_lines(lines)]
     parts.append("## How this was made")
     parts.append(f"```\n{context['command']}\n```")
-    parts.append("\n".join(f"- {name}: {value}" for name, value in _facts(context)))
+    parts.append("\n".join(f"- {name}: {value}" for name, value in facts_of(context)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -702,7 +714,7 @@ h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
 p { max-width: 46rem; margin: 0 0 .9rem; }
 .meta, .notes, figcaption, .detail { color: var(--muted); }
 .meta { margin-bottom: 2rem; }
-.headline p { font-size: 1.1rem; }
+.headline { font-size: 1.1rem; max-width: 50rem; } ul.headline { padding-left: 1.2rem; }
 .warning { border-left: 4px solid #E69F00; background: #fffaf0; padding: .8rem 1.1rem;
   margin: 0 0 1.5rem; border-radius: 0 6px 6px 0; }
 .scroll { overflow-x: auto; }
@@ -755,39 +767,48 @@ def _page(
         body += [f"<h3>{escape(family)}</h3>", _html_table(table)]
         if conditions[family]:
             title = f"{escape(family)}: {BY_CONDITION}"
-            body += [f"<h4>{title}</h4>", _html_lines(conditions[family])]
-    items = "".join(f"<li>{_typeset(remark)}</li>" for remark in remarks)
+            body += [f"<h4>{title}</h4>", html_lines(conditions[family])]
+    items = "".join(f"<li>{typeset(remark)}</li>" for remark in remarks)
     body.append(f'<ul class="notes">{items}</ul>')
     for family, table in families.items():
         lines = runs_table(table)
         if lines:
             summary = f"<summary>{escape(family)}: CER of every run, %</summary>"
-            body.append(f"<details>{summary}{_html_lines(lines)}</details>")
-    for figure in figures.values():
-        picture = base64.b64encode(figure.png).decode()
-        width = int.from_bytes(figure.png[16:20], "big") * 96 // plots.DOTS_PER_INCH
-        body.append(
-            f"<h2>{escape(figure.title)}</h2>\n<figure>"
-            f'<img src="data:image/png;base64,{picture}" width="{width}" '
-            f'alt="{escape(figure.title)}"><figcaption>{_typeset(figure.caption)}</figcaption>'
-            "</figure>"
-        )
+            body.append(f"<details>{summary}{html_lines(lines)}</details>")
+    body += [html_figure(figure) for figure in figures.values()]
     body.append("<h2>How this was made</h2>")
     body.append(f"<pre>{escape(context['command'])}</pre>")
     facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(context)
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts_of(context)
     )
     body.append(f"<dl>{facts}</dl>")
+    return html_page(f"AdaKD: {recipe}", body)
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """A whole page around its parts."""
     content = "\n".join(body)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>AdaKD: {escape(recipe)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{content}\n</main>\n</body>\n</html>\n"
     )
 
 
-def _typeset(text: str) -> str:
+def html_figure(figure: Figure) -> str:
+    """A figure within the page, its picture too."""
+    picture = base64.b64encode(figure.png).decode()
+    width = int.from_bytes(figure.png[16:20], "big") * 96 // plots.DOTS_PER_INCH
+    return (
+        f"<h2>{escape(figure.title)}</h2>\n<figure>"
+        f'<img src="data:image/png;base64,{picture}" width="{width}" '
+        f'alt="{escape(figure.title)}"><figcaption>{typeset(figure.caption)}</figcaption>'
+        "</figure>"
+    )
+
+
+def typeset(text: str) -> str:
     """Escaped, with true minus signs and percent signs that stay with their number."""
     text = escape(text).replace(" %", "&nbsp;%").replace("exp(-exp", "exp(\u2212exp")
     for digit in "0123456789":
@@ -798,15 +819,19 @@ def _typeset(text: str) -> str:
 
 def _emphasised(sentences: str) -> str:
     family, _, rest = sentences.partition(":")
-    return f"<strong>{escape(family)}</strong>:{_typeset(rest)}"
+    return f"<strong>{escape(family)}</strong>:{typeset(rest)}"
 
 
 def _html_table(table: Sequence[Row]) -> str:
     names = header(table)
+    return html_table(names, [cells(row, names) for row in table])
+
+
+def html_table(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table of cells, its first column being names."""
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = []
-    for row in table:
-        label, *rest = cells(row, names)
+    for label, *rest in rows:
         columns = [f"<th>{escape(label.value)}</th>"]
         for cell in rest:
             detail = f'<span class="detail">{_minus(cell.detail)}</span>' if cell.detail else ""
@@ -814,14 +839,14 @@ def _html_table(table: Sequence[Row]) -> str:
             tone = f' class="{cell.tone}"' if cell.tone else ""
             columns.append(f"<td{tone}{hint}>{_minus(cell.value)}{detail}</td>")
         body.append(f"<tr>{''.join(columns)}</tr>")
-    rows = "\n".join(body)
+    lines = "\n".join(body)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 
-def _html_lines(lines: Sequence[Sequence[str]]) -> str:
+def html_lines(lines: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in lines[0])
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>"

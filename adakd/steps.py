@@ -76,9 +76,13 @@ class Place:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag
         name = f"{method}-{self.config.tag}" if tagged else method
-        return (
-            self.root / "exp" / self._name / self.config.family / name / f"seed{self.config.seed}"
-        )
+        seed = f"seed{self.seed_of(method)}"
+        return self.root / "exp" / self._name / self.config.family / name / seed
+
+    def seed_of(self, method: str) -> int:
+        """The seed of training; students of several seeds may have one teacher."""
+        of_teacher = self.config.teacher.seed
+        return self.config.seed if method != "teacher" or of_teacher is None else of_teacher
 
     @property
     def store(self) -> Path:
@@ -375,7 +379,7 @@ def train(place: Place, method: str) -> None:
         "data": data,
         "audio": dataclasses.asdict(config.audio),
         "train": dataclasses.asdict(settings),
-        "seed": config.seed,
+        "seed": place.seed_of(method),
     }
     if role == "teacher":
         inputs["source"] = source_fingerprint(config.teacher)
@@ -414,20 +418,21 @@ def train(place: Place, method: str) -> None:
         )
 
     begin(folder, inputs, config)
+    seed = place.seed_of(method)
     if role == "teacher":
-        seed_everything(config.seed, "weights")
+        seed_everything(seed, "weights")
         family = models.load(config, "teacher", units_of(place))
     else:
         family = models.open_folder(config, student_start(place) / "model")
     live, extra = supervision(place, weighting, family)
-    seed_everything(config.seed, "training")  # whatever else this process has done
+    seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     entries = place.manifest("train")
     sampler = StepSampler(
         entries.seconds,
         settings.batch_seconds,
         settings.accumulate,
-        config.seed,
+        seed,
         family.padded,
         rank(),
         world(),

@@ -128,6 +128,13 @@ def test_overrides_are_yaml(recipe: Path) -> None:
     assert found.corpus["rate"] == [100, 120]
     assert found.methods["kd"] == {"alpha": 0.9}
     assert load(recipe, train__max_steps="null").train.max_steps is None
+    values = configuration.load(recipe, "wav2vec2", {"train.max_steps": 12, "teacher.seed": None})
+    assert values.train.max_steps == 12 and values.teacher.seed is None
+
+
+def test_a_student_has_no_seed_of_its_own(recipe: Path) -> None:
+    assert load(recipe, teacher__seed="4").teacher.seed == 4
+    assert "student.seed: a student has the seed of its run" in refusal(recipe, student__seed="4")
 
 
 def test_a_role_has_training_settings_of_its_own(recipe: Path) -> None:

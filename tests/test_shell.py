@@ -341,6 +341,13 @@ def test_a_named_interpreter_is_used_as_it_is(copy: Path) -> None:
     assert result.returncode == 1 and "ADAKD_PYTHON is '/nowhere/python'" in result.stderr
 
 
+def test_a_study_gets_its_own_options(copy: Path) -> None:
+    echo = shutil.which("echo") or "/bin/echo"
+    result = run(copy / "run.sh", "--benchmark", "my study.yaml", "--jobs", "2", ADAKD_PYTHON=echo)
+    assert result.stdout.splitlines()[-1] == "-m adakd.cli benchmark my study.yaml --jobs 2"
+    assert "--benchmark needs a grid" in refusal("--benchmark")
+
+
 def test_output_errors_and_status_come_through_and_are_logged(copy: Path) -> None:
     (copy.parent / "bin" / "status").write_text("3")
     result = run_copy(copy, "--tag", "it's", ADAKD_PYTHON=str(copy.parent / "bin" / "python3.11"))

@@ -58,6 +58,16 @@ def test_a_tag_is_for_methods_alone(tmp_path: Path) -> None:
     assert here.experiment("untrained").parent.name == "untrained"
 
 
+def test_one_teacher_may_serve_students_of_all_seeds(tmp_path: Path) -> None:
+    teacher = {**tiny_recipe.family_settings("whisper")["teacher"], "seed": 1}
+    here = place_of(tmp_path, seed=3, teacher=teacher)
+    assert here.experiment("teacher").name == "seed1" and here.seed_of("teacher") == 1
+    assert here.store.parent == here.experiment("teacher")
+    for student in ("kd", "untrained"):
+        assert here.experiment(student).name == "seed3" and here.seed_of(student) == 3
+    assert place_of(tmp_path, seed=3).experiment("teacher").name == "seed3"
+
+
 # ------------------------------------------------------------------ done, changed, missing
 
 

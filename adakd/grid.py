@@ -1,0 +1,525 @@
+"""A study as a YAML grid, and what has to run for it: recipes x families x folds x cells x seeds.
+
+A *cell* is a method and settings; with a seed it is nothing but an experiment of `adakd.steps` that
+has a tag, in the folder where `adakd --tag` would put it. This module says which experiments there
+are, in which order they may run, and what dev has chosen. Running them is in benchmark.py, judging
+them in study.py.
+
+    recipes:                    # name: where it lies below corpus/, data/ and exp/
+      espeak/hi-1h: {recipe: espeak/hi, set: {corpus.hours: 1.0}}
+      fsdd/en: {folds: all}
+    families: {wav2vec2: {}, whisper: {train.batch_seconds: 48}}
+    seeds: [1, 2, 3]
+    set: {teacher.seed: 1}      # for everything: one teacher for all seeds
+    epochs: [6, 8, 12]          # the fewest with which fine-tuning's dev CER has settled
+    cells:
+      finetune: {}              # a name is METHOD or METHOD-TAG, as the experiment's folder
+      kd-tuned: {}
+      adakd: {}
+      adakd-permuted: {like: adakd, set: {methods.adakd.control: permuted}}
+    tune: {kd-tuned: [{methods.kd.alpha: 0.3}, {methods.kd.alpha: 0.7}]}
+    primary: [[adakd, kd-tuned], [adakd, finetune]]
+
+Choices are made within one recipe, family and fold, on its own dev: other folds test the speakers
+of that dev set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adakd import cli, steps
+from adakd import config as configuration
+from adakd.config import METHODS, from_dict, read_yaml
+from adakd.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
+FEWEST_EPOCHS = 5  # of a run that has a last fifth
+# What the cells of a group share, and hence cannot set: their folders are the same.
+SHARED = (
+    "recipe", "family", "seed", "fold", "tag", "language", "corpus", "data", "audio", "units",
+    "teacher", "train", "student.source", "student.config", "distill.top_k", "score",
+)  # fmt: skip
+
+
+@dataclass
+class Source:
+    """Where a recipe of a study comes from."""
+
+    recipe: str = ""  # the folder below recipes/; empty: the name in the grid
+    folds: Any = None  # all, or a list of numbers; empty: the recipe's own
+    families: list[str] = field(default_factory=list)  # empty: the study's
+    set: dict[str, Any] = field(default_factory=dict)  # configuration values
+
+
+@dataclass
+class Cell:
+    """A method and what it changes in the configuration."""
+
+    method: str = ""  # empty: what the name begins with
+    like: str = ""  # an earlier cell whose settings, tuned ones too, it has before its own
+    set: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)  # empty: the study's
+
+
+@dataclass
+class Grid:
+    """The keys of a grid file."""
+
+    title: str = ""
+    recipes: dict[str, Any] = field(default_factory=dict)  # name -> Source
+    families: dict[str, Any] = field(default_factory=dict)  # name -> configuration values
+    seeds: list[int] = field(default_factory=lambda: [1])
+    set: dict[str, Any] = field(default_factory=dict)  # configuration values of everything
+    epochs: list[int] = field(default_factory=list)  # to choose from; empty: the recipe's own
+    cells: dict[str, Any] = field(default_factory=dict)  # name -> Cell
+    tune: dict[str, list[Any]] = field(default_factory=dict)  # cell -> candidates, as `set`
+    tune_seeds: list[int] = field(default_factory=lambda: [1])  # of the runs that choose
+    primary: list[list[str]] = field(default_factory=list)  # [cell, against], named beforehand
+    ablations: dict[str, list[str]] = field(default_factory=dict)  # title -> cells, in order
+    difference: float = 0.03  # relative change of CER that the study wants to be able to tell
+
+
+@dataclass(frozen=True)
+class Group:
+    """What shares data, a teacher and choices: a recipe's family and fold."""
+
+    recipe: str
+    family: str
+    fold: int | None
+
+    def __str__(self) -> str:
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        return f"{self.recipe}{fold} {self.family}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A piece of work that one process does from start to end."""
+
+    name: str  # unique in a study
+    kind: str  # data | teacher | trial | reference | cell
+    places: tuple[steps.Place, ...]
+    method: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the settings; a record with another one is of another task."""
+        configs = [dataclasses.asdict(place.config) for place in self.places]
+        return configuration.fingerprint([self.method, configs])
+
+    @property
+    def folder(self) -> Path:
+        return self.places[0].experiment(self.method)
+
+    @property
+    def group(self) -> str:
+        config = self.places[0].config
+        return str(Group(config.recipe, config.family, config.fold))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What dev has chosen in a group."""
+
+    epochs: int | None = None  # None: as in the recipe
+    gains: tuple[tuple[int, float], ...] = ()  # epochs -> relative gain over the last fifth
+    tuned: Mapping[str, int] = field(default_factory=dict)  # cell -> number of the candidate
+    dev: Mapping[str, list[float]] = field(default_factory=dict)  # cell -> CER of each candidate
+
+
+Records = Mapping[str, dict[str, Any]]  # task's name -> {"status", "fingerprint", "reason", ...}
+
+
+class Study:
+    """A grid, validated, and its tasks. Raises `UserError` for whatever is wrong in the file."""
+
+    def __init__(self, path: Path, root: Path, own: Sequence[tuple[str, str, str]] = ()) -> None:
+        """own: (recipe, key, value) that this machine sets beyond the file, such as a path."""
+        self.path, self.root = path, root
+        where = str(path)
+        content = read_yaml(path)
+        self.grid = from_dict(Grid, content, where, path)
+        self.recipes = {
+            name: from_dict(Source, value or {}, where, path, f"recipes.{name}.")
+            for name, value in self.grid.recipes.items()
+        }
+        self.cells = {
+            name: from_dict(Cell, value or {}, where, path, f"cells.{name}.")
+            for name, value in self.grid.cells.items()
+        }
+        for recipe, key, value in own:
+            if recipe not in self.recipes:
+                hint = configuration.suggest(recipe, list(self.recipes))
+                raise UserError(f"--set {recipe}: {path} has no such recipe; {hint}")
+            self.recipes[recipe].set[key] = value
+        self.families = {name: value or {} for name, value in self.grid.families.items()}
+        self._tasks: dict[str, Task] = {}
+        self._trials: dict[Task, tuple[float, list[float]]] = {}
+        self._configs: dict[str, configuration.Config] = {}
+        self._places: dict[Any, steps.Place] = {}
+        self._check()
+
+    @property
+    def folder(self) -> Path:
+        """Records, logs and the report; the experiments themselves lie where they always do."""
+        return self.root / "exp" / "benchmark" / self.path.stem
+
+    @property
+    def records(self) -> Path:
+        """What became of every task."""
+        return self.folder / "records.json"
+
+    def read_records(self) -> dict[str, dict[str, Any]]:
+        """The records of earlier starts; none yet is an empty mapping."""
+        found = self.records
+        return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+
+    # ------------------------------------------------------------------ validation
+
+    def _wrong(self, key: str, problem: str) -> UserError:
+        line = configuration.line_of(self.path, key)
+        return UserError(f"{self.path}{f', line {line}' if line else ''}: {problem}")
+
+    def _check(self) -> None:
+        grid = self.grid
+        for key in ("recipes", "families", "cells", "seeds", "tune_seeds"):
+            if not getattr(grid, key):
+                raise self._wrong(key, f"'{key}' is empty: a study needs at least one.")
+        before: list[str] = []
+        for name, cell in self.cells.items():
+            if cell.like and cell.like not in before:
+                raise self._wrong(
+                    f"cells.{name}.like", f"'{name}' is like '{cell.like}', no cell above it."
+                )
+            self._check_settings(f"cells.{name}.set", cell.set)
+            self.method(name)
+            before.append(name)
+        named = [("tune", list(grid.tune)), *(("primary", pair) for pair in grid.primary)]
+        named += [(f"ablations.{title}", cells) for title, cells in grid.ablations.items()]
+        for key, cells in named:
+            for name in cells:
+                if name not in self.cells:
+                    hint = configuration.suggest(str(name), list(self.cells))
+                    raise self._wrong(key, f"there is no cell '{name}'; {hint}")
+        if any(len(pair) != 2 for pair in grid.primary):
+            raise self._wrong("primary", "a comparison is two cells, such as [adakd, kd].")
+        if len({len(candidates) for candidates in grid.tune.values()}) > 1:
+            counts = ", ".join(f"{name} {len(found)}" for name, found in grid.tune.items())
+            raise self._wrong(
+                "tune", f"all methods get the same tuning effort; the candidates are {counts}."
+            )
+        for name, candidates in grid.tune.items():
+            for candidate in candidates:
+                if not isinstance(candidate, dict):
+                    raise self._wrong(
+                        f"tune.{name}", f"a candidate is settings, such as "
+                        f"{{methods.kd.alpha: 0.3}}, found {candidate!r}."
+                    )  # fmt: skip
+                self._check_settings(f"tune.{name}", candidate)
+        if grid.epochs and min(grid.epochs) < FEWEST_EPOCHS:
+            raise self._wrong(
+                "epochs", f"numbers from {FEWEST_EPOCHS} on: the last fifth is looked at."
+            )
+        if grid.epochs and self.baseline is None:
+            raise self._wrong("epochs", "they are chosen by fine-tuning: add a cell 'finetune'.")
+        for group in self.groups:
+            for name in self.cells:  # unknown keys and values are told before anything has run
+                self.place(group, name, grid.seeds[0], Choice(tuned=dict.fromkeys(grid.tune, 0)))
+
+    def _check_settings(self, key: str, settings: Mapping[str, Any]) -> None:
+        for name in settings:
+            for shared in SHARED:
+                if f"{name}.".startswith(f"{shared}."):
+                    better = f"; here it is student.{name}" if shared == "train" else ""
+                    raise self._wrong(
+                        key, f"'{name}' cannot differ between cells, which share data, teacher and "
+                        f"the student's start: set it for the study or a recipe{better}."
+                    )  # fmt: skip
+
+    # ------------------------------------------------------------------ names and places
+
+    def method(self, cell: str) -> str:
+        """The method of a cell: as given, of the cell it is like, or what its name begins with."""
+        given = self.cells[cell].method
+        if not given and self.cells[cell].like:
+            return self.method(self.cells[cell].like)
+        begun = [name for name in METHODS if f"{cell}-".startswith(f"{name}-")]
+        found = given or max(begun, key=len, default="")
+        if found not in METHODS:
+            raise self._wrong(
+                f"cells.{cell}", f"'{cell}' has no method that is known; name it METHOD-TAG, or "
+                f"give method: {', '.join(METHODS)}."
+            )  # fmt: skip
+        return found
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The cell that fine-tunes with the recipe's settings, by which the epochs are chosen."""
+        return next((name for name in self.cells if self.method(name) == "finetune"), None)
+
+    def ancestry(self, cell: str) -> list[str]:
+        """The cell, and before it those whose settings it takes over."""
+        like = self.cells[cell].like
+        return [*(self.ancestry(like) if like else ()), cell]
+
+    def seeds(self, cell: str) -> list[int]:
+        return self.cells[cell].seeds or self.grid.seeds
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """All recipes x families x folds."""
+        found = []
+        for recipe, source in self.recipes.items():
+            for family in source.families or self.families:
+                if family not in self.families:
+                    hint = configuration.suggest(family, list(self.families))
+                    raise self._wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
+                text = source.folds
+                if isinstance(text, list):
+                    text = " ".join(map(str, text))
+                config = self._config(recipe, family, {})
+                try:
+                    found += [Group(recipe, family, fold) for fold in cli.folds(text, config)]
+                except UserError as error:
+                    raise self._wrong(f"recipes.{recipe}.folds", str(error)) from None
+        return found
+
+    def _config(self, recipe: str, family: str, settings: dict[str, Any]) -> configuration.Config:
+        key = json.dumps([recipe, family, settings], default=str)
+        if key in self._configs:
+            return self._configs[key]
+        source = self.recipes[recipe]
+        folder = REPOSITORY / "recipes" / (source.recipe or recipe)
+        if not (folder / "conf").is_dir():
+            raise self._wrong(
+                f"recipes.{recipe}", f"there is no recipe '{source.recipe or recipe}'."
+            )
+        shared = {**self.grid.set, **self.families[family], **source.set, "recipe": recipe}
+        try:
+            config = configuration.load(folder, family, {**shared, **settings})
+        except UserError as error:
+            raise UserError(f"{self.path}: {recipe}, {family}: {error}") from None
+        self._configs[key] = config
+        return config
+
+    def place(
+        self, group: Group, cell: str, seed: int, choice: Choice, tried: int | None = None
+    ) -> steps.Place:
+        """Where a cell's experiment lies, with its settings; `tried`: that candidate instead."""
+        settings: dict[str, Any] = {}
+        if choice.epochs is not None:
+            settings["student.train.epochs"] = choice.epochs
+        for name in self.ancestry(cell):
+            settings |= self.cells[name].set
+            if name in self.grid.tune:
+                number = tried if name == cell and tried is not None else choice.tuned[name]
+                settings |= self.grid.tune[name][number]
+        method = self.method(cell)
+        tag = cell.removeprefix(method).removeprefix("-")
+        if tried is not None:
+            tag = "-".join(filter(None, (tag, f"try{tried + 1}")))
+        return self._place(group, settings, seed, tag)
+
+    def _place(self, group: Group, settings: dict[str, Any], seed: int, tag: str) -> steps.Place:
+        key = (group, json.dumps(settings, default=str), seed, tag)
+        if key not in self._places:  # asked for again after every task
+            config = self._config(group.recipe, group.family, settings)
+            self._places[key] = steps.Place(
+                self.root, dataclasses.replace(config, fold=group.fold, seed=seed, tag=tag)
+            )
+        return self._places[key]
+
+    # ------------------------------------------------------------------ tasks
+
+    def tasks(self, records: Records) -> Iterator[Task]:
+        """All tasks whose turn has come, the finished ones among them.
+
+        For every group in turn: data; teacher; trials with more and more epochs; trials of the
+        candidates; what the table refers to (teacher and untrained student); cells, seed by seed.
+        Only the last two look at test.
+        """
+        for recipe in self.recipes:
+            groups = [group for group in self.groups if group.recipe == recipe]
+            data = self._task(f"{recipe} data", "data", [self._start(group) for group in groups])
+            yield data
+            if status(data, records) != "done":
+                continue
+            for group in groups:
+                yield from self._tasks_of(group, records)
+
+    def _tasks_of(self, group: Group, records: Records) -> Iterator[Task]:
+        any_choice = Choice(tuned=dict.fromkeys(self.grid.tune, 0))
+        every = [
+            self.place(group, name, seed, any_choice)
+            for name in self.cells
+            for seed in dict.fromkeys([*self.seeds(name), *self.grid.tune_seeds])
+        ]
+        teacher = self._task(f"{group} teacher", "teacher", every)
+        yield teacher
+        if status(teacher, records) != "done":
+            return
+        trials, choice = self.choose(group, records)
+        yield from trials
+        if choice is None:
+            return
+        seeds = dict.fromkeys(seed for name in self.cells for seed in self.seeds(name))
+        first = next(iter(self.cells))
+        reference = self._task(
+            f"{group} reference",
+            "reference",
+            [self.place(group, first, seed, choice) for seed in seeds],
+        )
+        yield reference
+        if status(reference, records) != "done":
+            return
+        for seed in seeds:
+            for name in self.cells:
+                if seed in self.seeds(name):
+                    yield self.cell_task(group, name, seed, choice)
+
+    def cell_task(self, group: Group, cell: str, seed: int, choice: Choice) -> Task:
+        place = self.place(group, cell, seed, choice)
+        return self._task(f"{group} {cell} seed {seed}", "cell", [place], self.method(cell))
+
+    def choose(self, group: Group, records: Records) -> tuple[list[Task], Choice | None]:
+        """The trials of a group so far, and what they choose: None while some are to run."""
+        trials, choice = self._choose_epochs(group, records)
+        if choice is None:
+            return trials, None
+        tuned: dict[str, int] = {}
+        dev: dict[str, list[float]] = {}
+        for cell, candidates in self.grid.tune.items():
+            before = set(self.ancestry(cell)[:-1]) & set(self.grid.tune)
+            if before - set(tuned):
+                continue  # its turn comes when what it is like has been tuned
+            so_far = Choice(choice.epochs, tuned=dict(tuned))
+            own = [
+                [
+                    self._task(
+                        f"{group} {cell}-try{number + 1} seed {seed}",
+                        "trial",
+                        [self.place(group, cell, seed, so_far, number)],
+                        self.method(cell),
+                    )
+                    for seed in self.grid.tune_seeds
+                ]
+                for number in range(len(candidates))
+            ]
+            trials += [task for tasks in own for task in tasks]
+            if all(status(task, records) for tasks in own for task in tasks):
+                dev[cell] = [self._mean_dev(tasks, records) for tasks in own]
+                tuned[cell] = dev[cell].index(min(dev[cell]))
+        if len(tuned) < len(self.grid.tune):
+            return trials, None
+        return trials, Choice(choice.epochs, choice.gains, tuned, dev)
+
+    def _choose_epochs(self, group: Group, records: Records) -> tuple[list[Task], Choice | None]:
+        """The fewest epochs in whose last fifth fine-tuning's dev CER falls by under SETTLED."""
+        trials: list[Task] = []
+        gains: list[tuple[int, float]] = []
+        for epochs in sorted(self.grid.epochs):
+            assert self.baseline is not None
+            settings = {**self.cells[self.baseline].set, "student.train.epochs": epochs}
+            own = [
+                self._task(
+                    f"{group} finetune-epochs{epochs} seed {seed}",
+                    "trial",
+                    [self._place(group, settings, seed, f"epochs{epochs}")],
+                    "finetune",
+                )
+                for seed in self.grid.tune_seeds
+            ]
+            trials += own
+            states = [status(task, records) for task in own]
+            if not all(states):
+                return trials, None
+            curves = [
+                self._trial(task)[1]
+                for task, state in zip(own, states, strict=True)
+                if state == "done"
+            ]
+            gains.append((epochs, last_gain(curves)))
+            if gains[-1][1] < SETTLED:
+                break
+        return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
+
+    def _trial(self, task: Task) -> tuple[float, list[float]]:
+        """Dev CER and dev curve of a finished trial: read once, asked for after every task."""
+        if task not in self._trials:
+            facts = steps.needed(task.folder, task.name, 3)
+            self._trials[task] = facts["dev_cer"], dev_curve(task.folder)
+        return self._trials[task]
+
+    def _mean_dev(self, tasks: list[Task], records: Records) -> float:
+        """Mean dev CER of a candidate over its seeds; infinite where one failed."""
+        if any(status(task, records) != "done" for task in tasks):
+            return math.inf
+        return sum(self._trial(task)[0] for task in tasks) / len(tasks)
+
+    def _start(self, group: Group) -> steps.Place:
+        return self._place(group, {}, self.grid.seeds[0], "")
+
+    def _task(self, name: str, kind: str, places: list[steps.Place], method: str = "") -> Task:
+        """The same object for the same settings: fingerprints are made once."""
+        found = self._tasks.get(name)
+        if found is None or found.places != tuple(places):
+            found = self._tasks[name] = Task(name, kind, tuple(places), method)
+        return found
+
+    def names(self, wanted: Callable[[str], bool]) -> set[str]:
+        """The tasks of these cells and what they need; the group's name stands for its trials."""
+        found: set[str] = set()
+        for group in self.groups:
+            cells = {f"{group} {cell} seed {n}" for cell in self.cells for n in self.seeds(cell)}
+            if cells := set(filter(wanted, cells)):
+                needs = (f"{group.recipe} data", f"{group} teacher", f"{group} reference")
+                found |= {*cells, *needs, str(group)}
+        return found
+
+    def sizes(self) -> dict[str, int]:
+        """How many tasks of each kind there are, at most (epochs may be chosen early)."""
+        trials = sum(map(len, self.grid.tune.values())) + len(self.grid.epochs)
+        groups = len(self.groups)
+        return {
+            "data": len(self.recipes),
+            "teacher": groups,
+            "trial": groups * trials * len(self.grid.tune_seeds),
+            "reference": groups,
+            "cell": groups * sum(len(self.seeds(name)) for name in self.cells),
+        }
+
+
+def status(task: Task, records: Records) -> str:
+    """ "done", "failed", or nothing for a task that has not run with these settings."""
+    record = records.get(task.name, {})
+    return str(record.get("status", "")) if record.get("fingerprint") == task.fingerprint else ""
+
+
+def dev_curve(folder: Path) -> list[float]:
+    """The lowest dev CER up to each epoch of a training, as its metrics tell."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {line["epoch"]: line["dev_cer"] for line in map(json.loads, lines) if "dev_cer" in line}
+    curve: list[float] = []
+    for epoch in sorted(found):
+        curve.append(min([found[epoch], *curve[-1:]]))
+    return curve
+
+
+def last_gain(curves: Sequence[Sequence[float]]) -> float:
+    """By how much the dev CER, averaged over runs, falls in the last fifth of training; relative.
+
+    curves: `dev_curve` of each run. Infinite without any: nothing has settled.
+    """
+    if not curves:
+        return math.inf
+    before = sum(curve[max(1, math.floor(0.8 * len(curve))) - 1] for curve in curves)
+    return 1 - sum(curve[-1] for curve in curves) / before if before else 0.0

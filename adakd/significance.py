@@ -1,0 +1,178 @@
+"""Which differences between trained models can be believed: intervals over seeds and speakers,
+correction for many comparisons, and how many seeds a difference needs.
+
+A study trains every cell with several seeds and tests all of them on the same speech. Both are
+luck: other seeds and other speakers would have given other numbers. So both are resampled. Not
+here: counting errors and the bootstrap over test speech alone (score.py), reading runs (study.py).
+
+Counts come as arrays (groups, runs, 2): errors and reference characters of each group of test
+speech (a speaker or an utterance) in each run (a seed of a fold); a pair of systems has (groups,
+runs, 4), the second system's two columns behind the first's. A group that a run's fold does not
+test holds zeros. `folds` (runs,) says which fold each run belongs to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adakd.score import SEED, Change, Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DRAWS = 2000  # resamples behind each standard error
+LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
+POWER = 0.8  # wanted chance to find a difference that is there
+MOST_SEEDS = 10_000  # a power calculation looks no further
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): adjusted p-values, in the order given.
+
+    The i-th smallest of m is multiplied by m - i + 1, and is never below the one before it. To call
+    significant what is below 5 % then errs in 5 % of studies at most, whatever depends on what.
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, highest)
+    return adjusted
+
+
+def resample(
+    counts: np.ndarray,
+    folds: np.ndarray,
+    draws: int = DRAWS,
+    runs: bool = True,
+    groups: bool = True,
+    seed: int = SEED,
+) -> np.ndarray:
+    """Sums (draws, C) over resampled runs and groups; what is not resampled counts once.
+
+    One draw takes seeds with replacement, within each fold, and then groups of test speech, the
+    same for all these seeds, since the same people speak to each of them (crossed, not nested: the
+    "pigeonhole bootstrap", Owen 2007, Annals of Applied Statistics 1). Each level draws one fewer
+    than there are, scaled up again: that makes the variance of a mean unbiased for few units
+    (Rao and Wu 1988, JASA 83), where drawing all n of 5 would lose a fifth of it.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+
+    def weights(number: int, drawn: bool) -> np.ndarray:  # (draws, number), 1 on average
+        if not drawn or number == 1:
+            return np.ones((draws, number))
+        taken = generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
+        return taken * (number / (number - 1))
+
+    of_runs = np.empty((draws, len(folds)))
+    for fold in np.unique(folds):
+        chosen = folds == fold
+        of_runs[:, chosen] = weights(int(chosen.sum()), runs) / chosen.sum()  # mean over its seeds
+    of_groups = weights(len(counts), groups)
+    heard = (of_groups @ counts.reshape(len(counts), -1)).reshape(draws, *counts.shape[1:])
+    return np.einsum("drc,dr->dc", heard, of_runs)
+
+
+def log_rate(sums: np.ndarray) -> np.ndarray:
+    """log CER (n,) of sums (n, 2), or log of the first's CER over the second's of sums (n, 4).
+
+    Half an error is added to each, so that a system without errors has a logarithm too.
+    """
+    import numpy as np
+
+    rates = np.log((sums[:, ::2] + 0.5) / sums[:, 1::2])
+    return rates[:, 0] if rates.shape[1] == 1 else rates[:, 0] - rates[:, 1]
+
+
+def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
+    """Standard error of `log_rate` by the hierarchical bootstrap, and its degrees of freedom.
+
+    The latter after Satterthwaite (1946), from the variances that seeds alone and speech alone give
+    and the degrees of freedom of each: a standard error from five seeds is itself uncertain, and
+    a percentile or a normal quantile would promise too much.
+    """
+    import numpy as np
+
+    def variance(runs: bool, groups: bool) -> float:
+        return float(log_rate(resample(counts, folds, draws, runs, groups)).var())
+
+    total, of_runs, of_groups = variance(True, True), variance(True, False), variance(False, True)
+    free_runs = len(folds) - len(np.unique(folds))
+    parts = [(of_runs, free_runs), (of_groups, len(counts) - 1)]
+    uncertain = sum(part**2 / free for part, free in parts if free)
+    free = (of_runs + of_groups) ** 2 / uncertain if uncertain else 0.0
+    return math.sqrt(total), free
+
+
+def _margin(error: float, free: float) -> float:
+    """Half the width of the interval on the log scale; NaN where nothing could be resampled."""
+    from scipy.special import stdtrit
+
+    return error * float(stdtrit(free, 1 - LEVEL / 2)) if free else math.nan
+
+
+def cer_interval(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Interval:
+    """95 % interval of the CER over seeds and speech: exp(log CER +- t standard errors)."""
+    whole = float(log_rate(resample(counts, folds, 1, runs=False, groups=False))[0])
+    margin = _margin(*spread(counts, folds, draws))
+    return Interval(math.exp(whole - margin), math.exp(whole + margin))
+
+
+def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS) -> Change:
+    """Relative change of the first system's CER against the second's, of counts (groups, runs, 4).
+
+    Paired: both are heard by the same seeds and groups in every draw. The two-sided p-value is that
+    of t = log ratio / standard error.
+    """
+    from scipy.special import stdtr
+
+    (sums,) = resample(counts, folds, 1, runs=False, groups=False)
+    own, other = float(sums[0] / sums[1]), float(sums[2] / sums[3])
+    relative = 0.0 if own == other else own / other - 1 if other else math.inf
+    whole = float(log_rate(sums[None])[0])
+    error, free = spread(counts, folds, draws)
+    if error == 0.0 and whole == 0.0:  # the very same errors everywhere
+        return Change(relative, Interval(0.0, 0.0), 1.0, unit)
+    margin = _margin(error, free)
+    p_value = 2 * float(stdtr(free, -abs(whole) / error)) if free and error else 1.0
+    interval = Interval(math.expm1(whole - margin), math.expm1(whole + margin))
+    return Change(relative, interval, p_value, unit)
+
+
+def power(seeds: int, deviation: float, change: float, level: float = LEVEL) -> float:
+    """Chance that a paired t-test over `seeds` seeds finds a relative change of the CER.
+
+    deviation: standard deviation over seeds of log CER a - log CER b. The test statistic follows a
+    noncentral t with seeds - 1 degrees of freedom and noncentrality |log(1 - change)| sqrt(seeds) /
+    deviation (Cohen 1988, Statistical Power Analysis, ch. 2).
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    if deviation == 0:
+        return 1.0
+    shift = abs(math.log1p(-change)) * math.sqrt(seeds) / deviation
+    if shift > 30:  # beyond what nctdtr computes; critical values can reach 13 with two seeds
+        return 1.0
+    critical = float(stdtrit(seeds - 1, 1 - level / 2))
+    below = nctdtr(seeds - 1, shift, critical) - nctdtr(seeds - 1, shift, -critical)
+    return float(1 - below)
+
+
+def seeds_needed(
+    deviation: float, change: float = 0.03, level: float = LEVEL, wanted: float = POWER
+) -> int | None:
+    """The fewest seeds whose `power` is enough; None if more than MOST_SEEDS."""
+    low, high = 1, 2
+    while power(high, deviation, change, level) < wanted:
+        low, high = high, 2 * high
+        if low >= MOST_SEEDS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power(middle, deviation, change, level) >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    return high

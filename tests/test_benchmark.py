@@ -1,0 +1,230 @@
+"""The runner: a miniature study from nothing to its report, and what happens when cells die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_recipe
+
+from adakd import benchmark, cli, grid, steps
+from adakd.benchmark import Workers, attempt, perform, run
+from adakd.errors import UserError
+from adakd.grid import Study, Task
+
+MINIATURE = Path(__file__).with_name("miniature.yaml")
+
+
+class Here:
+    """Runs tasks in this process, one at a time."""
+
+    jobs = 1
+
+    def __init__(self, doing: Any = perform) -> None:
+        self.doing, self.given = doing, [Task("", "", ())][:0]
+
+    def start(self, task: Task) -> None:
+        self.given.append(task)
+
+    def finished(self) -> list[tuple[Task, str | None, float]]:
+        return [(self.given[-1], attempt(self.doing, self.given[-1]), 1.0)]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    recordings = tiny_recipe.fsdd_recordings(folder / "fsdd")
+    tiny_recipe.fsdd_recipe(folder, recordings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(repository: Path) -> Any:
+    """The miniature study, run; `given` are the tasks in their order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "REPOSITORY", repository)
+        study = Study(MINIATURE, repository / "root")
+        pool = Here()
+        assert run(study, pool) == 0
+        yield study, [task.name for task in pool.given]
+
+
+def test_every_task_runs_once(finished: Any) -> None:
+    study, given = finished
+    records = study.read_records()
+    assert Counter(given) == Counter(records.keys())
+    assert {record["status"] for record in records.values()} == {"done"}
+    kinds = Counter(record["kind"] for record in records.values())
+    assert (
+        kinds == study.sizes() == {"data": 1, "teacher": 1, "trial": 3, "reference": 1, "cell": 7}
+    )
+
+
+def test_what_only_chooses_never_opens_test(finished: Any) -> None:
+    study, _ = finished
+    below = study.root / "exp/tiny/en/fold1/wav2vec2"
+    for trial in ("finetune-epochs5", "kd-try1", "kd-try2"):
+        folder = below / trial / "seed1"
+        assert (folder / "done.json").exists()
+        assert not list(folder.glob("hyp.*")) and not (folder / "score.json").exists()
+    assert len(list(below.glob("*/seed*/hyp.test.jsonl"))) == 7 + 1 + 2, "teacher, two starts"
+
+
+def test_cells_share_the_start_the_steps_and_one_teacher(finished: Any) -> None:
+    study, _ = finished
+    below = study.root / "exp/tiny/en/fold1/wav2vec2"
+    assert [path.name for path in (below / "teacher").iterdir()] == ["seed1"]
+    facts = [steps.done(below / cell / "seed2") for cell in ("finetune", "kd", "adakd")]
+    assert len({each["inputs"]["start"] for each in facts if each}) == 1
+    assert [each["steps"] for each in facts if each] == [2, 2, 2]
+    assert {each["alpha"].get("control", "none") for each in facts if each} == {"none"}
+
+
+def test_a_second_start_does_nothing_twice(finished: Any) -> None:
+    study, given = finished
+    files = {p: p.stat().st_mtime_ns for p in study.root.rglob("*") if p.is_file()}
+    before = study.read_records()
+    pool = Here()
+    assert run(study, pool) == 0
+    assert sorted(task.name for task in pool.given) == sorted(given), "everything is looked at"
+    changed = {p for p, at in files.items() if p.stat().st_mtime_ns != at}
+    assert changed <= {study.records, study.folder / "lock"}
+    assert study.read_records() == before, "with the seconds that it took to do"
+
+
+def test_a_failing_cell_is_recorded_and_tried_again(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _ = finished
+    train = steps.train
+
+    def failing(place: steps.Place, method: str) -> None:
+        if method == "adakd" and place.config.tag == "permuted":
+            raise RuntimeError("no more\nroom")
+        train(place, method)
+
+    monkeypatch.setattr(steps, "train", failing)
+    assert run(study, Here()) == 1
+    records = study.read_records()
+    name = "tiny/en fold 1 wav2vec2 adakd-permuted seed 1"
+    assert records[name]["reason"] == "RuntimeError: no more room"
+    assert sum(record["status"] == "done" for record in records.values()) == len(records) - 1
+    assert benchmark.main([str(MINIATURE), "--root", str(study.root), "--report"]) == 0
+    text = (study.folder / "STUDY.md").read_text(encoding="utf-8")
+    assert f"- {name}: RuntimeError: no more room" in text
+    monkeypatch.setattr(steps, "train", train)
+    pool = Here()
+    assert run(study, pool, only="permuted") == 0
+    assert [task.name for task in pool.given if task.kind == "cell"] == [name]
+
+
+def test_the_report_of_the_miniature(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = finished
+    published = tmp_path / "STUDY.md"
+    arguments = [str(MINIATURE), "--root", str(study.root), "--report", "--publish", str(published)]
+    assert cli.main(["benchmark", *arguments]) == 0
+    assert "AdaKD against KD" in capsys.readouterr().out
+    text = published.read_text(encoding="utf-8")
+    assert "all cells start from the same student and make the same number of optimiser" in text
+    assert len(published.with_suffix(".jsonl").read_text().splitlines()) == 7
+    page = (study.folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64") >= 2
+    assert "http://" not in page and "https://" not in page
+
+
+def test_two_runs_of_a_study_are_refused(finished: Any) -> None:
+    study, _ = finished
+
+    def again(task: Task) -> None:
+        run(study, Here())
+
+    assert attempt(again, Task("x", "data", ())) is None
+    with open(study.folder / "lock", "w") as lock:
+        benchmark.fcntl.flock(lock, benchmark.fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="is being run already"):
+            run(study, Here())
+
+
+# ------------------------------------------------------------------ worker processes
+
+
+def play(task: Task) -> None:
+    """What the workers below do, by the task's kind."""
+    print(f"playing {task.name}")
+    if task.kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.kind == "fail":
+        raise UserError("Mend it.")
+    if task.kind == "meet":
+        (Path(task.method) / task.name).touch()
+        while len(list(Path(task.method).iterdir())) < 2:
+            time.sleep(0.05)
+    if task.kind == "tell":
+        raise UserError(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Any:
+    made = Workers(2, play, tmp_path / "logs")
+    yield made
+    made.stop()
+
+
+def all_of(workers: Workers, *tasks: Task) -> dict[str, str | None]:
+    for task in tasks:
+        workers.start(task)
+    found: dict[str, str | None] = {}
+    while len(found) < len(tasks):
+        found |= {task.name: reason for task, reason, _ in workers.finished()}
+    return found
+
+
+def test_workers_run_side_by_side_and_live_on(workers: Workers, tmp_path: Path) -> None:
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    met = all_of(workers, *[Task(n, "meet", (), str(meeting)) for n in ("a", "b")])
+    assert met == {"a": None, "b": None}
+    told = [all_of(workers, Task("c", "tell", ()))["c"] for _ in range(2)]
+    assert told[0] == told[1], "the same process again"
+    assert told[0] and told[0].endswith(" 1"), "with one thread"
+
+
+def test_a_killed_worker_is_a_failed_task_and_no_hang(workers: Workers, tmp_path: Path) -> None:
+    failed = all_of(workers, Task("a/b c", "die", ()), Task("d", "fail", ()))
+    assert failed["d"] == "Mend it."
+    reason = failed["a/b c"]
+    assert reason and "killed by signal 9: perhaps out of memory" in reason
+    log = tmp_path / "logs" / "a_b-c.log"
+    assert str(log) in reason and log.read_text() == "playing a/b c\n"
+    assert "Mend it." in (tmp_path / "logs" / "d.log").read_text()
+    assert all_of(workers, Task("e", "fine", ())) == {"e": None}, "another one takes its place"
+
+
+def test_a_worker_keeps_to_the_gpus_of_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert benchmark.visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert benchmark.visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml is missing"),
+        ([], "the following arguments are required: grid"),
+        (["x.yaml", "--jobs", "0"], "--jobs must be at least 1"),
+        (["x.yaml", "--job", "2"], "unrecognized arguments: --job 2; see adakd benchmark --help"),
+    ],
+)
+def test_wrong_commands_are_sentences(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["benchmark", *arguments]) == 1
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""Intervals, Holm and power against hand computation, plain loops, closed forms, simulations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from adakd import significance
+
+
+@pytest.mark.parametrize(
+    ("given", "adjusted"),
+    [
+        ([], []),
+        ([0.04], [0.04]),
+        # Holm 1979 by hand: 0.01 x 4; 0.015 x 3 = 0.045; 0.03 x 2; 0.04 x 1, raised to 0.06
+        ([0.01, 0.04, 0.03, 0.015], [0.04, 0.06, 0.06, 0.045]),
+        ([0.4, 0.5, 0.9], [1.0, 1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm_by_hand(given: list[float], adjusted: list[float]) -> None:
+    assert significance.holm(given) == pytest.approx(adjusted)
+
+
+def drawn_counts(columns: int = 2, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Two folds, the first of three groups and four seeds, the second of two groups and two."""
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(1, 40, (5, 6, columns)).astype(float)
+    counts[..., 1::2] = 100
+    folds = np.array([0, 0, 0, 0, 1, 1])
+    counts[:3, 4:] = counts[3:, :4] = 0
+    return counts, folds
+
+
+def test_nothing_resampled_is_the_mean_over_seeds_of_the_pooled_folds() -> None:
+    counts, folds = drawn_counts()
+    (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
+    errors = counts[:3, :4, 0].sum() / 4 + counts[3:, 4:, 0].sum() / 2
+    assert sums == pytest.approx([errors, 500])
+
+
+def test_resampling_agrees_with_a_plain_loop() -> None:
+    counts, folds = drawn_counts(columns=4)
+    fast = significance.log_rate(significance.resample(counts, folds, 40_000))
+    draw = np.random.default_rng(99)
+    slow = []
+    for _ in range(6000):
+        sums = np.zeros(4)
+        seeds = {0: draw.choice([0, 1, 2, 3], 3), 1: draw.choice([4, 5], 1)}
+        for group in draw.choice(5, 4):
+            for runs in seeds.values():
+                for run in runs:
+                    sums += counts[group, run] / len(runs) * 5 / 4
+        own, other = (sums[0] + 0.5) / sums[1], (sums[2] + 0.5) / sums[3]
+        slow.append(math.log(own / other))
+    assert fast.mean() == pytest.approx(np.mean(slow), abs=4 * np.std(slow) / math.sqrt(6000))
+    assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
+
+
+def test_variance_of_balanced_normal_data_has_its_closed_form() -> None:
+    """E var* = s_g^2 / G + s_r^2 / R + 3 s_e^2 / (G R) for x = group + run + noise: each level is
+    exact, the noise within cells is counted three times (Owen 2007: mildly conservative)."""
+    groups, runs, s_group, s_run, s_noise = 6, 5, 1.0, 0.7, 0.5
+    draw = np.random.default_rng(0)
+    found = []
+    for number in range(300):
+        x = s_group * draw.standard_normal((groups, 1)) + s_run * draw.standard_normal((1, runs))
+        x = x + s_noise * draw.standard_normal((groups, runs))
+        counts = np.stack([x, np.ones_like(x)], axis=2)
+        sums = significance.resample(counts, np.zeros(runs), 400, seed=number)
+        found.append((sums[:, 0] / groups).var())
+    expected = s_group**2 / groups + s_run**2 / runs + 3 * s_noise**2 / (groups * runs)
+    assert np.mean(found) == pytest.approx(expected, rel=4 * np.std(found) / 300**0.5 / expected)
+
+
+def test_one_seed_or_one_group_is_the_textbook_standard_error() -> None:
+    """With one level only the t interval of a mean must come out (errors are large and alike, so
+    the logarithm is nearly linear)."""
+    errors = 10_000 + np.array([10.0, -30, 25, 0, -5])
+    counts = np.stack([errors, np.full(5, 1e5)], axis=1)
+    textbook = stats.t.interval(0.95, 4, errors.mean() / 1e5, stats.sem(errors) / 1e5)
+    for shaped in (counts[:, None], counts[None]):
+        folds = np.zeros(shaped.shape[1])
+        interval = significance.cer_interval(shaped, folds, 200_000)
+        assert interval == pytest.approx(textbook, rel=1e-4)
+        width = interval.high - interval.low
+        assert width == pytest.approx(textbook[1] - textbook[0], rel=0.02)
+
+
+def test_intervals_cover_and_p_values_do_not_promise_too_much() -> None:
+    """No difference in truth; five seeds, eight speakers, luck at both levels."""
+    draw = np.random.default_rng(5)
+    covered = rejected = 0
+    for _ in range(400):
+        shift = 0.03 * draw.standard_normal((1, 5)) + 0.03 * draw.standard_normal((8, 1))
+        base = 200 * np.exp(0.2 * draw.standard_normal((8, 1)) + np.zeros((1, 5)))
+        length = np.full((8, 5), 1000.0)
+        counts = np.stack([base * np.exp(shift), length, base, length], axis=2)
+        change = significance.compare(counts, np.zeros(5), "speaker", 300)
+        covered += change.interval.low <= 0 <= change.interval.high
+        rejected += change.p_value < 0.05
+    assert 0.93 <= covered / 400 <= 0.99
+    assert covered + rejected == 400, "interval and p-value say the same"
+
+
+def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
+    draw = np.random.default_rng(1)
+    base = 100 * np.exp(0.5 * draw.standard_normal((8, 1)) + 0.3 * draw.standard_normal((1, 5)))
+    length = np.full((8, 5), 1000.0)
+    paired = np.stack([0.95 * base, length, base, length], axis=2)
+    change = significance.compare(paired, np.zeros(5), "speaker")
+    assert change.relative == pytest.approx(-0.05)
+    assert change.p_value < 1e-6 and -0.051 < change.interval.low < change.interval.high < -0.049
+    broken = np.concatenate([paired[:, :, :2], paired[::-1, ::-1, 2:]], axis=2)
+    assert significance.compare(broken, np.zeros(5), "speaker").p_value > 0.5
+
+
+def test_the_same_errors_and_no_errors() -> None:
+    counts = np.full((6, 3, 4), 10.0)
+    same = significance.compare(counts, np.zeros(3), "speaker")
+    assert (same.relative, same.p_value, same.interval) == (0.0, 1.0, (0.0, 0.0))
+    counts[..., 0], counts[:3, :, 2] = 0, 20
+    none = significance.compare(counts, np.zeros(3), "speaker")
+    assert none.relative == -1 and math.isfinite(none.interval.low)
+    alone = significance.compare(drawn_counts(4)[0][:1, :1], np.zeros(1), "utterance")
+    assert math.isnan(alone.interval.low) and alone.p_value == 1.0, "nothing to resample"
+
+
+@pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.01), (5, 0.025), (12, 0.03), (30, 0.1)])
+def test_power_against_simulation(seeds: int, deviation: float) -> None:
+    draw = np.random.default_rng(seeds)
+    differences = math.log(0.97) + deviation * draw.standard_normal((20_000, seeds))
+    found = np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05)
+    assert significance.power(seeds, deviation, 0.03) == pytest.approx(found, abs=0.015)
+
+
+def test_seeds_needed_is_the_fewest_that_will_do() -> None:
+    for deviation in (0.005, 0.02, 0.035, 0.2):
+        number = significance.seeds_needed(deviation)
+        assert number is not None and significance.power(number, deviation, 0.03) >= 0.8
+        assert number == 2 or significance.power(number - 1, deviation, 0.03) < 0.8
+    assert significance.seeds_needed(0.0) == 2
+    assert significance.seeds_needed(1e-6) == 2
+    assert significance.seeds_needed(10.0) is None
+    assert significance.seeds_needed(0.02, level=0.01) > significance.seeds_needed(0.02)

@@ -32,6 +32,7 @@ T = typing.TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
+TEACHER = "teacher"  # as student.source: the trained teacher
 # Those of `adakd.weighting`, known without importing torch, in the order of the table.
 METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd")
 
@@ -64,8 +65,15 @@ class Units:
 
 
 @dataclass
+class Layers:
+    encoder: int | None = None  # how many to keep, evenly spaced; empty keeps them all
+    decoder: int | None = None  # Whisper's own
+
+
+@dataclass
 class Model:
-    source: str | None = None  # hub id or local folder
+    source: str | None = None  # hub id or local folder; student: also "teacher", that of stage 2
+    layers: Layers = field(default_factory=Layers)  # fewer transformer layers than the source has
     config: dict[str, Any] | None = None  # Hugging Face config keys for random weights, no network
     finetuned: bool = False  # take the teacher as it is: stage 2 trains nothing
     train: dict[str, Any] = field(default_factory=dict)  # keys of `train` that differ for it
@@ -195,7 +203,7 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
 
 def _located(source: str | None) -> str | None:
     """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id."""
-    if source and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
+    if source and source != TEACHER and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
         return str(REPOSITORY / source)
     return source
 
@@ -227,9 +235,27 @@ def check(config: Config) -> None:
                 f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
                 "and train.batch_seconds above 0."
             )
+    _check_layers(config)
     _check_methods(config.methods, "the configuration")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
+
+
+def _check_layers(config: Config) -> None:
+    if config.teacher.source == TEACHER or config.teacher.layers != Layers():
+        raise UserError(
+            f"teacher: source '{TEACHER}' and layers are for the student, which starts from them."
+        )
+    layers = config.student.layers
+    if layers != Layers() and config.student.source is None:
+        raise UserError(
+            "student.layers keeps layers of student.source: give a source, 'teacher' for instance, "
+            "or set the number of layers in student.config."
+        )
+    if any(count is not None and count < 1 for count in (layers.encoder, layers.decoder)):
+        raise UserError("student.layers: give whole numbers from 1 on.")
+    if config.family == "wav2vec2" and layers.decoder is not None:
+        raise UserError("student.layers.decoder: wav2vec2 has no decoder; leave it out.")
 
 
 class _Loader(yaml.SafeLoader):

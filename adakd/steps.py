@@ -183,6 +183,8 @@ def source_fingerprint(model: configuration.Model) -> Any:
     """What a model starts from: the hub id, or the contents of a local folder."""
     if model.source is None:
         return model.config
+    if model.source == configuration.TEACHER:
+        return model.source  # its contents are known from stage 2 on: see `start_inputs`
     folder = Path(model.source)
     if not folder.is_dir():
         return model.source
@@ -341,20 +343,41 @@ def teacher(place: Place) -> None:
     mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
 
 
-def student_start(place: Place) -> Path:
-    """The untrained student from which every method of a seed starts; made once."""
-    folder = place.experiment("untrained")
+def start_inputs(place: Place) -> dict[str, Any]:
+    """What the untrained student depends on."""
+    student = place.config.student
     inputs = {
         "data": needed(place.data, "The prepared data", 1)["manifests"],
-        "student": source_fingerprint(place.config.student),
+        "student": source_fingerprint(student),
         "seed": place.config.seed,
     }
+    if student.source == configuration.TEACHER:
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if student.layers != configuration.Layers():
+        inputs["layers"] = dataclasses.asdict(student.layers)
+    return inputs
+
+
+def student_start(place: Place) -> Path:
+    """The untrained student from which every method of a seed starts; made once.
+
+    With student.source `teacher` it has the layers of the teacher as stage 2 left it, as in
+    Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
+    knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
+    """
+    folder = place.experiment("untrained")
+    inputs = start_inputs(place)
     if (done(folder) or {}).get("fingerprint") != key_of(inputs) and rank() == 0:
         from adakd import models
         from adakd.brain import seed_everything
 
         seed_everything(place.config.seed, "weights")
-        family = models.load(place.config, "student", units_of(place))
+        config, units = place.config, units_of(place)
+        if config.student.source == configuration.TEACHER:
+            source, units = str(place.experiment("teacher") / "model"), None  # it brings its own
+            student = dataclasses.replace(config.student, source=source)
+            config = dataclasses.replace(config, student=student)
+        family = models.load(config, "student", units)
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
@@ -380,13 +403,7 @@ def train(place: Place, method: str) -> None:
     if role == "teacher":
         inputs["source"] = source_fingerprint(config.teacher)
     else:
-        inputs["start"] = key_of(
-            {
-                "data": data,
-                "student": source_fingerprint(config.student),
-                "seed": config.seed,
-            }
-        )
+        inputs["start"] = key_of(start_inputs(place))
         inputs["method"] = options
     if name != "finetune":
         inputs["distill"] = dataclasses.asdict(config.distill)

@@ -251,6 +251,20 @@ def test_a_model_comes_from_one_place(recipe: Path) -> None:
     assert (made.teacher.source, made.teacher.config) == (None, {"hidden_size": 4})
 
 
+def test_a_student_may_start_from_the_layers_of_the_teacher(recipe: Path) -> None:
+    found = load(recipe, student__source="teacher", student__layers__encoder="6").student
+    layers = configuration.Layers(encoder=6)
+    assert found == configuration.Model(source="teacher", layers=layers)
+    assert "source 'teacher' and layers are for the student" in refusal(
+        recipe, teacher__source="teacher"
+    )
+    assert "for the student" in refusal(recipe, teacher__layers__encoder="2")
+    assert "has no decoder" in refusal(recipe, student__layers__decoder="2")
+    assert "from 1 on" in refusal(recipe, student__layers__encoder="0")
+    message = refusal(recipe, student__config="{hidden_size: 8}", student__layers__encoder="2")
+    assert "give a source" in message
+
+
 @pytest.mark.parametrize(
     ("key", "value", "meant"),
     [

@@ -44,6 +44,14 @@ class Language:
 
 
 @dataclass
+class LabelNoise:
+    shuffled: float = 0.0  # share of the utterances that get the transcript of another one
+    missing: float = 0.0  # share of the words left out
+    misspelt: float = 0.0  # share of the words with a wrong letter
+    seed: int = 1
+
+
+@dataclass
 class Data:
     min_seconds: float = 0.1  # shorter clips hold no speech
     max_seconds: float = 30.0  # longer clips are rejected with a reason, never cut
@@ -51,6 +59,7 @@ class Data:
     languages: list[str] = field(default_factory=list)  # of a multilingual corpus; empty: all
     normalise: bool = True  # train on normalised text; false trains on the transcript as it is
     jobs: int = 0  # processes that read audio; 0 means one a core
+    label_noise: LabelNoise = field(default_factory=LabelNoise)  # wrong transcripts in train
 
 
 @dataclass
@@ -236,6 +245,10 @@ def check(config: Config) -> None:
                 "and train.batch_seconds above 0."
             )
     _check_layers(config)
+    noise = config.data.label_noise
+    for kind in ("shuffled", "missing", "misspelt"):
+        if not 0 <= getattr(noise, kind) <= 1:
+            raise UserError(f"data.label_noise.{kind} is a share: give a number from 0 to 1.")
     _check_methods(config.methods, "the configuration")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")

@@ -238,9 +238,13 @@ def prepare(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "fold": config.fold,
     }
+    noise = config.data.label_noise
+    if noise == configuration.LabelNoise():
+        del inputs["data"]["label_noise"]
     if is_current(place.data, inputs, f"{place.title}: data"):
         return
     from adakd import models
+    from adakd.data import label_noise
     from adakd.data import prepare as stage
     from adakd.files import fingerprint
 
@@ -252,12 +256,13 @@ def prepare(place: Place) -> None:
         if isinstance(u, corpora.Utterance) and u.split == "train"
     )
     units = make_units(place, training)
+    limits = [models.limit(config, role, units) for role in ("teacher", "student")]
     counts = stage.prepare(
         Walk(place),
         place.data,
         place.root,
         config.language.code,
-        [models.limit(config, role, units) for role in ("teacher", "student")],
+        limits,
         config.data.min_seconds,
         config.data.max_seconds,
         config.data.max_rejected,
@@ -269,6 +274,14 @@ def prepare(place: Place) -> None:
         say(
             f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
             + (f", {count['rejected']} rejected" if count["rejected"] else "")
+        )
+    (place.data / label_noise.LISTING).unlink(missing_ok=True)
+    if noise != configuration.LabelNoise():
+        wrong = label_noise.corrupt(place.data, noise, limits)
+        listed = ", ".join(f"{count} {kind}" for kind, count in wrong.items()) or "none"
+        say(
+            f"{place.title}: wrong transcripts in train: {listed} "
+            f"({shown(place.data / label_noise.LISTING)})"
         )
     manifests = fingerprint(place.data / f"{split}.jsonl" for split in SPLITS)
     mark_done(place.data, inputs, manifests=manifests, counts=counts)

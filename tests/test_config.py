@@ -296,6 +296,8 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("train__batch_seconds", "0"),
         ("teacher__train__epochs", "-1"),
         ("distill__temperature", "0"),
+        ("data__label_noise__shuffled", "1.5"),
+        ("data__label_noise__misspelt", "-0.1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:

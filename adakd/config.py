@@ -58,8 +58,15 @@ class Data:
     max_rejected: float = 0.05  # share of rejected utterances that stops the stage
     languages: list[str] = field(default_factory=list)  # of a multilingual corpus; empty: all
     normalise: bool = True  # train on normalised text; false trains on the transcript as it is
+    untranscribed: bool = False  # keep training audio without a transcript, for the teacher's
     jobs: int = 0  # processes that read audio; 0 means one a core
     label_noise: LabelNoise = field(default_factory=LabelNoise)  # wrong transcripts in train
+
+
+@dataclass
+class Transcripts:
+    source: str = "corpus"  # what students learn to write: corpus | teacher (its hypotheses)
+    max_cer: float = 0.1  # teacher: hypotheses further from the transcript are left out
 
 
 @dataclass
@@ -131,6 +138,7 @@ class Config:
     language: Language = field(default_factory=Language)
     corpus: dict[str, Any] = field(default_factory=dict)  # kind and its Options
     data: Data = field(default_factory=Data)
+    transcripts: Transcripts = field(default_factory=Transcripts)
     audio: Audio = field(default_factory=Audio)
     units: Units = field(default_factory=Units)
     teacher: Model = field(default_factory=Model)
@@ -153,6 +161,7 @@ class Config:
 
 CHOICES = {
     "family": FAMILIES,
+    "transcripts.source": ("corpus", "teacher"),
     "audio.encode": ("full", "speech"),
     "units.kind": ("source", "characters", "bpe"),
     "train.precision": ("auto", "bf16", "fp32"),
@@ -212,7 +221,9 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
 
 def _located(source: str | None) -> str | None:
     """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id."""
-    if source and source != TEACHER and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
+    if source == TEACHER:
+        return source
+    if source and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
         return str(REPOSITORY / source)
     return source
 
@@ -250,6 +261,8 @@ def check(config: Config) -> None:
         if not 0 <= getattr(noise, kind) <= 1:
             raise UserError(f"data.label_noise.{kind} is a share: give a number from 0 to 1.")
     _check_methods(config.methods, "the configuration")
+    if config.transcripts.max_cer < 0:
+        raise UserError("transcripts.max_cer must be at least 0.")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
 

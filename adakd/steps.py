@@ -81,8 +81,14 @@ class Place:
         )
 
     @property
+    def transcripts(self) -> Path:
+        """What the teacher hears in the training set, where students learn to write that."""
+        return self.experiment("teacher") / "transcripts"
+
+    @property
     def store(self) -> Path:
-        return self.experiment("teacher") / "store"
+        own = self.config.transcripts.source == "teacher"
+        return self.experiment("teacher") / ("store-transcripts" if own else "store")
 
     @cached_property
     def title(self) -> str:
@@ -92,6 +98,12 @@ class Place:
     def manifest(self, split: str) -> manifest.Manifest:
         """The prepared utterances of a split."""
         return manifest.read(self.data / f"{split}.jsonl")
+
+    def lessons(self) -> manifest.Manifest:
+        """The utterances that students learn from."""
+        if self.config.transcripts.source == "corpus":
+            return self.manifest("train")
+        return manifest.read(self.transcripts / "train.jsonl")
 
 
 # ------------------------------------------------------------------ what is done
@@ -241,6 +253,8 @@ def prepare(place: Place) -> None:
     noise = config.data.label_noise
     if noise == configuration.LabelNoise():
         del inputs["data"]["label_noise"]
+    if not config.data.untranscribed:
+        del inputs["data"]["untranscribed"]
     if is_current(place.data, inputs, f"{place.title}: data"):
         return
     from adakd import models
@@ -269,6 +283,7 @@ def prepare(place: Place) -> None:
         config.data.normalise,
         config.data.jobs or os.cpu_count() or 1,
         place.audio,
+        config.data.untranscribed,
     )
     for split, count in counts.items():
         say(
@@ -283,7 +298,7 @@ def prepare(place: Place) -> None:
             f"{place.title}: wrong transcripts in train: {listed} "
             f"({shown(place.data / label_noise.LISTING)})"
         )
-    manifests = fingerprint(place.data / f"{split}.jsonl" for split in SPLITS)
+    manifests = fingerprint(place.data / f"{split}.jsonl" for split in counts)
     mark_done(place.data, inputs, manifests=manifests, counts=counts)
 
 
@@ -337,10 +352,21 @@ def units_of(place: Place) -> Path | None:
 
 
 def teacher(place: Place) -> None:
-    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned."""
-    if not place.config.teacher.finetuned:
+    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned.
+
+    With transcripts.source `teacher` it then transcribes the training set: students need that from
+    stage 3 on.
+    """
+    if place.config.teacher.finetuned:
+        ready_teacher(place)
+    else:
         train(place, "teacher")
-        return
+    if place.config.transcripts.source == "teacher":
+        transcribe_training(place)
+
+
+def ready_teacher(place: Place) -> None:
+    """Take the teacher as its source has it."""
     folder = place.experiment("teacher")
     inputs = {
         "data": needed(place.data, "The prepared data", 1)["manifests"],
@@ -354,6 +380,81 @@ def teacher(place: Place) -> None:
     with replaced_folder(folder / "model") as fresh:
         family.save(fresh)
     mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
+
+
+def transcribe_training(place: Place) -> None:
+    """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
+
+    The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
+    """
+    config, folder = place.config, place.transcripts
+    data = needed(place.data, "The prepared data", 1)
+    names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
+    heard = {
+        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "data": data["manifests"],
+        "audio": dataclasses.asdict(config.audio),
+    }
+    said = folder / "hypotheses"
+    if not is_current(said, heard, f"{place.title}: hypotheses of train"):
+        from adakd.decode import transcribe
+
+        if rank() == 0:
+            shutil.rmtree(said, ignore_errors=True)
+        wait_for_all()
+        for name in names:
+            rows = transcribe(
+                config,
+                place.experiment("teacher") / "model",
+                place.manifest(name)[rank() :: world()],
+                place.root,
+                f"{place.title}: the teacher transcribes {name}",
+            )
+            with atomic_write(said / f"{name}.{rank()}.jsonl") as file:
+                for row in rows:
+                    line = {"id": row["id"], "hypothesis": row["hypothesis"]}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        wait_for_all()
+        if rank() == 0:
+            mark_done(said, heard)
+    inputs = {
+        "hypotheses": key_of(heard),
+        "max_cer": config.transcripts.max_cer,
+        "student": source_fingerprint(config.student),
+        "normalise": config.data.normalise,
+    }
+    if rank() == 0 and not is_current(folder, inputs, f"{place.title}: transcripts of the teacher"):
+        from adakd import models
+        from adakd.data import pseudo_labels
+
+        (folder / "done.json").unlink(missing_ok=True)
+        hypotheses = {}
+        for path in said.glob("*.jsonl"):
+            with path.open(encoding="utf-8") as file:
+                hypotheses.update((row["id"], row["hypothesis"]) for row in map(json.loads, file))
+        counts = pseudo_labels.choose(
+            [place.manifest(name) for name in names],
+            hypotheses,
+            folder,
+            [models.limit(config, role, units_of(place)) for role in ("teacher", "student")],
+            config.transcripts.max_cer,
+            config.data.normalise,
+        )
+        mark_done(folder, inputs, counts=counts)
+        say(
+            f"{place.title}: transcripts of the teacher: {counts['kept']} utterances, "
+            f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
+            f"({shown(folder / 'rejected.tsv')})"
+        )
+    wait_for_all()
+
+
+def lessons_inputs(place: Place) -> dict[str, Any]:
+    """What is to be added to the inputs of whatever depends on the transcripts students learn."""
+    if place.config.transcripts.source == "corpus":
+        return {}
+    found = needed(place.transcripts, "The teacher's transcripts of the training set", 2)
+    return {"transcripts": found["fingerprint"]}
 
 
 def start_inputs(place: Place) -> dict[str, Any]:
@@ -417,6 +518,7 @@ def train(place: Place, method: str) -> None:
         inputs["source"] = source_fingerprint(config.teacher)
     else:
         inputs["start"] = key_of(start_inputs(place))
+        inputs |= lessons_inputs(place)
         inputs["method"] = options
     if name != "finetune":
         inputs["distill"] = dataclasses.asdict(config.distill)
@@ -452,7 +554,7 @@ def train(place: Place, method: str) -> None:
     live, extra = supervision(place, weighting, family)
     seed_everything(config.seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
-    entries = place.manifest("train")
+    entries = place.manifest("train") if role == "teacher" else place.lessons()
     sampler = StepSampler(
         entries.seconds,
         settings.batch_seconds,
@@ -538,7 +640,7 @@ def supervision(
     cached = weighting.uses_distill and live is None
     store = open_store(place) if cached or weighting.uses_difficulty else None
     if store is not None:
-        weighting.fit([store.difficulty(entry.id) for entry in place.manifest("train")])
+        weighting.fit([store.difficulty(entry.id) for entry in place.lessons()])
 
     def extra(batch: Batch) -> Batch:
         if store is not None:
@@ -568,6 +670,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         # Dense logits serve any temperature.
         "temperature": distill.temperature if distill.top_k else None,
         "dtype": "float16",
+        **lessons_inputs(place),
     }
 
 
@@ -597,7 +700,7 @@ def teacher_pass(place: Place) -> None:
     config = place.config
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
-    entries = place.manifest("train")[rank() :: world()]
+    entries = place.lessons()[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
         2 * config.train_of("teacher").batch_seconds,

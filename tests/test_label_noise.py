@@ -49,8 +49,8 @@ def edits(one: str, other: str) -> int:
     rows = [[i + j for j in range(len(other) + 1)] for i in range(len(one) + 1)]
     for i in range(1, len(one) + 1):
         for j in range(1, len(other) + 1):
-            same = one[i - 1] == other[j - 1]
-            rows[i][j] = min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (not same))
+            replaced = rows[i - 1][j - 1] + (one[i - 1] != other[j - 1])
+            rows[i][j] = min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, replaced)
             if i > 1 and j > 1 and one[i - 1] == other[j - 2] and one[i - 2] == other[j - 1]:
                 rows[i][j] = min(rows[i][j], rows[i - 2][j - 2] + 1)
     return rows[-1][-1]
@@ -112,9 +112,10 @@ def test_where_no_other_transcript_fits_the_right_one_stays(tmp_path: Path) -> N
 
 
 def test_languages_are_not_mixed(tmp_path: Path) -> None:
-    codes = ("hi", "mr")
     entries = [
-        Entry(f"{code}{i}", "a", 1.0, f"{code} {i}", "", "", code) for code in codes for i in range(9)
+        Entry(f"{code}{i}", "a", 1.0, f"{code} {i}", "", "", code)
+        for code in ("hi", "mr")
+        for i in range(9)
     ]
     manifest.write(tmp_path / "train.jsonl", entries)
     assert corrupt(tmp_path, shuffled=1.0) == {"shuffled": 18}

@@ -1038,7 +1038,7 @@ def parts_of(kind):
 
 @pytest.mark.parametrize(
     ("there", "count", "kept"),
-    # The maps of Distil-Whisper: its large students keep 2 of 32 decoder layers, small ones 4 of 12.
+    # As Distil-Whisper maps them: its large students keep 2 of 32 decoder layers.
     [(32, 2, [0, 31]), (12, 4, [0, 3, 7, 11]), (24, 6, [0, 4, 9, 13, 18, 23]), (5, 1, [4])],
 )
 def test_layers_are_evenly_spaced(there, count, kept):
@@ -1055,9 +1055,7 @@ def test_any_number_of_layers_can_be_kept(there):
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_student_of_all_layers_is_the_teacher_bit_for_bit(
-    folder, tmp_path, entries, clips, kind
-):
+def test_a_student_of_all_layers_is_the_teacher_bit_for_bit(folder, tmp_path, entries, clips, kind):
     teacher = deep(kind, folder, 3)
     teacher.save(tmp_path)
     student = student_of(kind, tmp_path, **dict.fromkeys(parts_of(kind), 3))
@@ -1144,9 +1142,7 @@ def test_more_layers_than_there_are_is_an_error(saved, kind):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_student_of_the_teacher_has_its_limits(kind, folder):
     block = _settings(kind)
-    config = tiny.config(
-        kind, teacher=configuration.Model(config=block), student=source("teacher")
-    )
+    config = tiny.config(kind, teacher=configuration.Model(config=block), student=source("teacher"))
     units = tiny.bpe_folder(folder) if kind == "whisper" else tiny.characters_folder(folder)
     entry = replace(manifest.Entry("a", "a", 1.0, "आम" * 200, "", "", "hi"))
     assert models.limit(config, "student", units)(entry)

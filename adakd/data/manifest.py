@@ -30,7 +30,7 @@ class Entry:
     id: str  # unique within a recipe; the key of everything
     audio: str  # 16 kHz mono file, relative to the root folder, or absolute: open root / audio
     seconds: float  # length of that file
-    text: str  # normalised transcript, never empty
+    text: str  # normalised transcript, empty in untranscribed.jsonl alone
     raw: str  # transcript as the corpus has it
     speaker: str
     language: str

@@ -176,8 +176,8 @@ class Family(nn.Module):
             there = len(stack.layers)
             if count > there:
                 raise UserError(
-                    f"student.layers.{name} is {count}, and the source's {name} has {there} layers: "
-                    "ask for as many at most."
+                    f"student.layers.{name} is {count}, and the source's {name} has {there} "
+                    "layers: ask for as many at most."
                 )
             stack.layers = nn.ModuleList(stack.layers[i] for i in evenly_spaced(there, count))
             for place, layer in enumerate(stack.layers):

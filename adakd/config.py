@@ -123,6 +123,11 @@ class Distill:
 
 
 @dataclass
+class Decode:
+    int8: bool = False  # stages 7 to 9: every student also with its linear layers in int8, on CPUs
+
+
+@dataclass
 class Score:
     bootstrap: int = 1000  # resamples behind each interval
 
@@ -146,6 +151,7 @@ class Config:
     train: Train = field(default_factory=Train)
     distill: Distill = field(default_factory=Distill)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # options of each weighting
+    decode: Decode = field(default_factory=Decode)
     score: Score = field(default_factory=Score)
 
     @property

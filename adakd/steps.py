@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "dev", "test")
 SCORED = ("dev", "test")
+INT8 = "-int8"  # ends the name of a student's experiment with int8 weights
 
 
 @dataclass(frozen=True)
@@ -737,9 +738,20 @@ def teacher_pass(place: Place) -> None:
 
 def trained(place: Place, methods: list[str]) -> list[str]:
     """The experiments that stand ready to be decoded, in the table's order."""
-    wanted = ["teacher", "untrained", *methods]
-    ready = [name for name in wanted if (place.experiment(name) / "model").is_dir()]
-    missing = [name for name in methods if name not in ready]
+    students = [*methods]
+    if place.config.decode.int8:
+        students += [name + INT8 for name in methods]
+    ready = [
+        name
+        for name in ("teacher", "untrained", *students)
+        if (place.experiment(name) / "model").is_dir()
+    ]
+    missing = [name for name in students if name not in ready]
+    if missing and missing[0].endswith(INT8):
+        raise UserError(
+            f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
+            "--decode.int8 true."
+        )
     if missing:
         stages = {"finetune": 3, "kd": 5}
         raise UserError(
@@ -749,13 +761,36 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     return ready
 
 
+def quantise(place: Place, name: str) -> None:
+    """A trained student's int8 weights, as an experiment of their own beside it."""
+    student, folder = place.experiment(name), place.experiment(name + INT8)
+    facts = needed(student, f"{place.title}: {name}", 6)
+    inputs = {"model": facts["fingerprint"]}
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}"):
+        return
+    from adakd import models
+    from adakd import quantise as quantisation
+
+    begin(folder, inputs, place.config)
+    with replaced_folder(folder / "model") as fresh:
+        quantisation.save(models.open_folder(place.config, student / "model"), fresh)
+        size = (fresh / quantisation.FILE).stat().st_size
+    mark_done(folder, inputs, method=name + INT8, parameters=facts["parameters"])
+    say(f"{place.title}: {name}{INT8}, {size / 1e6:.2f} MB ({shown(folder / 'model')})")
+
+
 def decode(place: Place, methods: list[str]) -> None:
     """Stage 7: hypotheses of dev and test with every trained model."""
     data = needed(place.data, "The prepared data", 1)["manifests"]
     # Its losses x stand beside every hypothesis.
     teacher = (done(place.experiment("teacher")) or {}).get("fingerprint")
+    if place.config.decode.int8:
+        for name in methods:
+            if (place.experiment(name) / "model").is_dir():
+                quantise(place, name)
     for name in trained(place, methods):
         folder = place.experiment(name)
+        student = place.experiment(name.removesuffix(INT8))
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
@@ -769,11 +804,12 @@ def decode(place: Place, methods: list[str]) -> None:
             entries = place.manifest(split)
             rows = transcribe(
                 place.config,
-                folder / "model",
+                student / "model",
                 entries,
                 place.root,
                 f"{place.title}: decoding {split} with {name}",
                 with_loss=name == "teacher",
+                int8=folder / "model" if name.endswith(INT8) else None,
             )
             difficulty = teacher_losses(place, split) if name != "teacher" else {}
             with atomic_write(folder / f"hyp.{split}.jsonl") as file:

@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
 TEACHER = "teacher"  # as student.source: the trained teacher
 # Those of `adakd.weighting`, known without importing torch, in the order of the table.
-METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd")
+METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd", "adakd-learned")
 
 
 @dataclass

@@ -77,6 +77,8 @@ class Place:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag
         name = f"{method}-{self.config.tag}" if tagged else method
+        if tagged and (name in configuration.METHODS or f"-{self.config.tag}" == INT8):
+            raise UserError(f"--tag {self.config.tag}: {name} is another experiment's name.")
         return (
             self.root / "exp" / self._name / self.config.family / name / f"seed{self.config.seed}"
         )
@@ -96,15 +98,15 @@ class Place:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
         return f"{self.config.recipe}{fold} {self.config.family}"
 
-    def manifest(self, split: str) -> manifest.Manifest:
-        """The prepared utterances of a split."""
-        return manifest.read(self.data / f"{split}.jsonl")
-
     def lessons(self) -> manifest.Manifest:
         """The utterances that students learn from."""
         if self.config.transcripts.source == "corpus":
             return self.manifest("train")
         return manifest.read(self.transcripts / "train.jsonl")
+
+    def manifest(self, split: str) -> manifest.Manifest:
+        """The prepared utterances of a split."""
+        return manifest.read(self.data / f"{split}.jsonl")
 
 
 # ------------------------------------------------------------------ what is done
@@ -429,7 +431,7 @@ def transcribe_training(place: Place) -> None:
         from adakd.data import pseudo_labels
 
         (folder / "done.json").unlink(missing_ok=True)
-        hypotheses = {}
+        hypotheses: dict[str, str] = {}
         for path in said.glob("*.jsonl"):
             with path.open(encoding="utf-8") as file:
                 hypotheses.update((row["id"], row["hypothesis"]) for row in map(json.loads, file))
@@ -556,6 +558,10 @@ def train(place: Place, method: str) -> None:
     seed_everything(config.seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     entries = place.manifest("train") if role == "teacher" else place.lessons()
+    held_out = None
+    if weighting.held_out:
+        held, entries = entries.split(weighting.held_out, config.seed)
+        held_out = Steps(held, place.root, family)
     sampler = StepSampler(
         entries.seconds,
         settings.batch_seconds,
@@ -567,7 +573,7 @@ def train(place: Place, method: str) -> None:
     )
     brain = DistillationBrain(
         family, weighting, settings, config.distill, folder, sampler,
-        f"{place.title}: {method}", live,
+        f"{place.title}: {method}", live, held_out,
     )  # fmt: skip
     outcome = brain.run(
         training_loader(Steps(entries, place.root, family, extra, live), sampler, settings.workers),

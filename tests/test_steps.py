@@ -58,6 +58,13 @@ def test_a_tag_is_for_methods_alone(tmp_path: Path) -> None:
     assert here.experiment("untrained").parent.name == "untrained"
 
 
+def test_a_tag_does_not_make_one_experiment_of_two(tmp_path: Path) -> None:
+    assert place_of(tmp_path).experiment("adakd-learned").parent.name == "adakd-learned"
+    for tag, method in (("learned", "adakd"), ("int8", "kd")):
+        with pytest.raises(UserError, match=f"--tag {tag}: {method}-{tag} is another"):
+            place_of(tmp_path, tag=tag).experiment(method)
+
+
 # ------------------------------------------------------------------ done, changed, missing
 
 

@@ -621,11 +621,14 @@ class LearnedAdaKD(AdaKD):
         dL / d alpha_i = -(r / B) <P grad L, grad distill_i - grad task_i>
 
     A trainer computes these numbers (see `derivatives_along`) and hands them to `learn`, which goes
-    on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. The task
-    losses of the training utterances themselves would not do: their derivative picks whichever of
-    the two losses is smaller. Looking one step ahead is short-sighted, as all such methods are
-    (Wu et al. 2018, arXiv 1803.02021); compare learning to reweight (Ren et al. 2018, arXiv
-    1803.09050), which learns a free weight for every example and forgets it after the step.
+    on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. Clipping
+    and momentum change all these numbers by one factor and are left out. The cost is a backward
+    pass of a held-out batch and two forward passes of the step, every so many steps.
+
+    The loss on the training utterances themselves would not do: its derivative by alpha picks
+    whichever of the two losses is smaller. Looking one step ahead is short-sighted, as all such
+    methods are (Wu et al. 2018, arXiv 1803.02021); compare learning to reweight (Ren et al. 2018,
+    arXiv 1803.09050), which learns a free weight for every example and forgets it after the step.
 
     Args:
         threshold, k, scale: as in AdaKD, at the start.

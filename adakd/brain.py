@@ -48,13 +48,13 @@ from torch import Tensor, nn
 
 from adakd import config as configuration
 from adakd import score
-from adakd.data.loader import StepSampler
+from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
 from adakd.errors import UserError
 from adakd.files import write_text
 from adakd.models import Batch, Family, Output
 from adakd.progress import Progress
-from adakd.weighting import Weighted, Weighting
+from adakd.weighting import Weighted, Weighting, derivatives_along
 
 PATIENCE = 20  # optimiser steps with a gradient that is not finite, before training gives up
 
@@ -82,6 +82,8 @@ class DistillationBrain(speechbrain.Brain):
         folder: the experiment folder; checkpoints, metrics.jsonl and tb/ go here.
         sampler: the plan of the optimiser steps.
         teacher: the live teacher, None when soft outputs come with the batch or are not needed.
+        held_out: training utterances that the student does not learn from, for a weighting that
+            learns from them.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class DistillationBrain(speechbrain.Brain):
         sampler: StepSampler,
         title: str,
         teacher: Family | None = None,
+        held_out: Steps | None = None,
     ) -> None:
         self.weighting, self.train_settings, self.distill = weighting, train, distill
+        self.held_out = held_out
         self.folder, self.title = folder, title
         limit = train.max_steps or math.inf
         self.total_steps = 0
@@ -115,7 +119,7 @@ class DistillationBrain(speechbrain.Brain):
             self.restart = min(ends[:-1], key=lambda end: abs(end - wanted))
             weighting.restart_at = self.restart / (self.total_steps - 1)
         self.epochs = EpochCounter(len(ends))
-        self.clock = Clock()
+        self.clock, self.learning = Clock(), Clock()
         checkpointer = WholeCheckpointer(
             folder / "ckpt",
             {
@@ -127,6 +131,8 @@ class DistillationBrain(speechbrain.Brain):
         )
         if weighting.state_dict():  # SpeechBrain warns of a module without
             checkpointer.add_recoverable("weighting", weighting)
+        if weighting.learn_every:
+            checkpointer.add_recoverable("learning", self.learning)
         super().__init__(
             modules={"student": student, "weighting": weighting},
             run_opts={
@@ -185,6 +191,8 @@ class DistillationBrain(speechbrain.Brain):
         step = [batch.to(self.device) for batch in step]
         local = sum(len(batch.ids) for batch in step if batch.counted)
         utterances = _sum_over_processes(local, self.device)
+        if self.weighting.learn_every and self.optimizer_step % self.weighting.learn_every == 0:
+            self._learn(step)
         losses = []
         for number, batch in enumerate(step):
             # Gradients are exchanged once, with the last micro-batch; DDP averages over processes.
@@ -201,6 +209,64 @@ class DistillationBrain(speechbrain.Brain):
         self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
         self._tell_weighting(step, losses)
         return total.cpu()
+
+    def _learn(self, step: list[Batch]) -> None:
+        """Tell the weighting how the held-out loss will change with each utterance's alpha.
+
+        See `LearnedAdaKD` for the formula. All of it in eval mode and float32, so that dropout and
+        rounding do not hide small differences: a gradient on a held-out batch, and two forward
+        passes of the step.
+        """
+        self.learning.start()
+        self.student.eval()
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        held = self._held_out_batch().to(self.device)
+        with torch.enable_grad():
+            loss = self.student.task_loss(self.student(held), held).mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        direction = [
+            torch.zeros_like(parameter)
+            if gradient is None
+            else self._adam_step(parameter, gradient)
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        ]
+        batches = [batch for batch in step if batch.counted]
+        soft = [self._soft_outputs(batch) for batch in batches]
+
+        def gaps() -> list[Tensor]:
+            found = [
+                self.student.losses(self.student(batch), batch, outputs, self.distill)
+                for batch, outputs in zip(batches, soft, strict=True)
+            ]
+            return [distill - task for task, distill in found if distill is not None]
+
+        slopes = [-each for each in derivatives_along(parameters, direction, gaps)]
+        nothing = [torch.zeros(0, device=self.device)]
+        difficulties = [batch.difficulty for batch in batches if batch.difficulty is not None]
+        self.weighting.learn(torch.cat(difficulties or nothing), torch.cat(slopes or nothing))
+        self.student.train()
+        self.learning.stop()
+
+    def _held_out_batch(self) -> Batch:
+        """Another batch every time, the same ones for the same step of a resumed run."""
+        assert self.held_out is not None  # `steps.train` gives it to weightings that learn
+        batches = bucket(
+            seconds_of(self.held_out.entries),
+            self.train_settings.batch_seconds,
+            self.student.padded,
+        )
+        number = self.optimizer_step // self.weighting.learn_every * _world() + _rank()
+        return self.held_out.batch(batches[number % len(batches)])
+
+    def _adam_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """Where AdamW would go if this gradient were the next one, without momentum and rate."""
+        group = self.optimizer.param_groups[0]
+        beta = group["betas"][1]
+        state = self.optimizer.state.get(parameter, {})
+        count = int(state["step"]) + 1 if state else 1
+        before = state["exp_avg_sq"] if state else torch.zeros_like(parameter)
+        square = beta * before + (1 - beta) * gradient**2
+        return gradient / ((square / (1 - beta**count)).sqrt() + group["eps"])
 
     def _tell_weighting(self, step: list[Batch], losses: list[Loss]) -> None:
         """Hand the losses of all utterances that counted to the weighting."""
@@ -369,7 +435,14 @@ class DistillationBrain(speechbrain.Brain):
             raise UserError(f"{self.title}: no checkpoint was written; {self.folder} may be full.")
         seconds = self.clock.total
         self.student.eval()
-        return {"epoch": best.meta["epoch"], "dev_cer": best.meta["cer"], "train_seconds": seconds}
+        outcome = {
+            "epoch": best.meta["epoch"],
+            "dev_cer": best.meta["cer"],
+            "train_seconds": seconds,
+        }
+        if self.weighting.learn_every:
+            outcome["learning_seconds"] = self.learning.total  # they are among train_seconds
+        return outcome
 
 
 class Metrics:

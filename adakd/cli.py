@@ -34,7 +34,7 @@ STEPS = {
 OPTIONS = {
     "recipe": "the folder below recipes/, such as espeak/hi",
     "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
-    "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing',
+    "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
     "seed": 'seed of training, or several: "1 2 3" (default 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
     "tag": "a name for this variant, added to the experiment's folder",

@@ -33,8 +33,9 @@ T = typing.TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
+TEACHER = "teacher"  # as student.source: the trained teacher
 # Those of `adakd.weighting`, known without importing torch, in the order of the table.
-METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd")
+METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd", "adakd-learned")
 
 
 @dataclass
@@ -44,13 +45,29 @@ class Language:
 
 
 @dataclass
+class LabelNoise:
+    shuffled: float = 0.0  # share of the utterances that get the transcript of another one
+    missing: float = 0.0  # share of the words left out
+    misspelt: float = 0.0  # share of the words with a wrong letter
+    seed: int = 1
+
+
+@dataclass
 class Data:
     min_seconds: float = 0.1  # shorter clips hold no speech
     max_seconds: float = 30.0  # longer clips are rejected with a reason, never cut
     max_rejected: float = 0.05  # share of rejected utterances that stops the stage
     languages: list[str] = field(default_factory=list)  # of a multilingual corpus; empty: all
     normalise: bool = True  # train on normalised text; false trains on the transcript as it is
+    untranscribed: bool = False  # keep training audio without a transcript, for the teacher's
     jobs: int = 0  # processes that read audio; 0 means one a core
+    label_noise: LabelNoise = field(default_factory=LabelNoise)  # wrong transcripts in train
+
+
+@dataclass
+class Transcripts:
+    source: str = "corpus"  # what students learn to write: corpus | teacher (its hypotheses)
+    max_cer: float = 0.1  # teacher: hypotheses further from the transcript are left out
 
 
 @dataclass
@@ -65,8 +82,15 @@ class Units:
 
 
 @dataclass
+class Layers:
+    encoder: int | None = None  # how many to keep, evenly spaced; empty keeps them all
+    decoder: int | None = None  # Whisper's own
+
+
+@dataclass
 class Model:
-    source: str | None = None  # hub id or local folder
+    source: str | None = None  # hub id or local folder; student: also "teacher", that of stage 2
+    layers: Layers = field(default_factory=Layers)  # fewer transformer layers than the source has
     config: dict[str, Any] | None = None  # Hugging Face config keys for random weights, no network
     finetuned: bool = False  # take the teacher as it is: stage 2 trains nothing
     seed: int | None = None  # of the teacher, one for students of all seeds; empty: the run's own
@@ -101,6 +125,11 @@ class Distill:
 
 
 @dataclass
+class Decode:
+    int8: bool = False  # stages 7 to 9: every student also with its linear layers in int8, on CPUs
+
+
+@dataclass
 class Score:
     bootstrap: int = 1000  # resamples behind each interval
 
@@ -116,6 +145,7 @@ class Config:
     language: Language = field(default_factory=Language)
     corpus: dict[str, Any] = field(default_factory=dict)  # kind and its Options
     data: Data = field(default_factory=Data)
+    transcripts: Transcripts = field(default_factory=Transcripts)
     audio: Audio = field(default_factory=Audio)
     units: Units = field(default_factory=Units)
     teacher: Model = field(default_factory=Model)
@@ -123,6 +153,7 @@ class Config:
     train: Train = field(default_factory=Train)
     distill: Distill = field(default_factory=Distill)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # options of each weighting
+    decode: Decode = field(default_factory=Decode)
     score: Score = field(default_factory=Score)
 
     @property
@@ -138,6 +169,7 @@ class Config:
 
 CHOICES = {
     "family": FAMILIES,
+    "transcripts.source": ("corpus", "teacher"),
     "audio.encode": ("full", "speech"),
     "units.kind": ("source", "characters", "bpe"),
     "train.precision": ("auto", "bf16", "fp32"),
@@ -198,6 +230,8 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
 
 def _located(source: str | None) -> str | None:
     """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id."""
+    if source == TEACHER:
+        return source
     if source and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
         return str(REPOSITORY / source)
     return source
@@ -232,9 +266,33 @@ def check(config: Config) -> None:
             )
     if config.student.seed is not None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
+    _check_layers(config)
+    noise = config.data.label_noise
+    for kind in ("shuffled", "missing", "misspelt"):
+        if not 0 <= getattr(noise, kind) <= 1:
+            raise UserError(f"data.label_noise.{kind} is a share: give a number from 0 to 1.")
     _check_methods(config.methods, "the configuration")
+    if config.transcripts.max_cer < 0:
+        raise UserError("transcripts.max_cer must be at least 0.")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
+
+
+def _check_layers(config: Config) -> None:
+    if config.teacher.source == TEACHER or config.teacher.layers != Layers():
+        raise UserError(
+            f"teacher: source '{TEACHER}' and layers are for the student, which starts from them."
+        )
+    layers = config.student.layers
+    if layers != Layers() and config.student.source is None:
+        raise UserError(
+            "student.layers keeps layers of student.source: give a source, 'teacher' for instance, "
+            "or set the number of layers in student.config."
+        )
+    if any(count is not None and count < 1 for count in (layers.encoder, layers.decoder)):
+        raise UserError("student.layers: give whole numbers from 1 on.")
+    if config.family == "wav2vec2" and layers.decoder is not None:
+        raise UserError("student.layers.decoder: wav2vec2 has no decoder; leave it out.")
 
 
 class _Loader(yaml.SafeLoader):

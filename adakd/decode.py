@@ -26,18 +26,26 @@ def transcribe(
     what: str,
     with_loss: bool = False,
     batch_seconds: float = BATCH_SECONDS,
+    int8: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Decode ``entries`` with the model in a folder; rows of hyp.<split>.jsonl, in their order.
 
     ``with_loss`` puts the model's own task loss (nats per target unit) under ``difficulty``, which
-    is null otherwise. ``root`` is what the manifest's audio paths are relative to.
+    is null otherwise. ``root`` is what the manifest's audio paths are relative to. ``int8`` is the
+    folder of the model's int8 weights: then those decode, on the CPU and clip by clip.
     """
-    family = models.open_folder(config, model).to(device()).eval()
+    family, where = models.open_folder(config, model), device()
+    if int8 is not None:
+        from adakd import quantise
+
+        quantise.load_(family, int8)
+        where, batch_seconds = torch.device("cpu"), 0.0
+    family.to(where).eval()
     loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded)
     texts: dict[str, str] = {}
     losses: dict[str, float] = {}
     for (batch,) in track(loader, len(loader), what):
-        batch = batch.to(device())
+        batch = batch.to(where)
         with torch.inference_mode():
             texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
             if with_loss:

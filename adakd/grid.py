@@ -46,7 +46,8 @@ FEWEST_EPOCHS = 5  # of a run that has a last fifth
 # What the cells of a group share, and hence cannot set: their folders are the same.
 SHARED = (
     "recipe", "family", "seed", "fold", "tag", "language", "corpus", "data", "audio", "units",
-    "teacher", "train", "student.source", "student.config", "distill.top_k", "score",
+    "teacher", "transcripts", "train", "student.source", "student.layers", "student.config",
+    "distill.top_k", "decode", "score",
 )  # fmt: skip
 
 

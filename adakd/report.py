@@ -62,6 +62,7 @@ HEADER = (
     "vs KD, %",
     "Training",
 )
+DISK = "On disk"  # a last column, where a row is of int8
 PINYIN = "Pinyin, %"  # a column after the raw CER, in Mandarin
 NOT_RUN = "not run"
 BY_CONDITION = "CER by recording condition, %"
@@ -94,6 +95,7 @@ class Run:
     done: dict[str, Any]
     dev_cer: list[tuple[float, float]]  # (epoch, CER)
     task_loss: list[tuple[float, float]]  # (optimiser step, loss)
+    weights: int | None = None  # bytes on disk
 
     @property
     def key(self) -> tuple[int, int]:
@@ -114,6 +116,7 @@ class Row:
     interval_raw: Interval
     interval_pinyin: Interval | None  # of Mandarin
     parameters: int | None
+    weights: int | None  # bytes on disk
     train_seconds: float | None  # mean over the runs
     changes: dict[str, Change]  # baseline's method -> relative change against it
 
@@ -153,6 +156,11 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
             dev_cer[entry["epoch"]] = entry["dev_cer"]
         elif "task" in entry:
             task_loss[entry["step"]] = entry["task"]
+    files = [
+        path.stat().st_size
+        for path in (experiment.folder / "model").glob("*")
+        if path.suffix in (".safetensors", ".pt")
+    ]
     return Run(
         experiment,
         errors,
@@ -160,6 +168,7 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
         json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {},
         sorted(dev_cer.items()),
         sorted(task_loss.items()),
+        sum(files) if files else None,
     )
 
 
@@ -238,6 +247,7 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
                 if total_pinyin(utterances)
                 else None,
                 sizes[method],
+                next((run.weights for run in own if run.weights), None),
                 sum(seconds) / len(seconds) if seconds else None,
                 {baseline: change for baseline, change in changes.items() if change},
             )
@@ -351,6 +361,11 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
         f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
         "the CER, paired; below zero is better.",
     ]
+    if any("-int8" in row.method for row in rows):
+        found.append(
+            "int8: the same student with the weights of its linear layers in int8, activations "
+            "quantised on the fly, decoded on the CPU clip by clip; not trained any further."
+        )
     if any(row.interval_pinyin for row in rows):
         found.append(
             "Pinyin: the error rate over tonal syllables, so that homophones count as right. Both "
@@ -400,10 +415,11 @@ def _cer(row: Row) -> float:
 
 
 def header(table: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the columns: HEADER, and pinyin's where a row has it."""
+    """Names of the columns: HEADER, and those of pinyin and of int8 where a row has them."""
     column = HEADER.index("Raw CER, %") + 1
     added = (PINYIN,) if any(row.interval_pinyin for row in table) else ()
-    return (*HEADER[:column], *added, *HEADER[column:])
+    last = (DISK,) if any("-int8" in row.method for row in table) else ()
+    return (*HEADER[:column], *added, *HEADER[column:], *last)
 
 
 def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
@@ -430,6 +446,7 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         *[change_cell(row.changes.get(baseline)) for baseline in BASELINES],
         Cell("none" if row.method == "untrained" else trained),
+        *([Cell(f"{row.weights / 1e6:.3g} MB" if row.weights else "")] if DISK in columns else []),
     ]
 
 

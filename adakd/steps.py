@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "dev", "test")
 SCORED = ("dev", "test")
+INT8 = "-int8"  # ends the name of a student's experiment with int8 weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Place:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag
         name = f"{method}-{self.config.tag}" if tagged else method
+        if tagged and (name in configuration.METHODS or f"-{self.config.tag}" == INT8):
+            raise UserError(f"--tag {self.config.tag}: {name} is another experiment's name.")
         seed = f"seed{self.seed_of(method)}"
         return self.root / "exp" / self._name / self.config.family / name / seed
 
@@ -85,13 +88,25 @@ class Place:
         return self.config.seed if method != "teacher" or of_teacher is None else of_teacher
 
     @property
+    def transcripts(self) -> Path:
+        """What the teacher hears in the training set, where students learn to write that."""
+        return self.experiment("teacher") / "transcripts"
+
+    @property
     def store(self) -> Path:
-        return self.experiment("teacher") / "store"
+        own = self.config.transcripts.source == "teacher"
+        return self.experiment("teacher") / ("store-transcripts" if own else "store")
 
     @cached_property
     def title(self) -> str:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
         return f"{self.config.recipe}{fold} {self.config.family}"
+
+    def lessons(self) -> manifest.Manifest:
+        """The utterances that students learn from."""
+        if self.config.transcripts.source == "corpus":
+            return self.manifest("train")
+        return manifest.read(self.transcripts / "train.jsonl")
 
     def manifest(self, split: str) -> manifest.Manifest:
         """The prepared utterances of a split."""
@@ -187,6 +202,8 @@ def source_fingerprint(model: configuration.Model) -> Any:
     """What a model starts from: the hub id, or the contents of a local folder."""
     if model.source is None:
         return model.config
+    if model.source == configuration.TEACHER:
+        return model.source  # its contents are known from stage 2 on: see `start_inputs`
     folder = Path(model.source)
     if not folder.is_dir():
         return model.source
@@ -240,9 +257,15 @@ def prepare(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "fold": config.fold,
     }
+    noise = config.data.label_noise
+    if noise == configuration.LabelNoise():
+        del inputs["data"]["label_noise"]
+    if not config.data.untranscribed:
+        del inputs["data"]["untranscribed"]
     if is_current(place.data, inputs, f"{place.title}: data"):
         return
     from adakd import models
+    from adakd.data import label_noise
     from adakd.data import prepare as stage
     from adakd.files import fingerprint
 
@@ -254,25 +277,35 @@ def prepare(place: Place) -> None:
         if isinstance(u, corpora.Utterance) and u.split == "train"
     )
     units = make_units(place, training)
+    limits = [models.limit(config, role, units) for role in ("teacher", "student")]
     counts = stage.prepare(
         Walk(place),
         place.data,
         place.root,
         config.language.code,
-        [models.limit(config, role, units) for role in ("teacher", "student")],
+        limits,
         config.data.min_seconds,
         config.data.max_seconds,
         config.data.max_rejected,
         config.data.normalise,
         config.data.jobs or os.cpu_count() or 1,
         place.audio,
+        config.data.untranscribed,
     )
     for split, count in counts.items():
         say(
             f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
             + (f", {count['rejected']} rejected" if count["rejected"] else "")
         )
-    manifests = fingerprint(place.data / f"{split}.jsonl" for split in SPLITS)
+    (place.data / label_noise.LISTING).unlink(missing_ok=True)
+    if noise != configuration.LabelNoise():
+        wrong = label_noise.corrupt(place.data, noise, limits)
+        listed = ", ".join(f"{count} {kind}" for kind, count in wrong.items()) or "none"
+        say(
+            f"{place.title}: wrong transcripts in train: {listed} "
+            f"({shown(place.data / label_noise.LISTING)})"
+        )
+    manifests = fingerprint(place.data / f"{split}.jsonl" for split in counts)
     mark_done(place.data, inputs, manifests=manifests, counts=counts)
 
 
@@ -326,10 +359,21 @@ def units_of(place: Place) -> Path | None:
 
 
 def teacher(place: Place) -> None:
-    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned."""
-    if not place.config.teacher.finetuned:
+    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned.
+
+    With transcripts.source `teacher` it then transcribes the training set: students need that from
+    stage 3 on.
+    """
+    if place.config.teacher.finetuned:
+        ready_teacher(place)
+    else:
         train(place, "teacher")
-        return
+    if place.config.transcripts.source == "teacher":
+        transcribe_training(place)
+
+
+def ready_teacher(place: Place) -> None:
+    """Take the teacher as its source has it."""
     folder = place.experiment("teacher")
     inputs = {
         "data": needed(place.data, "The prepared data", 1)["manifests"],
@@ -345,20 +389,116 @@ def teacher(place: Place) -> None:
     mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
 
 
-def student_start(place: Place) -> Path:
-    """The untrained student from which every method of a seed starts; made once."""
-    folder = place.experiment("untrained")
+def transcribe_training(place: Place) -> None:
+    """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
+
+    The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
+    """
+    config, folder = place.config, place.transcripts
+    data = needed(place.data, "The prepared data", 1)
+    names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
+    heard = {
+        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "data": data["manifests"],
+        "audio": dataclasses.asdict(config.audio),
+    }
+    said = folder / "hypotheses"
+    if not is_current(said, heard, f"{place.title}: hypotheses of train"):
+        from adakd.decode import transcribe
+
+        if rank() == 0:
+            shutil.rmtree(said, ignore_errors=True)
+        wait_for_all()
+        for name in names:
+            rows = transcribe(
+                config,
+                place.experiment("teacher") / "model",
+                place.manifest(name)[rank() :: world()],
+                place.root,
+                f"{place.title}: the teacher transcribes {name}",
+            )
+            with atomic_write(said / f"{name}.{rank()}.jsonl") as file:
+                for row in rows:
+                    line = {"id": row["id"], "hypothesis": row["hypothesis"]}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        wait_for_all()
+        if rank() == 0:
+            mark_done(said, heard)
+    inputs = {
+        "hypotheses": key_of(heard),
+        "max_cer": config.transcripts.max_cer,
+        "student": source_fingerprint(config.student),
+        "normalise": config.data.normalise,
+    }
+    if rank() == 0 and not is_current(folder, inputs, f"{place.title}: transcripts of the teacher"):
+        from adakd import models
+        from adakd.data import pseudo_labels
+
+        (folder / "done.json").unlink(missing_ok=True)
+        hypotheses: dict[str, str] = {}
+        for path in said.glob("*.jsonl"):
+            with path.open(encoding="utf-8") as file:
+                hypotheses.update((row["id"], row["hypothesis"]) for row in map(json.loads, file))
+        counts = pseudo_labels.choose(
+            [place.manifest(name) for name in names],
+            hypotheses,
+            folder,
+            [models.limit(config, role, units_of(place)) for role in ("teacher", "student")],
+            config.transcripts.max_cer,
+            config.data.normalise,
+        )
+        mark_done(folder, inputs, counts=counts)
+        say(
+            f"{place.title}: transcripts of the teacher: {counts['kept']} utterances, "
+            f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
+            f"({shown(folder / 'rejected.tsv')})"
+        )
+    wait_for_all()
+
+
+def lessons_inputs(place: Place) -> dict[str, Any]:
+    """What is to be added to the inputs of whatever depends on the transcripts students learn."""
+    if place.config.transcripts.source == "corpus":
+        return {}
+    found = needed(place.transcripts, "The teacher's transcripts of the training set", 2)
+    return {"transcripts": found["fingerprint"]}
+
+
+def start_inputs(place: Place) -> dict[str, Any]:
+    """What the untrained student depends on."""
+    student = place.config.student
     inputs = {
         "data": needed(place.data, "The prepared data", 1)["manifests"],
-        "student": source_fingerprint(place.config.student),
+        "student": source_fingerprint(student),
         "seed": place.config.seed,
     }
+    if student.source == configuration.TEACHER:
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if student.layers != configuration.Layers():
+        inputs["layers"] = dataclasses.asdict(student.layers)
+    return inputs
+
+
+def student_start(place: Place) -> Path:
+    """The untrained student from which every method of a seed starts; made once.
+
+    With student.source `teacher` it has the layers of the teacher as stage 2 left it, as in
+    Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
+    knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
+    """
+    folder = place.experiment("untrained")
+    inputs = start_inputs(place)
     if (done(folder) or {}).get("fingerprint") != key_of(inputs) and rank() == 0:
         from adakd import models
         from adakd.brain import seed_everything
 
         seed_everything(place.config.seed, "weights")
-        family = models.load(place.config, "student", units_of(place))
+        config, units = place.config, units_of(place)
+        if config.student.source == configuration.TEACHER:
+            source, units = str(place.experiment("teacher") / "model"), None  # it brings its own
+            student = dataclasses.replace(config.student, source=source)
+            config = dataclasses.replace(config, student=student)
+        family = models.load(config, "student", units)
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
@@ -384,13 +524,8 @@ def train(place: Place, method: str) -> None:
     if role == "teacher":
         inputs["source"] = source_fingerprint(config.teacher)
     else:
-        inputs["start"] = key_of(
-            {
-                "data": data,
-                "student": source_fingerprint(config.student),
-                "seed": config.seed,
-            }
-        )
+        inputs["start"] = key_of(start_inputs(place))
+        inputs |= lessons_inputs(place)
         inputs["method"] = options
     if name != "finetune":
         inputs["distill"] = dataclasses.asdict(config.distill)
@@ -427,7 +562,11 @@ def train(place: Place, method: str) -> None:
     live, extra = supervision(place, weighting, family)
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
-    entries = place.manifest("train")
+    entries = place.manifest("train") if role == "teacher" else place.lessons()
+    held_out = None
+    if weighting.held_out:
+        held, entries = entries.split(weighting.held_out, config.seed)
+        held_out = Steps(held, place.root, family)
     sampler = StepSampler(
         entries.seconds,
         settings.batch_seconds,
@@ -439,7 +578,7 @@ def train(place: Place, method: str) -> None:
     )
     brain = DistillationBrain(
         family, weighting, settings, config.distill, folder, sampler,
-        f"{place.title}: {method}", live,
+        f"{place.title}: {method}", live, held_out,
     )  # fmt: skip
     outcome = brain.run(
         training_loader(Steps(entries, place.root, family, extra, live), sampler, settings.workers),
@@ -513,7 +652,7 @@ def supervision(
     cached = weighting.uses_distill and live is None
     store = open_store(place) if cached or weighting.uses_difficulty else None
     if store is not None:
-        weighting.fit([store.difficulty(entry.id) for entry in place.manifest("train")])
+        weighting.fit([store.difficulty(entry.id) for entry in place.lessons()])
 
     def extra(batch: Batch) -> Batch:
         if store is not None:
@@ -543,6 +682,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         # Dense logits serve any temperature.
         "temperature": distill.temperature if distill.top_k else None,
         "dtype": "float16",
+        **lessons_inputs(place),
     }
 
 
@@ -572,7 +712,7 @@ def teacher_pass(place: Place) -> None:
     config = place.config
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
-    entries = place.manifest("train")[rank() :: world()]
+    entries = place.lessons()[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
         2 * config.train_of("teacher").batch_seconds,
@@ -609,9 +749,20 @@ def teacher_pass(place: Place) -> None:
 
 def trained(place: Place, methods: list[str]) -> list[str]:
     """The experiments that stand ready to be decoded, in the table's order."""
-    wanted = ["teacher", "untrained", *methods]
-    ready = [name for name in wanted if (place.experiment(name) / "model").is_dir()]
-    missing = [name for name in methods if name not in ready]
+    students = [*methods]
+    if place.config.decode.int8:
+        students += [name + INT8 for name in methods]
+    ready = [
+        name
+        for name in ("teacher", "untrained", *students)
+        if (place.experiment(name) / "model").is_dir()
+    ]
+    missing = [name for name in students if name not in ready]
+    if missing and missing[0].endswith(INT8):
+        raise UserError(
+            f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
+            "--decode.int8 true."
+        )
     if missing:
         stages = {"finetune": 3, "kd": 5}
         raise UserError(
@@ -621,13 +772,36 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     return ready
 
 
+def quantise(place: Place, name: str) -> None:
+    """A trained student's int8 weights, as an experiment of their own beside it."""
+    student, folder = place.experiment(name), place.experiment(name + INT8)
+    facts = needed(student, f"{place.title}: {name}", 6)
+    inputs = {"model": facts["fingerprint"]}
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}"):
+        return
+    from adakd import models
+    from adakd import quantise as quantisation
+
+    begin(folder, inputs, place.config)
+    with replaced_folder(folder / "model") as fresh:
+        quantisation.save(models.open_folder(place.config, student / "model"), fresh)
+        size = (fresh / quantisation.FILE).stat().st_size
+    mark_done(folder, inputs, method=name + INT8, parameters=facts["parameters"])
+    say(f"{place.title}: {name}{INT8}, {size / 1e6:.2f} MB ({shown(folder / 'model')})")
+
+
 def decode(place: Place, methods: list[str]) -> None:
     """Stage 7: hypotheses of dev and test with every trained model."""
     data = needed(place.data, "The prepared data", 1)["manifests"]
     # Its losses x stand beside every hypothesis.
     teacher = (done(place.experiment("teacher")) or {}).get("fingerprint")
+    if place.config.decode.int8:
+        for name in methods:
+            if (place.experiment(name) / "model").is_dir():
+                quantise(place, name)
     for name in trained(place, methods):
         folder = place.experiment(name)
+        student = place.experiment(name.removesuffix(INT8))
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
@@ -641,11 +815,12 @@ def decode(place: Place, methods: list[str]) -> None:
             entries = place.manifest(split)
             rows = transcribe(
                 place.config,
-                folder / "model",
+                student / "model",
                 entries,
                 place.root,
                 f"{place.title}: decoding {split} with {name}",
                 with_loss=name == "teacher",
+                int8=folder / "model" if name.endswith(INT8) else None,
             )
             difficulty = teacher_losses(place, split) if name != "teacher" else {}
             with atomic_write(folder / f"hyp.{split}.jsonl") as file:

@@ -21,6 +21,7 @@ in eval mode.
     focal       FocalLoss     that loss, less of it where it is small             arXiv 1708.02002
     annealing   AnnealingKD   loss_i = distill_i, then task_i                     arXiv 2104.07163
     adakd       AdaKD         loss_i = (1 - alpha_i) task_i + alpha_i distill_i   arXiv 2405.08019
+    adakd-learned  LearnedAdaKD   the same, its k and t learned on held-out utterances
 
 `build` makes one from its name and its options, the keywords of the class.
 """
@@ -28,7 +29,7 @@ in eval mode.
 import difflib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
@@ -69,6 +70,7 @@ class Weighting(nn.Module):
         wants_distill, logits_scale     at this time: whether, and which distillation loss
         step_done                       to be called after every optimiser step
         restart_at                      where training starts again, or None
+        learn_every, held_out           when to call `learn`, and what to hold out for that
     """
 
     uses_distill: bool = True
@@ -76,6 +78,10 @@ class Weighting(nn.Module):
     # The progress from which the student goes on from its best checkpoint so far, with a fresh
     # optimiser and learning-rate schedule. A trainer moves it to where it has checkpoints.
     restart_at: float | None = None
+    # Every so many optimiser steps a trainer calls `learn`; 0: never.
+    learn_every: int = 0
+    # The share of the training utterances that are kept from the student, for `learn`.
+    held_out: float = 0.0
 
     def fit(self, difficulties: Tensor | Sequence[float]) -> None:
         """Learn from x of the whole training set, (N,), before training; here: nothing."""
@@ -104,6 +110,17 @@ class Weighting(nn.Module):
         Args:
             task: (N,) the task losses of all utterances that this process had in the step.
             distill: (N,) their distillation losses, None where none were wanted.
+        """
+
+    def learn(self, difficulty: Tensor, slope: Tensor) -> None:
+        """Learn from held-out utterances what to weigh; here: nothing.
+
+        A trainer calls it on every process, also where B is 0, before the step that it describes.
+
+        Args:
+            difficulty: (B,) x of the utterances that this process has in the step.
+            slope: (B,) by how much the loss on held-out utterances will rise with the weight of
+                each one's distillation loss, up to a factor that all have in common.
         """
 
     def logged(self, progress: float) -> dict[str, float | None]:
@@ -586,6 +603,163 @@ class AdaKD(Weighting):
         }
 
 
+class LearnedAdaKD(AdaKD):
+    """AdaKD with k and t that go where the loss on held-out training utterances falls.
+
+        alpha_i = exp(-exp(slope * k_start (x_i - t_start) / 2 - level))
+        k       = slope * k_start              t = t_start + 2 level / k
+
+    slope = 1 and level = 0 are AdaKD as it starts. Its k falls on a schedule; here slope and level
+    follow a gradient. A step of the student, at the learning rate r and with a preconditioner P
+    (AdamW's 1 / sqrt(v)), is
+
+        theta <- theta - r P mean_i [(1 - alpha_i) grad task_i + alpha_i grad distill_i]
+
+    so that the loss L on utterances that the student does not learn from changes with alpha_i, to
+    first order in r, by
+
+        dL / d alpha_i = -(r / B) <P grad L, grad distill_i - grad task_i>
+
+    A trainer computes these numbers (see `derivatives_along`) and hands them to `learn`, which goes
+    on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. Clipping
+    and momentum change all these numbers by one factor and are left out. The cost is a backward
+    pass of a held-out batch and two forward passes of the step, every so many steps.
+
+    The loss on the training utterances themselves would not do: its derivative by alpha picks
+    whichever of the two losses is smaller. Looking one step ahead is short-sighted, as all such
+    methods are (Wu et al. 2018, arXiv 1803.02021); compare learning to reweight (Ren et al. 2018,
+    arXiv 1803.09050), which learns a free weight for every example and forgets it after the step.
+
+    Args:
+        threshold, k, scale: as in AdaKD, at the start.
+        rate: Adam's learning rate of slope and level.
+        every: optimiser steps from one update to the next.
+        held_out: share of the training utterances that are kept from the student for this.
+
+    Buffers: those of AdaKD; learned, (3, 2): slope and level, and Adam's two running means of
+    them; updates, how many there have been.
+    """
+
+    learned: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        threshold: ThresholdName | float = "mean",
+        k: Literal["auto"] | float = "auto",
+        scale: Scale = "linear",
+        rate: float = 0.05,
+        every: int = 10,
+        held_out: float = 0.05,
+    ) -> None:
+        super().__init__(threshold, k, scale=scale)
+        self.rate = _number("rate", rate)
+        self.learn_every = int(_number("every", every))
+        self.held_out = _number("held_out", held_out)
+        if self.rate < 0 or self.learn_every != every or every < 1 or not 0 < self.held_out < 1:
+            raise UserError(
+                f"rate is {rate}, every {every}, held_out {held_out}: rate is 0 or more, every a "
+                "whole number from 1 on, held_out a share of the training set between 0 and 1."
+            )
+        self.register_buffer("learned", torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+        self.register_buffer("updates", torch.tensor(0))
+
+    @property
+    def _needs_known(self) -> bool:
+        return True  # alpha's range in the end is known then, not when it is fitted
+
+    def k_at(self, progress: float) -> Tensor:
+        return self.learned[0, 0] * self.k_start
+
+    def t_now(self) -> Tensor:
+        """t as it has been learned, (); infinite where k is 0 and the level is not."""
+        return self.t + 2 * self.learned[0, 1] / self.k_at(1.0)
+
+    def alpha(self, difficulty: Tensor, progress: float) -> Tensor:
+        super().alpha(difficulty, progress)  # says so where `fit` is missing
+        return self._alpha(difficulty.detach(), self.learned[0])
+
+    def _alpha(self, difficulty: Tensor, learned: Tensor) -> Tensor:
+        start = self.k_start * (self._scaled(difficulty) - self.t) / 2
+        exponent = learned[0] * start - learned[1]
+        two = exponent.new_tensor(2.0)  # of exp(k (x - t) / 2)
+        return adaptive_alpha(exponent, torch.zeros_like(two), two)
+
+    @torch.no_grad()
+    def learn(self, difficulty: Tensor, slope: Tensor) -> None:
+        if not self.training:
+            return
+        with torch.enable_grad():
+            learned = self.learned[0].clone().requires_grad_()
+            moved = (self._alpha(difficulty.detach(), learned) * slope.detach().float()).sum()
+            (gradient,) = torch.autograd.grad(moved, learned)
+        sums = torch.cat([gradient, gradient.new_tensor([len(slope)])])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        gradient = sums[:2] / sums[2]
+        if not gradient.isfinite().all():
+            return  # as the optimiser skips such a step
+        self.updates += 1
+        value, mean, square = self.learned
+        mean.lerp_(gradient, 1 - 0.9)
+        square.lerp_(gradient**2, 1 - 0.99)
+        count = self.updates.item()
+        unbiased = (square / (1 - 0.99**count)).sqrt() + torch.finfo(square.dtype).tiny
+        value -= self.rate * mean / (1 - 0.9**count) / unbiased
+
+    def logged(self, progress: float) -> dict[str, float | None]:
+        t = self.t_now().item()
+        return {"k": self.k_at(progress).item(), "t": t if math.isfinite(t) else None}
+
+    def summary(self) -> dict[str, Any]:
+        """AdaKD's, with k_end, t_end and alpha's range in the end as they have been learned."""
+        found = super().summary()
+        end = _range(self.alpha(self.known[0], 1.0)).tolist()
+        return found | {
+            "k_end": self.k_at(1.0).item(),
+            "t_end": self.logged(1.0)["t"],
+            "end": dict(zip(_RANGE, end, strict=True)),
+            "updates": int(self.updates),
+            "held_out": self.held_out,
+        }
+
+
+@torch.no_grad()
+def derivatives_along(
+    parameters: Sequence[Tensor],
+    direction: Sequence[Tensor],
+    losses: Callable[[], Sequence[Tensor]],
+    length: float = 0.01,
+) -> list[Tensor]:
+    """<direction, grad of each loss>, for all utterances at once, by central differences.
+
+        (losses(theta + e d) - losses(theta - e d)) / 2e, with e = length / |d|
+
+    Two forward passes, however many utterances there are: explicit gradients would need a backward
+    pass for each. The error is of the order of length^2, and of the losses' rounding / length.
+
+    Args:
+        parameters, direction: of equal shapes; the parameters come out bit for bit as they were.
+        losses: computes vectors of losses, of any shapes, with the parameters as they then are.
+        length: how far all parameters together are moved, in the Euclidean norm.
+    Returns: one tensor a vector, of its shape; zeros for a direction that is zero.
+    """
+    norm = torch.stack([d.float().square().sum() for d in direction]).sum().sqrt().item()
+    if not norm:
+        return [torch.zeros_like(values) for values in losses()]
+    before = [parameter.detach().clone() for parameter in parameters]
+    ends = []
+    try:
+        for step in (length / norm, -length / norm):
+            for parameter, value, d in zip(parameters, before, direction, strict=True):
+                parameter.copy_(value + step * d)
+            ends.append([values.detach().clone() for values in losses()])
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.copy_(value)
+    return [(up - down) * (norm / (2 * length)) for up, down in zip(*ends, strict=True)]
+
+
 METHODS: dict[str, type[Weighting]] = {
     "finetune": FineTune,
     "kd": FixedWeight,
@@ -593,6 +767,7 @@ METHODS: dict[str, type[Weighting]] = {
     "focal": FocalLoss,
     "annealing": AnnealingKD,
     "adakd": AdaKD,
+    "adakd-learned": LearnedAdaKD,
 }
 
 

@@ -42,7 +42,7 @@ options=(
     "stage N            the stage to begin with (0)"
     "stop-stage N       the last stage to run (10)"
     "family NAMES       wav2vec2, whisper, or both: \"wav2vec2 whisper\""
-    "methods NAMES      \"finetune kd adakd\", and superloss, focal, annealing"
+    "methods NAMES      \"finetune kd adakd\", and superloss, focal, annealing, adakd-learned"
     "seed N             seed of training (1)"
     "fold N             test fold: a number, several (\"0 1 2\"), or all, where a corpus has folds"
     "corpus PATH        the corpus as you have it, a folder or an archive (corpus.corpus)"

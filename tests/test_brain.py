@@ -731,3 +731,123 @@ def test_training_time_is_summed_over_the_parts(tmp_path: Path) -> None:
     resumed.start()
     resumed.stop()
     assert 5.0 <= resumed.total < 5.1
+
+
+# ------------------------------------------------------------------ learning from held-out speech
+
+
+def learning(family: str, speech: Speech, build: Build) -> tuple[Watched, list[Batch]]:
+    """A Brain after its first step (AdamW knows sizes then), and the batches of the next one."""
+    made = started(
+        build(
+            family, "adakd-learned", still=True, online=True,
+            mask_time=0.0, learning_rate=1e-3, warmup=0.0, clip=1e9,
+        )
+    )  # fmt: skip
+    made.held_out = Steps(speech.dev, speech.root, made.student)
+    steps = Steps(speech.train, speech.root, made.student, supply)
+    first, second, *_ = made.train_sampler
+    made.fit_batch(steps[first])
+    assert int(made.weighting.updates) == 1, "the first step is one to learn in"
+    return made, steps[second]
+
+
+def flat(tensors: Any) -> Tensor:
+    return torch.cat([each.flatten() for each in tensors]).double()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slopes_are_inner_products_of_explicit_gradients(
+    family: str, speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, step = learning(family, speech, build)
+    heard: list[Tensor] = []
+    monkeypatch.setattr(made.weighting, "learn", lambda *both: heard.extend(both))
+    before = state_of(made.student)
+    made._learn(step)
+    assert same(state_of(made.student), before) and made.student.training
+    x, slopes = heard
+    (batch,) = step
+    assert x.tolist() == [difficulty(utterance) for utterance in batch.ids]
+
+    # The same by a backward pass for every utterance.
+    made.student.eval()
+    parameters = [p for p in made.student.parameters() if p.requires_grad]
+    held = made._held_out_batch()
+    assert set(held.ids) <= {entry.id for entry in speech.dev}
+
+    def gradient(loss: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(found, parameters, strict=True)
+        return [torch.zeros_like(p) if g is None else g for g, p in pairs]
+
+    direction = []
+    losses = made.student.task_loss(made.student(held), held)
+    for parameter, g in zip(parameters, gradient(losses.mean()), strict=True):
+        state = made.optimizer.state.get(parameter)
+        square = 0.02 * g**2 + (0.98 * state["exp_avg_sq"] if state else 0)
+        unbiased = square / (1 - 0.98 ** (2 if state else 1))
+        direction.append(g / (unbiased**0.5 + 1e-8))
+    expected = []
+    for place in range(len(batch.ids)):
+        soft = made._soft_outputs(batch)
+        task, distill = made.student.losses(made.student(batch), batch, soft, made.distill)
+        assert distill is not None
+        gap = gradient((distill - task)[place])
+        expected.append(-(flat(gap) @ flat(direction)).item())
+    scale = max(map(abs, expected))
+    assert slopes.tolist() == pytest.approx(expected, rel=0.03, abs=0.01 * scale)
+    assert len(set(np.sign(expected))) == 2 or min(map(abs, expected)) < 0.8 * scale
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_real_step_moves_the_held_out_loss_as_the_slopes_say(
+    family: str, speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, step = learning(family, speech, build)
+    heard: list[Tensor] = []
+    monkeypatch.setattr(made.weighting, "learn", lambda *both: heard.extend(both))
+    made._learn(step)
+    slopes = heard[1] - heard[1].mean()  # whom to distil more, at the same mean alpha
+    student, optimizer = state_of(made.student), made.optimizer.state_dict()
+    held = made._held_out_batch()
+    after = []
+    for sign in (-1.0, 1.0):
+        made.student.load_state_dict(student)
+        made.optimizer.load_state_dict(optimizer)
+        alpha = 0.5 + 0.4 * sign * slopes / slopes.abs().max()
+        monkeypatch.setattr(made.weighting, "alpha", lambda *_, alpha=alpha: alpha)
+        made.optimizer_step = 1
+        made.fit_batch(step)
+        made.student.eval()
+        with torch.no_grad():
+            after.append(made.student.task_loss(made.student(held), held).mean().item())
+        made.student.train()
+    assert after[0] < after[1]
+
+
+def test_a_run_with_learned_weights_resumes_and_tells_its_cost(
+    speech: Speech, build: Build
+) -> None:
+    def ready(folder: str) -> Watched:
+        made = build("wav2vec2", "adakd-learned", folder, online=True, epochs=3)
+        made.held_out = Steps(speech.dev, speech.root, made.student)
+        made.weighting.learn_every = 2
+        return made
+
+    whole = ready("whole")
+    outcome = run(whole, speech)
+    assert 0 < outcome["learning_seconds"] < outcome["train_seconds"]
+    lines = [line for line in metrics(whole) if "loss" in line]
+    assert len({line["k"] for line in lines}) > 2, "k moves"
+    assert lines[2]["k"] == lines[3]["k"] != lines[4]["k"], "every second step"
+
+    cut = ready("cut")
+    cut.cut_at = cut.total_steps - 3
+    with pytest.raises(Cut):
+        run(cut, speech)
+    again = ready("cut")
+    run(again, speech)
+    assert metrics(again) == metrics(whole)
+    assert same(state_of(again.student), state_of(whole.student))
+    assert torch.equal(again.weighting.learned, whole.weighting.learned)

@@ -258,6 +258,20 @@ def test_a_model_comes_from_one_place(recipe: Path) -> None:
     assert (made.teacher.source, made.teacher.config) == (None, {"hidden_size": 4})
 
 
+def test_a_student_may_start_from_the_layers_of_the_teacher(recipe: Path) -> None:
+    found = load(recipe, student__source="teacher", student__layers__encoder="6").student
+    layers = configuration.Layers(encoder=6)
+    assert found == configuration.Model(source="teacher", layers=layers)
+    assert "source 'teacher' and layers are for the student" in refusal(
+        recipe, teacher__source="teacher"
+    )
+    assert "for the student" in refusal(recipe, teacher__layers__encoder="2")
+    assert "has no decoder" in refusal(recipe, student__layers__decoder="2")
+    assert "from 1 on" in refusal(recipe, student__layers__encoder="0")
+    message = refusal(recipe, student__config="{hidden_size: 8}", student__layers__encoder="2")
+    assert "give a source" in message
+
+
 @pytest.mark.parametrize(
     ("key", "value", "meant"),
     [
@@ -289,6 +303,8 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("train__batch_seconds", "0"),
         ("teacher__train__epochs", "-1"),
         ("distill__temperature", "0"),
+        ("data__label_noise__shuffled", "1.5"),
+        ("data__label_noise__misspelt", "-0.1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:

@@ -141,3 +141,15 @@ def test_fingerprint_follows_names_and_bytes_only(tmp_path: Path) -> None:
     write_text(tmp_path / "z" / "a", "2")
     prints = [fingerprint([tmp_path / name]) for name in ("x/a", "y/a", "y/b", "z/a")]
     assert prints[0] == prints[1] and len(set(prints)) == 3 and len(prints[0]) == 16
+
+
+def test_a_share_can_be_held_out(tmp_path: Path) -> None:
+    entries = [Entry(f"u{i}", "a", 1.0 + i, "x", "x", "s", "en") for i in range(40)]
+    manifest.write(tmp_path / "m.jsonl", entries)
+    whole = manifest.read(tmp_path / "m.jsonl")
+    drawn, rest = whole.split(0.1, seed=1)
+    assert (len(drawn), len(rest)) == (4, 36)
+    assert sorted([*drawn, *rest], key=lambda entry: entry.seconds) == entries
+    assert [entry.seconds for entry in rest] == rest.seconds.tolist() == sorted(rest.seconds)
+    assert list(whole.split(0.1, seed=1)[0]) == list(drawn) != list(whole.split(0.1, seed=2)[0])
+    assert len(whole.split(1e-9, seed=1)[0]) == 1

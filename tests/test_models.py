@@ -1012,3 +1012,140 @@ def test_random_weights_start_from_the_filterbank(folder):
     conv = family.hf.wav2vec2.feature_extractor.conv_layers[0].conv
     expected = filters(24)
     torch.testing.assert_close(conv.weight, expected.weight)
+
+
+# ---- students from the layers of another model ---------------------------------------------------
+
+
+def deep(kind, folder, layers):
+    """A tiny model with so many layers in each of its parts."""
+    settings = (
+        tiny.whisper_config(encoder_layers=layers, decoder_layers=layers)
+        if kind == "whisper"
+        else tiny.wav2vec2_config(num_hidden_layers=layers)
+    )
+    return tiny.family(kind, folder, model=settings)
+
+
+def student_of(kind, path, **counts):
+    model = replace(source(path), layers=configuration.Layers(**counts))
+    return models.load(tiny.config(kind, student=model), "student").eval()
+
+
+def parts_of(kind):
+    return ("encoder", "decoder") if kind == "whisper" else ("encoder",)
+
+
+@pytest.mark.parametrize(
+    ("there", "count", "kept"),
+    # As Distil-Whisper maps them: its large students keep 2 of 32 decoder layers.
+    [(32, 2, [0, 31]), (12, 4, [0, 3, 7, 11]), (24, 6, [0, 4, 9, 13, 18, 23]), (5, 1, [4])],
+)
+def test_layers_are_evenly_spaced(there, count, kept):
+    assert models.evenly_spaced(there, count) == kept
+
+
+@pytest.mark.parametrize("there", range(1, 13))
+def test_any_number_of_layers_can_be_kept(there):
+    for count in range(1, there + 1):
+        kept = models.evenly_spaced(there, count)
+        assert len(set(kept)) == count and kept == sorted(kept) and kept[-1] == there - 1
+        gaps = [b - a for a, b in pairwise(kept)]
+        assert not gaps or (kept[0] == 0 and max(gaps) - min(gaps) <= 1)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_student_of_all_layers_is_the_teacher_bit_for_bit(folder, tmp_path, entries, clips, kind):
+    teacher = deep(kind, folder, 3)
+    teacher.save(tmp_path)
+    student = student_of(kind, tmp_path, **dict.fromkeys(parts_of(kind), 3))
+    ours, theirs = student.hf.state_dict(), teacher.hf.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    batch = teacher.collate(entries, clips)
+    with torch.inference_mode():
+        assert torch.equal(student(batch).logits, teacher(batch).logits)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_student_has_the_named_layers_and_all_the_rest(folder, tmp_path, kind):
+    teacher = deep(kind, folder, 5)
+    teacher.save(tmp_path)
+    counts = {"encoder": 3, "decoder": 2} if kind == "whisper" else {"encoder": 3}
+    kept = {"encoder": [0, 2, 4], "decoder": [0, 4]}
+    student = student_of(kind, tmp_path, **counts)
+    ours, theirs = student.hf.state_dict(), teacher.hf.state_dict()
+    compared = set()
+    for name in ours:
+        of_teacher = name
+        for part in counts:
+            before, found, rest = name.partition(f"{part}.layers.")
+            if found:
+                number, _, inner = rest.partition(".")
+                of_teacher = f"{before}{part}.layers.{kept[part][int(number)]}.{inner}"
+        assert torch.equal(ours[name], theirs[of_teacher]), name
+        compared.add(of_teacher)
+    dropped = {name.split(".layers.")[1].split(".")[0] for name in theirs.keys() - compared}
+    assert dropped == {"1", "3"} | ({"2"} if kind == "whisper" else set())
+    settings, full = student.hf.config.to_dict(), teacher.hf.config.to_dict()
+    keys = {"encoder_layers", "decoder_layers"} if kind == "whisper" else {"num_hidden_layers"}
+    assert {key for key in full if settings[key] != full[key]} - {"_name_or_path"} == keys
+    assert student.parameters_count < teacher.parameters_count
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_student_computes_what_its_layers_do_in_the_teacher(
+    folder, tmp_path, entries, clips, kind
+):
+    class Passed(torch.nn.Module):
+        def forward(self, states, *arguments, **options):
+            return states
+
+    teacher = deep(kind, folder, 4)
+    teacher.save(tmp_path)
+    student = student_of(kind, tmp_path, encoder=3, **({"decoder": 1} if kind == "whisper" else {}))
+    student.save(tmp_path / "student")
+    opened = models.open_folder(tiny.config(kind), tmp_path / "student").eval()
+    encoder, _ = teacher.stacks()["encoder"]
+    encoder.layers[2] = Passed()
+    batch = teacher.collate(entries, clips)
+    if kind == "whisper":
+        for place in range(3):
+            teacher.hf.model.decoder.layers[place] = Passed()
+    with torch.inference_mode():
+        expected = teacher(batch).logits
+        for each in (student, opened):
+            assert torch.equal(each(batch).logits, expected)
+    assert transcripts(student, batch) == transcripts(opened, batch)
+    if kind == "whisper":  # its cache of keys and values goes by the layers' numbers
+        said = student.hf.generate(batch.inputs, num_beams=1, do_sample=False)
+        theirs = student.tokenizer.batch_decode(said, skip_special_tokens=True)
+        assert transcripts(student, batch) == [text.strip() for text in theirs]
+
+
+def test_word_times_that_name_dropped_layers_are_forgotten(folder, tmp_path):
+    teacher = deep("whisper", folder, 2)
+    teacher.hf.generation_config.alignment_heads = [[1, 0]]
+    teacher.save(tmp_path)
+    assert student_of("whisper", tmp_path, encoder=1).hf.generation_config.alignment_heads
+    student = student_of("whisper", tmp_path, decoder=1)
+    assert not hasattr(student.hf.generation_config, "alignment_heads")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_more_layers_than_there_are_is_an_error(saved, kind):
+    with pytest.raises(UserError) as error:
+        student_of(kind, saved[kind], encoder=3)
+    check_sentence(error, "student.layers.encoder is 3", "has 2 layers")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_student_of_the_teacher_has_its_limits(kind, folder):
+    block = _settings(kind)
+    config = tiny.config(kind, teacher=configuration.Model(config=block), student=source("teacher"))
+    units = tiny.bpe_folder(folder) if kind == "whisper" else tiny.characters_folder(folder)
+    entry = replace(manifest.Entry("a", "a", 1.0, "आम" * 200, "", "", "hi"))
+    assert models.limit(config, "student", units)(entry)
+    assert models.limit(config, "student", units)(entry) == (
+        models.limit(config, "teacher", units)(entry)
+    )

@@ -74,6 +74,28 @@ def test_good_utterances(tmp_path: Path) -> None:
     assert (header.samplerate, header.channels, header.format) == (16_000, 1, "FLAC")
 
 
+def test_training_audio_without_a_transcript_can_be_kept(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path / "corpus", each=3)
+    bare = [one if one.id.endswith("0") else replace(one, text=" ") for one in utterances]
+    counts = run(tmp_path, bare, untranscribed=True)
+    kept = entries(tmp_path, "untranscribed")
+    assert [(one.id, one.text, one.seconds) for one in kept] == [
+        ("train1", "", 1.0),
+        ("train2", "", 1.0),
+    ]
+    assert [entry.id for entry in entries(tmp_path, "train")] == ["train0"]
+    assert counts["untranscribed"] == {"kept": 2, "rejected": 0, "seconds": 2.0}
+    # Nothing could be scored against what dev and test do not say.
+    listed = {key: row["reason"] for key, row in rejected(tmp_path).items()}
+    assert listed == dict.fromkeys(("dev1", "dev2", "test1", "test2"), "empty transcript")
+    # Limits of the models hold for it, too.
+    limits = [lambda entry: "too much for the encoder" if entry.id == "train1" else None]
+    run(tmp_path, bare, untranscribed=True, limits=limits)
+    assert [entry.id for entry in entries(tmp_path, "untranscribed")] == ["train2"]
+    assert "untranscribed" not in run(tmp_path, bare)
+    assert not (tmp_path / "data" / "untranscribed.jsonl").exists()
+
+
 def test_audio_outside_the_root_is_absolute(tmp_path: Path) -> None:
     run(tmp_path / "root", make_corpus(tmp_path / "elsewhere", each=1))
     assert entries(tmp_path / "root", "train")[0].audio == str(tmp_path / "elsewhere/train0.wav")

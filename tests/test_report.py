@@ -488,3 +488,21 @@ def test_conditions_have_a_table_of_their_own(tmp_path):
     assert rows["AdaKD"][1] == f"25.00 [{100 * low:.2f}, {100 * high:.2f}]"
     for output in (text, page):
         assert f"whisper: {report.BY_CONDITION}" in output and "25.00" in output
+
+
+def test_int8_students_stand_in_the_table_with_their_size(tmp_path, street):
+    def column(markdown: str) -> dict[str, str]:
+        return {label: cells[-1] for label, cells in markdown_rows(markdown).items()}
+
+    assert "On disk" not in column(written(tmp_path, street)[1])["Method"]
+    int8 = make_experiment(tmp_path, "kd-int8", KD)
+    for experiment, name, size in ((street[1], "model.safetensors", 40), (int8, "int8.pt", 12)):
+        (experiment.folder / "model").mkdir()
+        (experiment.folder / "model" / name).write_bytes(bytes(size * 100_000))
+        (experiment.folder / "model" / "tokenizer.json").write_text("counts as nothing")
+    text, markdown, page = written(tmp_path, [*street, int8])
+    found = column(markdown)
+    assert found["Method"] == "On disk" and "On disk" in text and "On disk" in page
+    assert (found["KD"], found["KD (int8)"]) == ("4 MB", "1.2 MB")
+    assert found["AdaKD"] == "", "unknown where there are no weights"
+    assert "decoded on the CPU" in markdown

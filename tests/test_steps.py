@@ -68,6 +68,13 @@ def test_one_teacher_may_serve_students_of_all_seeds(tmp_path: Path) -> None:
     assert place_of(tmp_path, seed=3).experiment("teacher").name == "seed3"
 
 
+def test_a_tag_does_not_make_one_experiment_of_two(tmp_path: Path) -> None:
+    assert place_of(tmp_path).experiment("adakd-learned").parent.name == "adakd-learned"
+    for tag, method in (("learned", "adakd"), ("int8", "kd")):
+        with pytest.raises(UserError, match=f"--tag {tag}: {method}-{tag} is another"):
+            place_of(tmp_path, tag=tag).experiment(method)
+
+
 # ------------------------------------------------------------------ done, changed, missing
 
 
@@ -273,6 +280,26 @@ def test_hub_ids_and_random_weights_stand_for_themselves() -> None:
     assert steps.source_fingerprint(configuration.Model(source="org/model")) == "org/model"
     block = {"d_model": 8}
     assert steps.source_fingerprint(configuration.Model(config=block)) == block
+
+
+def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: Path) -> None:
+    def start(source: str | None, **layers: int) -> dict:
+        student = {"source": source, "layers": layers} if source else {"config": {"d_model": 8}}
+        return steps.start_inputs(place_of(tmp_path, student=student))
+
+    mark(place_of(tmp_path).data, manifests="m")
+    with pytest.raises(UserError, match="run --stage 2 first"):
+        start("teacher")
+    folder = place_of(tmp_path).experiment("teacher")
+    steps.mark_done(folder, {"seed": 1})
+    first = start("teacher", decoder=1)
+    assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
+    for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
+        assert steps.key_of(other) != steps.key_of(first)
+    steps.mark_done(folder, {"seed": 2})
+    assert steps.changes(first, start("teacher", decoder=1)) == ["teacher"]
+    # A student with a start of its own does not wait for the teacher.
+    assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
 
 
 def test_units_must_go_with_the_family(tmp_path: Path) -> None:

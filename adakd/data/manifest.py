@@ -30,7 +30,7 @@ class Entry:
     id: str  # unique within a recipe; the key of everything
     audio: str  # 16 kHz mono file, relative to the root folder, or absolute: open root / audio
     seconds: float  # length of that file
-    text: str  # normalised transcript, never empty
+    text: str  # normalised transcript, empty in untranscribed.jsonl alone
     raw: str  # transcript as the corpus has it
     speaker: str
     language: str
@@ -63,15 +63,28 @@ class Manifest(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Manifest: ...
     def __getitem__(self, index: int | slice) -> Entry | Manifest:
         if isinstance(index, slice):
-            part = copy.copy(self)
-            part._starts, part._lengths = self._starts[index], self._lengths[index]
-            part.seconds = self.seconds[index]
-            return part
+            return self._part(index)
         start = int(self._starts[index])
         # Not a memory map: pages of the file would count as this process's memory. Not seek and
         # read: worker processes share the file's position.
         line = os.pread(self._file.fileno(), int(self._lengths[index]), start)
         return _parse(line, f"{self._path}, byte {start}")
+
+    def _part(self, index: slice | np.ndarray) -> Manifest:
+        part = copy.copy(self)
+        part._starts, part._lengths = self._starts[index], self._lengths[index]
+        part.seconds = self.seconds[index]
+        return part
+
+    def split(self, share: float, seed: int) -> tuple[Manifest, Manifest]:
+        """A random `share` of the entries (one at least), and the rest, each in file order."""
+        import random
+
+        count = max(1, round(share * len(self)))
+        drawn = random.Random(f"held out {seed}").sample(range(len(self)), min(count, len(self)))
+        chosen = self.seconds < 0
+        chosen[drawn] = True
+        return self._part(chosen), self._part(~chosen)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

@@ -36,6 +36,7 @@ from adakd.files import atomic_write, write_json
 from adakd.progress import track
 
 SPLITS = ("train", "dev", "test")
+UNTRANSCRIBED = "untranscribed"  # the manifest of training audio without a transcript
 WORTH_PROCESSES = 500  # clips; a process takes about as long to start as a hundred to be read
 CHUNK = 16  # clips handed to a process at a time
 AHEAD = 4  # chunks a process that may wait to be written
@@ -62,6 +63,7 @@ class Clips:
     min_seconds: float
     max_seconds: float
     normalise: bool
+    untranscribed: bool = False  # training audio without a transcript is sound
 
 
 def prepare(
@@ -76,6 +78,7 @@ def prepare(
     normalise: bool,
     jobs: int,
     audio_folder: Path | None = None,
+    untranscribed: bool = False,
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
 
@@ -89,6 +92,8 @@ def prepare(
     min_seconds, max_seconds: of audio. max_rejected: share of all utterances, 0 to 1.
     normalise: by `adakd.data.text`; otherwise only white space is squeezed.
     jobs: worker processes; few clips are read in this one.
+    untranscribed: training utterances whose transcript is empty go to untranscribed.jsonl, with
+        empty texts, instead of being rejected.
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
@@ -106,26 +111,30 @@ def prepare(
         min_seconds,
         max_seconds,
         normalise,
+        untranscribed,
     )
+    written = (*SPLITS, UNTRANSCRIBED) if untranscribed else SPLITS
     counts: dict[str, Counts] = {
-        split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in SPLITS
+        split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in written
     }
     kinds: Counter[str] = Counter()
     listing = folder / "rejected.tsv"
     with ExitStack() as manifests:
         files = {
             split: manifests.enter_context(atomic_write(folder / f"{split}.jsonl"))
-            for split in SPLITS
+            for split in written
         }
         with atomic_write(listing) as rejected:
             rejected.write("id\tsplit\treason\twhere\n")
             examined = _examine_all(utterances, clips, jobs if total >= WORTH_PROCESSES else 1)
             for one, outcome in track(examined, total, "preparing clips"):
-                count = counts[one.split]
+                bare = isinstance(outcome, Entry) and not outcome.text
+                split = UNTRANSCRIBED if bare else one.split
+                count = counts[split]
                 if isinstance(outcome, Entry):
                     reason = next((found for limit in limits if (found := limit(outcome))), None)
                     if reason is None:
-                        files[one.split].write(manifest.to_line(outcome))
+                        files[split].write(manifest.to_line(outcome))
                         count["kept"] += 1
                         count["seconds"] += outcome.seconds
                         continue
@@ -138,6 +147,8 @@ def prepare(
         if sum(count["kept"] + count["rejected"] for count in counts.values()) != total:
             raise UserError("the corpus changed while it was prepared; run stage 1 again")
         _check_rejections(kinds, counts, max_rejected, listing)
+    if not untranscribed:
+        (folder / f"{UNTRANSCRIBED}.jsonl").unlink(missing_ok=True)
     write_json(folder / "counts.json", counts)
     return counts
 
@@ -166,11 +177,12 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     """
     if isinstance(utterance, Rejected):
         return utterance.reason
-    if not utterance.text.strip():
+    bare = not utterance.text.strip()
+    if bare and not (clips.untranscribed and utterance.split == "train"):
         return "empty transcript"
     language = utterance.language or clips.language
     written = target(utterance.text, language, clips.normalise)
-    if not written:
+    if not written and not bare:
         return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:
         path, seconds = _clip(utterance, clips)

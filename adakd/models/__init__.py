@@ -163,6 +163,29 @@ class Family(nn.Module):
             # times as long as the plain formula, over 1,500 to 150 frames. In fp32 it is faster.
             self.hf.set_attn_implementation("eager")
 
+    def stacks(self) -> dict[str, tuple[Any, str]]:
+        """Encoder (and decoder): where its `layers` are, and the config's key for their number."""
+        raise NotImplementedError
+
+    def keep_layers(self, layers: configuration.Layers) -> None:
+        """Keep so many transformer layers, evenly spaced, with their weights; drop the others."""
+        for name, (stack, key) in self.stacks().items():
+            count = getattr(layers, name)
+            if count is None:
+                continue
+            there = len(stack.layers)
+            if count > there:
+                raise UserError(
+                    f"student.layers.{name} is {count}, and the source's {name} has {there} "
+                    "layers: ask for as many at most."
+                )
+            stack.layers = nn.ModuleList(stack.layers[i] for i in evenly_spaced(there, count))
+            for place, layer in enumerate(stack.layers):
+                for module in layer.modules():
+                    if hasattr(module, "layer_idx"):  # its place in the cache of keys and values
+                        module.layer_idx = place
+            setattr(self.hf.config, key, count)
+
     @property
     def padded(self) -> Callable[[float], float] | None:
         """Seconds of a clip -> with the padding it has by itself; None: its batch decides."""
@@ -196,18 +219,33 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
     ``units`` is the folder of the recipe's own tokenizer; None takes the source's.
     """
     model: configuration.Model = getattr(config, role)
-    return _class(config.family, model.source).build(model, config, units)
+    family: Family = _class(config.family, model.source).build(model, config, units)
+    family.keep_layers(model.layers)
+    return family
 
 
 def limit(config: configuration.Config, role: str, units: Path | None = None) -> Limit:
     """What the ``teacher`` or ``student`` cannot take, told without loading its weights."""
     model: configuration.Model = getattr(config, role)
+    if model.source == configuration.TEACHER:
+        role, model = "teacher", config.teacher
     if model.source is None and units is None:
         raise UserError(
             f"{role} starts from random weights and needs units of its own: set units.kind to "
             f"{'bpe' if config.family == 'whisper' else 'characters'}."
         )
     return _class(config.family, model.source).limit(model, config, units)
+
+
+def evenly_spaced(there: int, count: int) -> list[int]:
+    """Which of ``there`` layers to keep: the first, the last, and ``count`` - 2 evenly between.
+
+    i (there - 1) / (count - 1), rounded down, and for a single one the last: the choice of
+    Distil-Whisper (Gandhi et al. 2023, arXiv 2311.00430).
+    """
+    if count == 1:
+        return [there - 1]
+    return [i * (there - 1) // (count - 1) for i in range(count)]
 
 
 def open_folder(config: configuration.Config, folder: Path) -> Family:

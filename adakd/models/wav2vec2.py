@@ -130,6 +130,9 @@ class Wav2Vec2(Family):
 
         return why_unfit
 
+    def stacks(self) -> dict[str, tuple[Any, str]]:
+        return {"encoder": (self.hf.wav2vec2.encoder, "num_hidden_layers")}
+
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         waves = [torch.from_numpy(self._normalised(clip)) for clip in audio]
         labels = [torch.tensor(self._units(entry.text), dtype=torch.long) for entry in entries]

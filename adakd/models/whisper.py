@@ -154,6 +154,19 @@ class Whisper(Family):
 
         return why_unfit
 
+    def stacks(self) -> dict[str, tuple[Any, str]]:
+        parts = self.hf.model
+        return {
+            "encoder": (parts.encoder, "encoder_layers"),
+            "decoder": (parts.decoder, "decoder_layers"),
+        }
+
+    def keep_layers(self, layers: configuration.Layers) -> None:
+        super().keep_layers(layers)
+        generation = self.hf.generation_config
+        if layers.decoder is not None and hasattr(generation, "alignment_heads"):
+            del generation.alignment_heads  # they name layers by their number in the source
+
     @property
     def padded(self) -> Callable[[float], float]:
         longest = 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND

@@ -1,0 +1,135 @@
+"""Wrong transcripts on purpose, to try how a method bears them: for experiments, off by default.
+
+Three kinds, of the training set alone; dev and test are never touched:
+
+    shuffled   an utterance gets the transcript of another one, a different text that fits its clip
+    missing    words are left out
+    misspelt   words get one wrong letter: another, one too few, one doubled, or two changed round
+
+Words are left out and misspelt in utterances that are not shuffled. Without spaces between words
+every character is a word, and a misspelt one is another character. What was done to whom stands in
+label_noise.tsv beside the manifest; an entry's `raw` stays as the corpus has it. Audio stays as it
+is: not augmentation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from adakd.config import LabelNoise
+from adakd.data import manifest
+from adakd.data.manifest import Entry
+from adakd.data.prepare import Limit
+from adakd.data.text import spaces_count
+from adakd.files import atomic_write
+
+LISTING = "label_noise.tsv"
+
+
+def corrupt(folder: Path, noise: LabelNoise, limits: Sequence[Limit]) -> dict[str, int]:
+    """Give train.jsonl in `folder` wrong transcripts; list them in label_noise.tsv beside it.
+
+    limits: what the models cannot take, as in `adakd.data.prepare`; no wrong transcript breaks them
+        where the right one did not. The same noise and manifest always give the same result.
+
+    Returns how many utterances have which kind of noise ("missing, misspelt" is a kind). There are
+    fewer shuffled ones than asked for where no other transcript fits a clip.
+    """
+    draw = random.Random(f"label noise {noise.seed}")
+    entries = manifest.read(folder / "train.jsonl")
+    chosen = sorted(draw.sample(range(len(entries)), round(noise.shuffled * len(entries))))
+    swapped = _exchanged([entries[i] for i in chosen], limits, draw)
+    letters: dict[str, set[str]] = {}
+    for entry in entries if noise.misspelt else ():
+        letters.setdefault(entry.language, set()).update(entry.text.replace(" ", ""))
+    inventory = {language: sorted(found) for language, found in letters.items()}
+    kinds: Counter[str] = Counter()
+    left_alone = set(chosen)
+    with (
+        atomic_write(folder / LISTING) as listing,
+        atomic_write(folder / "train.jsonl") as file,
+    ):
+        listing.write("id\tnoise\tright\twrong\n")
+        for number, entry in enumerate(entries):
+            text, done = entry.text, "shuffled"
+            if number in left_alone:
+                text = swapped.get(entry.id, text)
+            else:
+                text, done = _spoilt(entry, noise, inventory.get(entry.language, []), draw)
+            wrong = replace(entry, text=text)
+            if text != entry.text and _fits(wrong, limits):
+                kinds[done] += 1
+                listing.write(f"{entry.id}\t{done}\t{entry.text}\t{text}\n")
+                entry = wrong
+            file.write(manifest.to_line(entry))
+    return dict(sorted(kinds.items()))
+
+
+def _fits(entry: Entry, limits: Sequence[Limit]) -> bool:
+    return all(limit(entry) is None for limit in limits)
+
+
+def _exchanged(
+    entries: Sequence[Entry], limits: Sequence[Limit], draw: random.Random
+) -> dict[str, str]:
+    """Transcripts dealt out anew among `entries`: utterance id -> the text of another one.
+
+    Short clips choose first, since long ones take any text. Where none of the texts left will do,
+    one is given twice, and where none at all will do, the utterance has no line.
+    """
+    pool = list(entries)
+    draw.shuffle(pool)
+    everyone = list(pool)
+    found = {}
+    for entry in sorted(entries, key=lambda entry: entry.seconds):
+        for place, other in enumerate(chain(pool, everyone)):
+            if (
+                other.text != entry.text
+                and other.language == entry.language
+                and _fits(replace(entry, text=other.text), limits)
+            ):
+                found[entry.id] = other.text
+                if place < len(pool):
+                    pool[place] = pool[-1]
+                    pool.pop()
+                break
+    return found
+
+
+def _spoilt(
+    entry: Entry, noise: LabelNoise, inventory: Sequence[str], draw: random.Random
+) -> tuple[str, str]:
+    """The transcript with words missing and misspelt, and which of the two it has become."""
+    spaced = spaces_count(entry.language)
+    words = entry.text.split() if spaced else list(entry.text)
+    kept, done = [], set()
+    for word in words:
+        if word != " " and draw.random() < noise.missing:
+            done.add("missing")
+            continue
+        if word != " " and draw.random() < noise.misspelt:
+            other = _misspelt(word, inventory, draw, one_letter=not spaced)
+            if other != word:
+                done.add("misspelt")
+                word = other
+        kept.append(word)
+    text = (" " if spaced else "").join(kept).strip()
+    # A transcript is never empty: if all its words are drawn, it keeps them.
+    return (text, ", ".join(sorted(done))) if text else (entry.text, "")
+
+
+def _misspelt(word: str, inventory: Sequence[str], draw: random.Random, one_letter: bool) -> str:
+    """`word` after one wrong stroke; itself where nothing can be wrong with it."""
+    at = draw.randrange(len(word))
+    other = draw.choice([letter for letter in inventory if letter != word[at]] or [word[at]])
+    wrong = {word[:at] + other + word[at + 1 :]}
+    if not one_letter:
+        wrong.add(word[: at + 1] + word[at:])
+        wrong.add(word[:at] + word[at + 1 :])
+        wrong.add(word[:at] + word[at : at + 2][::-1] + word[at + 2 :])
+    return draw.choice(sorted(wrong - {word, ""}) or [word])

@@ -34,6 +34,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
 # Those of `adakd.weighting`, known without importing torch, in the order of the table.
 METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd")
+# Those that look at an utterance's difficulty x.
+ADAPTIVE = ("adakd",)
 
 
 @dataclass
@@ -96,6 +98,8 @@ class Distill:
     teacher: str = "cached"  # cached: soft outputs of the teacher store | online: the live teacher
     top_k: int = 0  # logits kept a frame or token; 0 keeps all (dense)
     frames: str = "all"  # CTC frames that count: all | nonblank | symmetric
+    difficulty: str = "insample"  # x: insample | crossfit | pretrained | dropout, adakd.difficulty
+    dropout_passes: int = 8  # over every utterance, for difficulty: dropout
 
 
 @dataclass
@@ -141,6 +145,7 @@ CHOICES = {
     "train.precision": ("auto", "bf16", "fp32"),
     "distill.teacher": ("cached", "online"),
     "distill.frames": ("all", "nonblank", "symmetric"),
+    "distill.difficulty": ("insample", "crossfit", "pretrained", "dropout"),
 }
 
 
@@ -230,6 +235,8 @@ def check(config: Config) -> None:
     _check_methods(config.methods, "the configuration")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
+    if config.distill.dropout_passes < 2:
+        raise UserError("distill.dropout_passes must be at least 2: one pass has no spread.")
 
 
 class _Loader(yaml.SafeLoader):

@@ -622,6 +622,7 @@ def make_figures(
         alpha: dict[str, Any] = run.done.get("alpha", {}) if run else {}
         # The curve drawn is that of alpha over x itself.
         plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
+        plain = plain and "guard" not in alpha
         if alpha and plain and len(difficulties.get(family, ())):
             schedules[family] = plots.Schedule(
                 alpha["t"], alpha["k_start"], alpha["k_end"], difficulties[family]

@@ -63,15 +63,24 @@ class Manifest(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Manifest: ...
     def __getitem__(self, index: int | slice) -> Entry | Manifest:
         if isinstance(index, slice):
-            part = copy.copy(self)
-            part._starts, part._lengths = self._starts[index], self._lengths[index]
-            part.seconds = self.seconds[index]
-            return part
+            return self._part(index)
         start = int(self._starts[index])
         # Not a memory map: pages of the file would count as this process's memory. Not seek and
         # read: worker processes share the file's position.
         line = os.pread(self._file.fileno(), int(self._lengths[index]), start)
         return _parse(line, f"{self._path}, byte {start}")
+
+    def pick(self, indices: Sequence[int]) -> Manifest:
+        """The manifest of these entries, in this order."""
+        import numpy as np
+
+        return self._part(np.asarray(indices, dtype=np.int64))
+
+    def _part(self, which: slice | np.ndarray) -> Manifest:
+        part = copy.copy(self)
+        part._starts, part._lengths = self._starts[which], self._lengths[which]
+        part.seconds = self.seconds[which]
+        return part
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

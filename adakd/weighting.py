@@ -610,7 +610,9 @@ class AdaKD(Weighting):
 
     def _pair(self, difficulty: Tensor) -> tuple[Tensor, Tensor | None]:
         """x and, with a guard, the doubt, each of the shape of x."""
-        return (difficulty[..., 0], difficulty[..., 1]) if self.uses_doubt else (difficulty, None)
+        if not self.uses_doubt:
+            return difficulty, None
+        return difficulty[..., 0].contiguous(), difficulty[..., 1]
 
     def _scaled(self, x: Tensor) -> Tensor:
         """What stands in place of x on this scale, same shape."""

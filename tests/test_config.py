@@ -256,6 +256,7 @@ def test_a_model_comes_from_one_place(recipe: Path) -> None:
     [
         ("distill__teacher", "on-line", "online"),
         ("distill__frames", "nonblanks", "nonblank"),
+        ("distill__difficulty", "cross-fit", "crossfit"),
         ("train__precision", "fp-32", "fp32"),
         ("units__kind", "character", "characters"),
     ],
@@ -282,6 +283,7 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("train__batch_seconds", "0"),
         ("teacher__train__epochs", "-1"),
         ("distill__temperature", "0"),
+        ("distill__dropout_passes", "1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:

@@ -824,6 +824,8 @@ def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message
 def test_methods_are_built_by_name():
     assert {name: type(build(name)) for name in METHODS} == METHODS
     assert tuple(METHODS) == config.METHODS, "known without torch, and in the same order"
+    adaptive = tuple(name for name, method in METHODS.items() if method.uses_difficulty)
+    assert adaptive == config.ADAPTIVE
     assert build("kd", {"alpha": 0.9}).summary() == {"alpha": 0.9}
     adaptive = build("adakd", {"threshold": 2, "k": 3})
     assert isinstance(adaptive, AdaKD) and adaptive.k_at(0.0).item() == 3.0

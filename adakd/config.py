@@ -36,6 +36,8 @@ FAMILIES = ("wav2vec2", "whisper")
 TEACHER = "teacher"  # as student.source: the trained teacher
 # Those of `adakd.weighting`, known without importing torch, in the order of the table.
 METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd", "adakd-learned")
+# Those that look at an utterance's difficulty x.
+ADAPTIVE = ("adakd", "adakd-learned")
 
 
 @dataclass
@@ -122,6 +124,8 @@ class Distill:
     teacher: str = "cached"  # cached: soft outputs of the teacher store | online: the live teacher
     top_k: int = 0  # logits kept a frame or token; 0 keeps all (dense)
     frames: str = "all"  # CTC frames that count: all | nonblank | symmetric
+    difficulty: str = "insample"  # x: insample | crossfit | pretrained | dropout, adakd.difficulty
+    dropout_passes: int = 8  # over every utterance, for difficulty: dropout
 
 
 @dataclass
@@ -175,6 +179,7 @@ CHOICES = {
     "train.precision": ("auto", "bf16", "fp32"),
     "distill.teacher": ("cached", "online"),
     "distill.frames": ("all", "nonblank", "symmetric"),
+    "distill.difficulty": ("insample", "crossfit", "pretrained", "dropout"),
 }
 
 
@@ -276,6 +281,16 @@ def check(config: Config) -> None:
         raise UserError("transcripts.max_cer must be at least 0.")
     if config.distill.temperature <= 0:
         raise UserError("distill.temperature must be above 0.")
+    if config.transcripts.source == TEACHER and (
+        config.distill.difficulty != "insample"
+        or any((options or {}).get("guard") is not None for options in config.methods.values())
+    ):
+        raise UserError(
+            "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
+            "teacher wrote itself it neither doubts nor saw in halves."
+        )
+    if config.distill.dropout_passes < 2:
+        raise UserError("distill.dropout_passes must be at least 2: one pass has no spread.")
 
 
 def _check_layers(config: Config) -> None:

@@ -649,6 +649,7 @@ def schedule_of(run: Run, difficulties: Sequence[float] | np.ndarray) -> plots.S
 
     alpha: dict[str, Any] = run.done.get("alpha", {})
     plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
+    plain = plain and "guard" not in alpha
     if not ({"t", "k_start", "k_end"} <= alpha.keys() and plain and len(difficulties)):
         return None
     x = np.asarray(difficulties)

@@ -97,6 +97,15 @@ class Place:
         own = self.config.transcripts.source == "teacher"
         return self.experiment("teacher") / ("store-transcripts" if own else "store")
 
+    @property
+    def difficulty(self) -> Path:
+        """Where x lies, where it is not the store's own."""
+        return self.experiment("teacher") / "difficulty" / self.config.distill.difficulty
+
+    def half(self, number: int) -> Path:
+        """The folder of the teacher that is fine-tuned on one half, for difficulty: crossfit."""
+        return self.experiment("teacher") / f"half{number + 1}"
+
     @cached_property
     def title(self) -> str:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
@@ -506,14 +515,18 @@ def student_start(place: Place) -> Path:
     return folder
 
 
-def train(place: Place, method: str) -> None:
-    """Train the student with a method, or the teacher (method ``teacher``), from start to end."""
+def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
+    """Train the student with a method, or the teacher (method ``teacher``), from start to end.
+
+    ``half``, a number and its utterances, trains another teacher, on these alone.
+    """
     config = place.config
+    title = f"{place.title}: {method}" + (f" of half {half[0] + 1}" if half else "")
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
     options = (config.methods.get(name) or {}) if role == "student" else {}
-    folder = place.experiment(method)
+    folder = place.half(half[0]) if half else place.experiment(method)
     data = needed(place.data, "The prepared data", 1)["manifests"]
     inputs: dict[str, Any] = {
         "data": data,
@@ -523,14 +536,20 @@ def train(place: Place, method: str) -> None:
     }
     if role == "teacher":
         inputs["source"] = source_fingerprint(config.teacher)
+        if half:
+            inputs["half"] = configuration.fingerprint(half[1])
     else:
         inputs["start"] = key_of(start_inputs(place))
         inputs |= lessons_inputs(place)
         inputs["method"] = options
     if name != "finetune":
         inputs["distill"] = dataclasses.asdict(config.distill)
+        # They change what looks at x, and nothing else.
+        source, passes = (inputs["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
+        if name in configuration.ADAPTIVE and source != "insample":
+            inputs["difficulty"] = [source, passes] if source == "dropout" else source
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
-    if is_current(folder, inputs, f"{place.title}: {method}"):
+    if is_current(folder, inputs, title):
         return
 
     from adakd import models
@@ -563,6 +582,8 @@ def train(place: Place, method: str) -> None:
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     entries = place.manifest("train") if role == "teacher" else place.lessons()
+    if half:
+        entries = entries.pick(half[1])
     held_out = None
     if weighting.held_out:
         held, entries = entries.split(weighting.held_out, config.seed)
@@ -577,9 +598,8 @@ def train(place: Place, method: str) -> None:
         world(),
     )
     brain = DistillationBrain(
-        family, weighting, settings, config.distill, folder, sampler,
-        f"{place.title}: {method}", live, held_out,
-    )  # fmt: skip
+        family, weighting, settings, config.distill, folder, sampler, title, live, held_out
+    )
     outcome = brain.run(
         training_loader(Steps(entries, place.root, family, extra, live), sampler, settings.workers),
         evaluation_loader(
@@ -603,7 +623,7 @@ def train(place: Place, method: str) -> None:
         shutil.rmtree(folder / "ckpt", ignore_errors=True)
     wait_for_all()
     say(
-        f"{place.title}: {method} trained in {outcome['train_seconds']:.0f} s, dev CER "
+        f"{title} trained in {outcome['train_seconds']:.0f} s, dev CER "
         f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"
     )
 
@@ -650,14 +670,15 @@ def supervision(
         live = models.open_folder(config, folder)
         live.requires_grad_(False)
     cached = weighting.uses_distill and live is None
-    store = open_store(place) if cached or weighting.uses_difficulty else None
-    if store is not None:
-        weighting.fit([store.difficulty(entry.id) for entry in place.lessons()])
+    store = open_store(place) if cached else None
+    x = difficulties(place, weighting.uses_doubt) if weighting.uses_difficulty else None
+    if x is not None:
+        weighting.fit([x[entry.id] for entry in place.lessons()])
 
     def extra(batch: Batch) -> Batch:
+        if x is not None:
+            batch.difficulty = torch.tensor([x[i] for i in batch.ids])
         if store is not None:
-            batch.difficulty = torch.tensor([store.difficulty(i) for i in batch.ids])
-        if cached and store is not None:
             batch.soft = store.soft(batch.ids)
         return batch
 
@@ -694,7 +715,23 @@ def open_store(place: Place) -> Store:
 
 
 def teacher_pass(place: Place) -> None:
-    """Stage 4: the teacher's loss and soft outputs on every training utterance."""
+    """Stage 4: the teacher's loss and soft outputs on every training utterance.
+
+    And x from another source, and the losses for a guard, where the configuration asks for them.
+    """
+    guard = any(
+        (options or {}).get("guard") is not None for options in place.config.methods.values()
+    )
+    own = place.config.distill.difficulty != "insample" or guard
+    if own:
+        check_source_of_difficulty(place)
+    write_store(place)
+    if own:
+        write_difficulty(place, guard)
+
+
+def write_store(place: Place) -> None:
+    """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts = store_parts(place)
     meta = place.store / "meta.json"
     if meta.exists():
@@ -742,6 +779,127 @@ def teacher_pass(place: Place) -> None:
         f"{place.title}: teacher store written, mean loss x {total / max(1, len(entries)):.4f} "
         f"nats a unit ({shown(place.store)})"
     )
+
+
+def difficulty_parts(place: Place) -> dict[str, Any]:
+    """All that x depends on where it is not the store's own: the store's parts, and its source."""
+    soft = ("top_k", "temperature", "dtype")
+    distill = place.config.distill
+    return {
+        **{name: value for name, value in store_parts(place).items() if name not in soft},
+        "difficulty": distill.difficulty,
+        "dropout_passes": distill.dropout_passes if distill.difficulty == "dropout" else None,
+    }
+
+
+def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
+    """x of every training utterance by id, from the source that the configuration names.
+
+    With ``doubt``: pairs of x and how likely the transcript is wrong.
+    """
+    if place.config.distill.difficulty == "insample" and not doubt:
+        return open_store(place).difficulties()
+    facts = needed(place.difficulty, "The difficulty", 4)
+    changed = changes(facts["inputs"], difficulty_parts(place))
+    if doubt and not facts["guard"]:
+        changed.append("guard")
+    if changed:
+        raise UserError(
+            f"{place.difficulty} was made with another {' and another '.join(changed)}: run stage "
+            "4 (teacher-pass) again."
+        )
+    with (place.difficulty / "x.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
+
+
+def check_source_of_difficulty(place: Place) -> None:
+    """Raise `UserError` where the models cannot give the difficulty that is asked for."""
+    config, source = place.config, place.config.distill.difficulty
+    what = f"{place.title}: distill.difficulty {source} needs the teacher before fine-tuning"
+    if source in ("crossfit", "pretrained") and config.teacher.finetuned:
+        raise UserError(
+            f"{what}, and teacher.finetuned takes it as it is: try insample or dropout."
+        )
+    if source != "pretrained":
+        return
+    if config.teacher.source is None:
+        raise UserError(f"{what}, and it starts from random weights: try crossfit.")
+    from adakd import models
+
+    if new := models.untrained_units(config, units_of(place)):
+        raise UserError(
+            f"{what}, and that has no output yet for {len(new)} of the recipe's units, such as "
+            f"{new[0]!r}, which get a new output layer: set units.kind to source, or try crossfit."
+        )
+
+
+def write_difficulty(place: Place, guard: bool) -> None:
+    """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
+
+    With a ``guard`` a line also holds the doubt in the transcript, and the losses behind it.
+    """
+    folder, parts = place.difficulty, difficulty_parts(place)
+    config, source = place.config, place.config.distill.difficulty
+    title = f"{place.title}: difficulty {source}"
+    lacks_guard = guard and not (done(folder) or {}).get("guard", True)
+    if not lacks_guard and is_current(folder, parts, title):
+        return
+    from adakd import difficulty, models
+    from adakd.brain import seed_everything
+
+    entries = place.manifest("train")
+    facts: dict[str, Any] = {"guard": guard}
+    scorers = [(place.experiment("teacher"), list(range(len(entries))))]
+    if source == "crossfit":
+        speakers, sentences = zip(*((entry.speaker, entry.text) for entry in entries), strict=True)
+        halves = difficulty.halves(speakers, sentences, entries.seconds)
+        facts["halves"] = halves.describe()
+        say(f"{title}: {facts['halves']}")
+        for number in (0, 1):
+            train(place, "teacher", (number, halves.trains(number)))
+        scorers = [(place.half(number), halves.scored(number)) for number in (0, 1)]
+    limit = models.limit(config, "teacher", units_of(place)) if guard else None
+    if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    wait_for_all()
+    for number, (model, scored) in enumerate(scorers):
+        if source == "pretrained":
+            seed_everything(config.seed, "weights")
+            family = models.load(config, "teacher", units_of(place))
+        else:
+            family = models.open_folder(config, model / "model")
+        rows = difficulty.score(
+            family,
+            entries.pick(scored[rank() :: world()]),
+            place.root,
+            2 * config.train_of("teacher").batch_seconds,
+            title,
+            config.distill.dropout_passes if source == "dropout" else 0,
+            limit,
+        )
+        write_json(folder / f"part.{number}.{rank()}.json", rows)
+    wait_for_all()
+    if rank() == 0:
+        found = difficulty.combine(
+            [
+                {
+                    utterance: row
+                    for path in folder.glob(f"part.{number}.*.json")
+                    for utterance, row in json.loads(path.read_text(encoding="utf-8")).items()
+                }
+                for number in range(len(scorers))
+            ]
+        )
+        with atomic_write(folder / "x.jsonl") as file:
+            for entry in entries:
+                row = {"id": entry.id, **found[entry.id]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for path in folder.glob("part.*"):
+            path.unlink()
+        mark_done(folder, parts, **facts)
+    wait_for_all()
+    say(f"{title}: written ({shown(folder)})")
 
 
 # ------------------------------------------------------------------ stages 7 to 10
@@ -890,11 +1048,12 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         from adakd import report as reporting
 
         told = marker.described(first.corpus)
-        difficulties = {}
+        known = {}
         for place in reversed(places):
-            if (place.store / "meta.json").exists():
-                values = open_store(place).difficulties().values()
-                difficulties[place.config.family] = np.array(list(values))
+            insample = place.config.distill.difficulty == "insample"
+            marker_of_x = place.store / "meta.json" if insample else place.difficulty / "done.json"
+            if marker_of_x.exists():
+                known[place.config.family] = np.array(list(difficulties(place).values()))
         table = reporting.write_report(
             first.config.recipe,
             [
@@ -908,7 +1067,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
                 **versions.describe(),
                 "demonstration": first.config.demonstration,
             },
-            difficulties,
+            known,
             first.config.score.bootstrap,
         )
         write_text(folder / "report" / "table.txt", table)

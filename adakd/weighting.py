@@ -6,7 +6,9 @@ A weighting takes what the student lost on each utterance of a batch and says ho
 
     task        (B,)            the student's loss against the transcript, per target unit
     distill     (B,) or None    the student's loss against the teacher, per the same target units
-    difficulty  (B,) or None    x: the teacher's own task loss on the utterance, per target unit
+    difficulty  (B,) or None    x: the teacher's own task loss on the utterance, per target unit;
+                                (B, 2) for a weighting that `uses_doubt`: x, and how likely the
+                                transcript is wrong, 0 to 1 (see `wrong_transcript`)
     progress    0 to 1          step / (steps - 1), in optimiser steps of the whole run
 
 All vectors run over utterances; the trainer sums the loss over a batch and divides. A weighting
@@ -48,6 +50,10 @@ AUTO_ALPHA = 0.1
 EASIEST = 1e-8
 # How much of SuperLoss's running mean stays from one optimiser step to the next.
 RUNNING_MEAN = 0.9
+# `wrong_transcript`: how many times the usual an excess is that speaks as much for a wrong
+# transcript as for a right one, and how sharply its probability turns there.
+SUSPECT = 3.0
+SHARPNESS = 4.0
 
 
 class Weighted(NamedTuple):
@@ -67,6 +73,7 @@ class Weighting(nn.Module):
     What a trainer asks it:
 
         uses_distill, uses_difficulty   what it must supply, at least at times
+        uses_doubt                      whether a second number stands beside each difficulty
         wants_distill, logits_scale     at this time: whether, and which distillation loss
         step_done                       to be called after every optimiser step
         restart_at                      where training starts again, or None
@@ -75,6 +82,7 @@ class Weighting(nn.Module):
 
     uses_distill: bool = True
     uses_difficulty: bool = False
+    uses_doubt: bool = False
     # The progress from which the student goes on from its best checkpoint so far, with a fresh
     # optimiser and learning-rate schedule. A trainer moves it to where it has checkpoints.
     restart_at: float | None = None
@@ -84,7 +92,7 @@ class Weighting(nn.Module):
     held_out: float = 0.0
 
     def fit(self, difficulties: Tensor | Sequence[float]) -> None:
-        """Learn from x of the whole training set, (N,), before training; here: nothing."""
+        """Learn from the difficulties of the whole training set before training; here: nothing."""
 
     def summary(self) -> dict[str, Any]:
         """What a report should say of the weights; plain numbers."""
@@ -141,16 +149,21 @@ class Weighting(nn.Module):
                 f"{name} needs one task loss per utterance, shape (B,), and got shape "
                 f"{tuple(task.shape)}: do not average over the batch first."
             )
-        for what, values, needed in (
-            ("distill", distill, self.wants_distill(progress)),
-            ("difficulty", difficulty, self.uses_difficulty),
+        for what, values, needed, pairs in (
+            ("distill", distill, self.wants_distill(progress), False),
+            ("difficulty", difficulty, self.uses_difficulty, self.uses_doubt),
         ):
             if values is None and needed:
                 raise UserError(f"{name} needs `{what}`, one value per utterance, and got None.")
-            if values is not None and values.shape != task.shape:
+            if values is not None and values.shape != task.shape + (2,) * pairs:
                 raise UserError(
                     f"{name} got task losses of shape {tuple(task.shape)} and `{what}` of shape "
-                    f"{tuple(values.shape)}: both need one value per utterance."
+                    f"{tuple(values.shape)}: "
+                    + (
+                        "with a guard it needs x and the doubt of each utterance, (B, 2)."
+                        if pairs
+                        else "both need one value per utterance."
+                    )
                 )
         if not 0.0 <= progress <= 1.0:
             raise UserError(f"{name} got progress {progress}: it runs from 0 (first step) to 1.")
@@ -395,6 +408,71 @@ def adaptive_alpha(difficulty: Tensor, threshold: Tensor, k: Tensor) -> Tensor:
     return torch.exp(-torch.exp(exponent.clamp(max=10.0)))
 
 
+def wrong_transcript(
+    transcript: Tensor | Sequence[float], hypothesis: Tensor | Sequence[float]
+) -> Tensor:
+    """How likely each transcript of a training set is wrong, as far as its teacher can tell.
+
+    A high loss of the teacher means hard audio or a wrong transcript. They are told apart by what
+    the teacher would rather have read: on hard audio its own hypothesis costs it much as well; with
+    a wrong transcript the hypothesis costs little, and all of the loss is a gap between the two.
+
+        gap_i   = transcript_i - hypothesis_i
+        z_i     = (gap_i - median(gap)) / (1.4826 MAD(gap) + max(mean(hypothesis), hypothesis_i))
+        doubt_i = z_i^4 / (z_i^4 + 3^4)    where z_i > 0, else 0
+
+    The rule is ours; the idea that a robust z-score finds outliers is Iglewicz and Hoaglin's (1993,
+    "How to Detect and Handle Outliers", who cut at 3.5). Why like this:
+
+    - The unit of z has two parts, as each alone fails. The median absolute deviation is 0 where the
+      teacher gets more than half of the set right to the letter (most gaps are 0), and then every
+      slip of the teacher would count as infinitely odd. How much its own hypotheses cost it is
+      never 0, and holds no transcript, so that no share of wrong ones moves it; but it is small for
+      a teacher that errs and is sure of itself, and then the spread of the gaps is wide.
+    - Audio harder than usual is measured by its own hypothesis: of what the teacher hardly
+      understands it cannot say that something else was said.
+    - Median and MAD stand until half of the transcripts are wrong.
+    - Nothing has a unit: all losses times a constant give the same doubts. Only ratios count.
+    - It is no test with a fixed share of rejections. If no transcript is wrong, gaps lie within a
+      few units of each other and doubts near 0 (z = 1 gives 0.01); another sentence costs ten
+      units or a hundred. In between the doubt is gradual: half at z = 3.
+
+    A teacher that was fine-tuned on these very transcripts may have learnt the wrong ones by heart:
+    losses of a teacher that has not seen them tell more. Losses of several teachers are not to be
+    mixed: ask for each teacher's utterances by themselves.
+
+    Args:
+        transcript: (N,) the teacher's losses on the transcripts, per target unit.
+        hypothesis: (N,) its losses on its own greedy hypotheses, divided by the target units of
+            the *transcripts*: the gap is then the log-likelihood ratio per unit.
+    Returns:
+        (N,) float64, 0 to 1.
+    Raises:
+        UserError: there are none, they differ in number, or some are not finite.
+    """
+    said, heard = (
+        torch.as_tensor(values, dtype=torch.float64).detach().flatten()
+        for values in (transcript, hypothesis)
+    )
+    if len(said) == 0 or len(said) != len(heard):
+        raise UserError(
+            f"{len(said)} losses on transcripts and {len(heard)} on hypotheses: a guard needs one "
+            "of each for every utterance."
+        )
+    broken = int((~(said.isfinite() & heard.isfinite())).sum())
+    if broken:
+        raise UserError(
+            f"{broken} of {len(said)} pairs of losses are not finite: look for texts that do not "
+            "fit into their audio."
+        )
+    gap = said - heard
+    excess = gap - gap.quantile(0.5)
+    spread = 1.4826 * excess.abs().quantile(0.5)
+    unit = spread + torch.maximum(heard, heard.mean())
+    z = excess.clamp(min=0) / unit.clamp(min=torch.finfo(torch.float64).tiny)
+    return 1 / (1 + (SUSPECT / z) ** SHARPNESS)  # z = 0: 1 / inf
+
+
 class AdaKD(Weighting):
     """A weight for every utterance: easy ones are distilled first, hard ones as training goes on.
 
@@ -423,6 +501,16 @@ class AdaKD(Weighting):
         threshold   two alphas at a time, the means over the training utterances with x <= t and
                     with x > t: the instances without degrees
 
+    `guard` is for transcripts that may be wrong, which a high x alone cannot tell from hard audio;
+    AdaKD trusts the transcript there. With a guard, a difficulty is a pair, x and the doubt d in
+    the transcript (`wrong_transcript` gives it), and
+
+        alpha_i <- (1 - d_i) alpha_i + d_i guard
+
+    so that without doubt nothing changes, and a surely wrong transcript hardly counts. t, k and
+    what `control` exchanges are found on utterances with d below one half: wrong transcripts have
+    the highest x of all, and would make everything else look easy.
+
     Args:
         threshold: t, as the mean or the 25th, 50th or 75th percentile of the training set's x, or
             as a number in the units of x (nats per target unit, if the scale is linear).
@@ -433,9 +521,12 @@ class AdaKD(Weighting):
             the hard ones end with more weight on the teacher than the easy ones. The paper only
             says that k falls linearly; the 0 is our choice.
         scale, control: see above.
+        guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
+            0.95; None takes every transcript as right.
 
     Buffers: t, k_start, alpha_range, the figures of `summary`, and known, (2, N): x of the training
     set in rising order, and what each of them is exchanged for; (2, 0) where nobody asks for it.
+    With a guard doubted, the mean doubt and the share of utterances whose doubt is over one half.
     """
 
     uses_difficulty = True
@@ -443,6 +534,7 @@ class AdaKD(Weighting):
     k_start: Tensor
     alpha_range: Tensor
     known: Tensor
+    doubted: Tensor
 
     def __init__(
         self,
@@ -451,6 +543,7 @@ class AdaKD(Weighting):
         k_end: float = 0.0,
         scale: Scale = "linear",
         control: Control = "none",
+        guard: float | None = None,
     ) -> None:
         super().__init__()
         names = get_args(ThresholdName)
@@ -463,6 +556,10 @@ class AdaKD(Weighting):
         self.k_end = _number("k_end", k_end)
         self.scale = _choice("scale", scale, get_args(Scale))
         self.control = _choice("control", control, get_args(Control))
+        self.guard = None if guard is None else _number("guard", guard, "a number, or left out")
+        if self.guard is not None and not 0 <= self.guard <= 1:
+            raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
+        self.uses_doubt = self.guard is not None
         # NaN stands for "not known before fit", and survives the trip through a checkpoint.
         known_t = math.nan if isinstance(self.threshold, str) else self.threshold
         known_k = math.nan if isinstance(self.k, str) else self.k
@@ -470,6 +567,8 @@ class AdaKD(Weighting):
         self.register_buffer("k_start", torch.tensor(known_k))
         self.register_buffer("alpha_range", torch.full((2, len(_RANGE)), math.nan))
         self.register_buffer("known", torch.empty(2, 0))
+        if self.uses_doubt:
+            self.register_buffer("doubted", torch.full((2,), math.nan))
 
     @property
     def _needs_known(self) -> bool:
@@ -480,20 +579,37 @@ class AdaKD(Weighting):
         """Set t and k_start from the teacher's losses x on the whole training set.
 
         Args:
-            difficulties: (N,) x of every training utterance, in any order.
+            difficulties: (N,) x of every training utterance, in any order; with a guard (N, 2), x
+                and the doubt.
         Raises:
             UserError: there are none, some are not finite, or no k answers to "auto".
         """
-        x = torch.as_tensor(difficulties, dtype=torch.float64).detach().flatten().cpu()
-        if len(x) == 0:
+        every = torch.as_tensor(difficulties, dtype=torch.float64).detach().cpu()
+        if len(every) == 0:
             raise UserError("AdaKD cannot be fitted to no difficulties: is the training set empty?")
-        broken = int((~x.isfinite()).sum())
+        if every.shape[1:] != (2,) * self.uses_doubt:
+            raise UserError(
+                f"AdaKD cannot be fitted to difficulties of shape {tuple(every.shape)}: it needs "
+                + ("x and the doubt of each, (N, 2)." if self.uses_doubt else "one of each, (N,).")
+            )
+        broken = int((~every.isfinite()).reshape(len(every), -1).any(dim=1).sum())
         if broken:
             raise UserError(
-                f"AdaKD cannot be fitted: {broken} of {len(x)} difficulties are not finite; look "
-                "for targets that do not fit into their audio, and run the teacher pass again."
+                f"AdaKD cannot be fitted: {broken} of {len(every)} difficulties are not finite; "
+                "look for targets that do not fit into their audio, and run the teacher pass again."
             )
-        x = x.to(self.t.device)
+        every = every.to(self.t.device)
+        x, doubt = self._pair(every)
+        if doubt is not None:
+            if doubt.min() < 0 or doubt.max() > 1:
+                raise UserError("AdaKD cannot be fitted: a doubt is a probability, from 0 to 1.")
+            wrong = doubt > 0.5
+            if wrong.all():
+                raise UserError(
+                    f"AdaKD cannot be fitted: the guard takes all {len(x)} transcripts for wrong."
+                )
+            self.doubted.copy_(torch.stack([doubt.mean(), wrong.double().mean()]))
+            x = x[~wrong]
         if self._needs_known:
             rising = x.float().sort().values
             places = torch.arange(len(x), device=x.device)
@@ -507,7 +623,13 @@ class AdaKD(Weighting):
         self.t.fill_(_threshold(scaled, self.threshold))
         self.k_start.fill_(self._solve_k(scaled) if isinstance(self.k, str) else self.k)
         for row, progress in enumerate((0.0, 1.0)):
-            self.alpha_range[row] = _range(self.alpha(x, progress))
+            self.alpha_range[row] = _range(self.alpha(every, progress))
+
+    def _pair(self, difficulty: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x and, with a guard, the doubt, each of the shape of x."""
+        if not self.uses_doubt:
+            return difficulty, None
+        return difficulty[..., 0].contiguous(), difficulty[..., 1]
 
     def _scaled(self, x: Tensor) -> Tensor:
         """What stands in place of x on this scale, same shape."""
@@ -548,6 +670,8 @@ class AdaKD(Weighting):
     def alpha(self, difficulty: Tensor, progress: float) -> Tensor:
         """The weight of the distillation loss of utterances with these x, same shape, no gradient.
 
+        With a guard: of these pairs of x and doubt, (..., 2).
+
         Raises:
             UserError: `fit` was not called, and t or k is not a given number.
         """
@@ -556,7 +680,15 @@ class AdaKD(Weighting):
                 "AdaKD does not know its threshold and k yet: call fit() with the difficulties of "
                 "the whole training set before training, or load a checkpoint."
             )
-        x, k = difficulty.detach(), self.k_at(progress)
+        x, doubt = self._pair(difficulty.detach())
+        alpha = self._unguarded(x, progress)
+        if self.guard is None or doubt is None:
+            return alpha
+        return alpha + doubt.to(alpha) * (self.guard - alpha)
+
+    def _unguarded(self, x: Tensor, progress: float) -> Tensor:
+        """Alpha of these x, same shape, whatever the transcripts are like."""
+        k = self.k_at(progress)
         if self.control in ("permuted", "inverted"):
             places = torch.searchsorted(self.known[0], x.to(self.known))
             x = self.known[1][places.clamp(max=self.known.shape[1] - 1)]
@@ -585,13 +717,18 @@ class AdaKD(Weighting):
 
         Returns:
             {"t", "k_start", "k_end": float, "scale", "control": str,
-            "start", "end": {"min", "p10", "mean", "p90", "max"}}
+            "start", "end": {"min", "p10", "mean", "p90", "max"}}, and with a guard "guard",
+            "doubt_mean", "doubted": float, the last the share of transcripts taken for wrong
         Raises:
             UserError: `fit` was not called.
         """
         if self.alpha_range.isnan().any():
             raise UserError("AdaKD knows the range of its alpha only after fit().")
         start, end = (dict(zip(_RANGE, row, strict=True)) for row in self.alpha_range.tolist())
+        guarded = {}
+        if self.guard is not None:
+            mean, share = self.doubted.tolist()
+            guarded = {"guard": self.guard, "doubt_mean": mean, "doubted": share}
         return {
             "t": self.t.item(),
             "k_start": self.k_start.item(),
@@ -600,6 +737,7 @@ class AdaKD(Weighting):
             "control": self.control,
             "start": start,
             "end": end,
+            **guarded,
         }
 
 

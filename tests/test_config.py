@@ -277,6 +277,7 @@ def test_a_student_may_start_from_the_layers_of_the_teacher(recipe: Path) -> Non
     [
         ("distill__teacher", "on-line", "online"),
         ("distill__frames", "nonblanks", "nonblank"),
+        ("distill__difficulty", "cross-fit", "crossfit"),
         ("train__precision", "fp-32", "fp32"),
         ("units__kind", "character", "characters"),
     ],
@@ -305,10 +306,18 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("distill__temperature", "0"),
         ("data__label_noise__shuffled", "1.5"),
         ("data__label_noise__misspelt", "-0.1"),
+        ("distill__dropout_passes", "1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:
     assert key.split("__")[-1] in refusal(recipe, **{key: value})
+
+
+def test_what_the_teacher_wrote_is_neither_doubted_nor_cut_in_halves(recipe: Path) -> None:
+    own = {"transcripts__source": "teacher"}
+    assert load(recipe, **own).transcripts.source == "teacher"
+    assert "insample" in refusal(recipe, **own, distill__difficulty="crossfit")
+    assert "no guard" in refusal(recipe, **own, methods__adakd__guard="0.95")
 
 
 def test_a_source_is_found_from_anywhere(

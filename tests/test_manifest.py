@@ -65,6 +65,17 @@ def test_an_empty_manifest_has_no_entries(tmp_path: Path) -> None:
     assert len(read(tmp_path / "dev.jsonl")) == 0 and list(read(tmp_path / "dev.jsonl")) == []
 
 
+def test_any_entries_can_be_picked(tmp_path: Path) -> None:
+    entries = [replace(ENTRY, id=f"a-{n}", seconds=float(n + 1)) for n in range(5)]
+    write(tmp_path / "train.jsonl", entries)
+    whole = read(tmp_path / "train.jsonl")
+    picked = whole.pick([3, 0, 4])
+    assert list(picked) == [entries[3], entries[0], entries[4]]
+    assert picked.seconds.tolist() == [4.0, 1.0, 5.0]
+    assert list(picked[1:]) == [entries[0], entries[4]] and list(whole.pick([])) == []
+    assert list(whole) == entries
+
+
 def test_a_condition_is_written_only_where_there_is_one(tmp_path: Path) -> None:
     entries = [ENTRY, replace(ENTRY, id="a-2", condition="android")]
     write(tmp_path / "test.jsonl", entries)

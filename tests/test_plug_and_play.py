@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adakd.objectives import ctc
-from adakd.weighting import AdaKD, FixedWeight
+from adakd.weighting import AdaKD, FixedWeight, wrong_transcript
 
 pytest.importorskip("accelerate", reason="Trainer needs accelerate")
 transformers = pytest.importorskip("transformers")
@@ -172,3 +172,17 @@ def test_gradient_accumulation_is_one_big_batch(example, tmp_path, teacher, data
     )  # fmt: skip
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_guard_needs_nothing_but_pairs(example, tmp_path, teacher, dataset):
+    """The example as it is: the pairs of docs/plug_and_play.md go where x went."""
+    losses = [row["difficulty"] for row in dataset]
+    doubts = wrong_transcript(losses, [0.1, 0.2, 0.1, 0.3])
+    pairs = torch.stack([torch.as_tensor(losses), doubts], dim=1)
+    weighting = AdaKD(k=1.0, guard=0.95)
+    weighting.fit(pairs)
+    rows = [row | {"difficulty": p} for row, p in zip(dataset, pairs.tolist(), strict=True)]
+    _, found, _ = train(
+        example, tmp_path, teacher, rows, weighting, max_steps=1, per_device_train_batch_size=4
+    )
+    assert len(found) == 1 and 0 < found[0] < float("inf")

@@ -25,6 +25,7 @@ from adakd.weighting import (
     adaptive_alpha,
     build,
     lambert_w,
+    wrong_transcript,
 )
 
 INVERSE_E = math.exp(-1)
@@ -251,6 +252,201 @@ def test_scales_and_controls_travel_with_a_checkpoint(options):
     assert (summary["scale"], summary["control"]) == (ours.scale, ours.control)
     with pytest.raises(UserError, match=r"call fit\(\)"):
         AdaKD(threshold=0.5, k=1.0, **options | {"control": "mean"}).alpha(x, 0.0)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "rank"])
+def test_below_zero_k_mirrors_the_start_on_every_scale_with_auto_k(scale):
+    """k runs through 0 and on; the closed form by hand, with t and k found by `fit`."""
+    weighting = fitted(scale=scale, k_end=-3.0)
+    x, t, k = skewed(), weighting.t.item(), weighting.k_start.item()
+    assert k > 0
+    share = {"linear": x, "log": x.log(), "rank": (x.argsort().argsort() + 0.5) / len(x)}[scale]
+    for progress in (0.0, 0.5, 1.0):
+        now = k + (-3.0 - k) * progress
+        truth = [closed_form(value, t, now) for value in share.tolist()]
+        found = weighting.alpha(x.float(), progress).tolist()
+        assert found == pytest.approx(truth, abs=2e-5)
+    end = weighting.alpha(x, 1.0)
+    assert end[x.argmax()] == end.max() and end[x.argmin()] == end.min()
+    assert weighting.summary()["end"]["max"] == pytest.approx(end.max().item(), abs=1e-5)
+    # At k_end = -k_start the hardest of the start is the easiest of the end: alpha(t + a) there is
+    # alpha(t - a) here.
+    mirrored = AdaKD(threshold=0.5, k=4.0, k_end=-4.0)
+    offsets = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0])
+    torch.testing.assert_close(
+        mirrored.alpha(0.5 + offsets, 1.0), mirrored.alpha(0.5 - offsets, 0.0)
+    )
+
+
+# ---- AdaKD: the guard against wrong transcripts --------------------------------------------------
+
+
+def heard(count: int, wrong: float, unseen: float, seed: int = 0, cost: float = 5.0):
+    """A made-up teacher's losses: on transcripts (N,), on its own hypotheses (N,), and the truth.
+
+    Three utterances in ten are hard: there the teacher is unsure, and its hypothesis is not the
+    transcript. `unseen` is the scale of its losses; the share `wrong` of the transcripts says
+    something else, which costs it `cost` nats a unit on average.
+    """
+    draw = np.random.default_rng(seed)
+    hard = draw.random(count) < 0.3
+    own = unseen * np.where(hard, 6.0, 1.0) * draw.lognormal(0.0, 0.5, count)
+    gap = np.where(hard, own * draw.exponential(0.8, count), 0.0)
+    bad = draw.random(count) < wrong
+    gap = np.where(bad, cost * draw.lognormal(0.0, 0.25, count), gap)
+    return own + gap, own, bad
+
+
+@pytest.mark.parametrize("unseen", [0.003, 0.02, 0.1])
+@pytest.mark.parametrize("wrong", [0.05, 0.1, 0.2, 0.3])
+def test_wrong_transcripts_are_found(wrong, unseen):
+    said, own, bad = heard(3000, wrong, unseen)
+    doubt = wrong_transcript(said, own).numpy()
+    flagged = doubt > 0.5
+    precision, recall = (flagged & bad).sum() / flagged.sum(), (flagged & bad).sum() / bad.sum()
+    assert recall > 0.95 and precision > 0.9
+    assert (flagged & ~bad).sum() < 0.01 * (~bad).sum()
+    # A probability, and not only an order: its mean is near the share of wrong ones.
+    assert doubt.mean() == pytest.approx(bad.mean(), abs=0.02)
+
+
+def test_the_loss_alone_does_not_tell_them_from_hard_audio():
+    """Why the hypothesis is asked for: on noisy audio any transcript costs as much."""
+    draw = np.random.default_rng(5)
+    noisy = draw.random(3000) < 0.1
+    said, own, bad = heard(3000, 0.1, 0.02, cost=1.5)
+    said, own = said + 1.5 * noisy, own + 1.5 * noisy
+    by_loss = np.argsort(-said)[: bad.sum()]
+    assert bad[by_loss].mean() < 0.75
+    doubt = wrong_transcript(said, own).numpy()
+    clear = ~noisy
+    assert (doubt[bad & clear] > 0.5).mean() > 0.95
+    assert (doubt[noisy & ~bad] > 0.5).mean() < 0.01
+
+
+@pytest.mark.parametrize("unseen", [1e-4, 0.02, 1.0])
+def test_where_no_transcript_is_wrong_hardly_one_is_doubted(unseen):
+    said, own, _ = heard(5000, 0.0, unseen, seed=3)
+    doubt = wrong_transcript(said, own)
+    assert (doubt > 0.5).double().mean() < 0.01 and doubt.mean() < 0.02
+    # Nor with a heavy tail and a teacher that is never right to the letter.
+    draw = np.random.default_rng(1)
+    own = draw.lognormal(-1.2, 0.3, 5000)
+    doubt = wrong_transcript(own + draw.lognormal(-1.6, 0.8, 5000), own)
+    assert (doubt > 0.5).double().mean() < 0.01 and doubt.mean() < 0.03
+
+
+def test_doubt_is_the_closed_form():
+    own = torch.tensor([0.2, 0.2, 0.2, 0.2, 3.0], dtype=torch.float64)
+    gap = torch.tensor([0.0, 0.1, 0.3, 2.0, 2.0], dtype=torch.float64)
+    # Median 0.3 (of 0, 0.1, 0.3, 2, 2); deviations 0.3, 0.2, 0, 1.7, 1.7: their median 0.3.
+    usual = (4 * 0.2 + 3.0) / 5
+    doubt = wrong_transcript(own + gap, own).tolist()
+    assert doubt[:3] == [0.0] * 3
+    for found, unsure in zip(doubt[3:], (usual, 3.0), strict=True):
+        z = 1.7 / (1.4826 * 0.3 + unsure)
+        assert found == pytest.approx(z**4 / (z**4 + 3**4), rel=1e-12)
+
+
+def test_doubt_has_no_unit_and_rises_with_the_transcripts_loss():
+    said, own, _ = heard(400, 0.1, 0.02)
+    doubt = wrong_transcript(said, own)
+    for factor in (1e-6, math.log2(math.e), 1e6):
+        torch.testing.assert_close(wrong_transcript(factor * said, factor * own), doubt)
+    worse = said.copy()
+    worse[np.argsort(said)[-1]] *= 2
+    changed = wrong_transcript(worse, own)
+    assert (changed >= doubt - 1e-12).all()
+    order = np.random.default_rng(0).permutation(400)
+    torch.testing.assert_close(wrong_transcript(said[order], own[order]), doubt[order])
+
+
+def test_doubt_at_its_limits():
+    # A teacher that is never unsure and agrees to the letter, but for one.
+    said = torch.tensor([0.0, 0.0, 0.0, 5.0])
+    assert wrong_transcript(said, torch.zeros(4)).tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert wrong_transcript(torch.full((9,), 3.0), torch.ones(9)).tolist() == [0.0] * 9
+    # Greedy search may miss the best hypothesis: the transcript costs less. No doubt then.
+    assert wrong_transcript([1.0, 1.0, 0.2], [1.0, 1.0, 0.5]).tolist() == [0.0] * 3
+    with pytest.raises(UserError, match="1 of 2 pairs"):
+        wrong_transcript([1.0, math.inf], [1.0, 1.0])
+    for said, own in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(UserError, match="one of each"):
+            wrong_transcript(said, own)
+
+
+def guarded(doubt: torch.Tensor, **options) -> AdaKD:
+    weighting = AdaKD(guard=0.95, **options)
+    weighting.fit(torch.stack([skewed(), doubt], dim=1))
+    return weighting
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": "rank"}, {"control": "permuted"}])
+def test_without_doubt_the_guard_changes_nothing(options):
+    plain, none = fitted(**options), guarded(torch.zeros(400, dtype=torch.float64), **options)
+    assert (plain.t, plain.k_start) == (none.t, none.k_start)
+    x = skewed().float()
+    pairs = torch.stack([x, torch.zeros_like(x)], dim=1)
+    for progress in (0.0, 0.7):
+        assert torch.equal(none.alpha(pairs, progress), plain.alpha(x, progress))
+    assert none.summary() == plain.summary() | {"guard": 0.95, "doubt_mean": 0.0, "doubted": 0.0}
+
+
+def test_doubt_moves_alpha_towards_the_guard():
+    weighting = AdaKD(threshold=1.0, k=4.0, guard=0.95)
+    x, doubt = torch.tensor([0.2, 1.0, 2.5, 2.5]), torch.tensor([0.0, 0.5, 1.0, 0.2])
+    plain = AdaKD(threshold=1.0, k=4.0).alpha(x, 0.3)
+    expected = (1 - doubt) * plain + 0.95 * doubt
+    torch.testing.assert_close(weighting.alpha(torch.stack([x, doubt], dim=1), 0.3), expected)
+    assert expected[2] == pytest.approx(0.95) and plain[2] < 0.05
+    task, distill = torch.rand(4), torch.rand(4)
+    weighted = weighting(task, distill, torch.stack([x, doubt], dim=1), 0.3)
+    torch.testing.assert_close(weighted.loss, (1 - expected) * task + expected * distill)
+    # The teacher alone counts, if that is what one wants.
+    weighting.guard = 1.0
+    assert weighting.alpha(torch.tensor([[9.0, 1.0]]), 0.0).item() == 1.0
+
+
+@pytest.mark.parametrize("scale", ["linear", "rank"])
+def test_threshold_and_k_come_from_transcripts_that_are_trusted(scale):
+    x = skewed()
+    wrong = torch.full((80,), 6.0, dtype=torch.float64)
+    pairs = torch.cat(
+        [
+            torch.stack([x, torch.zeros_like(x)], dim=1),
+            torch.stack([wrong, torch.full_like(wrong, 0.9)], dim=1),
+        ]
+    )
+    weighting, clean = AdaKD(guard=0.9, scale=scale), fitted(scale=scale)
+    weighting.fit(pairs)
+    assert (weighting.t, weighting.k_start) == (clean.t, clean.k_start)
+    summary = weighting.summary()
+    assert summary["doubted"] == pytest.approx(80 / 480)
+    assert summary["doubt_mean"] == pytest.approx(0.9 * 80 / 480)
+    assert summary["start"]["max"] == pytest.approx(
+        weighting.alpha(pairs, 0.0).max().item(), abs=1e-6
+    )
+    fresh = AdaKD(guard=0.9, scale=scale)
+    fresh.load_state_dict(weighting.state_dict())
+    assert fresh.summary() == summary
+
+
+def test_a_guard_needs_pairs_and_says_so():
+    one = torch.ones(3)
+    with pytest.raises(UserError, match=r"x and the doubt of each utterance, \(B, 2\)"):
+        AdaKD(1.0, 1.0, guard=0.9)(one, one, one, 0.0)
+    with pytest.raises(UserError, match=r"shape \(3, 2\)"):
+        AdaKD(1.0, 1.0)(one, one, torch.ones(3, 2), 0.0)
+    with pytest.raises(UserError, match=r"\(N, 2\)"):
+        AdaKD(guard=0.9).fit([0.1, 0.2])
+    with pytest.raises(UserError, match=r"\(N,\)"):
+        AdaKD().fit([[0.1, 0.2]])
+    with pytest.raises(UserError, match="probability"):
+        AdaKD(guard=0.9).fit([(0.1, 0.2), (0.3, 1.2)])
+    with pytest.raises(UserError, match="all 2 transcripts"):
+        AdaKD(guard=0.9).fit([(0.1, 0.9), (0.3, 0.8)])
+    with pytest.raises(UserError, match="1 of 2 difficulties"):
+        AdaKD(guard=0.9).fit([(0.1, math.nan), (0.3, 0.8)])
 
 
 # ---- SuperLoss -----------------------------------------------------------------------------------
@@ -608,6 +804,8 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("adakd", {"k_end": math.nan}, "k_end is nan"),
         ("adakd", {"scale": "logarithm"}, "linear, log, rank"),
         ("adakd", {"control": True}, "permuted, inverted"),
+        ("adakd", {"guard": 1.5}, "guard is 1.5"),
+        ("adakd", {"guard": True}, "guard is True"),
         ("superloss", {"alpha": -0.1}, "alpha is -0.1"),
         ("superloss", {"regularisation": 0}, "regularisation is 0"),
         ("superloss", {"lambda": 1}, "has no option 'lambda'"),
@@ -626,6 +824,8 @@ def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message
 def test_methods_are_built_by_name():
     assert {name: type(build(name)) for name in METHODS} == METHODS
     assert tuple(METHODS) == config.METHODS, "known without torch, and in the same order"
+    adaptive = tuple(name for name, method in METHODS.items() if method.uses_difficulty)
+    assert adaptive == config.ADAPTIVE
     assert build("kd", {"alpha": 0.9}).summary() == {"alpha": 0.9}
     adaptive = build("adakd", {"threshold": 2, "k": 3})
     assert isinstance(adaptive, AdaKD) and adaptive.k_at(0.0).item() == 3.0

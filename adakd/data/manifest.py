@@ -70,11 +70,11 @@ class Manifest(Sequence[Entry]):
         line = os.pread(self._file.fileno(), int(self._lengths[index]), start)
         return _parse(line, f"{self._path}, byte {start}")
 
-    def _part(self, index: slice | np.ndarray) -> Manifest:
-        part = copy.copy(self)
-        part._starts, part._lengths = self._starts[index], self._lengths[index]
-        part.seconds = self.seconds[index]
-        return part
+    def pick(self, indices: Sequence[int]) -> Manifest:
+        """The manifest of these entries, in this order."""
+        import numpy as np
+
+        return self._part(np.asarray(indices, dtype=np.int64))
 
     def split(self, share: float, seed: int) -> tuple[Manifest, Manifest]:
         """A random `share` of the entries (one at least), and the rest, each in file order."""
@@ -85,6 +85,12 @@ class Manifest(Sequence[Entry]):
         chosen = self.seconds < 0
         chosen[drawn] = True
         return self._part(chosen), self._part(~chosen)
+
+    def _part(self, which: slice | np.ndarray) -> Manifest:
+        part = copy.copy(self)
+        part._starts, part._lengths = self._starts[which], self._lengths[which]
+        part.seconds = self.seconds[which]
+        return part
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

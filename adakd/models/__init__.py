@@ -46,7 +46,7 @@ class Batch:
     label_lengths: Tensor  # (B,) target units that count
     seconds: float  # audio without padding
     soft: SoftOutputs | None = None  # the teacher's outputs, when they come from the store
-    difficulty: Tensor | None = None  # (B,) the teacher's task loss x
+    difficulty: Tensor | None = None  # (B,) x; (B, 2) with the doubt in the transcript
     characters: Tensor | None = None  # (B, C) of the auxiliary CTC head, padded with 0
     character_lengths: Tensor | None = None  # (B,)
     counted: bool = True  # False: here only so that every process has a batch; its loss is 0
@@ -100,6 +100,11 @@ class Family(nn.Module):
     hf: Any
     tokenizer: Any
     extractor: Any
+
+    @classmethod
+    def untrained_units(cls, source: str, units: Path | None) -> list[str]:
+        """Units of the recipe for which a source has no output yet: fine-tuning makes them."""
+        return []
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         """A padded batch of clips, each float32 (n,) at 16 kHz, with their transcripts' units."""
@@ -246,6 +251,12 @@ def evenly_spaced(there: int, count: int) -> list[int]:
     if count == 1:
         return [there - 1]
     return [i * (there - 1) // (count - 1) for i in range(count)]
+
+
+def untrained_units(config: configuration.Config, units: Path | None) -> list[str]:
+    """Units for which the source of the teacher has no trained output; it has a source."""
+    source = str(config.teacher.source)
+    return _class(config.family, source).untrained_units(source, units)
 
 
 def open_folder(config: configuration.Config, folder: Path) -> Family:

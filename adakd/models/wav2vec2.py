@@ -133,6 +133,19 @@ class Wav2Vec2(Family):
     def stacks(self) -> dict[str, tuple[Any, str]]:
         return {"encoder": (self.hf.wav2vec2.encoder, "num_hidden_layers")}
 
+    @classmethod
+    def untrained_units(cls, source: str, units: Path | None) -> list[str]:
+        from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
+
+        if units is None:
+            return []
+        settings = pretrained(Wav2Vec2Config, source, "The configuration")
+        # What was pretrained alone comes without an output layer, if perhaps with a tokenizer.
+        known = _known_units(source) if settings.architectures == ["Wav2Vec2ForCTC"] else {}
+        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+        outputs = settings.vocab_size
+        return [unit for unit in tokenizer.get_vocab() if known.get(unit, outputs) >= outputs]
+
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         waves = [torch.from_numpy(self._normalised(clip)) for clip in audio]
         labels = [torch.tensor(self._units(entry.text), dtype=torch.long) for entry in entries]
@@ -225,11 +238,10 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
 
     Sources without a tokenizer or without an output layer (XLS-R) keep the random one.
     """
-    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+    from transformers import Wav2Vec2ForCTC
 
-    try:
-        known = Wav2Vec2CTCTokenizer.from_pretrained(source).get_vocab()
-    except (OSError, ValueError, TypeError):
+    known = _known_units(source)
+    if not known:
         return
     head = Wav2Vec2ForCTC.from_pretrained(source, dtype=torch.float32).lm_head
     with torch.no_grad():
@@ -237,6 +249,16 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
             if unit in known and known[unit] < head.out_features:
                 hf.lm_head.weight[index] = head.weight[known[unit]]
                 hf.lm_head.bias[index] = head.bias[known[unit]]
+
+
+def _known_units(source: str) -> dict[str, int]:
+    """The units of a source's own tokenizer and their indices; none without a tokenizer."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    try:
+        return Wav2Vec2CTCTokenizer.from_pretrained(source).get_vocab()
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 @torch.no_grad()

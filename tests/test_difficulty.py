@@ -1,0 +1,431 @@
+"""Where x comes from: the halves of a training set, matching, and every source in miniature."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_recipe
+import torch
+
+from adakd import config as configuration
+from adakd import difficulty, models, steps
+from adakd.data import audio, manifest
+from adakd.errors import UserError
+from adakd.weighting import wrong_transcript
+
+# ------------------------------------------------------------------ two halves
+
+
+def corpus(kind: str, count: int = 300) -> tuple[list[str], list[str], list[float]]:
+    """Speakers, sentences and seconds of a made-up training set."""
+    draw = random.Random(kind)
+    seconds = [draw.uniform(1.0, 9.0) for _ in range(count)]
+    speakers = [f"s{draw.randrange(12)}" for _ in range(count)]
+    sentences = [f"text {n}" for n in range(count)]
+    if kind == "shared":  # every sentence is said by many
+        sentences = [f"text {draw.randrange(40)}" for _ in range(count)]
+    elif kind == "some shared":
+        sentences = [f"text {n if draw.random() < 0.8 else n % 5}" for n in range(count)]
+    elif kind == "groups":  # two clubs that share sentences among themselves alone
+        club = {who: int(who[1:]) % 2 for who in speakers}
+        sentences = [f"{club[who]} {draw.randrange(20)}" for who in speakers]
+    elif kind == "unknown":
+        speakers = [""] * count
+        sentences = [f"text {draw.randrange(40)}" for _ in range(count)]
+    elif kind == "one speaker":
+        speakers = ["s"] * count
+        sentences = [f"text {draw.randrange(40)}" for _ in range(count)]
+    elif kind == "one sentence":
+        sentences = ["yes"] * count
+    elif kind == "lopsided":  # one speaker has nine tenths
+        speakers = ["s" if draw.random() < 0.9 else who for who in speakers]
+    return speakers, sentences, seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart", "between"),
+    [
+        ("plain", "speaker and sentence", (0.0, 0.0)),
+        ("groups", "speaker and sentence", (0.0, 0.0)),
+        ("some shared", "speaker and sentence", (0.02, 0.2)),
+        ("shared", "speaker and sentence", (0.2, 0.55)),
+        ("unknown", "speaker and sentence", (0.0, 0.0)),
+        ("one speaker", "sentence", (0.0, 0.0)),
+        ("one sentence", "speaker", (0.0, 0.0)),
+        ("lopsided", "sentence", (0.0, 0.0)),
+    ],
+)
+def test_halves_are_apart_as_far_as_the_data_allow(
+    kind: str, apart: str, between: tuple[float, float]
+) -> None:
+    speakers, sentences, seconds = corpus(kind)
+    cut = difficulty.halves(speakers, sentences, seconds)
+    assert cut.apart == apart
+    trained = [cut.trains(half) for half in (0, 1)]
+    for who, names in (("speaker", speakers), ("sentence", sentences)):
+        first, second = ({names[i] for i in side} - {""} for side in trained)
+        assert (who in apart) == (not first & second)
+    # Nothing is lost: each is scored by one teacher that has not seen it, or by both.
+    everyone = set(range(len(speakers)))
+    mixed = everyone - set(trained[0]) - set(trained[1])
+    assert between[0] <= len(mixed) / len(everyone) <= between[1]
+    for half in (0, 1):
+        assert set(cut.scored(half)) == everyone - set(trained[half])
+    assert set(cut.scored(0)) & set(cut.scored(1)) == mixed
+    shares = [sum(seconds[i] for i in side) / sum(seconds) for side in trained]
+    assert min(shares) >= (difficulty.LEAST_CROSSED if mixed else difficulty.LEAST)
+    text = cut.describe()
+    assert f"{len(trained[0])} and {len(trained[1])} utterances" in text
+    assert (f"{len(mixed)} (" in text) == bool(mixed)
+    again = difficulty.halves(speakers, sentences, seconds)
+    assert again.side.tolist() == cut.side.tolist()
+
+
+def test_sentences_follow_their_speakers_as_well_as_any_cut_could() -> None:
+    """Against all ways to give each sentence a side, on a set small enough to try them."""
+    draw = random.Random(2)
+    for _ in range(20):
+        said = np.array([draw.randrange(6) for _ in range(14)])
+        said = np.unique(said, return_inverse=True)[1]
+        spoken = np.array([draw.randrange(2) for _ in range(14)])
+        length = np.array([draw.uniform(1, 3) for _ in range(14)])
+        best = 0.0
+        for choice in range(1 << (said.max() + 1)):
+            sides = (choice >> said) & 1
+            kept = [length[(spoken == half) & (sides == half)].sum() for half in (0, 1)]
+            best = max(best, min(kept))
+        sides = difficulty._follow(said, spoken, length)
+        kept = [length[(spoken == half) & (sides == half)].sum() for half in (0, 1)]
+        # Cutting a ranking is within one sentence of the best.
+        largest = max(length[said == s].sum() for s in range(said.max() + 1))
+        assert min(kept) >= best - largest
+
+
+def test_what_cannot_be_cut_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="3 training utterances cannot be cut.*insample"):
+        difficulty.halves(["s"] * 3, ["yes"] * 3, [1.0, 1.0, 1.0])
+
+
+# ------------------------------------------------------------------ one scale for two teachers
+
+
+def matched_slowly(value: float, own: list[float], both: list[list[float]]) -> float:
+    """What `quantile_matched` makes of one value, by counting and straight lines."""
+    own = sorted(own)
+    below, up_to = bisect.bisect_left(own, value), bisect.bisect_right(own, value)
+    share = (below + up_to) / 2 / len(own)
+    found = []
+    for values in both:
+        ranked = sorted(values)
+        place = share * len(ranked) - 0.5  # the k-th of n stands at (k + 1/2) / n
+        place = min(max(place, 0.0), len(ranked) - 1.0)
+        low = int(place)
+        high = min(low + 1, len(ranked) - 1)
+        found.append(ranked[low] + (place - low) * (ranked[high] - ranked[low]))
+    return sum(found) / 2
+
+
+def test_two_teachers_losses_are_matched() -> None:
+    draw = np.random.default_rng(1)
+    one, other = draw.lognormal(-3, 1, 41), draw.lognormal(-1, 0.5, 30)
+    one[3] = one[7]
+    for ours, values in zip(difficulty.quantile_matched(one, other), (one, other), strict=True):
+        truth = [matched_slowly(v, values.tolist(), [one.tolist(), other.tolist()]) for v in values]
+        np.testing.assert_allclose(ours, truth, rtol=1e-12)
+        assert (np.argsort(ours, kind="stable") == np.argsort(values, kind="stable")).all()
+    first, second = difficulty.quantile_matched(one, other)
+    assert first[3] == first[7]
+    assert np.median(first) == pytest.approx(np.median(second), rel=0.15)
+    # Teachers that agree change nothing; one that doubles every loss is halfway corrected.
+    same, _ = difficulty.quantile_matched(one, one[::-1])
+    np.testing.assert_allclose(same, one)
+    twice, _ = difficulty.quantile_matched(one, 2 * one)
+    np.testing.assert_allclose(twice, 1.5 * one)
+
+
+def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> None:
+    draw = np.random.default_rng(0)
+
+    def row(x: float, hypothesis: float) -> dict[str, float]:
+        return {"x": x, "transcript": x, "hypothesis": hypothesis}
+
+    one = {f"a{n}": row(0.1 + draw.random(), 0.1) for n in range(20)}
+    other = {f"b{n}": row(10 * draw.random() + 1, 1.0) for n in range(20)}
+    one["b19"] = row(9.0, 0.1)  # scored by both
+    found = difficulty.combine([one, other])
+    assert found.keys() == one.keys() | other.keys()
+    doubts = []
+    for rows in (one, other):
+        columns = [[r[name] for r in rows.values()] for name in ("transcript", "hypothesis")]
+        doubts.append(dict(zip(rows, wrong_transcript(*columns).tolist(), strict=True)))
+    assert found["a3"]["doubt"] == pytest.approx(doubts[0]["a3"])
+    assert found["b4"]["doubt"] == pytest.approx(doubts[1]["b4"])
+    assert found["b19"]["doubt"] == pytest.approx((doubts[0]["b19"] + doubts[1]["b19"]) / 2)
+    assert found["b19"]["transcript"] == (9.0 + other["b19"]["x"]) / 2
+    assert difficulty.combine([{"a": {"x": 2.0}}]) == {"a": {"x": 2.0}}
+
+
+# ------------------------------------------------------------------ every source, in miniature
+
+
+def prepared(root: Path, family: str, **changes: Any) -> steps.Place:
+    """A place whose stage 1 is done: 14 utterances by three speakers to train on."""
+    changes = {"teacher": {"config": BLOCKS[family](8), "train": {"epochs": 1}}, **changes}
+    place = steps.Place(root, tiny_recipe.config(family, **changes))
+    if not (place.data / "done.json").exists():
+        entries = tiny_recipe.entries(root, 14)
+        manifest.write(place.data / "train.jsonl", entries)
+        manifest.write(place.data / "dev.jsonl", tiny_recipe.entries(root, 2, "d"))
+        tiny_recipe.train_units(family, place.units, [entry.text for entry in entries])
+        steps.mark_done(place.data, {}, manifests="m")
+    return place
+
+
+BLOCKS = {"wav2vec2": tiny_recipe.wav2vec2, "whisper": tiny_recipe.whisper}
+GUARD = {"adakd": {"k": 2.0, "guard": 0.9}}
+
+
+def with_source(place: steps.Place, source: str, **changes: Any) -> steps.Place:
+    return prepared(place.root, place.config.family, distill={"difficulty": source}, **changes)
+
+
+@pytest.fixture(scope="module", params=configuration.FAMILIES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> steps.Place:
+    """A place with a teacher and its store."""
+    made = prepared(tmp_path_factory.mktemp(request.param), request.param)
+    steps.train(made, "teacher")
+    steps.teacher_pass(made)
+    return made
+
+
+def alone(model: Path, place: steps.Place, entry: manifest.Entry) -> tuple[float, int, str]:
+    """A teacher's loss in nats on one utterance by itself, its units, and what it hears."""
+    family = models.open_folder(place.config, model).eval()
+    batch = family.collate([entry], [audio.read(place.root / entry.audio)])
+    with torch.inference_mode():
+        loss, (text,) = family.task_loss(family(batch), batch), family.transcribe(batch)
+    units = int(batch.label_lengths.item())
+    return loss.item() * max(units, 1), units, text
+
+
+def written(place: steps.Place) -> dict[str, dict[str, float]]:
+    lines = (place.difficulty / "x.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["id"] for row in rows] == [entry.id for entry in place.manifest("train")]
+    return {row["id"]: row for row in rows}
+
+
+def moments(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nobody_pays_for_what_is_not_asked_for(place: steps.Place) -> None:
+    assert not place.half(0).exists() and not place.difficulty.parent.exists()
+    assert steps.difficulties(place) == steps.open_store(place).difficulties()
+
+
+def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
+    place: steps.Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = with_source(place, "crossfit", methods=GUARD)
+    stored = moments(place.store)
+    steps.teacher_pass(here)
+    assert moments(place.store) == stored, "the soft outputs are the full teacher's, made once"
+    assert "no speaker and no sentence in both" in capsys.readouterr().out
+    entries = list(here.manifest("train"))
+    side: dict[str, int] = {}
+    trained = defaultdict(set)
+    for number in (0, 1):
+        facts = steps.done(here.half(number))
+        assert facts is not None and facts["steps"] > 0
+    cut = difficulty.halves(
+        [e.speaker for e in entries], [e.text for e in entries], [e.seconds for e in entries]
+    )
+    for number in (0, 1):
+        for index in cut.trains(number):
+            side[entries[index].id] = number
+            trained[number].add(entries[index].speaker)
+    assert not trained[0] & trained[1] and len(side) == len(entries)
+
+    # Utterance by utterance, with the models as they lie there.
+    plain: dict[str, tuple[float, float]] = {}
+    for entry in entries:
+        model = here.half(1 - side[entry.id]) / "model"
+        total, units, text = alone(model, here, entry)
+        said = manifest.Entry(**{**vars(entry), "text": text})
+        plain[entry.id] = total / units, alone(model, here, said)[0] / units
+    groups = [[plain[i][0] for i in side if side[i] == number] for number in (0, 1)]
+    rows = written(here)
+    for utterance, (loss, own) in plain.items():
+        row = rows[utterance]
+        assert row["transcript"] == pytest.approx(loss, rel=1e-4)
+        assert row["hypothesis"] == pytest.approx(own, rel=1e-4, abs=1e-5)
+        truth = matched_slowly(loss, groups[side[utterance]], groups)
+        assert row["x"] == pytest.approx(truth, rel=1e-3)
+        assert 0 <= row["doubt"] <= 1
+
+    # It is all there: nothing is done twice. What was cut goes on where it was.
+    before = moments(here.experiment("teacher"))
+    steps.teacher_pass(here)
+    steps.teacher_pass(with_source(place, "crossfit"))  # without the guard, as good
+    assert moments(here.experiment("teacher")) == before
+    (here.difficulty / "done.json").unlink()
+    steps.teacher_pass(here)
+    for number in (0, 1):
+        kept = {path: time for path, time in before.items() if here.half(number) in path.parents}
+        assert moments(here.half(number)) == kept
+    assert written(here) == rows
+
+
+def test_adakd_trains_on_another_difficulty_with_a_guard(place: steps.Place) -> None:
+    here = with_source(place, "insample", methods=GUARD)
+    with pytest.raises(UserError, match="run --stage 4 first"):
+        steps.train(here, "adakd")
+    steps.teacher_pass(here)
+    rows, stored = written(here), steps.open_store(here).difficulties()
+    assert {i: row["x"] for i, row in rows.items()} == pytest.approx(stored, rel=1e-4)
+    steps.train(here, "adakd")
+    facts = steps.done(here.experiment("adakd"))
+    assert facts is not None
+    assert facts["alpha"]["guard"] == 0.9
+    doubts = [row["doubt"] for row in rows.values()]
+    assert facts["alpha"]["doubt_mean"] == pytest.approx(np.mean(doubts), abs=1e-6)
+    assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
+
+
+def test_another_source_makes_adakd_anew_and_nothing_else(place: steps.Place) -> None:
+    def inputs(method: str, source: str) -> list[str]:
+        here = with_source(place, source)
+        folder = here.experiment(method)
+        steps.mark_done(folder, {})
+        asked: list[Any] = []
+
+        def remember(folder: Path, inputs: dict, what: str) -> bool:
+            asked.append(inputs)
+            return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(steps, "is_current", remember)
+            steps.train(here, method)
+        (folder / "done.json").unlink()
+        return asked[0]
+
+    assert inputs("kd", "crossfit") == inputs("kd", "insample")
+    assert steps.changes(inputs("adakd", "insample"), inputs("adakd", "crossfit")) == ["difficulty"]
+
+
+def test_pretrained_is_the_loss_before_fine_tuning(place: steps.Place) -> None:
+    source = place.root / "source"
+    torch.manual_seed(5)
+    models.load(place.config, "teacher", place.units).save(source)
+    units = {"kind": "characters" if place.config.family == "wav2vec2" else "source"}
+    here = with_source(
+        place, "pretrained", teacher={"source": str(source), "train": {"epochs": 1}}, units=units
+    )
+    # The store is of the other teacher, and stage 2 has not run with this one: only x is of use.
+    steps.write_difficulty(here, guard=False)
+    rows = written(here)
+    for entry in here.manifest("train"):
+        total, count, _ = alone(source, here, entry)
+        assert rows[entry.id] == {"id": entry.id, "x": pytest.approx(total / count, rel=1e-4)}
+
+
+def test_dropout_spread_is_of_the_utterance_alone(place: steps.Place) -> None:
+    family = models.open_folder(place.config, place.experiment("teacher") / "model")
+    entries = list(place.manifest("train"))[:5]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    found = difficulty.dropout_spread(family, entries, place.root, 4, "spread")
+    assert torch.equal(torch.get_rng_state(), state), "training's own numbers are not touched"
+    assert all(value > 1e-4 for value in found.values())
+    torch.manual_seed(2)
+    fresh = models.open_folder(place.config, place.experiment("teacher") / "model")
+    others = difficulty.dropout_spread(fresh, entries[:0:-2], place.root, 4, "spread")
+    assert others == {utterance: found[utterance] for utterance in others} and len(others) == 2
+
+    # The definition, pass by pass; the mean over utterances, as each is a draw.
+    more = difficulty.dropout_spread(fresh, entries, place.root, 48, "spread")
+    assert more[entries[0].id] != found[entries[0].id]
+    slow = []
+    for entry in entries:
+        batch = fresh.collate([entry], [audio.read(place.root / entry.audio)])
+        with torch.no_grad():
+            losses = [fresh.task_loss(fresh(batch), batch).item() for _ in range(48)]
+        slow.append(np.std(losses, ddof=1))
+    assert np.mean(list(more.values())) == pytest.approx(np.mean(slow), rel=0.25)
+
+
+def test_dropout_as_a_source(place: steps.Place) -> None:
+    here = with_source(place, "dropout")
+    steps.teacher_pass(here)
+    rows = written(here)
+    assert all(row.keys() == {"id", "x"} and row["x"] > 0 for row in rows.values())
+    fewer = prepared(
+        place.root, place.config.family, distill={"difficulty": "dropout", "dropout_passes": 3}
+    )
+    with pytest.raises(UserError, match="another dropout_passes: run stage 4"):
+        steps.difficulties(fewer)
+    with pytest.raises(UserError, match="another guard: run stage 4"):
+        steps.difficulties(here, doubt=True)
+
+
+def test_hypotheses_that_are_empty_or_never_end(place: steps.Place) -> None:
+    """A teacher that has learnt nothing says either; both have a loss all the same."""
+    family = models.open_folder(place.config, place.experiment("teacher") / "model")
+    limit = models.limit(place.config, "teacher", place.units)
+    entries = list(place.manifest("train"))[:3]
+    for text in ("", "abcd" * 60):
+        family.transcribe = lambda batch, text=text: [text] * len(batch.ids)
+        rows = difficulty.score(family, entries, place.root, 9.0, "score", 0, limit)
+        assert all(0 <= row["hypothesis"] < float("inf") for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "teacher", "sentence"),
+    [
+        ("crossfit", {"source": "org/model", "finetuned": True}, "finetuned takes it as it is"),
+        ("pretrained", {"source": "org/model", "finetuned": True}, "finetuned takes it as it is"),
+        ("pretrained", {"config": {}}, "random weights"),
+    ],
+)
+def test_a_source_that_cannot_be_is_told_before_any_work(
+    tmp_path: Path, source: str, teacher: dict, sentence: str
+) -> None:
+    here = prepared(tmp_path, "wav2vec2", teacher=teacher, distill={"difficulty": source})
+    with pytest.raises(UserError, match=f"{source} needs the teacher before .*{sentence}"):
+        steps.teacher_pass(here)
+    assert not here.store.exists()
+
+
+def test_new_units_have_no_loss_before_fine_tuning(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    other = tiny_recipe.train_units("wav2vec2", tmp_path / "other", ["abc", "ab"])
+    config = tiny_recipe.config("wav2vec2")
+    models.load(config, "teacher", other).save(source)
+    here = prepared(
+        tmp_path, "wav2vec2", teacher={"source": str(source)}, distill={"difficulty": "pretrained"}
+    )
+    with pytest.raises(UserError, match="no output yet for 1 of .* such as 'd'.*crossfit"):
+        steps.teacher_pass(here)
+    assert models.untrained_units(here.config, other) == []
+    # Pretrained without an output layer: all units are new.
+    settings = json.loads((source / "config.json").read_text())
+    settings["architectures"] = ["Wav2Vec2ForPreTraining"]
+    (source / "config.json").write_text(json.dumps(settings))
+    assert "a" in models.untrained_units(here.config, other)
+
+
+def test_a_teacher_without_dropout_has_no_spread(tmp_path: Path) -> None:
+    for name, block in BLOCKS.items():
+        still = {**block(8), **tiny_recipe.STILL[name]}
+        here = prepared(tmp_path, name, teacher={"config": still})
+        family = models.load(here.config, "teacher", here.units)
+        with pytest.raises(UserError, match="has no dropout"):
+            difficulty.dropout_spread(family, here.manifest("train"), tmp_path, 2, "spread")

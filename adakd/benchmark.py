@@ -238,8 +238,11 @@ class Workers:
 
     def stop(self) -> None:
         """End all processes; what they were at resumes with the next start."""
-        for worker in self.idle + self.busy:
+        for worker in self.busy:
             worker.process.terminate()
+        for worker in self.idle:
+            worker.pipe.close()  # it ends by itself, having cleared up
+        for worker in self.idle + self.busy:
             worker.process.join()
 
 

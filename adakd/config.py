@@ -74,7 +74,9 @@ class Transcripts:
 
 @dataclass
 class Audio:
-    encode: str = "full"  # Whisper: full (its whole input length) | speech (only what is there)
+    # Whisper in training and the teacher pass: full (its whole input length) | speech (only what is
+    # there, several times faster). Stage 7 decodes full input, as Hugging Face's pipeline does.
+    encode: str = "full"
 
 
 @dataclass

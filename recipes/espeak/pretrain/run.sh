@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The embedded checkpoints: mini (in the teacher's place) and micro (in the student's), trained from
 # random weights on thirteen languages spoken by eSpeak NG. Already run: checkpoints/ is committed.
-# Two cores need about two hours; cut and started again, it goes on where it was. Two families at a
-# time, one thread each (OMP_NUM_THREADS=1), are faster than one after the other.
+# It takes three and a half hours of one core, so that two cores need about two: start the families
+# side by side, each with --root of its own and OMP_NUM_THREADS=1. Cut, it goes on where it was.
 #
 #   recipes/espeak/pretrain/run.sh                       both families, then the model cards
 #   recipes/espeak/pretrain/run.sh --family whisper      one family

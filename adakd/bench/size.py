@@ -116,4 +116,6 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
             batches.append(made.supervised(batch, soft))
         started = time.perf_counter()
         brain.fit_batch(batches)
-        return count, len(batches), time.perf_counter() - started, measure.peak()
+        took = time.perf_counter() - started
+        brain.metrics.close()  # before its folder goes
+        return count, len(batches), took, measure.peak()

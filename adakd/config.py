@@ -75,7 +75,7 @@ class Transcripts:
 @dataclass
 class Audio:
     # Whisper in training and the teacher pass: full (its whole input length) | speech (only what is
-    # there, several times faster). Stage 7 decodes full input, as Hugging Face's pipeline does.
+    # there, several times faster).
     encode: str = "full"
 
 
@@ -132,6 +132,8 @@ class Distill:
 
 @dataclass
 class Decode:
+    # Whisper in stage 7, as in audio.encode: full is what Hugging Face's pipeline hears.
+    encode: str = "full"
     int8: bool = False  # stages 7 to 9: every student also with its linear layers in int8, on CPUs
 
 
@@ -177,6 +179,7 @@ CHOICES = {
     "family": FAMILIES,
     "transcripts.source": ("corpus", "teacher"),
     "audio.encode": ("full", "speech"),
+    "decode.encode": ("full", "speech"),
     "units.kind": ("source", "characters", "bpe"),
     "train.precision": ("auto", "bf16", "fp32"),
     "distill.teacher": ("cached", "online"),

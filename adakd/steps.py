@@ -963,8 +963,10 @@ def decode(place: Place, methods: list[str]) -> None:
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
-        # As it is deployed: Hugging Face's pipeline pads to the full input, whatever training did.
-        deployed = dataclasses.replace(place.config, audio=configuration.Audio())
+        # As it is deployed, whatever training did
+        deployed = dataclasses.replace(
+            place.config, audio=configuration.Audio(encode=place.config.decode.encode)
+        )
         inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
         inputs["audio"] = dataclasses.asdict(deployed.audio)
         if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from adakd import cli, decode
 from adakd.config import FAMILIES
 from adakd.data import manifest
+from adakd.score import read_hypotheses
 from adakd.teacher_store import Store
 
 NAME = "tiny/kaldi"
@@ -242,3 +243,19 @@ def test_learned_weights_hold_out_a_part_of_train(ready: Ready, family: str) -> 
     assert "adakd-learned: done" in ready.run("adakd", *options)
     said = ready.run("decode", "score", "report", *options)
     assert "AdaKD (learned)" in said
+
+
+def test_decoding_what_is_there_and_an_export_of_full_input(ready: Ready) -> None:
+    folder = ready.experiment("whisper", "finetune")
+    options = ["--family", "whisper", "--methods", "finetune"]
+
+    def losses(encode: str) -> list[float]:
+        ready.run("decode", "score", *options, "--decode.encode", encode)
+        return [row["difficulty"] for row in read_hypotheses(folder / "hyp.test.jsonl")]
+
+    # The teacher's, on other input: clips are shorter than 2 s.
+    assert losses("full") != pytest.approx(losses("speech"), rel=1e-4)
+    said = ready.run("export", *options, "--decode.encode", "speech")
+    assert "same text on all 4 test utterances" in said
+    card = (ready.root / "export" / NAME / "whisper" / "README.md").read_text()
+    assert "4 utterances, not padded as the pipeline pads them." in card

@@ -40,7 +40,7 @@ SYMMETRIC_NEIGHBOURS = 1
 
 # `token_losses` takes so many bytes of float32 logits at a time: what stays in a processor's cache,
 # and what is plenty for a GPU.
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 64 << 20}
 
 
 @dataclass(frozen=True)
@@ -255,12 +255,13 @@ class _TokenLosses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         wide = torch.promote_types(logits.dtype, torch.float32)
         task, distill, bucket = (logits.new_empty(len(logits), dtype=wide) for _ in range(3))
-        for rows, (one, two, three) in _chunks(logits, wide):
+        for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
             z = logits[rows].to(wide)
             torch.log_softmax(z, dim=-1, out=one)
             task[rows] = -one.gather(-1, targets[rows, None]).squeeze(-1)
             if teacher is None:
                 continue
+            two, three = more
             part = teacher.at(where[rows])
             scaled = torch.div(z, temperature, out=one)
             if isinstance(part, TopK):
@@ -291,11 +292,12 @@ class _TokenLosses(torch.autograd.Function):
             raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
         logits, targets, teacher, where, temperature, bucket = ctx.kept
         ctx.kept = None
-        for rows, (one, two, three) in _chunks(logits, bucket.dtype):
+        for rows, (one, *more) in _chunks(logits, bucket.dtype, 1 if teacher is None else 3):
             z = logits[rows].to(bucket.dtype)
             gradient = torch.softmax(z, dim=-1, out=one).mul_(task[rows, None])
             gradient.scatter_add_(-1, targets[rows, None], -task[rows, None])
             if teacher is not None and distill is not None:
+                two, three = more
                 part = teacher.at(where[rows])
                 factor = temperature * distill[rows, None]
                 scaled = torch.div(z, temperature, out=two)
@@ -317,14 +319,14 @@ class _TokenLosses(torch.autograd.Function):
         return logits, None, None, None, None
 
 
-def _chunks(logits: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and room for three such slices.
+def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and room for ``count`` of them.
 
     The room is the same for all: to ask for new memory costs more than most of what is done in it.
     """
     size = max(1, CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1])
     size = min(size, len(logits))
-    room = logits.new_empty(3, size, logits.shape[1], dtype=dtype)
+    room = logits.new_empty(count, size, logits.shape[1], dtype=dtype)
     for start in range(0, len(logits), size or 1):
         rows = slice(start, start + size)
         yield rows, list(room[:, : len(logits[rows])])

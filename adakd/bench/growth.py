@@ -112,6 +112,8 @@ def main(arguments: Sequence[str]) -> int:
     axes = AXES[options.family][options.size]
     if unknown := set(options.axes.split()) - set(axes):
         raise UserError(f"--axes: there is no '{unknown.pop()}', take some of {', '.join(axes)}.")
+    if not options.pass_clips.split():
+        raise UserError('--pass-clips is empty: give numbers of clips, such as "4 8 16".')
     base = Point(**{name: values[0] for name, values in axes.items()})
     base = replace(base, batch=options.batch or base.batch, length=options.length or base.length)
     measure.print_heading("growth", arguments)

@@ -43,7 +43,10 @@ OPTIONS = {
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-BENCHMARKS = ["prepare", "steps", "training", "size", "decode", "store", "loading", "start"]
+BENCHMARKS = [
+    "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
+    "profile", "start",
+]  # fmt: skip
 
 
 def usage() -> str:

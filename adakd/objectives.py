@@ -40,10 +40,7 @@ SYMMETRIC_NEIGHBOURS = 1
 
 # `token_losses` takes so many bytes of float32 logits at a time: what stays in a processor's cache,
 # and what is plenty for a GPU.
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
-
-# Positions: a mask (B, T), or the two vectors of indices (N,) where it is true
-Where = Tensor | tuple[Tensor, ...]
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 64 << 20}
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class Dense:
 
     logits: Tensor
 
-    def at(self, where: Where) -> "Dense":
-        """The outputs at N positions, (N, V)."""
-        return Dense(self.logits[where])
+    def at(self, where: Tensor) -> "Dense":
+        """The outputs at N positions, (N, V); see `_rows`."""
+        return Dense(_rows(self.logits, where))
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""
@@ -76,9 +73,10 @@ class TopK:
     tail: Tensor
     temperature: float
 
-    def at(self, where: Where) -> "TopK":
-        """The outputs at N positions, (N, K) and (N,)."""
-        return TopK(self.values[where], self.indices[where], self.tail[where], self.temperature)
+    def at(self, where: Tensor) -> "TopK":
+        """The outputs at N positions, (N, K) and (N,); see `_rows`."""
+        values, indices, tail = (_rows(x, where) for x in (self.values, self.indices, self.tail))
+        return TopK(values, indices, tail, self.temperature)
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""
@@ -119,7 +117,7 @@ def top_k(logits: Tensor, k: int, temperature: float) -> TopK:
         raise UserError(f"top_k is {k}, but the teacher has {units} units: take 1 to {units}.")
     _check_temperature(temperature)
     values, indices = logits.topk(k, dim=-1)
-    rest = (_at_least_float32(logits) / temperature).scatter(-1, indices, -torch.inf)
+    rest = (_at_least_float32(logits) / temperature).scatter_(-1, indices, -torch.inf)
     return TopK(values, indices, rest.logsumexp(dim=-1), temperature)
 
 
@@ -221,7 +219,7 @@ def token_losses(
         _check_temperature(temperature)
         _check_same_positions((*student.states.shape[:2], len(student.weight)), teacher)
     logits = functional.linear(student.states[counted], student.weight)  # (N, V)
-    where = counted.nonzero(as_tuple=True)
+    where = counted.flatten().nonzero().squeeze(1)
     found = _TokenLosses.apply(logits, targets[counted], teacher, where, temperature)
     task, distill = (
         None
@@ -252,31 +250,39 @@ class _TokenLosses(torch.autograd.Function):
         logits: Tensor,
         targets: Tensor,
         teacher: SoftOutputs | None,
-        where: tuple[Tensor, ...],
+        where: Tensor,
         temperature: float,
     ) -> tuple[Tensor, Tensor | None]:
         wide = torch.promote_types(logits.dtype, torch.float32)
-        task, distill, normaliser, bucket = (
-            logits.new_empty(len(logits), dtype=wide) for _ in range(4)
-        )
-        for rows in _chunks(logits):
+        task, distill, bucket = (logits.new_empty(len(logits), dtype=wide) for _ in range(3))
+        for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
             z = logits[rows].to(wide)
-            normaliser[rows] = z.logsumexp(dim=-1)
-            task[rows] = normaliser[rows] - z.gather(-1, targets[rows, None]).squeeze(-1)
-            if teacher is not None:
-                part = teacher.at(tuple(index[rows] for index in where))
+            torch.log_softmax(z, dim=-1, out=one)
+            task[rows] = -one.gather(-1, targets[rows, None]).squeeze(-1)
+            if teacher is None:
+                continue
+            two, three = more
+            part = teacher.at(where[rows])
+            scaled = torch.div(z, temperature, out=one)
+            if isinstance(part, TopK):
                 teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                scaled = z / temperature
-                if isinstance(part, TopK):
-                    kept = scaled.gather(-1, part.indices)
-                    bucket[rows] = scaled.scatter_(-1, part.indices, -torch.inf).logsumexp(dim=-1)
-                    student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
-                else:
-                    bucket[rows] = scaled.logsumexp(dim=-1)
-                    student_log = scaled.sub_(bucket[rows, None])
+                kept = scaled.gather(-1, part.indices)
+                scaled.scatter_(-1, part.indices, -torch.inf)
+                # A log-sum-exp is what log-softmax takes off, of the largest as of all.
+                log = torch.log_softmax(scaled, dim=-1, out=two)
+                bucket[rows] = scaled.amax(dim=-1) - log.amax(dim=-1)
+                student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
                 distill[rows] = temperature**2 * _kl(teacher_log, student_log)
+            else:
+                # As `_divergence`, in the same memory throughout
+                student_log = torch.log_softmax(scaled, dim=-1, out=two)
+                torch.log_softmax(one.copy_(part.logits).div_(temperature), dim=-1, out=three)
+                probability = torch.exp(three, out=one)
+                # 0 log 0 = 0: what was -inf is finite, and its probability 0.
+                difference = three.clamp_(min=torch.finfo(wide).min).sub_(student_log)
+                distill[rows] = temperature**2 * torch.linalg.vecdot(probability, difference)
         # Not save_for_backward: that would refuse the logits once they are overwritten.
-        ctx.kept = logits, targets, teacher, where, temperature, normaliser, bucket
+        ctx.kept = logits, targets, teacher, where, temperature, bucket
         return task, None if teacher is None else distill
 
     @staticmethod
@@ -284,39 +290,53 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, task: Tensor, distill: Tensor | None) -> Any:  # type: ignore[override]
         if ctx.kept is None:
             raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
-        logits, targets, teacher, where, temperature, normaliser, bucket = ctx.kept
+        logits, targets, teacher, where, temperature, bucket = ctx.kept
         ctx.kept = None
-        for rows in _chunks(logits):
-            original = logits[rows]
-            z = original.to(normaliser.dtype)  # the same memory, if it has that dtype
-            pull = None
+        for rows, (one, *more) in _chunks(logits, bucket.dtype, 1 if teacher is None else 3):
+            z = logits[rows].to(bucket.dtype)
+            gradient = torch.softmax(z, dim=-1, out=one).mul_(task[rows, None])
+            gradient.scatter_add_(-1, targets[rows, None], -task[rows, None])
             if teacher is not None and distill is not None:
-                part = teacher.at(tuple(index[rows] for index in where))
-                teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                pull = z / temperature
+                two, three = more
+                part = teacher.at(where[rows])
                 factor = temperature * distill[rows, None]
+                scaled = torch.div(z, temperature, out=two)
                 if isinstance(part, TopK):
-                    kept = pull.gather(-1, part.indices)
+                    teacher_log = _teacher_log(part, z.shape[-1], temperature)
+                    kept = scaled.gather(-1, part.indices)
                     student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
                     differences = factor * (student_log.exp() - teacher_log.exp())
                     kept_units = part.indices.shape[-1]
-                    pull.sub_(bucket[rows, None]).exp_().mul_(differences[:, -1:])
+                    scaled.scatter_(-1, part.indices, -torch.inf)
+                    pull = torch.softmax(scaled, dim=-1, out=three).mul_(differences[:, -1:])
                     pull.scatter_(-1, part.indices, differences[:, :kept_units])
                 else:
-                    pull.sub_(bucket[rows, None]).exp_().sub_(teacher_log.exp_()).mul_(factor)
-            z.sub_(normaliser[rows, None]).exp_().mul_(task[rows, None])
-            z.scatter_add_(-1, targets[rows, None], -task[rows, None])
-            if pull is not None:
-                z.add_(pull)
-            original.copy_(z)
+                    gradient.addcmul_(torch.softmax(scaled, dim=-1, out=three), factor)
+                    scaled = two.copy_(part.logits).div_(temperature)
+                    pull = torch.softmax(scaled, dim=-1, out=three).mul_(-factor)
+                gradient.add_(pull)
+            logits[rows] = gradient
         return logits, None, None, None, None
 
 
-def _chunks(logits: Tensor) -> Iterator[slice]:
-    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each."""
+def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and room for ``count`` of them.
+
+    The room is the same for all: to ask for new memory costs more than most of what is done in it.
+    """
     size = max(1, CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1])
-    for start in range(0, len(logits), size):
-        yield slice(start, start + size)
+    size = min(size, len(logits))
+    room = logits.new_empty(count, size, logits.shape[1], dtype=dtype)
+    for start in range(0, len(logits), size or 1):
+        rows = slice(start, start + size)
+        yield rows, list(room[:, : len(logits[rows])])
+
+
+def _rows(tensor: Tensor, where: Tensor) -> Tensor:
+    """(B, T, ...) at a mask (B, T), or at N positions as they are counted in (B T): (N, ...)."""
+    if where.dtype == torch.bool:
+        return tensor[where]
+    return tensor.flatten(0, 1).index_select(0, where)
 
 
 def _with_bucket(kept: Tensor, bucket: Tensor, like: Tensor) -> Tensor:

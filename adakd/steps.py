@@ -739,37 +739,29 @@ def write_store(place: Place) -> None:
         if not changes(found, parts):
             say(f"{place.title}: teacher store done ({shown(place.store)})")
             return
-    import torch
-
     from adakd import models
     from adakd.brain import device
     from adakd.data.loader import Steps, evaluation_loader
-    from adakd.teacher_store import Writer
+    from adakd.teacher_store import Writer, fill
 
     config = place.config
+    train = config.train_of("teacher")
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
     entries = place.lessons()[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
-        2 * config.train_of("teacher").batch_seconds,
+        2 * train.batch_seconds,
         family.padded,
+        train.workers,
     )
     meta.unlink(missing_ok=True)
     if rank() == 0:
         shutil.rmtree(place.store, ignore_errors=True)
     wait_for_all()
     writer = Writer(place.store, config.distill.top_k, config.distill.temperature, rank())
-    total = 0.0
-    for (batch,) in track(loader, len(loader), f"{place.title}: teacher pass"):
-        batch = batch.to(device())
-        with torch.inference_mode():
-            output = family(batch)
-            losses = family.task_loss(output, batch).tolist()
-        rows = family.positions(batch).tolist()
-        for i, utterance in enumerate(batch.ids):
-            writer.add(utterance, losses[i], output.logits[i, : rows[i]])
-            total += losses[i]
+    title = f"{place.title}: teacher pass"
+    total = fill(writer, family, track(loader, len(loader), title))
     writer.close()
     wait_for_all()
     if rank() == 0:

@@ -18,7 +18,7 @@ is written last, so a store without it is unfinished.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from adakd.models import Batch, Family
     from adakd.objectives import SoftOutputs
 
 SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
@@ -107,6 +108,28 @@ class Writer:
         """
         meta = {"top_k": self.top_k, "temperature": self.temperature, "parts": dict(parts)}
         write_json(self.folder / "meta.json", meta)
+
+
+def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> float:
+    """Add the teacher's loss and soft outputs on every utterance of these steps.
+
+    The teacher is in eval mode, on the device where it is to run. Returns the sum of the losses x.
+    """
+    import torch
+
+    device = next(teacher.parameters()).device
+    total = 0.0
+    for step in steps:
+        for batch in step:
+            batch = batch.to(device)
+            with torch.inference_mode():
+                output = teacher(batch)
+                losses = teacher.task_loss(output, batch).tolist()
+            rows = teacher.positions(batch).tolist()
+            for i, utterance in enumerate(batch.ids):
+                writer.add(utterance, losses[i], output.logits[i, : rows[i]])
+                total += losses[i]
+    return total
 
 
 class Store:

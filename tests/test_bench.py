@@ -9,6 +9,7 @@ import pytest
 
 from adakd.bench import measure
 from adakd.bench.measure import Cost
+from adakd.errors import UserError
 
 TINY = ["--size", "tiny", "--rounds", "1", "--batch", "2"]
 
@@ -81,6 +82,97 @@ def test_decode_says_the_same_as_generate(capsys):
     printed = capsys.readouterr().out
     assert "adakd, encode full: 2 of 2 hypotheses are those of generate." in printed
     assert "Tokens of a hypothesis: " in printed
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_growth(family, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "alone", lambda function, *given: function(*given))  # quicker
+    arguments = ["--family", family, "--size", "tiny", "--rounds", "1", "--axes", "length student"]
+    arguments += ["--pass-clips", "2 4", "--plan-hours", "10", "--gpus", "1 8"]
+    rows = run("growth", arguments, capsys)
+    assert [row[0] for row in rows] == [
+        *["length", "1", "2", "student", "32x2", "48x3", "teacher pass", "2 clips", "4 clips"],
+        "rate, one device",
+        *["fine-tuning the teacher", "fine-tuning", "AdaKD, cached", "AdaKD, live teacher"],
+        *["teacher pass", "10 h of speech"],
+        "stage 2: fine-tuning the teacher, 3 epochs",
+        "stage 3: fine-tuning, 10 epochs",
+        "stage 4: teacher pass",
+        "stage 5: KD, cached, 10 epochs",
+        "stage 6: AdaKD, cached, 10 epochs",
+        "all five stages",
+        "all five, stages 5 and 6 with a live teacher",
+    ]
+    assert rows[2][1] == rows[4][1]  # the base point is measured once
+    few, many = rows[7], rows[8]
+    assert (few[1], many[1]) == ("4", "8") and float(few[4]) < float(many[4])
+    assert all(float(row[5].split()[0]) > 0 for row in (rows[1], rows[2], rows[4], rows[5]))
+
+
+def test_the_plan_is_hours_over_rates():
+    from adakd.bench import growth
+
+    rates = {
+        "fine-tuning the teacher": 50.0,
+        "fine-tuning": 200.0,
+        "teacher pass": 125.0,
+        "AdaKD, cached": 160.0,
+        "AdaKD, live teacher": 80.0,
+    }
+    stages = growth.plan(rates, 1000.0, teacher_epochs=3, student_epochs=8)
+    assert stages == {
+        "stage 2: fine-tuning the teacher, 3 epochs": 60.0,
+        "stage 3: fine-tuning, 8 epochs": 40.0,
+        "stage 4: teacher pass": 8.0,
+        "stage 5: KD, cached, 8 epochs": 50.0,
+        "stage 6: AdaKD, cached, 8 epochs": 50.0,
+        "all five stages": 208.0,
+        "all five, stages 5 and 6 with a live teacher": 308.0,
+    }
+
+
+def test_an_unknown_axis_is_an_error():
+    from adakd.bench import growth
+
+    with pytest.raises(UserError, match="no 'depth', take some of length, vocabulary, batch"):
+        growth.main(["--axes", "length depth"])
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_teacher(family, capsys):
+    arguments = ["--family", family, "--size", "tiny", "--clips", "4", "--rounds", "1"]
+    rows = run("teacher", [*arguments, "--batch-seconds", "6 20"], capsys)
+    assert [row[0] for row in rows] == [
+        "forward, 6 s",
+        "stage 4, 6 s",
+        "forward, 20 s",
+        "stage 4, 20 s",
+    ]
+    assert max(column(rows[::2], 2).values()) == 1.0  # the best forward is what all are held to
+    assert all(value > 0 for value in column(rows, 1).values())
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_profile(family, capsys):
+    from adakd.bench import profile
+
+    rows = run("profile", ["--family", family, "--tokens", "5", *TINY], capsys)[1:]
+    assert [row[0] for row in rows] == [*profile.PARTS, "rest"]
+    shares = column(rows, 2)
+    assert sum(shares.values()) == pytest.approx(100, abs=0.5)
+    whispers = ("token_losses, without its matrix products", "gradient of the token embedding")
+    for part in shares:
+        assert (shares[part] > 0) == (family == "whisper" or part not in whispers)
+
+
+def test_an_operation_belongs_to_what_it_ran_within():
+    from adakd.bench.profile import part_of
+
+    assert part_of(["aten::mm", "aten::linear"]) == "matrix products"
+    assert part_of(["aten::copy_", "ConvolutionBackward0"]) == "convolutions"
+    assert part_of(["aten::exp_", "_TokenLosses"]).startswith("token_losses")
+    assert part_of(["aten::_fused_adamw_", "Optimizer.step#AdamW.step"]).endswith("optimiser")
+    assert part_of(["aten::add"]) == "rest"
 
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])

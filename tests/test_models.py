@@ -415,6 +415,33 @@ def test_both_losses_for_training_are_the_two_and_so_is_their_gradient(
         torch.testing.assert_close(gradient / largest, truth / largest, **NOISE)
 
 
+def test_whispers_gradient_is_hugging_faces_own_the_shared_embedding_included(
+    folder, entries, clips
+):
+    family = fresh("whisper", folder)
+    batch = family.collate(entries, clips)
+    weight = family.hf.proj_out.weight
+    assert weight is family.hf.model.decoder.embed_tokens.weight
+    counted = torch.arange(batch.labels.shape[1] - 4) < batch.label_lengths.unsqueeze(1)
+    prompt = torch.full((len(entries), 3), -100)
+    truth = family.hf(
+        batch.inputs,
+        decoder_input_ids=batch.labels[:, :-1],
+        labels=torch.cat([prompt, batch.labels[:, 4:].masked_fill(~counted, -100)], dim=1),
+    ).loss
+    truth.backward()
+    plain = {name: p.grad for name, p in family.named_parameters() if p.grad is not None}
+    family.zero_grad()
+    for micro_batches in (1, 2):  # gradients add up
+        task, _ = family.losses(family(batch), batch, None, configuration.Distill())
+        (task * batch.label_lengths).sum().div(counted.sum()).backward()
+        for name, parameter in family.named_parameters():
+            if name in plain:
+                found = parameter.grad / micro_batches
+                largest = plain[name].abs().max()
+                torch.testing.assert_close(found / largest, plain[name] / largest, **NOISE)
+
+
 # ---- cached and live teacher ---------------------------------------------------------------------
 
 

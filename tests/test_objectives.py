@@ -352,7 +352,12 @@ def test_an_unknown_selection_is_an_error():
 
 
 def soft_outputs(kind: str, teacher: torch.Tensor, temperature: float) -> SoftOutputs | None:
-    """The teacher as "none", "dense", or its top k with a bucket (3) or without one (7)."""
+    """The teacher as "none", "dense", or its top k with a bucket (3) or without one (7).
+
+    Or dense, "excluding" a unit: its logit is -inf.
+    """
+    if kind == "excluding":
+        return Dense(teacher.index_fill(-1, torch.tensor([4]), -math.inf))
     if kind in ("none", "dense"):
         return Dense(teacher) if kind == "dense" else None
     return top_k(teacher, int(kind), temperature)
@@ -373,7 +378,7 @@ def weighed_like_focal(task: torch.Tensor, distill: torch.Tensor | None) -> torc
     return ((1 - (-loss).exp()) ** 2 * loss).sum()
 
 
-@pytest.mark.parametrize("kind", ["none", "dense", "3", str(UNITS)])
+@pytest.mark.parametrize("kind", ["none", "dense", "excluding", "3", str(UNITS)])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_token_losses_are_cross_entropy_and_token_kl_and_so_are_their_gradients(
     kind, temperature, monkeypatch

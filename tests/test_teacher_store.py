@@ -6,12 +6,14 @@ import random
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from adakd import teacher_store
+from adakd.data.loader import Steps, evaluation_loader
 from adakd.errors import UserError
 from adakd.objectives import Dense, TopK, top_k
-from adakd.teacher_store import Store, Writer
+from adakd.teacher_store import Store, Writer, fill
 
 UNITS = 11
 PARTS = {"teacher": "abc", "manifest": "def", "temperature": None, "top_k": 0}
@@ -159,3 +161,21 @@ def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, v
     logits[1] = value
     with pytest.raises(UserError, match="'loud'.*fp16.*distill.teacher to online"):
         Writer(tmp_path, k, 2.0).add("loud", 0.1, logits)
+
+
+@pytest.mark.parametrize("kind, k", [("whisper", 5), ("wav2vec2", 0)])
+def test_processes_that_read_ahead_change_nothing_in_the_store(tmp_path, kind, k):
+    teacher, entries = tiny.family(kind, tmp_path), tiny.entries(tmp_path)
+    written = []
+    for workers in (0, 2):
+        folder = tmp_path / f"store-{workers}"
+        steps = Steps(entries, tmp_path, teacher)
+        writer = Writer(folder, k, 2.0)
+        total = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
+        writer.close()
+        writer.finish({})
+        difficulties = Store(folder).difficulties()
+        assert set(difficulties) == {entry.id for entry in entries}
+        assert total == pytest.approx(sum(difficulties.values()))
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0] == written[1]

@@ -7,13 +7,15 @@ of everything, for trying a benchmark and for its test.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adakd import config as configuration
 from adakd.data.audio import SAMPLE_RATE
@@ -34,26 +36,37 @@ TEMPERATURE = 2.0
 Sizes = dict[str, dict[str, dict[str, Any]]]
 
 
+def shape(name: str, width: int, layers: int) -> dict[str, Any]:
+    """The part of a family's configuration that says how wide and deep a model is."""
+    if name == "whisper":
+        return {
+            "d_model": width,
+            "encoder_layers": layers,
+            "decoder_layers": layers,
+            "encoder_attention_heads": max(2, width // 64),
+            "decoder_attention_heads": max(2, width // 64),
+            "encoder_ffn_dim": 4 * width,
+            "decoder_ffn_dim": 4 * width,
+        }
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 16,
+        "intermediate_size": 4 * width,
+    }
+
+
 def _whisper(width: int, layers: int, positions: int) -> dict[str, Any]:
     return {
-        "d_model": width,
-        "encoder_layers": layers,
-        "decoder_layers": layers,
-        "encoder_attention_heads": max(2, width // 64),
-        "decoder_attention_heads": max(2, width // 64),
-        "encoder_ffn_dim": 4 * width,
-        "decoder_ffn_dim": 4 * width,
+        **shape("whisper", width, layers),
         "num_mel_bins": 80,
         "max_source_positions": positions,
     }
 
 
-def _wav2vec2(width: int, layers: int, inner: int, **changes: Any) -> dict[str, Any]:
+def _wav2vec2(width: int, layers: int, **changes: Any) -> dict[str, Any]:
     return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 16,
-        "intermediate_size": inner,
+        **shape("wav2vec2", width, layers),
         "feat_extract_norm": "layer",
         "do_stable_layer_norm": True,
         "conv_bias": True,
@@ -70,10 +83,10 @@ MODELS: dict[str, Sizes] = {
         "tiny": {"teacher": _whisper(64, 2, 400), "student": _whisper(32, 2, 400)},
     },
     "wav2vec2": {
-        "true": {"teacher": _wav2vec2(1280, 48, 5120), "student": _wav2vec2(1024, 24, 4096)},
+        "true": {"teacher": _wav2vec2(1280, 48), "student": _wav2vec2(1024, 24)},
         "tiny": {
-            "teacher": _wav2vec2(64, 2, 128, **_SMALL),
-            "student": _wav2vec2(32, 2, 64, **_SMALL),
+            "teacher": _wav2vec2(64, 2, **_SMALL),
+            "student": _wav2vec2(32, 2, **_SMALL),
         },
     },
 }
@@ -131,16 +144,23 @@ def batches(count: int, size: int, seed: int = 0) -> list[Speech]:
 
 
 def family(
-    name: str, role: str, size: str, folder: Path, encode: str = "speech", longest: int = 448
+    name: str,
+    role: str,
+    size: str,
+    folder: Path,
+    encode: str = "speech",
+    longest: int = 448,
+    **changes: Any,
 ) -> Family:
     """A ``teacher`` or ``student``, ``true`` or ``tiny``; ``folder`` is for its tokenizer.
 
-    ``encode`` is `audio.encode`; ``longest`` the tokens that Whisper's decoder takes.
+    ``encode`` is `audio.encode`; ``longest`` the tokens that Whisper's decoder takes; ``changes``
+    what is to differ in the model's configuration, see `shape`.
     """
     import transformers
 
     torch.manual_seed({"teacher": 1, "student": 2}[role])
-    settings = MODELS[name][size][role]
+    settings = {**MODELS[name][size][role], **changes}
     config = configuration.Config(
         family=name,
         language=configuration.Language(code="hi"),
@@ -153,7 +173,7 @@ def family(
         units.train_characters([LETTERS], own)
         tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(own)
         made = transformers.Wav2Vec2Config(
-            **settings, vocab_size=len(tokenizer), pad_token_id=0, apply_spec_augment=False
+            **{"vocab_size": len(tokenizer), **settings}, pad_token_id=0, apply_spec_augment=False
         )
         extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
         return Wav2Vec2(transformers.Wav2Vec2ForCTC(made), tokenizer, extractor).eval()
@@ -164,8 +184,7 @@ def family(
     words = transformers.WhisperTokenizer.from_pretrained(own)
     end = words.eos_token_id
     whisper = transformers.WhisperConfig(
-        **settings,
-        vocab_size=UNITS if size == "true" else len(words),
+        **{"vocab_size": UNITS if size == "true" else len(words), **settings},
         max_target_positions=longest,
         suppress_tokens=None,
         begin_suppress_tokens=None,
@@ -212,6 +231,19 @@ def brain(
     made.on_fit_start()
     made.modules.train()
     return made
+
+
+def optimiser_step(
+    brain: DistillationBrain, clips: Speech, top_k: int | None = None
+) -> Callable[[], Tensor]:
+    """A whole step of training on clips that lie in memory as one batch.
+
+    With ``top_k`` there are soft outputs of so many units, 0 for dense ones; without there are
+    none, as fine-tuning and a live teacher want it.
+    """
+    batch = brain.student.collate(clips.entries, clips.clips)
+    soft = None if top_k is None else soft_outputs(brain.student, batch, top_k)
+    return partial(brain.fit_batch, [supervised(batch, soft)])
 
 
 def supervised(batch: Batch, soft: SoftOutputs | None) -> Batch:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,8 @@ DENSE = "AdaKD, cached, dense"
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print tables in Markdown; 0 on success."""
     parser = argparse.ArgumentParser(prog="adakd bench steps", allow_abbrev=False)
-    parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
-    parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--batch", type=int, default=16, help="clips of 5 s in a batch (16)")
-    parser.add_argument("--tokens", type=int, default=60, help="tokens of a clip (60)")
-    parser.add_argument("--top-k", type=int, default=100, help="of the cached outputs (100)")
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=5, help="steps of each (5); 0: no times")
-    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     parser.add_argument("--no-memory", action="store_true", help="leave the peaks out")
     parser.add_argument("--no-live", action="store_true", help="leave the teacher's model out")
     options = parser.parse_args(list(arguments))
@@ -57,10 +51,25 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What one step depends on."""
+    parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    parser.add_argument("--batch", type=int, default=16, help="clips of 5 s in a batch (16)")
+    parser.add_argument("--tokens", type=int, default=60, help="tokens of a clip (60)")
+    parser.add_argument("--top-k", type=int, default=100, help="of the cached outputs (100)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+
+
 def names(options: argparse.Namespace) -> list[str]:
-    """The contenders; small vocabularies are stored dense only."""
-    cached = [f"AdaKD, cached, top {options.top_k}"] if options.family == "whisper" else []
-    return [FINE_TUNING, *cached, DENSE, *([] if options.no_live else [LIVE, FORWARD])]
+    """The contenders."""
+    live = [] if options.no_live else [LIVE, FORWARD]
+    return list(dict.fromkeys([FINE_TUNING, cached(options), DENSE, *live]))
+
+
+def cached(options: argparse.Namespace) -> str:
+    """The contender with outputs as recipes store them: small vocabularies dense."""
+    return f"AdaKD, cached, top {options.top_k}" if options.family == "whisper" else DENSE
 
 
 def contenders(
@@ -89,11 +98,10 @@ def contenders(
             teacher if name == LIVE else None,
             precision=options.precision,
         )
-        batch = student.collate(clips.entries, clips.clips)
-        soft = None
+        top_k = None
         if name not in (FINE_TUNING, LIVE):
-            soft = made.soft_outputs(student, batch, 0 if name == DENSE else options.top_k)
-        work[name] = partial(brain.fit_batch, [made.supervised(batch, soft)])
+            top_k = 0 if name == DENSE else options.top_k
+        work[name] = made.optimiser_step(brain, clips, top_k)
     if FORWARD in wanted and teacher is not None:
         heard = student.collate(clips.entries, clips.clips).to(brain.device)
 

@@ -177,8 +177,10 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
     )
 
 
-def evaluation_loader(steps: Steps, batch_seconds: float, padded: Padded | None) -> DataLoader:
+def evaluation_loader(
+    steps: Steps, batch_seconds: float, padded: Padded | None, workers: int = 0
+) -> DataLoader:
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
     seconds = seconds_of(steps.entries)
     plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
-    return DataLoader(steps, sampler=plan, batch_size=None, collate_fn=_same)
+    return DataLoader(steps, sampler=plan, batch_size=None, num_workers=workers, collate_fn=_same)

@@ -254,15 +254,25 @@ class Whisper(Family):
         # transformers masks in place; a live teacher shall hear the same batch unmasked.
         features = batch.inputs.clone() if self.training else batch.inputs
         states = self._encode(self.hf.model._mask_input_features(features))
+        embedded, output = self._embed(batch.labels[:, :-1])
         decoded = self.hf.model.decoder(
-            input_ids=batch.labels[:, :-1], encoder_hidden_states=states, use_cache=False
+            inputs_embeds=embedded, encoder_hidden_states=states, use_cache=False
         ).last_hidden_state
         encoder_logits = None
         if self.ctc_head is not None and self.training:
             encoder_logits = self.ctc_head(states)
         # The prompt's own positions count nowhere: leave them out.
         skip = self._prompt_length(batch) - 1
-        return Output(Projected(decoded[:, skip:], self.hf.proj_out.weight), encoder_logits)
+        return Output(Projected(decoded[:, skip:], output), encoder_logits)
+
+    def _embed(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings (B, U, d) of tokens (B, U), and the weight (V, d) of the output layer."""
+        table, output = self.hf.model.decoder.embed_tokens, self.hf.proj_out.weight
+        if table.weight is not output:
+            return table(indices), output
+        weight, output = _Tied.apply(output)
+        embedded = nn.functional.embedding(indices, weight, table.padding_idx, sparse=True)
+        return embedded, output
 
     def _encode(self, features: Tensor) -> Tensor:
         """Encoder states (B, frames / 2, d) of log-mel features (B, mels, frames) of any length.
@@ -387,6 +397,23 @@ class Whisper(Family):
         if train.ctc_weight > 0:
             width = self.hf.config.d_model
             self.ctc_head = nn.Linear(width, 1 + CHARACTERS)  # blank first
+
+
+class _Tied(torch.autograd.Function):
+    """One matrix (V, d) twice: to embed tokens by, and to project on.
+
+    An embedding's gradient is of the matrix's size, and zero but for the tokens that are there: to
+    make it and add it takes 3 to 5 % of a small Whisper's step. Sparse, it is added to the other's,
+    in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return weight.view_as(weight), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, embedding: Tensor, output: Tensor) -> Tensor:  # type: ignore[override]
+        return output.add_(embedding)
 
 
 def lead(entry: Entry) -> str:

@@ -1,0 +1,277 @@
+"""`adakd bench growth`: how cost grows, and what it comes to for a whole corpus.
+
+Up to six tables:
+
+- an optimiser step of fine-tuning and one of AdaKD with cached outputs (Whisper: top k), against
+  the length of the clips, the vocabulary, the batch and the student's size. One of them varies at a
+  time; the others stay at the base point, which is printed. Clips have 8 tokens a second.
+- the teacher pass and its store against the amount of speech
+- the plan: what each stage takes for corpora of --plan-hours on so many --gpus. It is computed:
+  from rates that this same run measures at the base point, each in a process of its own, batches
+  in memory. Every hour of speech is assumed to take the same time, and devices to share the work
+  without loss. KD takes AdaKD's time: their steps differ by the weights of utterances alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from adakd.bench import measure
+from adakd.bench.steps import FINE_TUNING, LIVE
+from adakd.errors import UserError
+
+if TYPE_CHECKING:
+    from adakd.bench.measure import Cost
+    from adakd.models import Family
+
+CACHED, TEACHER, PASS = "AdaKD, cached", "fine-tuning the teacher", "teacher pass"
+STEPS = (TEACHER, FINE_TUNING, CACHED, LIVE)
+CLOCKS = ("wall", "processor")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a step's cost depends on."""
+
+    length: float  # seconds of every clip
+    vocabulary: int
+    batch: int  # clips
+    student: str  # width x layers
+
+    def size(self) -> tuple[float, ...]:
+        """To sort by."""
+        width, layers = map(int, self.student.split("x"))
+        return (self.length, self.vocabulary, self.batch, width, layers)
+
+    def describe(self) -> str:
+        """In words."""
+        return (
+            f"{self.batch} clips of {self.length:g} s, {self.vocabulary:,} units, student "
+            f"{self.student}"
+        )
+
+
+# The first value is the base point's.
+Axes = dict[str, tuple[Any, ...]]
+AXES: dict[str, dict[str, Axes]] = {
+    "whisper": {
+        "true": {
+            "length": (5.0, 2.0, 10.0, 20.0, 30.0),
+            "vocabulary": (51_865, 1_000, 5_000, 20_000),
+            "batch": (4, 1, 16),
+            "student": ("384x4", "512x6", "768x12"),  # tiny, base, small
+        },
+        "tiny": {
+            "length": (2.0, 1.0),
+            "vocabulary": (500, 400),
+            "batch": (2, 1),
+            "student": ("32x2", "48x3"),
+        },
+    },
+    "wav2vec2": {
+        "true": {
+            "length": (5.0, 2.0, 10.0, 20.0),
+            "vocabulary": (60, 500, 5_000),  # letters, syllables, Chinese characters
+            "batch": (4, 1, 16),
+            "student": ("1024x24", "768x12"),  # XLS-R 300M, the base size
+        },
+        "tiny": {
+            "length": (2.0, 1.0),
+            "vocabulary": (60, 40),
+            "batch": (2, 1),
+            "student": ("32x2", "48x3"),
+        },
+    },
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, and print tables in Markdown; 0 on success."""
+    parser = argparse.ArgumentParser(prog="adakd bench growth", allow_abbrev=False)
+    parser.add_argument("--family", default="whisper", choices=tuple(AXES))
+    parser.add_argument("--size", default="true", choices=("true", "tiny"))
+    names = "length vocabulary batch student"
+    parser.add_argument("--axes", default=names, help=f'of "{names}" (all)')
+    parser.add_argument("--batch", type=int, help="clips of the base point")
+    parser.add_argument("--length", type=float, help="seconds of its clips")
+    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured (5)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    parser.add_argument("--pass-clips", default="4 8 16", help='clips to pass over ("4 8 16")')
+    parser.add_argument("--plan-hours", default="1000", help='hours of speech; "" for no plan')
+    parser.add_argument("--gpus", default="1 8", help='devices of the plan ("1 8")')
+    parser.add_argument("--teacher-epochs", type=int, default=3, help="of the plan (3)")
+    parser.add_argument("--student-epochs", type=int, default=10, help="of the plan (10)")
+    options = parser.parse_args(list(arguments))
+    axes = AXES[options.family][options.size]
+    if unknown := set(options.axes.split()) - set(axes):
+        raise UserError(f"--axes: there is no '{unknown.pop()}', take some of {', '.join(axes)}.")
+    if not options.pass_clips.split():
+        raise UserError('--pass-clips is empty: give numbers of clips, such as "4 8 16".')
+    base = Point(**{name: values[0] for name, values in axes.items()})
+    base = replace(base, batch=options.batch or base.batch, length=options.length or base.length)
+    measure.print_heading("growth", arguments)
+    print(f"Base point: {base.describe()}.\n")
+    costs: dict[Point, dict[str, list[Cost]]] = {}
+    for axis in options.axes.split():
+        points = {base} | {replace(base, **{axis: value}) for value in axes[axis]}
+        rows = []
+        for point in sorted(points, key=Point.size):
+            if point not in costs:
+                costs[point] = step_costs(options, point)
+            value = getattr(point, axis)
+            rows.append(
+                [value if axis == "student" else f"{value:,g}", *_cells(costs[point], point)]
+            )
+        head = ["fine-tuning, s", "AdaKD, s", "audio s a s", "ratio, wall", "ratio, processor"]
+        measure.print_table([axis, *head], rows)
+    passing, bytes_an_hour = passes(options, base)
+    if not options.plan_hours:
+        return 0
+    rates = {name: measure.alone(rate, options, base, name) for name in STEPS}
+    rates[PASS] = passing
+    measure.print_table(
+        ["rate, one device", "audio s a s"],
+        [[name, f"{found:.4g}"] for name, found in rates.items()],
+    )
+    print(
+        "Computed from the rates above, linear scaling assumed over hours and devices: the plan is "
+        "not measured.\n"
+    )
+    devices = [int(word) for word in options.gpus.split()]
+    for hours in map(float, options.plan_hours.split()):
+        stages = plan(rates, hours, options.teacher_epochs, options.student_epochs)
+        measure.print_table(
+            [f"{hours:,g} h of speech", *(f"hours on {count}" for count in devices)],
+            [[name, *(f"{taken / n:,.1f}" for n in devices)] for name, taken in stages.items()],
+        )
+        print(f"Teacher store for {hours:,g} h: {bytes_an_hour * hours / 1e9:,.1f} GB.\n")
+    return 0
+
+
+def plan(
+    rates: Mapping[str, float], hours: float, teacher_epochs: int, student_epochs: int
+) -> dict[str, float]:
+    """Hours that each stage takes on one device.
+
+    Args:
+        rates: seconds of audio a second, of everything in STEPS and of PASS.
+        hours: speech in the training set.
+        teacher_epochs, student_epochs: passes over it.
+    """
+
+    def takes(name: str, epochs: int) -> float:
+        return epochs * hours / rates[name]
+
+    cached, live = (takes(name, student_epochs) for name in (CACHED, LIVE))
+    stages = {
+        f"stage 2: {TEACHER}, {teacher_epochs} epochs": takes(TEACHER, teacher_epochs),
+        f"stage 3: {FINE_TUNING}, {student_epochs} epochs": takes(FINE_TUNING, student_epochs),
+        f"stage 4: {PASS}": takes(PASS, 1),
+        f"stage 5: KD, cached, {student_epochs} epochs": cached,
+        f"stage 6: {CACHED}, {student_epochs} epochs": cached,
+    }
+    total = sum(stages.values())
+    stages["all five stages"] = total
+    stages["all five, stages 5 and 6 with a live teacher"] = total + 2 * (live - cached)
+    return stages
+
+
+def step_costs(options: argparse.Namespace, point: Point) -> dict[str, list[Cost]]:
+    """Of fine-tuning's step and AdaKD's, in turn on the same student."""
+    with tempfile.TemporaryDirectory() as scratch:
+        student = model(options, point, "student", Path(scratch))
+        work = {
+            name: step(options, point, name, student, Path(scratch))
+            for name in (FINE_TUNING, CACHED)
+        }
+        return measure.interleaved(work, options.rounds)
+
+
+def rate(options: argparse.Namespace, point: Point, name: str) -> float:
+    """Seconds of audio a second of a step in STEPS, its median."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trained = model(options, point, "teacher" if name == TEACHER else "student", Path(scratch))
+        work = {name: step(options, point, name, trained, Path(scratch))}
+        costs = measure.interleaved(work, options.rounds)[name]
+    return point.batch * point.length / median(cost.wall for cost in costs)
+
+
+def step(
+    options: argparse.Namespace, point: Point, name: str, trained: Family, folder: Path
+) -> Callable[[], Any]:
+    """An optimiser step of a kind in STEPS."""
+    from adakd.bench import made
+
+    teacher = None
+    if name == LIVE:
+        teacher = model(options, point, "teacher", folder).requires_grad_(False)
+    method = "adakd" if name in (CACHED, LIVE) else "finetune"
+    brain = made.brain(trained, method, folder / name, teacher, precision=options.precision)
+    clips = made.speech([point.length] * point.batch)
+    return made.optimiser_step(brain, clips, _top_k(options) if name == CACHED else None)
+
+
+def model(options: argparse.Namespace, point: Point, role: str, folder: Path) -> Family:
+    """The teacher, or a student of the point's size, both with its vocabulary."""
+    from adakd.bench import made
+
+    changes: dict[str, Any] = {"vocab_size": point.vocabulary}
+    if role == "student":
+        width, layers = map(int, point.student.split("x"))
+        changes |= made.shape(options.family, width, layers)
+    return made.family(options.family, role, options.size, folder, **changes)
+
+
+def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
+    """Print what stage 4 takes for more and more speech.
+
+    Returns:
+        Of the most speech: seconds of audio a second, and bytes of store an hour.
+    """
+    from adakd.bench import made, teacher
+
+    work, seconds, stores = {}, {}, {}
+    with tempfile.TemporaryDirectory() as scratch:
+        listener = model(options, base, "teacher", Path(scratch))
+        for count in sorted(map(int, options.pass_clips.split())):
+            name, folder = f"{count} clips", Path(scratch) / str(count)
+            speech = made.speech([base.length] * count)
+            loader = teacher.reading([speech], folder, listener, base.batch * (base.length + 1))
+            work[name] = teacher.stage(listener, loader, folder, _top_k(options))
+            seconds[name], stores[name] = speech.seconds, folder / "store"
+        costs = measure.interleaved(work, options.rounds)
+        size = {name: sum(p.stat().st_size for p in stores[name].iterdir()) for name in work}
+    rows = []
+    for name, found in costs.items():
+        taken = [cost.wall for cost in found]
+        rates = [seconds[name] / each for each in taken]
+        hour = 3600 / seconds[name] * size[name]
+        rows.append(
+            [name, f"{seconds[name]:g}", measure.spread(taken), measure.spread(rates, 2)]
+            + [f"{size[name] / 1e6:.3f}", f"{hour / 1e6:.1f}"]
+        )
+    head = ["audio, s", "wall, s", "audio s a s", "store, MB", "MB an hour"]
+    measure.print_table([PASS, *head], rows)
+    return median(rates), hour
+
+
+def _top_k(options: argparse.Namespace) -> int:
+    return options.top_k if options.family == "whisper" else 0  # small vocabularies: dense
+
+
+def _cells(costs: Mapping[str, Sequence[Cost]], point: Point) -> list[str]:
+    """Both steps in wall seconds, AdaKD's rate, and its ratio on both clocks."""
+    taken = {name: [cost.wall for cost in found] for name, found in costs.items()}
+    rates = [point.batch * point.length / each for each in taken[CACHED]]
+    return [
+        *(measure.spread(each) for each in taken.values()),
+        measure.spread(rates, 2),
+        *(measure.spread(measure.ratios(costs, CACHED, [FINE_TUNING], clock)) for clock in CLOCKS),
+    ]

@@ -94,8 +94,8 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
         f"{listed([corpus(tables, recipe) for recipe in study.recipes])}, with "
         f"{counted(len(study.grid.seeds), 'seed')}. "
         + (f"All {planned} runs" if there == planned else f"Unfinished: {there} of {planned} runs")
-        + " are there. Below, changes of the test CER in percent with 95 % intervals; less than "
-        "zero is better.",
+        + " are there. Below, changes of the test CER in percent with 95 % intervals, less than "
+        "zero being better; the verdicts hold after Holm's correction.",
     ]
     for title in dict.fromkeys(one.title for one in comparisons):
         own = [one for one in comparisons if one.title == title]

@@ -3,7 +3,7 @@
 A *cell* is a method and settings; with a seed it is nothing but an experiment of `adakd.steps` that
 has a tag, in the folder where `adakd --tag` would put it. This module says which experiments there
 are, in which order they may run, and what dev has chosen. Running them is in benchmark.py, judging
-them in study.py.
+them in findings.py.
 
     recipes:                    # name: where it lies below corpus/, data/ and exp/
       espeak/hi-1h: {recipe: espeak/hi, set: {corpus.hours: 1.0}}

@@ -10,6 +10,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -193,7 +195,46 @@ class Gain:
     """Relative changes of a comparison, from the easiest quarter on: (change, low, high) each."""
 
     label: str  # such as "AdaKD against KD"
-    changes: list[tuple[float, float, float]]
+    changes: list[tuple[float, float, float]]  # infinite where the other made no error
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One comparison in one place: relative change of CER and its interval."""
+
+    place: str  # such as a recipe and family
+    change: float
+    interval: tuple[float, float]
+    verdict: str  # better, worse, or anything else
+
+
+def differences(panels: Mapping[str, Sequence[Difference]]) -> bytes:
+    """Every comparison (a name and where it was made) as a dot and its interval, in one column."""
+    colours = {"better": STYLES["adakd"][0], "worse": STYLES["annealing"][0]}
+    height, names = 0.0, []
+    with _figure(1, 0.27 * sum(len(own) + 1.6 for own in panels.values()) + 0.8, width=8.2) as (
+        figure,
+        axes,
+    ):
+        axis = axes[0][0]
+        axis.axvline(0, color=MUTED, linewidth=1)
+        for title, own in panels.items():
+            axis.text(
+                0, height, title, transform=axis.get_yaxis_transform(), weight="bold", va="center"
+            )
+            for one in own:
+                height += 1
+                colour = colours.get(one.verdict, MUTED)
+                axis.hlines(height, *(100 * end for end in one.interval), color=colour)
+                axis.plot(100 * one.change, height, "o", color=colour)
+                names.append((height, one.place))
+            height += 1.6
+        axis.set_yticks(*zip(*names, strict=True))
+        axis.set_ylim(height - 0.8, -0.8)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x")
+        axis.set_xlabel("change of CER on test, % (left of 0: better), with its 95 % interval")
+        return figure_bytes(figure)
 
 
 def ablation(panels: Mapping[str, tuple[Sequence[Method], Sequence[Method]]]) -> bytes:
@@ -228,14 +269,15 @@ def gain_by_quartile(panels: Mapping[str, Sequence[Gain]]) -> bytes:
     """Relative change of CER in each quarter of the test set by the teacher's loss."""
     with _figure(len(panels), 3.1) as (figure, axes):
         names = dict.fromkeys(gain.label for gains in panels.values() for gain in gains)
-        styles = dict(zip(names, [*STYLES.values(), *SPARE_STYLES][2:], strict=False))
+        styles = dict(zip(names, cycle([*STYLES.values(), *SPARE_STYLES][2:]), strict=False))
         for column, (axis, (name, gains)) in enumerate(zip(axes[0], panels.items(), strict=True)):
             axis.axhline(0, color=MUTED, linewidth=1)
             for index, gain in enumerate(gains):
                 colour, marker = styles[gain.label]
                 x = [quarter + 0.1 * (index - (len(gains) - 1) / 2) for quarter in range(4)]
-                heights, low, high = (
-                    [100 * each for each in kind] for kind in zip(*gain.changes, strict=True)
+                heights, low, high = (  # nothing is drawn where a change is infinite
+                    [100 * each if isfinite(each) else nan for each in kind]
+                    for kind in zip(*gain.changes, strict=True)
                 )
                 axis.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.6)
                 axis.plot(x, heights, color=colour, marker=marker, label=gain.label)
@@ -253,9 +295,13 @@ def gain_by_quartile(panels: Mapping[str, Sequence[Gain]]) -> bytes:
 
 @contextmanager
 def _figure(
-    columns: int, height: float, rows: int = 1, heights: Sequence[float] | None = None
+    columns: int,
+    height: float,
+    rows: int = 1,
+    heights: Sequence[float] | None = None,
+    width: float = PANEL,
 ) -> Iterator[tuple[Any, Any]]:
-    """A figure of `columns` families and its axes (rows, columns); `height` in inches per row."""
+    """A figure and its axes (rows, columns), `width` by `height` inches each."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -284,7 +330,7 @@ def _figure(
     with matplotlib.rc_context(look):
         # a Figure without pyplot draws with Agg, needs no display and leaves no global state
         figure = Figure(
-            figsize=(PANEL * columns, height * rows), dpi=DOTS_PER_INCH, layout="constrained"
+            figsize=(width * columns, height * rows), dpi=DOTS_PER_INCH, layout="constrained"
         )
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
         yield figure, axes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,16 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value} {self.detail}".strip()
+
+
+Line = Sequence[Cell | str]  # of a table
+
+
+class Part(NamedTuple):
+    """A piece of a report, which is written from top to bottom for both of its forms."""
+
+    kind: str  # as in `markdown` and `page`
+    content: Any
 
 
 # -- gathering ------------------------------------------------------------------------------------
@@ -255,23 +266,31 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
     return rows
 
 
-def cer_by_quartile(runs: Sequence[Run]) -> list[float]:
-    """CER in each quarter of the test set by the teacher's loss, from easy to hard; [] if unknown.
+def quarters(run: Run) -> list[list[UtteranceErrors]]:
+    """The test set in four by the teacher's loss on it, from easy to hard; [] if that is unknown.
 
-    Quarters are taken within each run, since every fold has a teacher of its own.
+    Taken within each run, since every fold has a teacher of its own.
     """
-    quarters: list[list[UtteranceErrors]] = [[], [], [], []]
-    for run in runs:
-        known = sorted(
-            (x, one.id, one)
-            for x, one in zip(run.difficulties, run.errors, strict=True)
-            if x is not None
-        )
-        if len(known) < 4:
-            return []
-        for place, (_, _, one) in enumerate(known):
-            quarters[4 * place // len(known)].append(one)
-    return [total(one.normalised for one in quarter).cer for quarter in quarters if quarter]
+    known = sorted(
+        (x, one.id, one)
+        for x, one in zip(run.difficulties, run.errors, strict=True)
+        if x is not None
+    )
+    found: list[list[UtteranceErrors]] = [[], [], [], []]
+    for place, (_, _, one) in enumerate(known):
+        found[4 * place // len(known)].append(one)
+    return found if all(found) else []
+
+
+def cer_by_quartile(runs: Sequence[Run]) -> list[float]:
+    """CER in each of the `quarters`, those of all runs put together; [] if one is unknown."""
+    found = [quarters(run) for run in runs]
+    if not all(found):
+        return []
+    return [
+        total(one.normalised for part in parts for one in part).cer
+        for parts in zip(*found, strict=True)
+    ]
 
 
 # -- words ----------------------------------------------------------------------------------------
@@ -462,24 +481,17 @@ def change_cell(change: Change | None) -> Cell:
     return Cell(signed(change.relative), bracket(change.interval, signed), tone, hint)
 
 
-def text_table(table: Sequence[Row]) -> str:
-    """The table for a terminal."""
-    return aligned(_lines(table))
-
-
-def markdown_table(table: Sequence[Row]) -> str:
-    return markdown_lines(_lines(table))
-
-
-def _lines(table: Sequence[Row]) -> list[list[str]]:
+def results_table(table: Sequence[Row]) -> list[Line]:
+    """A line for every method; the first line, here and in all tables, is the header."""
     columns = header(table)
-    return [list(columns), *[[str(cell) for cell in cells(row, columns)] for row in table]]
+    return [columns, *[cells(row, columns) for row in table]]
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines, of which the first is the header, in columns for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+def aligned(lines: Sequence[Line]) -> str:
+    """A table in columns for a terminal."""
+    texts = [[str(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    ruled = [texts[0], ["-" * width for width in widths], *texts[1:]]
     written = []
     for line in ruled:
         first = line[0].ljust(widths[0])
@@ -488,19 +500,13 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(written)
 
 
-def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
-    """The same in Markdown."""
-    ruled = [lines[0], ["---", *["---:"] * (len(lines[0]) - 1)], *lines[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
-
-
-def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[list[str]]:
+def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[Line]:
     """CER with its interval by recording condition, methods as rows; [] for corpora without."""
     own = {row.label: by_condition(row.utterances) for row in table if row.runs}
     names = list(dict.fromkeys(name for conditions in own.values() for name in conditions))
-    lines = [["Method", *names]] if names else []
+    lines: list[Line] = [["Method", *names]] if names else []
     for label, conditions in own.items() if names else ():
-        line = [label]
+        line: list[Cell | str] = [label]
         for name in names:
             found = conditions.get(name)
             if found is None:
@@ -508,18 +514,18 @@ def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[list[str]
                 continue
             cer = total(one.normalised for one in found).cer
             interval = bootstrap_interval(found, "normalised", draws)
-            line.append(f"{percent(cer)} {bracket(interval, percent)}")
+            line.append(Cell(percent(cer), bracket(interval, percent)))
         lines.append(line)
     return lines
 
 
-def runs_table(table: Sequence[Row]) -> list[list[str]]:
+def runs_table(table: Sequence[Row]) -> list[Line]:
     """CER of every single run, methods as columns; [] where no method has more than one run."""
     if all(len(row.runs) < 2 for row in table):
         return []
     own = [row for row in table if row.runs]
     keys = sorted({run.key for row in own for run in row.runs})
-    lines = [["Run", *[row.label for row in own]]]
+    lines: list[Line] = [["Run", *[row.label for row in own]]]
     for fold, seed in keys:
         line = [f"seed {seed}" if fold < 0 else f"fold {fold}, seed {seed}"]
         for row in own:
@@ -558,25 +564,37 @@ def write_report(
     }
     warning = demonstration(runs) if context["demonstration"] else ""
     said = [headline(family, table) for family, table in families.items()]
-    remarks = notes(families, draws)
     figures = make_figures(families, difficulties or {})
-
     conditions = {family: conditions_table(table, draws) for family, table in families.items()}
-    results = _markdown(recipe, families, conditions, context, warning, said, remarks)
-    write_text(out_folder / "RESULTS.md", results)
+
+    parts = [Part("warning", warning)] if warning else []
+    parts.append(Part("said", said))
+    for family, table in families.items():
+        parts += [Part("heading", family), Part("table", results_table(table))]
+        if conditions[family]:
+            title = f"{family}: {BY_CONDITION}"
+            parts += [Part("subheading", title), Part("table", conditions[family])]
+    parts.append(Part("list", notes(families, draws)))
+    for family, table in families.items():
+        if lines := runs_table(table):
+            parts.append(Part("details", (f"{family}: CER of every run, %", lines)))
+    parts += [Part("figure", figure) for figure in figures.values()]
+    parts += made_by(context)
+
+    write_text(out_folder / "RESULTS.md", markdown(f"Results of {recipe}", parts))
     for name, figure in figures.items():
         with atomic_write(out_folder / "report" / f"{name}.png", "wb") as file:
             file.write(figure.png)
-    page = _page(recipe, families, conditions, context, warning, said, remarks, figures)
-    write_text(out_folder / "report" / "index.html", page)
+    meta = f"AdaKD results, {context['time']}"
+    write_text(out_folder / "report" / "index.html", page(recipe, meta, parts))
 
-    parts = []
+    shown = []
     for family, table in families.items():
-        parts.append(f"{family}\n{text_table(table)}")
+        shown.append(f"{family}\n{aligned(results_table(table))}")
         if conditions[family]:
-            parts.append(f"{family}: {BY_CONDITION}\n{aligned(conditions[family])}")
-    parts += [_filled(text) for text in (warning, *said) if text]
-    return "\n\n".join(parts) + "\n"
+            shown.append(f"{family}: {BY_CONDITION}\n{aligned(conditions[family])}")
+    shown += [_filled(text) for text in (warning, *said) if text]
+    return "\n\n".join(shown) + "\n"
 
 
 def _filled(text: str) -> str:
@@ -679,45 +697,57 @@ def _alpha_range(family: str, schedule: plots.Schedule) -> str:
     )
 
 
-def facts_of(context: Context) -> list[tuple[str, str]]:
+def made_by(context: Context, more: Sequence[tuple[str, str]] = ()) -> list[Part]:
+    """The last parts of a report: the command, and what it ran on."""
     versions = ", ".join(f"{name} {version}" for name, version in context["versions"].items())
-    return [
+    facts = [
         ("Corpus", context["corpus"]),
         ("Revision", context["revision"]),
         ("Versions", versions),
         ("Machine", context["machine"]),
         ("Time", context["time"]),
+        *more,
+    ]
+    return [
+        Part("heading", "How this was made"),
+        Part("code", context["command"]),
+        Part("facts", facts),
     ]
 
 
-def _markdown(
-    recipe: str,
-    families: Mapping[str, Sequence[Row]],
-    conditions: Mapping[str, Sequence[Sequence[str]]],
-    context: Context,
-    warning: str,
-    said: Sequence[str],
-    remarks: Sequence[str],
-) -> str:
-    parts = [f"# Results of {recipe}"]
-    if warning:
-        parts.append(f"**{warning}**")
-    parts += said
-    for family, table in families.items():
-        parts += [f"## {family}", markdown_table(table)]
-        if conditions[family]:
-            parts += [f"### {family}: {BY_CONDITION}", markdown_lines(conditions[family])]
-    parts.append("\n".join(f"- {remark}" for remark in remarks))
-    for family, table in families.items():
-        if lines := runs_table(table):
-            parts += [f"## {family}: CER of every run, %", markdown_lines(lines)]
-    parts.append("## How this was made")
-    parts.append(f"```\n{context['command']}\n```")
-    parts.append("\n".join(f"- {name}: {value}" for name, value in facts_of(context)))
-    return "\n\n".join(parts) + "\n"
+# -- Markdown and HTML ----------------------------------------------------------------------------
 
 
-# -- the page -------------------------------------------------------------------------------------
+def markdown(title: str, parts: Sequence[Part]) -> str:
+    """A report without its figures."""
+    written = [f"# {title}"]
+    for kind, content in parts:
+        if kind in ("heading", "subheading"):
+            written.append(f"{'##' if kind == 'heading' else '###'} {content}")
+        elif kind == "warning":
+            written.append(f"**{content}**")
+        elif kind == "words":
+            written.append(content)
+        elif kind == "said":
+            written += content
+        elif kind == "list":
+            written.append("\n".join(f"- {line}" for line in content))
+        elif kind == "facts":
+            written.append("\n".join(f"- {name}: {value}" for name, value in content))
+        elif kind == "table":
+            written.append(markdown_table(content))
+        elif kind == "details":
+            written += [f"## {content[0]}", markdown_table(content[1])]
+        elif kind == "code":
+            written.append(f"```\n{content}\n```")
+    return "\n\n".join(written) + "\n"
+
+
+def markdown_table(lines: Sequence[Line]) -> str:
+    texts = [[str(cell) for cell in line] for line in lines]
+    ruled = [texts[0], ["---", *["---:"] * (len(texts[0]) - 1)], *texts[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2937; --muted: #6b7280; --line: #e5e7eb; --soft: #f8fafb;
@@ -732,13 +762,13 @@ h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
 p { max-width: 46rem; margin: 0 0 .9rem; }
 .meta, .notes, figcaption, .detail { color: var(--muted); }
 .meta { margin-bottom: 2rem; }
-.headline { font-size: 1.1rem; max-width: 50rem; } ul.headline { padding-left: 1.2rem; }
+.headline p { font-size: 1.05rem; max-width: none; }
 .warning { border-left: 4px solid #E69F00; background: #fffaf0; padding: .8rem 1.1rem;
   margin: 0 0 1.5rem; border-radius: 0 6px 6px 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
   font-size: .93rem; }
-th, td { padding: .5rem .7rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
+th, td { padding: .45rem .6rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-weight: 500; font-size: .82rem;
   border-bottom: 1px solid #9ca3af; }
@@ -763,53 +793,42 @@ details { margin-top: 1.2rem; } summary { cursor: pointer; color: var(--muted); 
 """
 
 
-def _page(
-    recipe: str,
-    families: Mapping[str, Sequence[Row]],
-    conditions: Mapping[str, Sequence[Sequence[str]]],
-    context: Context,
-    warning: str,
-    said: Sequence[str],
-    remarks: Sequence[str],
-    figures: Mapping[str, Figure],
-) -> str:
+def page(title: str, meta: str, parts: Sequence[Part]) -> str:
     """One HTML file that needs nothing from outside itself."""
-    body = [f"<h1>{escape(recipe)}</h1>"]
-    body.append(f'<p class="meta">AdaKD results, {escape(context["time"])}</p>')
-    if warning:
-        body.append(f'<p class="warning">{escape(warning)}</p>')
-    paragraphs = "\n".join(f"<p>{_emphasised(sentences)}</p>" for sentences in said)
-    body.append(f'<div class="headline">{paragraphs}</div>')
-    body.append("<h2>Results</h2>")
-    for family, table in families.items():
-        body += [f"<h3>{escape(family)}</h3>", _html_table(table)]
-        if conditions[family]:
-            title = f"{escape(family)}: {BY_CONDITION}"
-            body += [f"<h4>{title}</h4>", html_lines(conditions[family])]
-    items = "".join(f"<li>{typeset(remark)}</li>" for remark in remarks)
-    body.append(f'<ul class="notes">{items}</ul>')
-    for family, table in families.items():
-        lines = runs_table(table)
-        if lines:
-            summary = f"<summary>{escape(family)}: CER of every run, %</summary>"
-            body.append(f"<details>{summary}{html_lines(lines)}</details>")
-    body += [html_figure(figure) for figure in figures.values()]
-    body.append("<h2>How this was made</h2>")
-    body.append(f"<pre>{escape(context['command'])}</pre>")
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts_of(context)
-    )
-    body.append(f"<dl>{facts}</dl>")
-    return html_page(f"AdaKD: {recipe}", body)
-
-
-def html_page(title: str, body: Sequence[str]) -> str:
-    """A whole page around its parts."""
+    body = [f"<h1>{escape(title)}</h1>", f'<p class="meta">{escape(meta)}</p>']
+    for kind, content in parts:
+        if kind in ("heading", "subheading"):
+            tag = "h2" if kind == "heading" else "h3"
+            body.append(f"<{tag}>{escape(content)}</{tag}>")
+        elif kind == "warning":
+            body.append(f'<p class="warning">{escape(content)}</p>')
+        elif kind == "words":
+            body.append(f"<p>{typeset(content)}</p>")
+        elif kind == "said":
+            sentences = "\n".join(f"<p>{_emphasised(each)}</p>" for each in content)
+            body.append(f'<div class="headline">{sentences}</div>')
+        elif kind == "list":
+            items = "".join(f"<li>{typeset(line)}</li>" for line in content)
+            body.append(f'<ul class="notes">{items}</ul>')
+        elif kind == "facts":
+            facts = "".join(
+                f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in content
+            )
+            body.append(f"<dl>{facts}</dl>")
+        elif kind == "table":
+            body.append(html_table(content))
+        elif kind == "details":
+            summary = f"<summary>{escape(content[0])}</summary>"
+            body.append(f"<details>{summary}{html_table(content[1])}</details>")
+        elif kind == "figure":
+            body.append(html_figure(content))
+        elif kind == "code":
+            body.append(f"<pre>{escape(content)}</pre>")
     content = "\n".join(body)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>AdaKD: {escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{content}\n</main>\n</body>\n</html>\n"
     )
 
@@ -829,53 +848,35 @@ def html_figure(figure: Figure) -> str:
 def typeset(text: str) -> str:
     """Escaped, with true minus signs and percent signs that stay with their number."""
     text = escape(text).replace(" %", "&nbsp;%").replace("exp(-exp", "exp(\u2212exp")
-    for digit in "0123456789":
-        for before in (" ", "(", "["):
-            text = text.replace(f"{before}-{digit}", f"{before}\u2212{digit}")
-    return text.replace("(x - t)", "(x \u2212 t)")
+    return re.sub(r"(?<=[ (\[])-(?=\d)", "\u2212", text).replace("(x - t)", "(x \u2212 t)")
 
 
 def _emphasised(sentences: str) -> str:
-    family, _, rest = sentences.partition(":")
-    return f"<strong>{escape(family)}</strong>:{typeset(rest)}"
+    """What stands before the first colon is what the sentences are about."""
+    about, _, rest = sentences.partition(":")
+    return f"<strong>{escape(about)}</strong>:{typeset(rest)}"
 
 
-def _html_table(table: Sequence[Row]) -> str:
-    names = header(table)
-    return html_table(names, [cells(row, names) for row in table])
-
-
-def html_table(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table of cells, its first column being names."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+def html_table(lines: Sequence[Line]) -> str:
+    """A table whose first column is names."""
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in lines[0])
     body = []
-    for label, *rest in rows:
-        columns = [f"<th>{escape(label.value)}</th>"]
+    for label, *rest in lines[1:]:
+        columns = [f"<th>{escape(str(label))}</th>"]
         for cell in rest:
-            detail = f'<span class="detail">{_minus(cell.detail)}</span>' if cell.detail else ""
-            hint = f' title="{escape(cell.hint)}"' if cell.hint else ""
-            tone = f' class="{cell.tone}"' if cell.tone else ""
-            columns.append(f"<td{tone}{hint}>{_minus(cell.value)}{detail}</td>")
+            value, detail, tone, hint = cell if isinstance(cell, Cell) else Cell(cell)
+            detail = f'<span class="detail">{_minus(detail)}</span>' if detail else ""
+            hint = f' title="{escape(hint)}"' if hint else ""
+            tone = f' class="{tone}"' if tone else ""
+            columns.append(f"<td{tone}{hint}>{_minus(value)}{detail}</td>")
         body.append(f"<tr>{''.join(columns)}</tr>")
-    lines = "\n".join(body)
+    rows = "\n".join(body)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{lines}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def html_lines(lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in lines[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>"
-        for line in lines[1:]
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _minus(number: str) -> str:
-    """Numbers of a table cell with true minus signs."""
-    return escape(number).replace("-", "\u2212") if number != NOT_RUN else escape(number)
+def _minus(text: str) -> str:
+    """A table's cell with true minus signs before its numbers."""
+    return re.sub(r"(?<!\w)-(?=\d)", "\u2212", escape(text))

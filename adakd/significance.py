@@ -3,7 +3,8 @@ correction for many comparisons, and how many seeds a difference needs.
 
 A study trains every cell with several seeds and tests all of them on the same speech. Both are
 luck: other seeds and other speakers would have given other numbers. So both are resampled. Not
-here: counting errors and the bootstrap over test speech alone (score.py), reading runs (study.py).
+here: counting errors and the bootstrap over test speech alone (score.py), reading and comparing
+runs (findings.py).
 
 Counts come as arrays (groups, runs, 2): errors and reference characters of each group of test
 speech (a speaker or an utterance) in each run (a seed of a fold); a pair of systems has (groups,

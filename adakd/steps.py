@@ -515,6 +515,33 @@ def student_start(place: Place) -> Path:
     return folder
 
 
+def training_settings(place: Place, method: str) -> dict[str, Any]:
+    """What a training depends on that stands in the configuration; `train` adds what is on disk."""
+    config = place.config
+    role = "teacher" if method == "teacher" else "student"
+    found: dict[str, Any] = {
+        "audio": dataclasses.asdict(config.audio),
+        "train": dataclasses.asdict(config.train_of(role)),
+        "seed": place.seed_of(method),
+    }
+    if role == "student":
+        found["method"] = config.methods.get(method) or {}
+    if method not in ("teacher", "finetune"):
+        found["distill"] = dataclasses.asdict(config.distill)
+        # They change what looks at x, and nothing else.
+        source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
+        if method in configuration.ADAPTIVE and source != "insample":
+            found["difficulty"] = [source, passes] if source == "dropout" else source
+    return found
+
+
+def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings with which a finished training differs from this place's."""
+    on_disk = ("data", "start", "teacher", "source", "half", "transcripts")
+    made = {name: value for name, value in facts["inputs"].items() if name not in on_disk}
+    return changes(made, training_settings(place, method))
+
+
 def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
     """Train the student with a method, or the teacher (method ``teacher``), from start to end.
 
@@ -525,15 +552,10 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
-    options = (config.methods.get(name) or {}) if role == "student" else {}
+    inputs = training_settings(place, method)
+    options = inputs.get("method", {})
     folder = place.half(half[0]) if half else place.experiment(method)
-    data = needed(place.data, "The prepared data", 1)["manifests"]
-    inputs: dict[str, Any] = {
-        "data": data,
-        "audio": dataclasses.asdict(config.audio),
-        "train": dataclasses.asdict(settings),
-        "seed": place.seed_of(method),
-    }
+    inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
     if role == "teacher":
         inputs["source"] = source_fingerprint(config.teacher)
         if half:
@@ -541,13 +563,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     else:
         inputs["start"] = key_of(start_inputs(place))
         inputs |= lessons_inputs(place)
-        inputs["method"] = options
     if name != "finetune":
-        inputs["distill"] = dataclasses.asdict(config.distill)
-        # They change what looks at x, and nothing else.
-        source, passes = (inputs["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
-        if name in configuration.ADAPTIVE and source != "insample":
-            inputs["difficulty"] = [source, passes] if source == "dropout" else source
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if is_current(folder, inputs, title):
         return

@@ -1,614 +1,497 @@
-"""The report of a study: tables, verdicts and plots, as one HTML file and as Markdown.
+"""The report of a study: sentences, tables and figures, as one HTML file and as Markdown.
 
-Everything is written from what the runner's records and the experiments' folders hold, a negative
-finding as plainly as a win, a cell that was not run as "not run". Reading runs, words and the look
-of tables are report.py's, statistics significance.py's, figures plots.py's.
+A negative finding is told as plainly as a win, a cell that was not run as "not run". What the runs
+show, and what may be claimed, is decided in findings.py; the look of a report is report.py's,
+figures are plots.py's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from statistics import mean
+from typing import Any
 
-from adakd import plots, significance, steps, versions
+from adakd import plots, report, significance, steps, versions
+from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_text
-from adakd.grid import SETTLED, Choice, Group, Study, status
+from adakd.findings import (
+    BETTER,
+    CONTROLS,
+    OPEN,
+    VERDICTS,
+    WORSE,
+    Comparison,
+    Pair,
+    Table,
+    adaptive,
+    compared,
+    controls_of,
+    count_array,
+    read_table,
+)
+from adakd.grid import SETTLED, Study, status
+from adakd.progress import clock
 from adakd.report import (
     BASELINES,
+    DISK,
+    IN_SENTENCES,
     NOT_RUN,
     Cell,
-    Experiment,
     Figure,
+    Line,
+    Part,
     Run,
     aligned,
-    alpha_figure,
     bracket,
     change_cell,
-    facts_of,
-    html_figure,
-    html_page,
-    html_table,
     label_of,
-    markdown_lines,
     percent,
-    read_run,
-    schedule_of,
     signed,
-    typeset,
 )
-from adakd.score import Change, Interval, bootstrap_unit, total
-
-if TYPE_CHECKING:
-    import numpy as np
-
-COLUMNS = (
-    "Cell", "Runs", "CER, %", "S / D / I, %", "vs fine-tuning, %", "won : lost", "vs KD, %",
-    "won : lost", "Cost",
-)  # fmt: skip
-VERDICTS = {1: "better", -1: "worse", 0: "no difference shown"}
-TONES = {1: "better", -1: "worse", 0: ""}
-CONTROLS = ("permuted", "mean")  # AdaKD must beat both before a gain is called adaptive
-
-
-@dataclass
-class Row:
-    """A cell in one recipe and family, over all its seeds and folds."""
-
-    name: str
-    runs: list[Run] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)  # reasons
-    missing: int = 0  # runs that the grid names and that are not there
-    cer: float = math.nan  # mean over seeds, of the test sets of all folds together
-    interval: Interval = Interval(math.nan, math.nan)
-
-    @property
-    def label(self) -> str:
-        return label_of(self.name)
-
-
-@dataclass
-class Table:
-    """One recipe and family."""
-
-    recipe: str
-    family: str
-    rows: dict[str, Row]
-    choices: dict[Group, Choice | None]
-    teacher: list[Run] = field(default_factory=list)  # of the first seed, a run a fold
-    changes: dict[tuple[str, str], Change] = field(default_factory=dict)
-    adjusted: dict[tuple[str, str], float] = field(default_factory=dict)  # Holm's p-values
-
-    @property
-    def title(self) -> str:
-        return f"{self.recipe}, {self.family}"
-
-    def change(self, pair: tuple[str, str]) -> Change | None:
-        """The first cell against the second, over the runs that both have."""
-        if pair not in self.changes and all(name in self.rows for name in pair):
-            common = pairs(self.rows[pair[0]], self.rows[pair[1]])
-            if common:
-                self.changes[pair] = significance.compare(*count_array(common))
-        return self.changes.get(pair)
-
-    def p_value(self, pair: tuple[str, str]) -> float:
-        change = self.change(pair)
-        return self.adjusted.get(pair, change.p_value if change else 1.0)
-
-    def better(self, pair: tuple[str, str]) -> int:
-        """1: shown to be better, -1: shown to be worse, 0: neither (or not run)."""
-        change = self.change(pair)
-        if change is None or self.p_value(pair) >= significance.LEVEL:
-            return 0
-        return 1 if change.relative < 0 else -1
-
-
-# -- gathering ------------------------------------------------------------------------------------
-
-
-def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) -> Table:
-    """All runs of a recipe and family that are done with the grid's present settings."""
-    groups = [one for one in study.groups if (one.recipe, one.family) == (recipe, family)]
-    choices = {group: study.choose(group, records)[1] for group in groups}
-    rows = {}
-    for name in study.cells:
-        row = rows[name] = Row(name)
-        for group, choice in choices.items():
-            for seed in study.seeds(name):
-                task = choice and study.cell_task(group, name, seed, choice)
-                state = status(task, records) if task else ""
-                if task and state == "done":
-                    experiment = Experiment(family, name, seed, group.fold, task.folder)
-                    row.runs.append(read_run(experiment))
-                elif task and state == "failed":
-                    row.failures.append(f"{task.name}: {records[task.name]['reason']}")
-                else:
-                    row.missing += 1
-        if row.runs:
-            counts, folds, _ = count_array([(run,) for run in row.runs])
-            (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
-            row.cer = float(sums[0] / sums[1])
-            row.interval = significance.cer_interval(counts, folds)
-    teacher = []
-    for group, choice in choices.items():
-        first = next(iter(study.cells))
-        place = choice and study.place(group, first, study.seeds(first)[0], choice)
-        if place and (place.experiment("teacher") / "score.json").is_file():
-            folder = place.experiment("teacher")
-            teacher.append(read_run(Experiment(family, "teacher", 0, group.fold, folder)))
-    return Table(recipe, family, rows, choices, teacher)
-
-
-def pairs(own: Row, other: Row) -> list[tuple[Run, Run]]:
-    """The runs of two cells with the same fold and seed."""
-    theirs = {run.key: run for run in other.runs}
-    return [(run, theirs[run.key]) for run in own.runs if run.key in theirs]
-
-
-def count_array(
-    runs: Sequence[tuple[Run, ...]], kept: Container[tuple[int, str]] | None = None
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
-
-    runs: one system, or two that are compared, in the same fold and with the same seed.
-    kept: the utterances that count, (fold, id) each; all if None.
-    """
-    import numpy as np
-
-    heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
-    unit = bootstrap_unit(list(heard.values()))
-    numbers: dict[Any, int] = {}
-    entries = []
-    for column, systems in enumerate(runs):
-        if len({frozenset(one.id for one in run.errors) for run in systems}) > 1:
-            raise UserError(
-                f"{systems[0].experiment.folder} and {systems[-1].experiment.folder} were not "
-                "decoded on the same utterances: run the benchmark again."
-            )
-        for kind, run in enumerate(systems):
-            for one in run.errors:
-                name = (run.key[0], one.id)
-                if kept is None or name in kept:
-                    group = one.speaker if unit == "speaker" else name
-                    number = numbers.setdefault(group, len(numbers))
-                    entries.append((number, column, 2 * kind, one.normalised))
-    counts = np.zeros((len(numbers), len(runs), 2 * len(runs[0])))
-    for number, column, kind, found in entries:
-        counts[number, column, kind : kind + 2] += (found.errors, found.characters)
-    return counts, np.array([systems[0].key[0] for systems in runs]), unit
-
-
-def won_and_lost(own: Row, other: Row) -> str:
-    """In how many runs a cell makes fewer errors, and in how many more."""
-    errors = [
-        [total(one.normalised for one in run.errors).errors for run in both]
-        for both in pairs(own, other)
-    ]
-    return f"{sum(a < b for a, b in errors)} : {sum(a > b for a, b in errors)}" if errors else ""
-
-
-def cost(own: Row, other: Row) -> str:
-    """Seconds of training over those of the same runs of another cell."""
-    seconds = [[run.done["train_seconds"] for run in both] for both in pairs(own, other)]
-    spent = sum(b for _, b in seconds)
-    return f"{sum(a for a, _ in seconds) / spent:.2f} x" if spent else ""
-
-
-def dev_deviation(own: Row, other: Row | None = None) -> tuple[int, float]:
-    """Seeds, and the standard deviation over them of log dev CER, or of its difference."""
-    both = pairs(own, other) if other else [(run,) for run in own.runs]
-    by_seed: dict[int, list[tuple[float, ...]]] = {}
-    for systems in both:
-        cers = tuple(run.done["dev_cer"] for run in systems)
-        by_seed.setdefault(systems[0].experiment.seed, []).append(cers)
-    most = max(map(len, by_seed.values()), default=0)
-    values = []
-    for found in by_seed.values():
-        means = [mean(column) for column in zip(*found, strict=True)]
-        if len(found) == most and all(means):  # with all folds
-            values.append(math.log(means[0]) - (math.log(means[1]) if other else 0.0))
-    return len(values), stdev(values) if len(values) > 1 else math.nan
-
+from adakd.score import Change, Counts, total
+from adakd.steps import INT8
 
 # -- words ----------------------------------------------------------------------------------------
+
+
+def listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def p_text(p_value: float) -> str:
     return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
 
-def against(table: Table, pair: tuple[str, str]) -> str:
-    """One clause on a comparison, with what it can and cannot say."""
-    change = table.change(pair)
-    names = f"{label_of(pair[0])} against {label_of(pair[1])}"
-    if change is None:
-        return f"{names}: {NOT_RUN}"
-    low, high = signed(change.interval.low), signed(change.interval.high)
-    corrected = "Holm's p" if pair in table.adjusted else "exploratory, p"
-    return (
-        f"{names}: {signed(change.relative)} % ({low} % to {high} %, {corrected} "
-        f"{p_text(table.p_value(pair))}), {VERDICTS[table.better(pair)]}"
-    )
+def spanned(numbers: Sequence[int | None]) -> str:
+    """The fewest and the most seeds; None is more than were looked at."""
+    ends = [end(each or math.inf for each in numbers) for end in (min, max)]
+    low, high = (f"over {significance.MOST_SEEDS}" if n == math.inf else str(n) for n in ends)
+    return low if low == high else f"{low} to {high}"
 
 
-def controls_of(study: Study, cell: str) -> dict[str, str]:
-    """control -> the cell that is like this one in all but that."""
-    return {
-        study.cells[name].set["methods.adakd.control"]: name
-        for name in study.cells
-        if study.cells[name].like == cell and "methods.adakd.control" in study.cells[name].set
-    }
+def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[str]:
+    """The first screen: what was compared, on what, who wins by how much, is it the adaptivity.
 
-
-def adaptivity(study: Study, table: Table) -> list[str]:
-    """For each AdaKD that has its controls: may a gain be called adaptive?"""
-    said = []
-    for name in study.cells:
-        controls = controls_of(study, name)
-        if not set(CONTROLS) & set(controls) or not table.rows[name].runs:
-            continue
-        no = f"No gain of {label_of(name)} may be called adaptive: "
-        checks = {control: (name, controls.get(control, "")) for control in CONTROLS}
-        lacking = [control for control, pair in checks.items() if table.change(pair) is None]
-        unbeaten = [control for control, pair in checks.items() if table.better(pair) < 1]
-        new = "; ".join(against(table, p) for p in checks.values() if p not in table.adjusted)
-        clauses = f" ({new})" if new else ""
-        if lacking:
-            said.append(f"{no}its control {' and '.join(lacking)} was not run.")
-        elif unbeaten:
-            said.append(f"{no}it does not beat its control {' or '.join(unbeaten)}{clauses}.")
-        elif beaten := [label_of(base) for base in BASELINES if table.better((name, base)) == 1]:
-            said.append(
-                f"{label_of(name)} beats both controls{clauses}: its gain over "
-                f"{' and '.join(beaten)} is adaptive."
-            )
-        else:
-            said.append(
-                f"{label_of(name)} beats both controls{clauses}, and yet is not shown to beat "
-                "fine-tuning or KD."
-            )
+    What stands before the first colon of a paragraph is what it is about.
+    """
+    planned = sum(len(row.planned) for table in tables for row in table.rows.values())
+    there = sum(len(table.runs) for table in tables)
+    methods = listed(list(dict.fromkeys(label_of(study.method(name)) for name in study.cells)))
+    said = [
+        f"Compared: {methods}; with variants {len(study.cells)} cells, as "
+        f"{listed(list(study.families))}, on "
+        f"{listed([corpus(tables, recipe) for recipe in study.recipes])}, with "
+        f"{counted(len(study.grid.seeds), 'seed')}. "
+        + (f"All {planned} runs" if there == planned else f"Unfinished: {there} of {planned} runs")
+        + " are there. Below, changes of the test CER in percent with 95 % intervals, less than "
+        "zero being better; the verdicts hold after Holm's correction.",
+    ]
+    for title in dict.fromkeys(one.title for one in comparisons):
+        own = [one for one in comparisons if one.title == title]
+        clauses = []
+        for verdict in VERDICTS:
+            if found := [one for one in own if one.verdict == verdict]:
+                where = "; ".join(f"{one.table.title} {amount(one)}".strip() for one in found)
+                clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
+        said.append(f"{title}: {'; '.join(clauses)}.")
+    said += adaptivity(study, comparisons)
+    if known := [one for one in comparisons if one.needed]:
+        enough = sum((one.needed[1] or math.inf) <= one.seeds for one in known)
+        rest = "; elsewhere no difference shown does not mean that there is none"
+        said.append(
+            f"Noise: to tell {percent(study.grid.difference, 0)} % takes "
+            f"{spanned([one.needed[1] for one in known])} seeds, by the spread of the dev CER over "
+            f"seeds; with the {spanned([one.seeds for one in known])} that there are it can be "
+            f"told in {enough} of {len(known)}{rest if enough < len(known) else ''}."
+        )
     return said
 
 
-def paragraph(study: Study, table: Table) -> str:
-    """The outcome for one recipe and family, from the numbers."""
-    there = [row for row in table.rows.values() if row.runs]
-    if not there:
-        return f"{table.title}: nothing has been run."
-    best = min(there, key=lambda row: row.cer)
-    seeds = len({run.experiment.seed for row in there for run in row.runs})
-    named = [table.rows[name] for name in ("finetune", "kd", "adakd") if name in table.rows]
-    cers = ", ".join(f"{row.label} {percent(row.cer)} %" for row in named if row.runs)
-    if table.teacher:
-        whole = total(one.normalised for run in table.teacher for one in run.errors)
-        cers = f"the teacher {percent(whole.cer)} %, {cers}"
-    said = [
-        f"{table.title} ({seeds} seed{'s' if seeds > 1 else ''}): {cers}"
-        f"{'; ' if cers else ''}lowest is {best.label} with {percent(best.cer)} %."
-    ]
-    clauses = [against(table, (a, b)) for a, b in study.grid.primary]
-    if clauses:
-        said.append(f"{'; '.join(clauses)}.")
-    said += adaptivity(study, table)
-    return " ".join(said)
+def amount(one: Comparison) -> str:
+    """The change with its interval; where nothing may be claimed, why."""
+    if one.change is None or one.open:
+        return one.open if one.change else ""
+    return f"{signed(one.change.relative)} % {bracket(one.change.interval, signed)}"
 
 
-def summary(study: Study, tables: Sequence[Table]) -> list[str]:
-    """One sentence for each primary comparison, over all recipes and families."""
-    said = []
-    for a, b in study.grid.primary:
-        compared = [table for table in tables if table.change((a, b))]
-        verdicts = [table.better((a, b)) for table in compared]
-        if not compared:
-            said.append(f"{label_of(a)} against {label_of(b)}: {NOT_RUN}.")
+def corpus(tables: Sequence[Table], recipe: str) -> str:
+    """A recipe and how much is trained and tested on."""
+    table = next(table for table in tables if table.recipe == recipe)
+    details = [f"{len(table.choices)} folds"] if len(table.choices) > 1 else []
+    if table.minutes:
+        details.append(f"{mean(table.minutes):.0f} min to train on")
+    if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
+        speakers = len(set(heard.values()))
+        details.append(f"tested on {len(heard)} utterances by {counted(speakers, 'speaker')}")
+    return f"{recipe} ({', '.join(details)})" if details else recipe
+
+
+def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """Whether a gain may be called adaptive, of every cell whose alpha follows x."""
+    every = {name for cell in study.cells for name in controls_of(study, cell).values()}
+    asked = dict.fromkeys(one.pair[0] for one in comparisons if one.pair[0] not in every)
+    places = len({one.table.title for one in comparisons})
+    said, without = [], []
+    for name in [name for name in asked if study.method(name) in ADAPTIVE]:
+        label, shown = label_of(name), adaptive(study, comparisons, name)
+        if shown is None:
+            without.append(label)
             continue
-        said.append(
-            f"{label_of(a)} against {label_of(b)}, in {len(compared)} of {len(tables)} recipes and "
-            f"families run: better in {verdicts.count(1)}, worse in {verdicts.count(-1)}, no "
-            f"difference shown in {verdicts.count(0)}."
-        )
-    for name in study.cells:
-        controls = controls_of(study, name)
-        if set(CONTROLS) <= set(controls):
-            both = [(name, controls[control]) for control in CONTROLS]
-            compared = [table for table in tables if all(table.change(pair) for pair in both)]
-            beats = sum(all(table.better(pair) == 1 for pair in both) for table in compared)
-            said.append(
-                f"{label_of(name)} beats both mechanism controls, x permuted and the mean alpha, "
-                f"in {beats} of {len(compared)}: only there may a gain be called adaptive."
-                if compared
-                else f"{label_of(name)} against its mechanism controls: {NOT_RUN}."
+        both = f"both controls ({'; '.join(CONTROLS.values())})"
+        controls = {controls_of(study, name)[control] for control in CONTROLS}
+        judged = [one for one in comparisons if one.pair[0] == name and one.pair[1] in controls]
+        if shown:
+            where = "; ".join(
+                f"{title} over {listed([label_of(other) for other in others])}"
+                for title, others in shown.items()
             )
+            found = (
+                f"shown in {len(shown)} of {places}: {where}. There {label} beats {both} as well; "
+                f"nowhere else may a gain of {label} be called adaptive"
+            )
+        elif all(one.verdict in (OPEN, NOT_RUN) for one in judged):
+            found = f"not known. {label} against {both} is open or {NOT_RUN}"
+        else:
+            found = (
+                f"not shown. Nowhere does {label} gain and beat {both}: no gain of {label} may be "
+                "called adaptive"
+            )
+        said.append(f"Adaptivity: {found}.")
+    if without:
+        said.append(
+            f"Adaptivity: not asked. Beating the mechanism controls of {listed(without)} is not "
+            "among the primary comparisons, so no gain may be called adaptive."
+        )
     return said
 
 
 def fairness(study: Study, tables: Sequence[Table]) -> str:
-    """Whether all cells of a group and seed had the same start and as many steps, as found."""
+    """Whether all cells of a group and seed had the same start, teacher and steps, as found."""
     odd = []
     for table in tables:
-        by_key: dict[Any, dict[Any, list[str]]] = {}
+        beside: dict[Any, dict[Any, list[str]]] = {}
         for row in table.rows.values():
             for run in row.runs:
-                same = (run.done.get("steps"), run.done.get("inputs", {}).get("start"))
-                by_key.setdefault(run.key, {}).setdefault(same, []).append(row.label)
-        for (fold, seed), kinds in by_key.items():
+                facts = run.done["inputs"] | {"steps": run.done.get("steps")}
+                for what in ("steps", "start", "teacher"):
+                    if facts.get(what) is not None:
+                        kinds = beside.setdefault((*run.key, what), {})
+                        kinds.setdefault(facts[what], []).append(label_of(row.name))
+        for (fold, seed, what), kinds in beside.items():
             if len(kinds) > 1:
-                fewest = min(kinds.values(), key=len)
+                fewest = ", ".join(sorted(kinds.values(), key=len)[0])
                 where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}, seed {seed}"
-                odd.append(f"{', '.join(fewest)} ({where})")
-    if not any(row.runs for table in tables for row in table.rows.values()):
-        return "Nothing has been run yet."
+                odd.append(f"{fewest} ({where}: {what})")
     if odd:
-        return (
-            "NOT alike: these had another start or another number of optimiser steps than the "
-            f"other cells beside them: {'; '.join(odd)}."
-        )
+        return f"NOT alike, other than the cells beside them: {'; '.join(odd)}."
+    learned = "adakd-learned" in map(study.method, study.cells)
+    but = ", but that AdaKD (learned) holds a part of the training set out" if learned else ""
     return (
-        "Checked in every run: beside each other, all cells start from the same student and make "
-        "the same number of optimiser steps; batches and their order follow from the seed alone."
+        "Checked in every run: beside each other, all cells start from the same student, have the "
+        "same teacher and make the same number of optimiser steps; batches and their order follow "
+        f"from the seed{but}."
     )
 
 
-def notes(study: Study, tables: Sequence[Table]) -> list[str]:
+def repeats(study: Study, tables: Sequence[Table]) -> str:
+    """What the same cell gave again: cells that differ in their names alone, as a tuned one may."""
+    alike: Counter[str] = Counter()
+    apart = []
+    for table in tables:
+        first: dict[Any, tuple[str, Run]] = {}
+        for name in study.cells:
+            for run in table.rows[name].runs:
+                same = (run.key, study.method(name), run.done["fingerprint"])
+                label, other = first.setdefault(same, (label_of(name), run))
+                if other is not run:
+                    alike[f"{label_of(name)} is {label}"] += 1
+                    pairs = zip(run.errors, other.errors, strict=True)
+                    apart.append(any(one.normalised != two.normalised for one, two in pairs))
+    if not apart:
+        return "Here no cell was run twice with the same settings and seed."
+    found = ", ".join(f"{both} in {number} runs" for both, number in alike.items())
+    exact = ", as with one thread on a CPU they must: chance is in the seed alone"
+    return (
+        f"Dev chose what another cell has, so that the same settings and seed were run again: "
+        f"{found}. {len(apart) - sum(apart)} of these {len(apart)} repeats make the same errors"
+        f"{'' if any(apart) else exact}."
+    )
+
+
+def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
     """What a reader must know to read the tables rightly."""
     grid = study.grid
-    count = sum(pair in table.adjusted for table in tables for pair in table.adjusted)
     tuned = "Nothing was tuned."
     if grid.tune:
         effort = len(next(iter(grid.tune.values())))
         labels = ", ".join(label_of(name) for name in grid.tune)
         tuned = (
-            f"Tuning effort: {effort} candidates x {len(grid.tune_seeds)} seed(s) for each of "
-            f"{labels}, chosen by dev CER within each recipe, family and fold; the rest is as in "
-            "the grid. A cell that is like a tuned one has its choice."
+            f"Tuning effort: {effort} candidates x {counted(len(grid.tune_seeds), 'seed')} for "
+            f"each of {labels}, chosen by dev CER within each recipe, family and fold; the rest is "
+            "as in the grid. A cell that is like a tuned one has its choice."
         )
     units = {
-        count_array([(row.runs[0],)])[2]
+        count_array([(run,) for run in row.runs])[2]
         for table in tables
         for row in table.rows.values()
         if row.runs
     }
-    return [
+    over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
+    spent = [one["seconds"] for one in records.values() if one["kind"] == "teacher"]
+    teacher = f" ({clock(mean(spent))} on average)" if spent else ""
+    found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
-        "Brackets: 95 %, from a hierarchical bootstrap over seeds and then "
-        f"{' or '.join(sorted(f'{unit}s' for unit in units)) or 'speakers'} (speakers where five "
-        "or more are known), with t quantiles, since few seeds and speakers make the error itself "
-        "uncertain. Changes are relative, paired by seed and test speech; below zero is better.",
-        f"Holm's correction covers the {count} primary comparisons, named in the grid beforehand; "
-        "all other intervals and p-values are exploratory and have no colour.",
-        "won : lost counts runs (seeds x folds) with fewer and with more errors. Cost: time of "
-        "training over fine-tuning's, dev decoding included and the teacher's training and pass "
-        "left out, on a machine that may have done other things.",
+        f"Brackets: 95 %, from a hierarchical bootstrap over seeds and then {over} (speakers "
+        "where five or more are known), with t quantiles, since few seeds and speakers make the "
+        "error itself uncertain. Changes are relative, paired by seed and test speech; below zero "
+        "is better.",
+        f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
+        "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
+        "it. All other intervals are exploratory and have no colour.",
+        "won : lost counts runs (seeds x folds) with fewer and with more errors. Training: mean "
+        "time of a run, and over fine-tuning's, dev decoding included, on a machine that may have "
+        f"done other things. The teacher and its pass{teacher} come on top, once for all cells.",
         tuned,
-        fairness(study, tables),
         "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
         "chosen on dev, from runs that never decode test.",
     ]
+    return [*found, fairness(study, tables)] if any(table.runs for table in tables) else found
 
 
-# -- tables ---------------------------------------------------------------------------------------
+# -- tables: the first line is the header ---------------------------------------------------------
 
 
-def cells(texts: Sequence[str]) -> list[Cell]:
-    return [Cell(text) for text in texts]
+def table_of(
+    names: Sequence[str],
+    comparisons: Sequence[Comparison],
+    columns: Callable[[Comparison, Change], Sequence[Cell | str]],
+) -> list[Line]:
+    """A line for every comparison, with these columns where it has been run."""
+    lines: list[Line] = [["Comparison", "Recipe, family", *names]]
+    for one in comparisons:
+        found = columns(one, one.change) if one.change else [NOT_RUN, *[""] * (len(names) - 1)]
+        lines.append([one.title, one.table.title, *found])
+    return lines
 
 
-def results(table: Table) -> list[list[Cell]]:
-    """A line for every cell; the first line of this and of all tables is the header."""
-    lines = [cells(COLUMNS)]
+def primary(comparisons: Sequence[Comparison]) -> list[Line]:
+    """The comparisons named beforehand, with Holm's correction."""
+
+    def columns(one: Comparison, change: Change) -> Sequence[Cell | str]:
+        p_value = Cell(p_text(one.holm), f"({p_text(change.p_value)})")
+        tone = {BETTER: "better", WORSE: "worse", OPEN: "open"}.get(one.verdict, "")
+        verdict = Cell(f"{one.verdict}{': ' if one.open else ''}{one.open}", tone=tone)
+        return [
+            plain(change),
+            "" if one.open else p_value,
+            won_and_lost(one.table, one.pair),
+            verdict,
+        ]
+
+    names = ("Change, %", "Holm's p (alone)", "won : lost", "Verdict")
+    return table_of(names, comparisons, columns)
+
+
+def plain(change: Change) -> Cell:
+    """Without a colour, which would be a claim."""
+    return change_cell(change)._replace(tone="")
+
+
+def won_and_lost(table: Table, pair: Pair) -> str:
+    """In how many runs a cell makes fewer errors, and in how many more."""
+    errors = [
+        [total(one.normalised for one in run.errors).errors for run in both]
+        for both in table.both(pair)
+    ]
+    return f"{sum(a < b for a, b in errors)} : {sum(a > b for a, b in errors)}"
+
+
+def cost(table: Table, name: str) -> Cell:
+    """Mean time of training, over that of fine-tuning in the same runs."""
+    known = [run for run in table.rows[name].runs if "train_seconds" in run.done]  # int8: none
+    if not known:
+        return Cell("")
+    both = table.both((name, "finetune")) if "finetune" in table.rows else []
+    spent = [sum(run.done["train_seconds"] for run in runs) for runs in zip(*both, strict=True)]
+    own = clock(mean(run.done["train_seconds"] for run in known))
+    return Cell(own, f"{spent[0] / spent[1]:.2f} x" if spent else "")
+
+
+def by_kind(counts: Counts) -> str:
+    kinds = (counts.substitutions, counts.deletions, counts.insertions)
+    return " / ".join(percent(kind / counts.characters, 1) for kind in kinds)
+
+
+def results(table: Table) -> list[Line]:
+    """A line for every cell."""
+    line: list[Cell | str]
+    bases = [name for name in BASELINES if name in table.rows]
+    int8 = any(row.name.endswith(INT8) for row in table.rows.values())
+    compared = [each for name in bases for each in (f"vs {IN_SENTENCES[name]}, %", "won : lost")]
+    header = ["Cell", "Runs", "CER, %", "S / D / I, %", *compared, "Training"]
+    lines: list[Line] = [[*header, DISK] if int8 else header]
+    if table.teacher:
+        heard = total(one.normalised for run in table.teacher for one in run.errors)
+        line = ["Teacher", str(len(table.teacher)), percent(heard.cer), by_kind(heard)]
+        lines.append([*line, *[""] * (len(lines[0]) - len(line))])
     for row in table.rows.values():
-        expected = len(row.runs) + len(row.failures) + row.missing
-        state = "failed" if row.failures and not row.runs else NOT_RUN
+        there, planned = len(row.runs), len(row.planned)
+        runs = str(there) if there == planned else f"{there} of {planned}"
+        line = [label_of(row.name), runs]
         if not row.runs:
-            lines.append([Cell(row.label), Cell(f"0 of {expected}"), Cell(state), *[Cell("")] * 6])
+            line.append("failed" if row.failed else NOT_RUN)
+            lines.append([*line, *[""] * (len(lines[0]) - len(line))])
             continue
         counts = total(one.normalised for run in row.runs for one in run.errors)
-        kinds = (counts.substitutions, counts.deletions, counts.insertions)
-        runs = str(expected) if len(row.runs) == expected else f"{len(row.runs)} of {expected}"
-        line = [
-            Cell(row.label),
-            Cell(runs),
-            Cell(percent(row.cer), bracket(row.interval, percent)),
-            Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
-        ]
-        for baseline in BASELINES:
-            pair = (row.name, baseline)
-            change = table.change(pair) if row.name != baseline else None
-            tone = TONES[table.better(pair)] if pair in table.adjusted else ""
-            line.append(change_cell(change)._replace(tone=tone))
-            line.append(Cell(won_and_lost(row, table.rows[baseline]) if change else ""))
-        base = table.rows.get("finetune")
-        line.append(Cell(cost(row, base) if base else ""))
+        line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(counts)]
+        for base in bases:
+            both = table.both((row.name, base)) if row.name != base else []
+            line.append(plain(significance.compare(*count_array(both))) if both else "")
+            line.append(won_and_lost(table, (row.name, base)) if both else "")
+        line.append(cost(table, row.name))
+        if int8:
+            weights = row.runs[0].weights
+            line.append(f"{weights / 1e6:.3g} MB" if weights else "")
         lines.append(line)
     return lines
 
 
-def primary(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
-    """The comparisons named beforehand, with Holm's correction."""
-    names = ("Comparison", "Recipe, family", "Change, %", "p", "Holm", "won : lost", "Verdict")
-    lines = [cells(names)]
-    for a, b in study.grid.primary:
-        for table in tables:
-            change = table.change((a, b))
-            line = [Cell(f"{label_of(a)} against {label_of(b)}"), Cell(table.title)]
-            if change is None:
-                lines.append([*line, Cell(NOT_RUN), *[Cell("")] * 4])
-                continue
-            verdict = table.better((a, b))
-            shown = change_cell(change)
-            lines.append(
-                [
-                    *line,
-                    Cell(shown.value, shown.detail),
-                    Cell(p_text(change.p_value)),
-                    Cell(p_text(table.adjusted[a, b])),
-                    Cell(won_and_lost(table.rows[a], table.rows[b])),
-                    Cell(VERDICTS[verdict], tone=TONES[verdict]),
-                ]
-            )
-    return lines
-
-
-def noise(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
+def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
     """Spread over seeds on dev, and the seeds that the wanted difference needs."""
-    wanted = f"{percent(study.grid.difference, 0)} %"
-    count = max(1, sum(len(table.adjusted) for table in tables))
-    lines = [
-        [
-            "Recipe, family", "Cells", "Seeds", "SD of one, %", "SD of the difference, %",
-            f"Seeds for {wanted}", f"Seeds (Bonferroni, {count})",
-        ]
-    ]  # fmt: skip
-    for table in tables:
-        for a, b in study.grid.primary:
-            own, other = table.rows[a], table.rows[b]
-            number, deviation = dev_deviation(own, other)
-            if number < 2:
-                continue
-            alone = [dev_deviation(row)[1] for row in (own, other)]
-            needed = [
-                significance.seeds_needed(deviation, study.grid.difference, level)
-                for level in (significance.LEVEL, significance.LEVEL / count)
-            ]
-            lines.append(
-                [
-                    table.title,
-                    f"{own.label}, {other.label}",
-                    str(number),
-                    " and ".join(percent(each, 1) for each in alone),
-                    percent(deviation, 1),
-                    *[str(each or f"over {significance.MOST_SEEDS}") for each in needed],
-                ]
-            )
-    return [cells(line) for line in lines]
+    return table_of(
+        (
+            "Seeds", "SD of each, %", "SD of the difference, %",
+            f"Seeds for {percent(study.grid.difference, 0)} %", "Seeds, corrected",
+        ),
+        [one for one in comparisons if one.needed],
+        lambda one, _: [
+            str(one.seeds),
+            " and ".join(percent(each, 1) for each in one.alone),
+            percent(one.deviation, 1),
+            *[spanned([number]) for number in one.needed],
+        ],
+    )  # fmt: skip
 
 
-def chosen(study: Study, tables: Sequence[Table]) -> list[list[Cell]]:
+def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
     """What dev has chosen in every group that has come so far."""
-    lines = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
-    for table in tables:
-        for group, choice in table.choices.items():
-            if choice is None:
-                continue
-            gains = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
-            line = [str(group), f"{choice.epochs} ({gains})" if choice.epochs else "the recipe's"]
-            for name, candidates in study.grid.tune.items():
-                picked = candidates[choice.tuned[name]]
-                settings = ", ".join(f"{key.split('.')[-1]} {v}" for key, v in picked.items())
-                cers = " ".join(
-                    percent(cer, 1) if math.isfinite(cer) else "failed" for cer in choice.dev[name]
-                )
-                line.append(f"{settings} ({cers})")
-            lines.append(line)
-    return [cells(line) for line in lines]
+    lines: list[Line] = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
+    for group, choice in [each for table in tables for each in table.choices.items()]:
+        if choice is None:
+            continue
+        epochs: Cell | str = "the recipe's"
+        if choice.epochs:
+            gained = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
+            settled = choice.gains[-1][1] < SETTLED
+            epochs = Cell(str(choice.epochs) + ("" if settled else ", NOT settled"), f"({gained})")
+        line: list[Cell | str] = [str(group), epochs]
+        for name, candidates in study.grid.tune.items():
+            picked = candidates[choice.tuned[name]]
+            settings = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in picked.items())
+            cers = " ".join(
+                percent(cer, 1) if math.isfinite(cer) else "failed" for cer in choice.dev[name]
+            )
+            line.append(Cell(settings, f"({cers})"))
+        lines.append(line)
+    return lines
 
 
 # -- figures --------------------------------------------------------------------------------------
 
 
-def figures_of(study: Study, tables: Sequence[Table], recipe: str) -> list[Figure]:
+def forest(comparisons: Sequence[Comparison]) -> list[Figure]:
+    """The primary comparisons at a glance."""
+    panels: dict[str, list[plots.Difference]] = {}
+    for one in comparisons:
+        if one.change and all(map(math.isfinite, (one.change.relative, *one.change.interval))):
+            drawn = plots.Difference(
+                one.table.title, one.change.relative, one.change.interval, one.verdict
+            )
+            panels.setdefault(one.title, []).append(drawn)
+    words = (
+        "Relative change of the test CER with its 95 % interval. Colour: better or worse after "
+        "Holm's correction; grey: no difference shown, or still open."
+    )
+    return [Figure(plots.differences(panels), "At a glance", words)] if panels else []
+
+
+def figures_of(
+    study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison], recipe: str
+) -> Iterator[Figure]:
     """The figures of a recipe, its families side by side; without data there is none."""
-    own = {
-        table.family: table
-        for table in tables
-        if table.recipe == recipe and any(row.runs for row in table.rows.values())
-    }
+    own = {table.family: table for table in tables if table.recipe == recipe and table.runs}
     if not own:
-        return []
+        return
 
     def drawn(table: Table, names: Sequence[str]) -> list[plots.Method]:
         rows = [table.rows[name] for name in names if name in table.rows]
-        return [plots.Method(r.name, r.label, r.cer, r.interval) for r in rows if r.runs]
+        return [plots.Method(r.name, label_of(r.name), r.cer, r.interval) for r in rows if r.runs]
 
-    every = {family: drawn(table, list(table.rows)) for family, table in own.items()}
-    figures = [
-        Figure(
-            plots.cer_by_method(every),
-            f"{recipe}: CER by cell",
-            "Mean over seeds and folds with its 95 % interval. Overlapping lines say little: the "
-            "paired comparisons are sharper.",
-        )
-    ]
+    yield Figure(
+        plots.cer_by_method(
+            {family: drawn(table, list(table.rows)) for family, table in own.items()}
+        ),
+        f"{recipe}: CER by cell",
+        "Mean over seeds and folds with its 95 % interval. Overlapping lines say little: the "
+        "paired comparisons are sharper.",
+    )
     for title, names in study.grid.ablations.items():
         panels = {
-            family: (drawn(table, names), drawn(table, BASELINES)) for family, table in own.items()
+            family: (drawn(table, names), drawn(table, BASELINES))
+            for family, table in own.items()
+            if drawn(table, names)
         }
-        panels = {family: panel for family, panel in panels.items() if panel[0]}
         if panels:
-            figures.append(
-                Figure(plots.ablation(panels), f"{recipe}: {title}", "Dashed: the baselines.")
+            yield Figure(
+                plots.ablation(panels),
+                f"{recipe}: {title}",
+                "CER with its 95 % interval; dashed: the baselines.",
             )
-    gains = {family: quartile_gains(study, table) for family, table in own.items()}
-    gains = {family: found for family, found in gains.items() if found}
-    if gains:
-        figures.append(
-            Figure(
-                plots.gain_by_quartile(gains),
-                f"{recipe}: gain by difficulty",
-                "Relative change of CER in four equal parts of each test set, by the teacher's "
-                "loss x on the utterance, with 95 % intervals (exploratory). AdaKD distils easy "
-                "utterances first: its gains are predicted to differ between the quarters.",
-            )
+    quarters: dict[str, list[plots.Gain]] = {}
+    for one in comparisons:
+        if one.table.recipe == recipe and one.quarters:
+            changes = [(change.relative, *change.interval) for change in one.quarters]
+            quarters.setdefault(one.table.family, []).append(plots.Gain(one.title, changes))
+    if quarters:
+        yield Figure(
+            plots.gain_by_quartile(quarters),
+            f"{recipe}: gain by difficulty",
+            "Relative change of CER in four equal parts of each test set, by the teacher's loss x "
+            "on the utterance, with 95 % intervals (exploratory). AdaKD distils easy utterances "
+            "first: its gains are predicted to differ between the quarters.",
         )
-    schedules = {}
+    schedules: dict[str, plots.Schedule] = {}
     for family, table in own.items():
-        for name, row in table.rows.items():
-            schedule = None
-            if study.method(name) == "adakd" and row.runs:
-                schedule = schedule_of(row.runs[0], difficulties(study, table, name))
+        for name in [each for each in study.cells if study.method(each) == "adakd"]:
+            run = next(iter(table.rows[name].runs), None)
+            schedule = run and report.schedule_of(run, difficulties(study, table, run))
             if schedule:
-                schedules[family] = schedule
+                schedules[f"{family}, {label_of(name)}"] = schedule
                 break
     if schedules:
-        figure = alpha_figure(schedules)
-        figures.append(figure._replace(title=f"{recipe}: {figure.title}"))
-    return figures
+        figure = report.alpha_figure(schedules)
+        yield figure._replace(title=f"{recipe}: {figure.title}")
 
 
-def quartile_gains(study: Study, table: Table) -> list[plots.Gain]:
-    """The primary comparisons within each quarter of the test sets."""
-    found = []
-    for a, b in study.grid.primary:
-        both = pairs(table.rows[a], table.rows[b])
-        quarters: list[set[tuple[int, str]]] = [set(), set(), set(), set()]
-        for run, _ in both:
-            known = sorted(
-                (x, one.id)
-                for x, one in zip(run.difficulties, run.errors, strict=True)
-                if x is not None
-            )
-            for place, (_, name) in enumerate(known):
-                quarters[4 * place // len(known)].add((run.key[0], name))
-        if not all(quarters):
-            continue
-        changes = []
-        for quarter in quarters:
-            change = significance.compare(*count_array(both, quarter))
-            changes.append((change.relative, *change.interval))
-        if all(math.isfinite(value) for values in changes for value in values):
-            found.append(plots.Gain(f"{label_of(a)} against {label_of(b)}", changes))
-    return found
-
-
-def difficulties(study: Study, table: Table, cell: str) -> list[float]:
-    """The teacher's losses on the training set of a cell's first run; [] if they are gone."""
-    run = table.rows[cell].runs[0]
+def difficulties(study: Study, table: Table, run: Run) -> list[float]:
+    """x of the training set of a run; [] if it is gone."""
     for group, choice in table.choices.items():
         if group.fold == run.experiment.fold and choice is not None:
-            place = study.place(group, cell, run.experiment.seed, choice)
-            try:
-                return list(steps.open_store(place).difficulties().values())
-            except UserError:
-                return []
+            place = study.place(group, run.experiment.method, run.experiment.seed, choice)
+            with contextlib.suppress(UserError):
+                return list(steps.difficulties(place).values())
     return []
 
 
@@ -625,146 +508,111 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
         read_table(study, recipe, family, records)
         for recipe, family in dict.fromkeys((one.recipe, one.family) for one in study.groups)
     ]
-    compared = [
-        (table, (a, b)) for table in tables for a, b in study.grid.primary if table.change((a, b))
-    ]
-    p_values = [table.changes[pair].p_value for table, pair in compared]
-    for (table, pair), p_value in zip(compared, significance.holm(p_values), strict=True):
-        table.adjusted[pair] = p_value
-
+    comparisons = compared(study, tables)
+    said = headline(study, tables, comparisons)
     title = study.grid.title or study.path.stem
-    parts = parts_of(study, tables, records, command)
-    write_text(study.folder / "STUDY.md", _markdown(title, parts))
-    write_text(study.folder / "index.html", _page(title, parts))
-    _write_scores(study.folder / "scores.jsonl", tables)
+    parts = [Part("said", said), *parts_of(study, tables, comparisons, records, command)]
+    write_text(study.folder / "STUDY.md", report.markdown(title, parts))
+    write_text(study.folder / "index.html", report.page(title, "A study of AdaKD", parts))
+    write_scores(study.folder / "scores.jsonl", tables)
     if publish:
         shutil.copyfile(study.folder / "STUDY.md", publish)
         shutil.copyfile(study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
-    lines = [[str(cell) for cell in line] for line in primary(study, tables)]
     where = f"Report: {steps.shown(study.folder / 'index.html')}"
-    return "\n".join([aligned(lines), "", *summary(study, tables), where])
-
-
-# A part of the report: its kind (heading, words, list, table, code, figure) and what it holds.
-Part = tuple[str, Any]
+    return "\n".join([aligned(primary(comparisons)), "", *said, where])
 
 
 def parts_of(
-    study: Study, tables: Sequence[Table], records: dict[str, Any], command: str
+    study: Study,
+    tables: Sequence[Table],
+    comparisons: Sequence[Comparison],
+    records: dict[str, Any],
+    command: str,
 ) -> list[Part]:
-    """The report from top to bottom, the same for both of its forms."""
-    failures = [
-        failure for table in tables for row in table.rows.values() for failure in row.failures
-    ]
-    failures += [
-        f"{name}: {record['reason']}"
-        for name, record in records.items()
-        if record["status"] == "failed" and record["kind"] != "cell"
-    ]
-    context = {**versions.describe(), "corpus": ", ".join(study.recipes)}
-    parts: list[Part] = [
-        ("list", summary(study, tables)),
-        ("heading", "Primary comparisons"),
-        ("table", primary(study, tables)),
-        ("heading", "In words"),
-        *(("words", paragraph(study, table)) for table in tables),
+    """The report below its first sentences, the same for both of its forms."""
+    parts = [
+        *(Part("figure", figure) for figure in forest(comparisons)),
+        Part("heading", "Primary comparisons"),
+        Part("table", primary(comparisons)),
     ]
     for table in tables:
-        parts += [("heading", table.title), ("table", results(table))]
-    parts.append(("list", notes(study, tables)))
+        parts += [Part("heading", table.title), Part("table", results(table))]
+    parts.append(Part("list", notes(study, tables, records)))
     parts += [
-        ("figure", figure)
+        Part("figure", figure)
         for recipe in study.recipes
-        for figure in figures_of(study, tables, recipe)
+        for figure in figures_of(study, tables, comparisons, recipe)
     ]
     sections = (
         (
+            "Gain by difficulty",
+            "Relative change of CER, %, in four equal parts of each test set by the teacher's loss "
+            "on the utterance; exploratory.",
+            table_of(
+                ("Easiest quarter", "Second", "Third", "Hardest quarter"),
+                [one for one in comparisons if one.quarters],
+                lambda one, _: [plain(change) for change in one.quarters],
+            ),
+        ),
+        (
             "Noise, and how many seeds it takes",
-            "Standard deviations over seeds of the dev CER, relative, and the fewest seeds with "
-            "which a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the "
-            "difference: for one comparison, and with the level shared among all primary ones "
-            "(Bonferroni).",
-            noise(study, tables),
+            f"{repeats(study, tables)} Standard deviations over seeds of the dev CER, relative, "
+            "and the fewest seeds with which a paired t-test (two-sided 5 %, power 80 %, "
+            "noncentral t; Cohen 1988) finds the difference: for one comparison, and with the "
+            "level shared among all primary ones (Bonferroni).",
+            noise(study, comparisons),
         ),
         (
             "What dev has chosen",
             "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
-            f"{100 * SETTLED:.0f} % (relative) over the last fifth; in brackets its change there. "
-            "Candidates: the chosen one, and the dev CERs (%) of all in their order.",
+            f"{100 * SETTLED:.0f} % (relative) over the last fifth, or the most of all; in "
+            "brackets its change there. Candidates: the chosen one, and the dev CERs (%) of all in "
+            "their order.",
             chosen(study, tables),
         ),
     )
     for heading, words, lines in sections:
         if len(lines) > 1:
-            parts += [("heading", heading), ("words", words), ("table", lines)]
+            parts += [Part("heading", heading), Part("words", words), Part("table", lines)]
+    failures = [
+        f"{task.name}: {records[task.name]['reason']}"
+        for task in study.tasks(records)
+        if status(task, records) == "failed"
+    ]
+    failures += [problem for table in tables for problem in table.problems]
     if failures:
-        parts += [("heading", "Failed"), ("list", failures)]
-    facts = [f"{name}: {value}" for name, value in [*facts_of(context), *trained_by(tables)]]
-    return [*parts, ("heading", "How this was made"), ("code", command), ("list", facts)]
-
-
-def _markdown(title: str, parts: Sequence[Part]) -> str:
-    written = [f"# {title}"]
-    for kind, content in parts:
-        if kind == "heading":
-            written.append(f"## {content}")
-        elif kind == "words":
-            written.append(content)
-        elif kind == "list":
-            written.append("\n".join(f"- {line}" for line in content))
-        elif kind == "table":
-            written.append(markdown_lines([[str(cell) for cell in line] for line in content]))
-        elif kind == "code":
-            written.append(f"```\n{content}\n```")
-    return "\n\n".join(written) + "\n"
-
-
-def _page(title: str, parts: Sequence[Part]) -> str:
-    body = [f"<h1>{escape(title)}</h1>", '<p class="meta">A study of AdaKD</p>']
-    for kind, content in parts:
-        if kind == "heading":
-            body.append(f"<h2>{escape(content)}</h2>")
-        elif kind == "words":
-            body.append(f"<p>{typeset(content)}</p>")
-        elif kind == "list":
-            name = "notes" if len(body) > 2 else "headline"
-            body.append(f'<ul class="{name}">')
-            body += [f"<li>{typeset(line)}</li>" for line in content]
-            body.append("</ul>")
-        elif kind == "table":
-            body.append(html_table([cell.value for cell in content[0]], content[1:]))
-        elif kind == "figure":
-            body.append(html_figure(content))
-        elif kind == "code":
-            body.append(f"<pre>{escape(content)}</pre>")
-    return html_page(f"AdaKD: {title}", body)
+        parts += [Part("heading", "Failed"), Part("list", failures)]
+    context = {**versions.describe(), "corpus": ", ".join(study.recipes), "command": command}
+    return [*parts, *report.made_by(context, trained_by(tables))]
 
 
 def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """The revisions and machines that made the runs, which need not be the report's."""
-    told = []
-    for kind in ("revision", "machine"):
-        found: Counter[str] = Counter()
-        for table in tables:
-            for row in table.rows.values():
-                for run in row.runs:
-                    path = run.experiment.folder / "versions.json"
-                    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-                    found[known.get(kind, "unknown")] += 1
-        said = "; ".join(f"{name} ({number})" for name, number in found.items())
-        told.append((f"Runs by {kind}", said or "none"))
-    return told
+    found: dict[str, Counter[str]] = {"revision": Counter(), "machine": Counter()}
+    for run in [run for table in tables for run in table.runs]:
+        path = run.experiment.folder / "versions.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for kind, counter in found.items():
+            counter[known.get(kind, "unknown")] += 1
+    return [
+        (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counter.items()) or "none")
+        for kind, counter in found.items()
+    ]
 
 
-def _write_scores(path: Path, tables: Sequence[Table]) -> None:
+def write_scores(path: Path, tables: Sequence[Table]) -> None:
     """One line a run: what the report is made of, for those who want to reckon themselves."""
     with atomic_write(path) as file:
         for table in tables:
-            for row in table.rows.values():
-                for run in row.runs:
-                    counts = total(one.normalised for one in run.errors)
-                    where = {"recipe": table.recipe, "family": table.family, "cell": row.name}
-                    which = {"fold": run.experiment.fold, "seed": run.experiment.seed}
-                    facts = {key: run.done[key] for key in ("dev_cer", "steps", "train_seconds")}
-                    line = {**where, **which, "test_cer": counts.cer, **counts._asdict(), **facts}
-                    file.write(json.dumps(line) + "\n")
+            for run in table.runs:
+                where = run.experiment
+                counts = total(one.normalised for one in run.errors)
+                line: dict[str, Any] = {
+                    "recipe": table.recipe,
+                    "family": table.family,
+                    "cell": where.method,
+                }
+                line |= {"fold": where.fold, "seed": where.seed, "test_cer": counts.cer}
+                line |= counts._asdict()
+                line |= {key: run.done.get(key) for key in ("dev_cer", "steps", "train_seconds")}
+                file.write(json.dumps(line) + "\n")

@@ -132,7 +132,7 @@ def test_the_report_of_the_miniature(
     assert cli.main(["benchmark", *arguments]) == 0
     assert "AdaKD against KD" in capsys.readouterr().out
     text = published.read_text(encoding="utf-8")
-    assert "all cells start from the same student and make the same number of optimiser" in text
+    assert "all cells start from the same student, have the same teacher and make the same" in text
     assert len(published.with_suffix(".jsonl").read_text().splitlines()) == 7
     page = (study.folder / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64") >= 2

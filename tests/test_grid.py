@@ -213,3 +213,24 @@ def test_the_committed_studies_are_valid(path: Path, tmp_path: Path) -> None:
                 for part in key.split("."):
                     found = found[part]
                 assert found == value
+
+
+def test_no_two_committed_studies_put_other_runs_into_the_same_folder(tmp_path: Path) -> None:
+    """They would take turns in making them anew, and either report would hold the other's."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for path in sorted(ROOT.glob("study/*.yaml")):
+        study = Study(path, tmp_path)
+        tune = study.grid.tune
+        for group in study.groups:
+            epochs = str(study.grid.epochs)  # chosen alike from alike: by the group's fine-tuning
+            for name in study.cells:
+                above = [each for each in study.ancestry(name) if each in tune]
+                for number in range(max([len(tune[each]) for each in above], default=1)):
+                    choice = grid.Choice(tuned={each: number for each in tune})
+                    place, method = study.place(group, name, 1, choice), study.method(name)
+                    settings = json.dumps([epochs, steps.training_settings(place, method)])
+                    folder = str(place.experiment(method).relative_to(tmp_path))
+                    found.setdefault(folder, {}).setdefault(settings, set()).add(path.stem)
+    for folder, kinds in found.items():
+        others = [study for studies in kinds.values() for study in studies]
+        assert len(kinds) == 1 or len(set(others)) == 1, f"{folder}: {set(others)}"

@@ -369,6 +369,12 @@ def test_page_says_how_it_was_made(tmp_path, street):
         assert fact in page
 
 
+def test_minus_signs_stand_before_numbers_alone():
+    table = report.html_table([["A", "B"], ["espeak/hi-1h", report.Cell("-1.5", "[-2, +1]")]])
+    assert "<td>\u22121.5" in table and "[\u22122, +1]" in table
+    assert "<td>espeak/hi-1h</td>" in report.html_table([["A", "B"], ["a", "espeak/hi-1h"]])
+
+
 def test_plots_are_files_too(tmp_path, street):
     written(tmp_path, street)
     folder = tmp_path / "out" / "report"

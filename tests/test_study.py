@@ -14,7 +14,8 @@ import pytest
 import tiny_recipe
 import yaml
 
-from adakd import grid, significance, steps, study
+from adakd import findings, grid, significance, steps, study
+from adakd.files import write_json
 from adakd.grid import Choice, Study
 
 SEEDS = [1, 2, 3, 4, 5]
@@ -26,6 +27,9 @@ CELLS: dict[str, Any] = {
     "adakd-mean": {"like": "adakd", "set": {"methods.adakd.control": "mean"}},
     "focal": {},
 }
+PRIMARY = [
+    ["adakd", other] for other in ("kd", "finetune", "focal", "adakd-permuted", "adakd-mean")
+]
 LENGTH = 50  # characters of an utterance
 SPEAKERS, UTTERANCES = 6, 48
 
@@ -36,52 +40,79 @@ Rates = Callable[[str, int, int], float]  # cell, seed, utterance -> share of wr
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setattr(grid, "REPOSITORY", tmp_path)
     tiny_recipe.espeak_recipe(tmp_path)
+    return study_of(tmp_path)
+
+
+def study_of(folder: Path, **changes: Any) -> Study:
     content = {
         "title": "Made <up>",
         "recipes": {"tiny/hi": {}},
         "families": {"whisper": {}},
         "seeds": SEEDS,
         "cells": CELLS,
-        "primary": [["adakd", "kd"], ["adakd", "finetune"], ["adakd", "focal"]],
+        "primary": PRIMARY,
         "ablations": {"controls": ["adakd-permuted", "adakd-mean", "adakd"]},
     }
-    path = tmp_path / "made.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return Study(path, tmp_path / "root")
+    path = folder / "made.yaml"
+    path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    return Study(path, folder / "root")
 
 
-def fill(made: Study, rate: Rates, failing: str = "") -> None:
-    """Runs of all cells but `focal`: x of an utterance is its number, its speaker that modulo 6."""
+def fill(made: Study, rate: Rates, failing: str = "", missing: str = "focal") -> None:
+    """Runs of all cells but those that begin with `missing`.
+
+    x of an utterance is its number, its speaker that modulo 6.
+    """
     records: dict[str, Any] = {}
     draw = np.random.default_rng(0)
-    for cell in CELLS:
-        for seed in SEEDS if cell != "focal" else []:
-            task = made.cell_task(made.groups[0], cell, seed, Choice())
-            record = {"kind": "cell", "status": "done", "fingerprint": task.fingerprint}
-            records[task.name] = {**record, "seconds": 9.0, "reason": None}
-            if f"{cell} {seed}" == failing:
-                records[task.name] |= {"status": "failed", "reason": "the disk is full"}
-                continue
-            rows = []
-            for number in range(UTTERANCES):
-                wrong = int(draw.binomial(LENGTH, rate(cell, seed, number)))
-                counts = [wrong, 0, 0, LENGTH]
-                rows.append(
-                    {"id": f"u{number}", "speaker": f"s{number % SPEAKERS}", "reference": "a",
-                     "raw": "a", "hypothesis": "a", "difficulty": float(number),
-                     "errors": {"normalised": counts, "raw": counts}}
-                )  # fmt: skip
-            task.folder.mkdir(parents=True)
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (task.folder / "hyp.test.jsonl").write_text(text)
-            facts = {
-                "dev_cer": rate(cell, seed, 0),
-                "train_seconds": 10.0 if cell == "finetune" else 15.0,
-                "steps": 40,
-                "alpha": {"t": 1.0, "k_start": 2.0, "k_end": 0.0},
-            }
-            steps.mark_done(task.folder, {"start": f"of seed {seed}"}, **facts)
-    grid.steps.write_json(made.records, records)
+    runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell)]
+    for cell, seed in [run for run in runs if not "{} {}".format(*run).startswith(missing)]:
+        task = made.cell_task(made.groups[0], cell, seed, Choice())
+        record = {"kind": "cell", "status": "done", "fingerprint": task.fingerprint}
+        records[task.name] = {**record, "seconds": 9.0, "reason": None}
+        if f"{cell} {seed}" == failing:
+            records[task.name] |= {"status": "failed", "reason": "the disk is full"}
+            continue
+        wrong = [int(draw.binomial(LENGTH, rate(cell, seed, n))) for n in range(UTTERANCES)]
+        decoded(task.folder, wrong)
+        facts = {
+            "dev_cer": rate(cell, seed, 0),
+            "train_seconds": 10.0 if cell == "finetune" else 15.0,
+            "steps": 40,
+            "alpha": {"t": 1.0, "k_start": 2.0, "k_end": 0.0},
+        }
+        inputs = steps.training_settings(task.places[0], task.method)
+        steps.mark_done(task.folder, inputs | {"start": f"of seed {seed}"}, **facts)
+    write_json(made.records, records)
+
+
+def decoded(folder: Path, wrong: list[int]) -> None:
+    """Hypotheses with so many wrong characters, scored."""
+    rows = []
+    for number, errors in enumerate(wrong):
+        counts = [errors, 0, 0, LENGTH]
+        rows.append(
+            {"id": f"u{number}", "speaker": f"s{number % SPEAKERS}", "reference": "a",
+             "raw": "a", "hypothesis": "a", "difficulty": float(number),
+             "errors": {"normalised": counts, "raw": counts}}
+        )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hyp.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def folder_of(made: Study, cell: str, seed: int) -> Path:
+    return made.cell_task(made.groups[0], cell, seed, Choice()).folder
+
+
+def forget(made: Study, part: str) -> None:
+    """As if the runs with this in their names had not come yet."""
+    records = made.read_records()
+    write_json(made.records, {name: each for name, each in records.items() if part not in name})
+
+
+def outcomes(made: Study) -> dict[str, findings.Comparison]:
+    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    return {one.pair[1]: one for one in findings.compared(made, [table])}
 
 
 def report(made: Study) -> tuple[str, str]:
@@ -92,7 +123,7 @@ def report(made: Study) -> tuple[str, str]:
 
 def better_when_easy(cell: str, seed: int, number: int) -> float:
     base = 0.3 + 0.01 * seed + 0.002 * number
-    gain = {"finetune": 1.15, "kd": 1.0, "adakd": 0.8 if number < 24 else 1.0}
+    gain = {"finetune": 1.15, "kd": 1.0, "adakd": 0.6 if number < 24 else 1.0}
     return base * gain.get(cell, 1.0)
 
 
@@ -129,65 +160,110 @@ def test_numbers_of_the_table(made: Study) -> None:
     assert lines["AdaKD"][6].startswith(f"{change:+.1f} [")
     won = (own.sum(1) < kd.sum(1)).sum(), (own.sum(1) > kd.sum(1)).sum()
     assert lines["AdaKD"][7] == f"{won[0]} : {won[1]}"
-    assert lines["AdaKD"][8] == "1.50 x" and lines["Fine-tuning"][8] == "1.00 x"
+    assert lines["AdaKD"][8] == "0:15 1.50 x" and lines["Fine-tuning"][8] == "0:10 1.00 x"
     assert lines["Focal loss"][1:4] == ["0 of 5", "not run", ""]
 
 
 def test_counts_go_to_their_speaker_and_seed(made: Study) -> None:
     fill(made, better_when_easy)
-    table = study.read_table(made, "tiny/hi", "whisper", made.read_records())
-    both = study.pairs(table.rows["adakd"], table.rows["kd"])
-    counts, folds, unit = study.count_array(both)
+    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    both = table.both(("adakd", "kd"))
+    counts, folds, unit = findings.count_array(both)
     assert unit == "speaker" and folds.tolist() == [-1] * 5
     expected = errors_of(made, "kd").reshape(5, UTTERANCES // SPEAKERS, SPEAKERS).sum(1).T
     assert (counts[:, :, 2] == expected).all() and (counts[:, :, 3] == 8 * LENGTH).all()
-    few, _, _ = study.count_array(both, {(-1, "u0"), (-1, "u6")})
+    kept = {((-1, seed), name) for seed in SEEDS for name in ("u0", "u6")}
+    few, _, _ = findings.count_array(both, kept)
     assert few.shape == (1, 5, 4) and (few[..., 1] == 2 * LENGTH).all()
+
+
+# -- what may be claimed --------------------------------------------------------------------------
 
 
 def test_a_gain_that_both_controls_lack_is_adaptive(made: Study) -> None:
     fill(made, better_when_easy)
     text, page = report(made)
-    assert "AdaKD beats both controls" in text
-    assert "its gain over Fine-tuning and KD is adaptive" in text
-    assert "AdaKD beats both mechanism controls, x permuted and the mean alpha, in 1 of 1" in text
-    assert "AdaKD against KD, in 1 of 1 recipes and families run: better in 1" in text
-    gains = study.quartile_gains(
-        made, study.read_table(made, "tiny/hi", "whisper", made.read_records())
-    )
-    easy, _, _, hard = gains[0].changes
-    assert easy[2] < -0.05 and hard[1] < 0 < hard[2], "the gain is where the teacher finds it easy"
+    assert "Adaptivity: shown in 1 of 1: tiny/hi, whisper over KD and Fine-tuning. There" in text
+    assert re.search(r"AdaKD against KD: better in 1 of 1 \(tiny/hi, whisper -\d", text)
+    easy, _, _, hard = outcomes(made)["kd"].quarters
+    assert easy.interval.high < -0.05, "the gain is where the teacher finds it easy"
+    assert hard.interval.low < 0 < hard.interval.high
     assert "Made &lt;up&gt;" in page and "Made <up>" not in page
 
 
 def test_no_gain_is_said_as_plainly(made: Study) -> None:
     fill(made, alike)
     text, _ = report(made)
-    assert "No gain of AdaKD may be called adaptive: it does not beat its control" in text
-    assert "its control permuted or mean (AdaKD against AdaKD (permuted): " in text
-    assert re.search(r"AdaKD against KD: [^)]*Holm's p [01]\.\d+\), no difference", text)
-    assert "AdaKD against Focal loss: not run" in text
+    assert "Adaptivity: not shown. Nowhere does AdaKD gain and beat both controls" in text
+    assert "no gain of AdaKD may be called adaptive" in text
+    assert "AdaKD against KD: no difference shown in 1 of 1 (tiny/hi, whisper " in text
+    assert "AdaKD against Focal loss: not run in 1 of 1" in text
+
+
+def test_a_comparison_with_runs_missing_claims_nothing(made: Study) -> None:
+    """Those that are there may be there because they did not fail."""
+    fill(made, better_when_easy)
+    forget(made, "adakd-mean seed 4")
+    assert outcomes(made)["kd"].verdict == "better"
+    one = outcomes(made)["adakd-mean"]
+    assert (one.verdict, one.open) == ("open", "4 of 5 runs") and one.change is not None
+    text, _ = report(made)
+    assert "Unfinished: 24 of 30 runs are there" in text
+    assert "AdaKD (mean): open in 1 of 1 (tiny/hi, whisper 4 of 5 runs)" in text
+    assert "Adaptivity: shown" not in text and "is adaptive" not in text
 
 
 def test_missing_controls_forbid_the_word_too(made: Study) -> None:
     fill(made, better_when_easy)
-    records = made.read_records()
-    left = {name: record for name, record in records.items() if "adakd-mean" not in name}
-    grid.steps.write_json(made.records, left)
+    for control in findings.CONTROLS:
+        forget(made, f"adakd-{control}")
     text, _ = report(made)
-    assert "No gain of AdaKD may be called adaptive: its control mean was not run." in text
+    assert "Adaptivity: not known. AdaKD against both controls" in text
 
 
-def test_holm_runs_over_what_was_compared(made: Study) -> None:
+def test_a_single_seed_claims_nothing(made: Study, tmp_path: Path) -> None:
+    """Its interval covers the test speech alone, not the luck of a training run."""
+    alone = study_of(tmp_path, seeds=[1])
+    fill(alone, better_when_easy)
+    one = outcomes(alone)["finetune"]
+    assert one.change is not None and one.change.p_value < 0.01
+    assert (one.verdict, one.open) == ("open", "a single seed")
+
+
+def test_controls_that_were_not_named_beforehand_prove_nothing(tmp_path: Path, made: Study) -> None:
+    late = study_of(tmp_path, primary=PRIMARY[:4])
+    fill(late, better_when_easy)
+    text, _ = report(late)
+    assert "Adaptivity: not asked. Beating the mechanism controls of AdaKD is not among" in text
+
+
+def test_a_control_differs_in_nothing_else(made: Study, tmp_path: Path) -> None:
+    assert findings.controls_of(made, "adakd") == {
+        "permuted": "adakd-permuted",
+        "mean": "adakd-mean",
+    }
+    other = {"methods.adakd.control": "mean", "methods.adakd.threshold": "p50"}
+    plain = {"methods.adakd.control": "permuted"}  # nothing is tuned: it need not be `like`
+    cells = {"adakd": {}, "adakd-a": {"like": "adakd", "set": other}, "adakd-b": {"set": plain}}
+    changed = {"cells": cells, "primary": [["adakd", "adakd-b"]], "ablations": {}}
+    assert findings.controls_of(study_of(tmp_path, **changed), "adakd") == {"permuted": "adakd-b"}
+
+
+def test_holm_runs_over_all_that_were_named(made: Study) -> None:
+    """What has not been run counts: else a claim could vanish as the study goes on."""
     fill(made, better_when_easy)
     text, _ = report(made)
     lines = table_lines(text, "Primary comparisons")
-    assert lines[3][2] == "not run"
-    table = study.read_table(made, "tiny/hi", "whisper", made.read_records())
-    changes = [table.change(pair) for pair in (("adakd", "kd"), ("adakd", "finetune"))]
-    adjusted = significance.holm([change.p_value for change in changes if change])
-    assert [line[4] for line in lines[1:3]] == [study.p_text(p) for p in adjusted]
-    assert "Holm's correction covers the 2 primary comparisons" in text
+    assert [line[2] for line in lines[1:]].count("not run") == 1
+    found = list(outcomes(made).values())
+    p_values = [one.change.p_value if one.change else 1.0 for one in found]
+    assert [one.holm for one in found] == significance.holm(p_values)
+    shown = [f"{study.p_text(one.holm)} (" for one in found if one.change]
+    assert all(line[3].startswith(p) for line, p in zip(lines[1:3] + lines[4:], shown, strict=True))
+    assert "Holm's correction covers all 5 primary comparisons" in text
+
+
+# -- what is there, and what is not ---------------------------------------------------------------
 
 
 def test_failures_and_what_was_not_run_are_told(made: Study) -> None:
@@ -195,8 +271,50 @@ def test_failures_and_what_was_not_run_are_told(made: Study) -> None:
     text, page = report(made)
     lines = {line[0]: line for line in table_lines(text, "tiny/hi, whisper")}
     assert lines["KD"][1] == "4 of 5" and lines["AdaKD"][1] == "5"
+    records = made.read_records()
+    table = findings.read_table(made, "tiny/hi", "whisper", records)
+    assert table.rows["kd"].failed and not table.rows["adakd"].failed
+    assert "AdaKD against KD: open in 1 of 1 (tiny/hi, whisper 4 of 5 runs)" in text
+
+
+def test_a_folder_that_another_study_has_taken_is_not_this_studys_run(made: Study) -> None:
+    fill(made, better_when_easy)
+    folder = folder_of(made, "adakd", 2)
+    facts = steps.done(folder)
+    assert facts is not None
+    facts["inputs"]["method"]["threshold"] = "p75"
+    write_json(folder / "done.json", facts)
+    text, page = report(made)
+    assert outcomes(made)["kd"].open == "4 of 5 runs"
     for written in (text, page):
-        assert "tiny/hi whisper kd seed 3: the disk is full" in written
+        assert "was made with another method.threshold, perhaps by another study" in written
+
+
+@pytest.mark.parametrize("gone", ["done.json", "hyp.test.jsonl"])
+def test_a_run_that_is_being_made_anew_does_not_stop_the_report(made: Study, gone: str) -> None:
+    fill(made, alike)
+    (folder_of(made, "kd", 2) / gone).unlink()
+    text, _ = report(made)
+    assert "tiny/hi whisper kd seed 2: " in text.split("## Failed")[1]
+    assert outcomes(made)["kd"].verdict == "open"
+
+
+def test_int8_students_stand_beside_the_others(made: Study, tmp_path: Path) -> None:
+    small = study_of(tmp_path, set={"decode.int8": True})
+    fill(small, alike)
+    for seed in SEEDS:
+        folder = folder_of(small, "kd", seed)
+        facts = steps.done(folder)
+        int8 = folder.parents[1] / "kd-int8" / f"seed{seed}"
+        decoded(int8, [20] * UTTERANCES)
+        (int8 / "model").mkdir()
+        (int8 / "model" / "int8.pt").write_bytes(bytes(700_000))
+        steps.mark_done(int8, {"model": facts and facts["fingerprint"]}, method="kd-int8")
+    text, _ = report(small)
+    lines = {line[0]: line for line in table_lines(text, "tiny/hi, whisper")}
+    assert lines["Cell"][-1] == "On disk" and lines["KD (int8)"][-1] == "0.7 MB"
+    assert lines["KD (int8)"][1] == "5" and lines["KD (int8)"][2].startswith("40.00 [")
+    assert lines["AdaKD (int8)"][1:3] == ["0 of 5", "not run"]
 
 
 def test_power_is_reckoned_from_dev(made: Study) -> None:
@@ -211,21 +329,53 @@ def test_power_is_reckoned_from_dev(made: Study) -> None:
     deviation = np.std(list(noise.values()), ddof=1)
     assert lines[1][2:5] == ["5", f"{100 * deviation:.1f} and 0.0", f"{100 * deviation:.1f}"]
     assert lines[1][5] == str(significance.seeds_needed(deviation))
-    assert lines[1][6] == str(significance.seeds_needed(deviation, level=0.025))
+    corrected = significance.seeds_needed(deviation, level=0.05 / len(PRIMARY))
+    assert lines[1][6] == str(corrected)
+    assert f"Noise: to tell 3 % takes {corrected} seeds" in text
+    assert "with the 5 that there are it can be told in 0 of 4; elsewhere no diff" in text
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_same_cell_twice_measures_what_is_not_the_seeds(
+    made: Study, tmp_path: Path, exact: bool
+) -> None:
+    """A tuned cell may have become another; with one thread their runs are the same."""
+    cells = {"finetune": {}, "kd": {}, "kd-tuned": {"set": {"methods.kd.alpha": 0.5}}}
+    twice = study_of(tmp_path, cells=cells, primary=[["kd-tuned", "kd"]], ablations={})
+    fill(twice, alike)
+    if exact:
+        for seed in SEEDS:
+            hypotheses = (folder_of(twice, "kd", seed) / "hyp.test.jsonl").read_text()
+            (folder_of(twice, "kd-tuned", seed) / "hyp.test.jsonl").write_text(hypotheses)
+    text, _ = report(twice)
+    assert "KD (tuned) is KD in 5 runs. " in text
+    assert (f"{5 if exact else 0} of these 5 repeats make the same errors" in text) is True
+    assert ("chance is in the seed alone" in text) is exact
+    if exact:
+        assert "no difference shown in 1 of 1 (tiny/hi, whisper +0.0 % [+0.0, +0.0])" in text
+
+
+def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path) -> None:
+    tuned = study_of(tmp_path, epochs=[5, 6])
+    (table,) = [findings.Table("tiny/hi", "whisper", {}) for _ in range(1)]
+    (group,) = tuned.groups
+    for gains, said in ((((5, 0.03), (6, 0.002)), "6"), (((5, 0.03), (6, 0.02)), "6, NOT settled")):
+        table.choices[group] = Choice(6, gains)
+        _, line = study.chosen(tuned, [table])
+        assert str(line[1]).startswith(f"{said} (5: -3.0 %, 6: ")
 
 
 def test_unequal_steps_are_not_hidden(made: Study) -> None:
     fill(made, alike)
-    odd = made.cell_task(made.groups[0], "kd", 2, Choice()).folder
+    odd = folder_of(made, "kd", 2)
     facts = steps.done(odd)
     assert facts is not None
-    grid.steps.write_json(odd / "done.json", {**facts, "steps": 41})
+    write_json(odd / "done.json", {**facts, "steps": 41})
     text, _ = report(made)
-    assert "NOT alike: these had another start" in text
-    assert "KD (tiny/hi, whisper, seed 2)" in text
+    assert "NOT alike, other than the cells beside them: KD (tiny/hi, whisper, seed 2: st" in text
 
 
 def test_nothing_run_is_a_report_too(made: Study) -> None:
     text, _ = report(made)
-    assert "tiny/hi, whisper: nothing has been run." in text
-    assert "AdaKD against KD: not run." in text
+    assert "Unfinished: 0 of 30 runs are there" in text
+    assert "AdaKD against KD: not run in 1 of 1 (tiny/hi, whisper)." in text

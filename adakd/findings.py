@@ -1,0 +1,287 @@
+"""What the runs of a study show: reads them, compares them, and says what may be claimed.
+
+Something is claimed only of the comparisons that the grid names as primary, only once all their
+runs are there (those that are done first, or do not fail, need not be like the others), and only
+with more than one seed. Statistics are in significance.py, reading a run is in report.py, and how
+all this is told in study.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from adakd import report, significance, steps
+from adakd.errors import UserError
+from adakd.grid import Choice, Group, Study, Task, status
+from adakd.report import NOT_RUN, Experiment, Run, label_of
+from adakd.score import Change, Interval, bootstrap_unit
+from adakd.steps import INT8
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
+VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
+CONTROL = "methods.adakd.control"
+# AdaKD must beat both before a gain is called adaptive.
+CONTROLS = {"permuted": "x permuted across utterances", "mean": "every utterance at the mean alpha"}
+
+Pair = tuple[str, str]  # a cell, and the one that it is compared with
+
+
+@dataclass
+class Row:
+    """A cell in one recipe and family, over all its seeds and folds."""
+
+    name: str
+    planned: set[tuple[int, int]] = field(default_factory=set)  # fold and seed, as `Run.key`
+    runs: list[Run] = field(default_factory=list)
+    failed: bool = False  # a run of it did
+    cer: float = math.nan  # mean over seeds, of the test sets of all folds together
+    interval: Interval = Interval(math.nan, math.nan)
+
+
+@dataclass
+class Table:
+    """One recipe and family."""
+
+    recipe: str
+    family: str
+    choices: dict[Group, Choice | None]
+    rows: dict[str, Row] = field(default_factory=dict)
+    teacher: list[Run] = field(default_factory=list)  # of the first seed, a run a fold
+    minutes: list[float] = field(default_factory=list)  # of training speech, a number a fold
+    problems: list[str] = field(default_factory=list)  # runs called done that cannot be used
+
+    @property
+    def title(self) -> str:
+        return f"{self.recipe}, {self.family}"
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for row in self.rows.values() for run in row.runs]
+
+    def both(self, pair: Pair) -> list[tuple[Run, Run]]:
+        """The runs of two cells with the same fold and seed."""
+        own, other = (self.rows[name].runs for name in pair)
+        theirs = {run.key: run for run in other}
+        return [(run, theirs[run.key]) for run in own if run.key in theirs]
+
+
+@dataclass
+class Comparison:
+    """A primary comparison in one recipe and family; the verdict is one of VERDICTS."""
+
+    table: Table
+    pair: Pair
+    open: str  # why nothing may be claimed yet, such as "3 of 5 runs"; empty: something may
+    change: Change | None = None  # over the runs that both cells have
+    quarters: list[Change] = field(default_factory=list)  # of the test sets, from easy to hard
+    holm: float = 1.0  # corrected p-value
+    seeds: int = 0  # that both cells have gone through, with all folds
+    alone: list[float] = field(default_factory=list)  # SD over them of log dev CER, of each cell
+    deviation: float = math.nan  # and of its difference
+    needed: list[int | None] = field(default_factory=list)  # seeds to tell it; and if corrected
+
+    @property
+    def title(self) -> str:
+        return f"{label_of(self.pair[0])} against {label_of(self.pair[1])}"
+
+    @property
+    def verdict(self) -> str:
+        if self.change is None:
+            return NOT_RUN
+        if self.open:
+            return OPEN
+        if self.holm >= significance.LEVEL:
+            return SAME
+        return BETTER if self.change.relative < 0 else WORSE
+
+
+def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) -> Table:
+    """All runs of a recipe and family that are done with the grid's present settings."""
+    groups = [one for one in study.groups if (one.recipe, one.family) == (recipe, family)]
+    choices = {group: study.choose(group, records)[1] for group in groups}
+    table = Table(recipe, family, choices)
+    any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
+    first = next(iter(study.cells))
+    for group in groups:
+        place = study.place(group, first, study.seeds(first)[0], any_choice)
+        if data := steps.done(place.data):
+            table.minutes.append(data["counts"]["train"]["seconds"] / 60)
+        folder = place.experiment("teacher")
+        with contextlib.suppress(UserError):  # it has not been decoded
+            teacher = Experiment(family, "teacher", 0, group.fold, folder)
+            table.teacher.append(report.read_run(teacher))
+    for name in study.cells:
+        for ending in ("", INT8) if place.config.decode.int8 else ("",):
+            row = table.rows[name + ending] = Row(name + ending)
+            for group, choice in choices.items():
+                for seed in study.seeds(name):
+                    row.planned.add((-1 if group.fold is None else group.fold, seed))
+                    task = study.cell_task(group, name, seed, choice) if choice else None
+                    state = status(task, records) if task else ""
+                    row.failed |= state == "failed"
+                    if task and state == "done":
+                        try:
+                            row.runs.append(read_cell(task, name + ending, ending))
+                        except UserError as error:
+                            table.problems.append(f"{task.name}: {error}")
+            if row.runs:
+                counts, folds, _ = count_array([(run,) for run in row.runs])
+                (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
+                row.cer = float(sums[0] / sums[1])
+                row.interval = significance.cer_interval(counts, folds)
+    return table
+
+
+def read_cell(task: Task, name: str, ending: str) -> Run:
+    """A finished run; `UserError` where its folder holds another one by now.
+
+    Studies that name a recipe and a cell alike have the folder in common, and may differ in its
+    settings. ending: INT8 for the student's int8 weights.
+    """
+    (place,) = task.places
+    facts = steps.done(task.folder)
+    if facts is None:
+        raise UserError(f"{task.folder} is not finished: run the benchmark again.")
+    if changed := steps.changed_settings(place, task.method, facts):
+        raise UserError(
+            f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
+            "another study: run the benchmark again."
+        )
+    config, folder = place.config, place.experiment(task.method + ending)
+    run = report.read_run(Experiment(config.family, name, config.seed, config.fold, folder))
+    if ending and run.done.get("inputs") != {"model": facts["fingerprint"]}:
+        raise UserError(f"{folder} is of an earlier student: run the benchmark again.")
+    return run
+
+
+def count_array(
+    runs: Sequence[tuple[Run, ...]], kept: Container[tuple[tuple[int, int], str]] | None = None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
+
+    runs: one system, or two that are compared, in the same fold and with the same seed.
+    kept: the utterances that count, (`Run.key`, id) each; all if None.
+    """
+    import numpy as np
+
+    heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
+    unit = bootstrap_unit(list(heard.values()))
+    numbers: dict[Any, int] = {}
+    entries = []
+    for column, systems in enumerate(runs):
+        if len({frozenset(one.id for one in run.errors) for run in systems}) > 1:
+            raise UserError(
+                f"{systems[0].experiment.folder} and {systems[-1].experiment.folder} were not "
+                "decoded on the same utterances: run the benchmark again."
+            )
+        for kind, run in enumerate(systems):
+            for one in run.errors:
+                if kept is None or (run.key, one.id) in kept:
+                    group = one.speaker if unit == "speaker" else (run.key[0], one.id)
+                    number = numbers.setdefault(group, len(numbers))
+                    entries.append((number, column, 2 * kind, one.normalised))
+    counts = np.zeros((len(numbers), len(runs), 2 * len(runs[0])))
+    for number, column, kind, found in entries:
+        counts[number, column, kind : kind + 2] += (found.errors, found.characters)
+    return counts, np.array([systems[0].key[0] for systems in runs]), unit
+
+
+def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
+    """The primary comparisons, pair by pair, with Holm's correction over all that were named.
+
+    Those of which nothing may be claimed yet count in it, as if their p-value were 1.
+    """
+    found = []
+    level = significance.LEVEL / max(1, len(tables) * len(study.grid.primary))
+    for a, b in study.grid.primary:
+        for table in tables:
+            planned, both = table.rows[a].planned & table.rows[b].planned, table.both((a, b))
+            few = "a single seed" if len({seed for _, seed in planned}) < 2 else ""
+            few = f"{len(both)} of {len(planned)} runs" if len(both) < len(planned) else few
+            one = Comparison(table, (a, b), few)
+            found.append(one)
+            if not both:
+                continue
+            one.change = significance.compare(*count_array(both))
+            parts = [(run.key, report.quarters(run)) for run, _ in both]
+            if all(quarters for _, quarters in parts):
+                for place in range(4):
+                    kept = {(key, each.id) for key, quarters in parts for each in quarters[place]}
+                    one.quarters.append(significance.compare(*count_array(both, kept)))
+            logs = log_dev_cers(both)
+            one.seeds = len(logs)
+            if one.seeds > 1:
+                one.alone = [stdev(column) for column in zip(*logs, strict=True)]
+                one.deviation = stdev(own - other for own, other in logs)
+                one.needed = [
+                    significance.seeds_needed(one.deviation, study.grid.difference, each)
+                    for each in (significance.LEVEL, level)
+                ]
+    p_values = [one.change.p_value if one.change and not one.open else 1.0 for one in found]
+    for one, p_value in zip(found, significance.holm(p_values), strict=True):
+        one.holm = p_value
+    return found
+
+
+def log_dev_cers(both: Sequence[tuple[Run, Run]]) -> list[tuple[float, float]]:
+    """log dev CER of two cells, mean over folds, for every seed with as many folds as any."""
+    by_seed: dict[int, list[tuple[float, float]]] = {}
+    for own, other in both:
+        cers = own.done["dev_cer"], other.done["dev_cer"]
+        by_seed.setdefault(own.experiment.seed, []).append(cers)
+    folds = max(map(len, by_seed.values()))
+    means = [
+        [mean(column) for column in zip(*cers, strict=True)]
+        for cers in by_seed.values()
+        if len(cers) == folds
+    ]
+    return [(math.log(own), math.log(other)) for own, other in means if own and other]
+
+
+def controls_of(study: Study, cell: str) -> dict[str, str]:
+    """control -> the cell that is like this one, its tuned settings too, in all but that."""
+
+    def settings(name: str) -> tuple[dict[str, Any], Any]:
+        above = study.ancestry(name)
+        own = {key: value for each in above for key, value in study.cells[each].set.items()}
+        return own, (study.method(name), [each for each in above if each in study.grid.tune])
+
+    wanted, found = settings(cell), {}
+    for name in study.cells:
+        own, rest = settings(name)
+        control = own.pop(CONTROL, None)
+        if control and (own, rest) == wanted:
+            found[control] = name
+    return found
+
+
+def adaptive(
+    study: Study, comparisons: Sequence[Comparison], cell: str
+) -> dict[str, list[str]] | None:
+    """Recipe and family -> the cells over which a gain of this one may be called adaptive.
+
+    That takes beating those of CONTROLS as well. None: they are not among the primary comparisons.
+    """
+    controls = controls_of(study, cell)
+    wanted = {controls.get(control, "") for control in CONTROLS}
+    own = [one for one in comparisons if one.pair[0] == cell]
+    if not wanted <= {one.pair[1] for one in own}:
+        return None
+    beaten: dict[str, list[str]] = {}
+    for one in own:
+        if one.verdict == BETTER:
+            beaten.setdefault(one.table.title, []).append(one.pair[1])
+    gains = {
+        title: [name for name in names if name not in controls.values()]
+        for title, names in beaten.items()
+        if wanted <= set(names)
+    }
+    return {title: names for title, names in gains.items() if names}

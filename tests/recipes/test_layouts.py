@@ -119,7 +119,7 @@ def of_aishell2(family: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def of_audio_cmn(family: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("audio_cmn")
-    corpus = tiny_corpora.audio_cmn(folder / "data", gaps=())
+    corpus = tiny_corpora.audio_cmn(folder / "data", gaps=("越_越_",))
     words = ("--corpus.dev_words", "3", "--corpus.test_words", "5")
     yield finish("audio_cmn/zh", family, folder, corpus, *words)
 
@@ -193,6 +193,8 @@ def test_audio_cmn(of_audio_cmn: Finished) -> None:
     assert {split: len(entries) for split, entries in splits.items()} == {
         "train": 28, "dev": 3, "test": 5,
     }  # fmt: skip
+    (rejected,) = of_audio_cmn.rejected()
+    assert "越_越_" in str(rejected)
     learnt = [one.text for one in splits["train"]]
     for one in [*splits["dev"], *splits["test"]]:
         assert one.text not in learnt

@@ -15,7 +15,6 @@ Up to six tables:
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,20 +184,21 @@ def plan(
 
 def step_costs(options: argparse.Namespace, point: Point) -> dict[str, list[Cost]]:
     """Of fine-tuning's step and AdaKD's, in turn on the same student."""
-    with tempfile.TemporaryDirectory() as scratch:
-        student = model(options, point, "student", Path(scratch))
-        work = {
-            name: step(options, point, name, student, Path(scratch))
-            for name in (FINE_TUNING, CACHED)
-        }
+    from adakd.bench import made
+
+    with made.scratch() as folder:
+        student = model(options, point, "student", folder)
+        work = {name: step(options, point, name, student, folder) for name in (FINE_TUNING, CACHED)}
         return measure.interleaved(work, options.rounds)
 
 
 def rate(options: argparse.Namespace, point: Point, name: str) -> float:
     """Seconds of audio a second of a step in STEPS, its median."""
-    with tempfile.TemporaryDirectory() as scratch:
-        trained = model(options, point, "teacher" if name == TEACHER else "student", Path(scratch))
-        work = {name: step(options, point, name, trained, Path(scratch))}
+    from adakd.bench import made
+
+    with made.scratch() as folder:
+        trained = model(options, point, "teacher" if name == TEACHER else "student", folder)
+        work = {name: step(options, point, name, trained, folder)}
         costs = measure.interleaved(work, options.rounds)[name]
     return point.batch * point.length / median(cost.wall for cost in costs)
 
@@ -238,10 +238,10 @@ def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
     from adakd.bench import made, teacher
 
     work, seconds, stores = {}, {}, {}
-    with tempfile.TemporaryDirectory() as scratch:
-        listener = model(options, base, "teacher", Path(scratch))
+    with made.scratch() as scratch:
+        listener = model(options, base, "teacher", scratch)
         for count in sorted(map(int, options.pass_clips.split())):
-            name, folder = f"{count} clips", Path(scratch) / str(count)
+            name, folder = f"{count} clips", scratch / str(count)
             speech = made.speech([base.length] * count)
             loader = teacher.reading([speech], folder, listener, base.batch * (base.length + 1))
             work[name] = teacher.stage(listener, loader, folder, _top_k(options))

@@ -9,7 +9,6 @@ Two ways through the same optimiser steps of AdaKD with cached outputs:
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     options = parser.parse_args(list(arguments))
     measure.print_heading("loading", arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        costs = measure.interleaved(contenders(options, Path(scratch)), options.rounds)
+    from adakd.bench import made
+
+    with made.scratch() as folder:
+        costs = measure.interleaved(contenders(options, folder), options.rounds)
     measure.print_costs(costs, {LOADER: [MEMORY]})
     return 0
 

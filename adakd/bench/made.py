@@ -6,8 +6,10 @@ of everything, for trying a benchmark and for its test.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -200,6 +202,20 @@ def family(
     return Whisper(hf, words, features, config).eval()
 
 
+_brains: list[DistillationBrain] = []  # their logs are open
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that goes afterwards; the logs of the brains in it, which write late, are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        finally:
+            while _brains:
+                _brains.pop().metrics.close()
+
+
 def brain(
     student: Family,
     method: str,
@@ -208,7 +224,7 @@ def brain(
     top_k: int = 0,
     **train: Any,
 ) -> DistillationBrain:
-    """A Brain that is ready for `fit_batch`: the training that recipes run.
+    """A Brain that is ready for `fit_batch`: the training that recipes run; see `scratch`.
 
     ``train``: settings of `config.Train`, such as ``precision="fp32"``.
     """
@@ -230,6 +246,7 @@ def brain(
     )  # fmt: skip
     made.on_fit_start()
     made.modules.train()
+    _brains.append(made)
     return made
 
 

@@ -8,9 +8,7 @@ counts nowhere. The profiler itself costs time, above all where operations are s
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from adakd.bench import measure, steps
@@ -34,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    from adakd.bench import made
+
     parser = argparse.ArgumentParser(prog="adakd bench profile", allow_abbrev=False)
     steps.add_options(parser)
     parser.add_argument("--live", action="store_true", help="with a live teacher")
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
-    with tempfile.TemporaryDirectory() as scratch:
-        step = steps.contenders(options, Path(scratch), [name])[name]
+    with made.scratch() as folder:
+        step = steps.contenders(options, folder, [name])[name]
         step()  # the optimiser's states are made here
         with profile(activities=activities, acc_events=True) as found:
             for _ in range(options.rounds):

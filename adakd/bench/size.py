@@ -8,7 +8,6 @@ of the whole process, or on a GPU what torch allocated there.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,8 +78,7 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
     stage = ROWS[name]
     role = "teacher" if stage in (2, 4) else "student"
     train = config.train_of(role)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with made.scratch() as folder:
 
         def family(which: str) -> Family:
             return made.family(
@@ -117,5 +115,4 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
         started = time.perf_counter()
         brain.fit_batch(batches)
         took = time.perf_counter() - started
-        brain.metrics.close()  # before its folder goes
         return count, len(batches), took, measure.peak()

@@ -13,7 +13,6 @@ Peaks of memory are those of the second step, each in a process of its own, mode
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.rounds:
         floors = {name: [FINE_TUNING] for name in names(options)[1:] if name != FORWARD}
         floors[LIVE] = [FINE_TUNING, FORWARD]
-        with tempfile.TemporaryDirectory() as scratch:
-            work = contenders(options, Path(scratch))
+        from adakd.bench import made
+
+        with made.scratch() as folder:
+            work = contenders(options, folder)
             measure.print_costs(measure.interleaved(work, options.rounds), floors)
     if not options.no_memory:
         peaks = {
@@ -115,13 +116,13 @@ def contenders(
 
 def peak(options: argparse.Namespace, name: str) -> float:
     """MiB at the highest during the second step of a contender, over a process without models."""
-    from adakd.bench import made  # noqa: F401  # what is imported is no part of the difference
+    from adakd.bench import made  # what is imported is no part of the difference
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with made.scratch() as folder:
         import adakd.brain  # noqa: F401
 
         before = measure.peak()
-        step = contenders(options, Path(scratch), [name])[name]
+        step = contenders(options, folder, [name])[name]
         step()
         measure.forget_peak()
         step()

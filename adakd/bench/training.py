@@ -14,7 +14,6 @@ Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says wha
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 
     clips = made.batches(options.steps, options.batch)
     seconds = sum(each.seconds for each in clips)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = contenders(options, Path(scratch), clips)
+    with made.scratch() as folder:
+        work = contenders(options, folder, clips)
         costs = measure.interleaved(work, options.rounds)
     floors = {LIVE: [THEIRS], CACHED: [THEIRS]}
     measure.print_costs(costs, floors)

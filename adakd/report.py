@@ -368,11 +368,10 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     tested = f"{len(first.utterances)} utterances"
     if len(first.runs) == 1:
         tested += f", {characters} characters"
-    over = (
-        f"{len(speakers)} speakers"
-        if bootstrap_unit(first.utterances) == "speaker"
-        else ("utterances, five known speakers being needed to draw over those")
-    )
+    by_speaker = bootstrap_unit(first.utterances) == "speaker"
+    over = "utterances, five known speakers being needed to draw over those"
+    if by_speaker:
+        over = f"{len(speakers)} speakers"
     found = [
         f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
         "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions "
@@ -390,7 +389,7 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
             "Pinyin: the error rate over tonal syllables, so that homophones count as right. Both "
             "sides are read by pypinyin, a heteronym by the phrase that it stands in."
         )
-    if "speakers" in over and len(speakers) < 10:
+    if by_speaker and len(speakers) < 10:
         found.append(f"With {len(speakers)} speakers to resample an interval is rough.")
     if folds:
         found.append(f"Pooled over {len(folds)} folds.")

@@ -103,6 +103,17 @@ def markdown_rows(markdown: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in split}
 
 
+@pytest.mark.parametrize("speakers", [1, SPEAKERS, 10])
+def test_what_intervals_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speakers: int
+) -> None:
+    monkeypatch.setitem(globals(), "SPEAKERS", speakers)
+    _, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
+    assert (f"draws over {speakers} speakers" in markdown) == (speakers >= 5)
+    assert ("draws over utterances" in markdown) == (speakers < 5)
+    assert (f"With {speakers} speakers" in markdown) == (speakers == 6)
+
+
 def resampled(systems: list[list[int]]) -> np.ndarray:
     """Errors of 1000 resamples of the six speakers (1000, systems), from the test's own sums."""
     sums = np.array([[sum(wrong[s::SPEAKERS]) for wrong in systems] for s in range(SPEAKERS)])

@@ -984,6 +984,26 @@ def test_a_frozen_feature_encoder_stays_as_it_is(folder, entries, clips):
     assert family.hf.config.layerdrop == 0.0
 
 
+def test_no_gradient_of_the_waveform_is_computed_and_the_others_stay_equal(folder, entries, clips):
+    found = []
+    for asked in (True, False):
+        family = fresh("wav2vec2", folder)
+        family.prepare_training(configuration.Train(mask_time=0.0))
+        encoder = family.hf.wav2vec2.feature_extractor
+        assert not encoder._requires_grad
+        encoder._requires_grad = asked
+        seen = []
+        encoder.conv_layers[0].register_forward_hook(
+            lambda _, inputs, __, seen=seen: seen.append(inputs[0].requires_grad)
+        )
+        family.train()
+        found.append(gradients(family, family.collate(entries, clips)))
+        assert set(seen) == {asked}
+    assert len(found[0]) == len(found[1])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain)
+
+
 # ---- the mel-spaced first convolution ------------------------------------------------------------
 
 

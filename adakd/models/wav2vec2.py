@@ -229,6 +229,9 @@ class Wav2Vec2(Family):
             self.hf.wav2vec2.masked_spec_embed = nn.Parameter(torch.rand(size))
         # Dropping whole layers at random is a habit of pretraining; it hides in train mode.
         self.hf.config.layerdrop = 0.0
+        # transformers asks for the waveform's gradient, for gradient checkpointing. Nothing here
+        # uses it, and it took a fifth of a step of wav2vec2-micro.
+        self.hf.wav2vec2.feature_extractor._requires_grad = False
         if train.freeze_feature_encoder:
             self.hf.freeze_feature_encoder()
 

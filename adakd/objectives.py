@@ -241,7 +241,10 @@ class _TokenLosses(torch.autograd.Function):
         of a unit in the bucket of a top-k teacher, with q_r and p_r the two buckets,
                         tau (q_r - p_r) exp(z_v / tau) / sum of exp(z / tau) over the bucket
 
-    Autograd would come to the same with a dozen passes over the whole vocabulary, each kept.
+    Autograd would come to the same with a dozen passes over the whole vocabulary, each kept. With a
+    top-k teacher and tau = 1 it is one each way, as for the cross-entropy alone: the log-sum-exp of
+    all units is that of the kept ones and the bucket, and within the bucket both gradients are
+    multiples of the same exponentials.
     """
 
     @staticmethod
@@ -256,25 +259,27 @@ class _TokenLosses(torch.autograd.Function):
         wide = torch.promote_types(logits.dtype, torch.float32)
         task, distill, bucket = (logits.new_empty(len(logits), dtype=wide) for _ in range(3))
         for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
-            z = logits[rows].to(wide)
-            torch.log_softmax(z, dim=-1, out=one)
-            task[rows] = -one.gather(-1, targets[rows, None]).squeeze(-1)
-            if teacher is None:
-                continue
-            two, three = more
-            part = teacher.at(where[rows])
-            scaled = torch.div(z, temperature, out=one)
+            z, target = logits[rows].to(wide), targets[rows, None]
+            part = None if teacher is None else teacher.at(where[rows])
             if isinstance(part, TopK):
                 teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                kept = scaled.gather(-1, part.indices)
-                scaled.scatter_(-1, part.indices, -torch.inf)
-                # A log-sum-exp is what log-softmax takes off, of the largest as of all.
-                log = torch.log_softmax(scaled, dim=-1, out=two)
-                bucket[rows] = scaled.amax(dim=-1) - log.amax(dim=-1)
-                student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
-                distill[rows] = temperature**2 * _kl(teacher_log, student_log)
-            else:
+                kept = z.gather(-1, part.indices)
+                others = one.copy_(z).scatter_(-1, part.indices, -torch.inf)
+                rest = _log_sum_exp(others, more[0])
+                total = _with_bucket(kept, rest, teacher_log).logsumexp(dim=-1)
+                task[rows] = total - z.gather(-1, target).squeeze(-1)
+                if temperature != 1:
+                    rest = _log_sum_exp(others.div_(temperature), more[0])
+                bucket[rows] = rest
+                scores = _with_bucket(kept / temperature, rest, teacher_log)
+                distill[rows] = temperature**2 * _kl(teacher_log, scores.log_softmax(dim=-1))
+                continue
+            log = torch.log_softmax(z, dim=-1, out=one)
+            task[rows] = -log.gather(-1, target).squeeze(-1)
+            if part is not None:
                 # As `_divergence`, in the same memory throughout
+                two, three = more
+                scaled = torch.div(z, temperature, out=one)
                 student_log = torch.log_softmax(scaled, dim=-1, out=two)
                 torch.log_softmax(one.copy_(part.logits).div_(temperature), dim=-1, out=three)
                 probability = torch.exp(three, out=one)
@@ -293,30 +298,43 @@ class _TokenLosses(torch.autograd.Function):
         logits, targets, teacher, where, temperature, bucket = ctx.kept
         ctx.kept = None
         for rows, (one, *more) in _chunks(logits, bucket.dtype, 1 if teacher is None else 3):
-            z = logits[rows].to(bucket.dtype)
-            gradient = torch.softmax(z, dim=-1, out=one).mul_(task[rows, None])
-            gradient.scatter_add_(-1, targets[rows, None], -task[rows, None])
+            z, weight = logits[rows].to(bucket.dtype), task[rows, None]
+            part, pull = None, None
             if teacher is not None and distill is not None:
-                two, three = more
-                part = teacher.at(where[rows])
-                factor = temperature * distill[rows, None]
-                scaled = torch.div(z, temperature, out=two)
-                if isinstance(part, TopK):
-                    teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                    kept = scaled.gather(-1, part.indices)
-                    student_log = _with_bucket(kept, bucket[rows], teacher_log).log_softmax(dim=-1)
-                    differences = factor * (student_log.exp() - teacher_log.exp())
-                    kept_units = part.indices.shape[-1]
-                    scaled.scatter_(-1, part.indices, -torch.inf)
-                    pull = torch.softmax(scaled, dim=-1, out=three).mul_(differences[:, -1:])
-                    pull.scatter_(-1, part.indices, differences[:, :kept_units])
-                else:
+                part, factor = teacher.at(where[rows]), temperature * distill[rows, None]
+                scaled = torch.div(z, temperature, out=more[0])
+            if isinstance(part, TopK):
+                teacher_log = _teacher_log(part, z.shape[-1], temperature)
+                kept = scaled.gather(-1, part.indices)
+                student = _with_bucket(kept, bucket[rows], teacher_log).softmax(dim=-1)
+                change = factor * (student - teacher_log.exp())
+                if temperature == 1:
+                    change += weight * student
+                scaled.scatter_(-1, part.indices, -torch.inf)
+                pull = torch.softmax(scaled, dim=-1, out=more[1]).mul_(change[:, -1:])
+                pull.scatter_(-1, part.indices, change[:, : kept.shape[-1]])
+            if pull is not None and temperature == 1:
+                gradient = pull
+            else:
+                gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
+                if pull is not None:
+                    gradient += pull
+                elif part is not None:
+                    two, three = more
                     gradient.addcmul_(torch.softmax(scaled, dim=-1, out=three), factor)
                     scaled = two.copy_(part.logits).div_(temperature)
-                    pull = torch.softmax(scaled, dim=-1, out=three).mul_(-factor)
-                gradient.add_(pull)
-            logits[rows] = gradient
+                    gradient -= torch.softmax(scaled, dim=-1, out=three).mul_(factor)
+            logits[rows] = gradient.scatter_add_(-1, targets[rows, None], -weight)
         return logits, None, None, None, None
+
+
+def _log_sum_exp(scores: Tensor, out: Tensor) -> Tensor:
+    """(N,) log-sum-exp of (N, V), through ``out`` of that shape.
+
+    torch.logsumexp asks for new memory and takes exponentials more slowly than log-softmax, which
+    takes this value off every score, off the largest too.
+    """
+    return scores.amax(dim=-1) - torch.log_softmax(scores, dim=-1, out=out).amax(dim=-1)
 
 
 def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:

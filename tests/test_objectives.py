@@ -408,13 +408,16 @@ def test_token_losses_are_cross_entropy_and_token_kl_and_so_are_their_gradients(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
-def test_token_losses_in_less_precision_stay_near_float64(dtype, tolerance):
+@pytest.mark.parametrize(("kind", "temperature"), [("dense", 2.0), ("3", 2.0), ("3", 1.0)])
+def test_token_losses_in_less_precision_stay_near_float64(kind, temperature, dtype, tolerance):
     student, teacher, targets, mask = projected_batch()
     leaves = (student.states, student.weight)
-    truth = token_losses(student, targets, mask, Dense(teacher), 2.0)
+    soft = soft_outputs(kind, teacher, temperature)
+    truth = token_losses(student, targets, mask, soft, temperature)
     gradients = torch.autograd.grad(sum(truth).sum(), leaves)
     rounded = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
-    found = token_losses(Projected(*rounded), targets, mask, Dense(teacher.to(dtype)), 2.0)
+    soft = soft_outputs(kind, teacher.to(dtype), temperature)
+    found = token_losses(Projected(*rounded), targets, mask, soft, temperature)
     for one, other in zip(found, truth, strict=True):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)

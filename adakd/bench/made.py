@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 UNITS = 51_865  # of multilingual Whisper
 TOKENS_A_SECOND = 8  # a guess at Hindi in Whisper's tokens, and in CTC's characters
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TEMPERATURE = 2.0
+TEMPERATURE = 1.0  # as recipes that keep only the top k have it
 
 Sizes = dict[str, dict[str, dict[str, Any]]]
 
@@ -232,7 +232,9 @@ def brain(
     from adakd.brain import DistillationBrain
     from adakd.data.loader import StepSampler
 
-    # Steps enough that no benchmark sees the end of the learning-rate schedule
+    # Steps enough that no benchmark sees the end of the learning-rate schedule,
+    # and the convolutions of wav2vec2 frozen, as the recipes for XLS-R have them.
+    train = {"freeze_feature_encoder": True, **train}
     settings = configuration.Train(
         epochs=1000, learning_rate=1e-5, mask_time=0.0, batch_seconds=1, **train
     )

@@ -8,6 +8,7 @@ The same clips in the same batches, teacher and student of the same sizes, the s
     AdaKD, live      our training with a live teacher; features are made within the clock
     AdaKD, cached    our training with soft outputs as the teacher store gives them
 
+The convolutions of wav2vec2 are frozen, in the recipes for XLS-R as in Hugging Face's own script.
 Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says what reading costs).
 """
 

@@ -65,7 +65,14 @@ def contenders(
     def family(encode: str) -> Any:
         if options.model is None:
             longest = 4 + options.tokens  # with the prompt
-            return made.family("whisper", options.role, options.size, folder, encode, longest)
+            random: Any = made.family(
+                "whisper", options.role, options.size, folder, encode, longest
+            )
+            # All tokens above "no timestamps" say times: after some, `generate` begins anew.
+            last = random.hf.config.vocab_size - 1
+            random.hf.generation_config.no_timestamps_token_id = last
+            random.prompts["hi"] = [*random.prompt("hi")[:-1], last]
+            return random
         from adakd import config as configuration
         from adakd import models
 

@@ -241,10 +241,10 @@ class _TokenLosses(torch.autograd.Function):
         of a unit in the bucket of a top-k teacher, with q_r and p_r the two buckets,
                         tau (q_r - p_r) exp(z_v / tau) / sum of exp(z / tau) over the bucket
 
-    Autograd would come to the same with a dozen passes over the whole vocabulary, each kept. With a
-    top-k teacher and tau = 1 it is one each way, as for the cross-entropy alone: the log-sum-exp of
-    all units is that of the kept ones and the bucket, and within the bucket both gradients are
-    multiples of the same exponentials.
+    Autograd would come to the same with a dozen passes over the whole vocabulary, each kept. At
+    tau = 1 both losses share the student's softmax. With a top-k teacher that is one pass each way,
+    as for the cross-entropy alone: the log-sum-exp of all units is that of the kept ones and the
+    bucket, and within the bucket both gradients are multiples of the same exponentials.
     """
 
     @staticmethod
@@ -279,12 +279,12 @@ class _TokenLosses(torch.autograd.Function):
             if part is not None:
                 # As `_divergence`, in the same memory throughout
                 two, three = more
-                scaled = torch.div(z, temperature, out=one)
-                student_log = torch.log_softmax(scaled, dim=-1, out=two)
-                torch.log_softmax(one.copy_(part.logits).div_(temperature), dim=-1, out=three)
-                probability = torch.exp(three, out=one)
+                if temperature != 1:
+                    log = torch.log_softmax(torch.div(z, temperature, out=two), dim=-1, out=one)
+                torch.log_softmax(two.copy_(part.logits).div_(temperature), dim=-1, out=three)
+                probability = torch.exp(three, out=two)
                 # 0 log 0 = 0: what was -inf is finite, and its probability 0.
-                difference = three.clamp_(min=torch.finfo(wide).min).sub_(student_log)
+                difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
                 distill[rows] = temperature**2 * torch.linalg.vecdot(probability, difference)
         # Not save_for_backward: that would refuse the logits once they are overwritten.
         ctx.kept = logits, targets, teacher, where, temperature, bucket
@@ -299,31 +299,30 @@ class _TokenLosses(torch.autograd.Function):
         ctx.kept = None
         for rows, (one, *more) in _chunks(logits, bucket.dtype, 1 if teacher is None else 3):
             z, weight = logits[rows].to(bucket.dtype), task[rows, None]
-            part, pull = None, None
-            if teacher is not None and distill is not None:
-                part, factor = teacher.at(where[rows]), temperature * distill[rows, None]
-                scaled = torch.div(z, temperature, out=more[0])
-            if isinstance(part, TopK):
-                teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                kept = scaled.gather(-1, part.indices)
-                student = _with_bucket(kept, bucket[rows], teacher_log).softmax(dim=-1)
-                change = factor * (student - teacher_log.exp())
-                if temperature == 1:
-                    change += weight * student
-                scaled.scatter_(-1, part.indices, -torch.inf)
-                pull = torch.softmax(scaled, dim=-1, out=more[1]).mul_(change[:, -1:])
-                pull.scatter_(-1, part.indices, change[:, : kept.shape[-1]])
-            if pull is not None and temperature == 1:
-                gradient = pull
-            else:
+            if teacher is None or distill is None:
                 gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
-                if pull is not None:
-                    gradient += pull
-                elif part is not None:
-                    two, three = more
-                    gradient.addcmul_(torch.softmax(scaled, dim=-1, out=three), factor)
+            else:
+                two, three = more
+                part, factor = teacher.at(where[rows]), temperature * distill[rows, None]
+                scaled = torch.div(z, temperature, out=two)
+                both = temperature == 1  # one softmax then serves both losses
+                if isinstance(part, TopK):
+                    teacher_log = _teacher_log(part, z.shape[-1], temperature)
+                    kept = scaled.gather(-1, part.indices)
+                    student = _with_bucket(kept, bucket[rows], teacher_log).softmax(dim=-1)
+                    change = factor * (student - teacher_log.exp())
+                    if both:
+                        change += weight * student
+                    scaled.scatter_(-1, part.indices, -torch.inf)
+                    gradient = torch.softmax(scaled, dim=-1, out=three).mul_(change[:, -1:])
+                    gradient.scatter_(-1, part.indices, change[:, : kept.shape[-1]])
+                else:
+                    share = factor + weight if both else factor
+                    gradient = torch.softmax(scaled, dim=-1, out=three).mul_(share)
                     scaled = two.copy_(part.logits).div_(temperature)
-                    gradient -= torch.softmax(scaled, dim=-1, out=three).mul_(factor)
+                    gradient.addcmul_(torch.softmax(scaled, dim=-1, out=one), -factor)
+                if not both:
+                    gradient.addcmul_(torch.softmax(z, dim=-1, out=one), weight)
             logits[rows] = gradient.scatter_add_(-1, targets[rows, None], -weight)
         return logits, None, None, None, None
 

@@ -15,6 +15,7 @@ What there is to run is in grid.py, the report in study.py.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fcntl
 import fnmatch
 import multiprocessing
@@ -96,6 +97,8 @@ def bearable() -> int:
 def perform(task: Task) -> None:
     """Do a task, in a worker: what is done already costs a look at its marker."""
     place = task.places[0]
+    if task.twin is not None:
+        steps.take_over(task.folder, task.twin)
     if task.kind == "data":
         steps.corpus(place)
         for each in task.places:
@@ -146,7 +149,8 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
 def _run(study: Study, workers: Pool, only: str) -> int:
     earlier = study.read_records()
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
-    running: set[str] = set()
+    running: dict[str, Task] = {}
+    trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
     pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
     matching = study.names(lambda name: fnmatch.fnmatch(name, pattern))
 
@@ -157,13 +161,19 @@ def _run(study: Study, workers: Pool, only: str) -> int:
         for task in study.tasks(now):
             if len(running) >= workers.jobs:
                 break
-            if wanted(task) and task.name not in running and not status(task, now):
-                running.add(task.name)
-                workers.start(task)
+            if not wanted(task) or task.name in running or status(task, now):
+                continue
+            # A candidate may be what another cell is anyway, and the one chosen is a cell again.
+            if task.training and task.training in (each.training for each in running.values()):
+                continue  # its turn comes when that one is there
+            running[task.name] = task
+            workers.start(dataclasses.replace(task, twin=trained.get(task.training)))
         if not running:
             break
         for task, reason, seconds in workers.finished():
-            running.remove(task.name)
+            running.pop(task.name)
+            if reason is None and task.training:
+                trained.setdefault(task.training, task.folder)
             old = earlier.get(task.name, {})
             if reason is None and status(task, earlier) == "done":
                 seconds = old["seconds"]  # of doing it, not of finding it done

@@ -110,12 +110,21 @@ class Task:
     kind: str  # data | teacher | trial | reference | cell
     places: tuple[steps.Place, ...]
     method: str = ""
+    twin: Path | None = None  # the folder of a finished run with the same training
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the settings; a record with another one is of another task."""
         configs = [dataclasses.asdict(place.config) for place in self.places]
         return configuration.fingerprint([self.method, configs])
+
+    @cached_property
+    def training(self) -> str:
+        """What the task trains; nothing for those that train no student."""
+        if self.kind not in ("trial", "cell"):
+            return ""
+        settings = steps.training_settings(self.places[0], self.method)
+        return json.dumps([self.group, self.method, settings], sort_keys=True)
 
     @property
     def folder(self) -> Path:

@@ -667,6 +667,20 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     wait_for_all()
 
 
+def take_over(folder: Path, twin: Path) -> None:
+    """Copy a finished experiment of the same method, unless this one is finished.
+
+    Whether its inputs are the same is for `train` to find out, as always.
+    """
+    if twin == folder or done(folder) is not None:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json"))
+    facts = done(twin) or {}  # written last: a copy that was cut is none
+    write_json(folder / "done.json", {"taken_over": f"{twin.parent.name}/{twin.name}", **facts})
+
+
 def supervision(
     place: Place, weighting: Any, student: Family
 ) -> tuple[Family | None, Callable[[Batch], Batch] | None]:

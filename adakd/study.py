@@ -205,7 +205,7 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
 
 
 def repeats(study: Study, tables: Sequence[Table]) -> str:
-    """What the same cell gave again: cells that differ in their names alone, as a tuned one may."""
+    """Cells that differ in their names alone, as a tuned one may, and what those run twice gave."""
     alike: Counter[str] = Counter()
     apart = []
     for table in tables:
@@ -214,18 +214,22 @@ def repeats(study: Study, tables: Sequence[Table]) -> str:
             for run in table.rows[name].runs:
                 same = (run.key, study.method(name), run.done["fingerprint"])
                 label, other = first.setdefault(same, (label_of(name), run))
-                if other is not run:
-                    alike[f"{label_of(name)} is {label}"] += 1
+                if other is run:
+                    continue
+                alike[f"{label_of(name)} is {label}"] += 1
+                if "taken_over" not in run.done:
                     pairs = zip(run.errors, other.errors, strict=True)
                     apart.append(any(one.normalised != two.normalised for one, two in pairs))
-    if not apart:
-        return "Here no cell was run twice with the same settings and seed."
+    if not alike:
+        return "Here no two cells have the same settings and seed."
     found = ", ".join(f"{both} in {number} runs" for both, number in alike.items())
+    said = f"Dev chose what another cell has: {found}. What is the same is trained once"
+    if not apart:
+        return f"{said}."
     exact = ", as with one thread on a CPU they must: chance is in the seed alone"
     return (
-        f"Dev chose what another cell has, so that the same settings and seed were run again: "
-        f"{found}. {len(apart) - sum(apart)} of these {len(apart)} repeats make the same errors"
-        f"{'' if any(apart) else exact}."
+        f"{said}, but {len(apart)} of these were run again: {len(apart) - sum(apart)} make the "
+        f"same errors{'' if any(apart) else exact}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -73,6 +74,48 @@ def test_what_only_chooses_never_opens_test(finished: Any) -> None:
         assert (folder / "done.json").exists()
         assert not list(folder.glob("hyp.*")) and not (folder / "score.json").exists()
     assert len(list(below.glob("*/seed*/hyp.test.jsonl"))) == 7 + 1 + 2, "teacher, two starts"
+
+
+def test_what_a_trial_has_trained_is_taken_over_and_is_what_training_gives(finished: Any) -> None:
+    study, _ = finished
+    (task,) = (each for each in study.tasks(study.read_records()) if "finetune seed 1" in each.name)
+    facts = steps.done(task.folder)
+    assert facts and facts["taken_over"] == "finetune-epochs5/seed1"
+    tuned = steps.done(task.folder.parents[1] / "kd" / "seed1")
+    assert tuned and tuned["taken_over"] in ("kd-try1/seed1", "kd-try2/seed1")
+    other = steps.done(task.folder.parent / "seed2")
+    assert other and "taken_over" not in other
+    result = [
+        (task.folder / name).read_bytes() for name in ("model/model.safetensors", "hyp.test.jsonl")
+    ]
+    shutil.rmtree(task.folder)
+    perform(task)
+    assert "taken_over" not in (steps.done(task.folder) or {})
+    for name, before in zip(("model/model.safetensors", "hyp.test.jsonl"), result, strict=True):
+        assert (task.folder / name).read_bytes() == before
+
+
+def test_what_is_being_trained_is_waited_for(finished: Any) -> None:
+    """Side by side, a cell and its twin would both train."""
+    study, _ = finished
+    running: list[Task] = []
+
+    class Two(Here):
+        jobs = 2
+
+        def start(self, task: Task) -> None:
+            assert not task.training or task.training not in [each.training for each in running]
+            running.append(task)
+
+        def finished(self) -> list[tuple[Task, str | None, float]]:
+            task = running.pop()
+            self.given.append(task)
+            return [(task, None, 1.0)]
+
+    pool = Two()
+    assert run(study, pool) == 0
+    twins = {task.name.split("wav2vec2 ")[1] for task in pool.given if task.twin is not None}
+    assert twins == {"finetune seed 1", "kd seed 1"}
 
 
 def test_cells_share_the_start_the_steps_and_one_teacher(finished: Any) -> None:

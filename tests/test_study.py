@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,10 +350,21 @@ def test_the_same_cell_twice_measures_what_is_not_the_seeds(
             (folder_of(twice, "kd-tuned", seed) / "hyp.test.jsonl").write_text(hypotheses)
     text, _ = report(twice)
     assert "KD (tuned) is KD in 5 runs. " in text
-    assert (f"{5 if exact else 0} of these 5 repeats make the same errors" in text) is True
+    assert f"but 5 of these were run again: {5 if exact else 0} make the same errors" in text
     assert ("chance is in the seed alone" in text) is exact
     if exact:
         assert "no difference shown in 1 of 1 (tiny/hi, whisper +0.0 % [+0.0, +0.0])" in text
+
+
+def test_what_was_taken_over_is_no_repeat(made: Study, tmp_path: Path) -> None:
+    cells = {"finetune": {}, "kd": {}, "kd-tuned": {"set": {"methods.kd.alpha": 0.5}}}
+    twice = study_of(tmp_path, cells=cells, primary=[["kd-tuned", "kd"]], ablations={})
+    fill(twice, alike)
+    for seed in SEEDS:
+        shutil.rmtree(folder_of(twice, "kd-tuned", seed))
+        steps.take_over(folder_of(twice, "kd-tuned", seed), folder_of(twice, "kd", seed))
+    text, _ = report(twice)
+    assert "KD (tuned) is KD in 5 runs. What is the same is trained once. " in text
 
 
 def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path) -> None:

@@ -540,7 +540,11 @@ def parts_of(
         Part("table", primary(comparisons)),
     ]
     for table in tables:
-        parts += [Part("heading", table.title), Part("table", results(table))]
+        begun = table.teacher or any(row.runs or row.failed for row in table.rows.values())
+        planned = sum(len(row.planned) for row in table.rows.values())
+        idle = f"Not run: none of the {planned} runs of {len(table.rows)} cells is there yet."
+        found = Part("table", results(table)) if begun else Part("words", idle)
+        parts += [Part("heading", table.title), found]
     parts.append(Part("list", notes(study, tables, records)))
     parts += [
         Part("figure", figure)

@@ -391,3 +391,4 @@ def test_nothing_run_is_a_report_too(made: Study) -> None:
     text, _ = report(made)
     assert "Unfinished: 0 of 30 runs are there" in text
     assert "AdaKD against KD: not run in 1 of 1 (tiny/hi, whisper)." in text
+    assert "Not run: none of the 30 runs of 6 cells is there yet." in text

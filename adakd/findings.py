@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
     first = next(iter(study.cells))
     for group in groups:
-        place = study.place(group, first, study.seeds(first)[0], any_choice)
+        place = study.place(group, first, study.seeds(first, group)[0], any_choice)
         if data := steps.done(place.data):
             table.minutes.append(data["counts"]["train"]["seconds"] / 60)
         folder = place.experiment("teacher")
@@ -122,7 +123,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         for ending in ("", INT8) if place.config.decode.int8 else ("",):
             row = table.rows[name + ending] = Row(name + ending)
             for group, choice in choices.items():
-                for seed in study.seeds(name):
+                for seed in study.seeds(name, group):
                     row.planned.add((-1 if group.fold is None else group.fold, seed))
                     task = study.cell_task(group, name, seed, choice) if choice else None
                     state = status(task, records) if task else ""
@@ -211,6 +212,8 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             if not both:
                 continue
             one.change = significance.compare(*count_array(both))
+            if not few and one.change.unit != "speaker" and single_seed(planned):
+                one.open = "a fold with a single seed"
             parts = [(run.key, report.quarters(run)) for run, _ in both]
             if all(quarters for _, quarters in parts):
                 for place in range(4):
@@ -229,6 +232,11 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
     for one, p_value in zip(found, significance.holm(p_values), strict=True):
         one.holm = p_value
     return found
+
+
+def single_seed(planned: Iterable[tuple[int, int]]) -> bool:
+    """Whether a fold has one seed only, whose luck nothing but the spread of speakers can show."""
+    return 1 in Counter(fold for fold, _ in planned).values()
 
 
 def log_dev_cers(both: Sequence[tuple[Run, Run]]) -> list[tuple[float, float]]:

@@ -21,7 +21,8 @@ them in findings.py.
     primary: [[adakd, kd-tuned], [adakd, finetune]]
 
 Choices are made within one recipe, family and fold, on its own dev: other folds test the speakers
-of that dev set.
+of that dev set. With `folds: {0: [2], 1: [3], ...}` each fold has seeds of its own: where folds
+test different people, a run more with another person tells more than one with the same.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Source:
     """Where a recipe of a study comes from."""
 
     recipe: str = ""  # the folder below recipes/; empty: the name in the grid
-    folds: Any = None  # all, or a list of numbers; empty: the recipe's own
+    folds: Any = None  # all, a list, or {fold: its seeds}; empty: the recipe's own
     families: list[str] = field(default_factory=list)  # empty: the study's
     set: dict[str, Any] = field(default_factory=dict)  # configuration values
 
@@ -68,7 +69,7 @@ class Cell:
     method: str = ""  # empty: what the name begins with
     like: str = ""  # an earlier cell whose settings, tuned ones too, it has before its own
     set: dict[str, Any] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=list)  # empty: the study's
+    seeds: list[int] = field(default_factory=list)  # empty: the fold's, or the study's
 
 
 @dataclass
@@ -281,8 +282,10 @@ class Study:
         like = self.cells[cell].like
         return [*(self.ancestry(like) if like else ()), cell]
 
-    def seeds(self, cell: str) -> list[int]:
-        return self.cells[cell].seeds or self.grid.seeds
+    def seeds(self, cell: str, group: Group) -> list[int]:
+        folds = self.recipes[group.recipe].folds
+        of_fold = folds[group.fold] if isinstance(folds, dict) else []
+        return self.cells[cell].seeds or of_fold or self.grid.seeds
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -294,7 +297,14 @@ class Study:
                     hint = configuration.suggest(family, list(self.families))
                     raise self._wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
-                if isinstance(text, list):
+                if isinstance(text, dict) and not all(
+                    isinstance(own, list) and own and all(isinstance(one, int) for one in own)
+                    for own in text.values()
+                ):
+                    raise self._wrong(
+                        f"recipes.{recipe}.folds", "each fold's seeds are a list, such as 0: [1]."
+                    )
+                if isinstance(text, (list, dict)):
                     text = " ".join(map(str, text))
                 config = self._config(recipe, family, {})
                 try:
@@ -371,7 +381,7 @@ class Study:
         every = [
             self.place(group, name, seed, any_choice)
             for name in self.cells
-            for seed in dict.fromkeys([*self.seeds(name), *self.grid.tune_seeds])
+            for seed in dict.fromkeys([*self.seeds(name, group), *self.grid.tune_seeds])
         ]
         teacher = self._task(f"{group} teacher", "teacher", every)
         yield teacher
@@ -381,7 +391,7 @@ class Study:
         yield from trials
         if choice is None:
             return
-        seeds = dict.fromkeys(seed for name in self.cells for seed in self.seeds(name))
+        seeds = dict.fromkeys(seed for name in self.cells for seed in self.seeds(name, group))
         first = next(iter(self.cells))
         reference = self._task(
             f"{group} reference",
@@ -393,7 +403,7 @@ class Study:
             return
         for seed in seeds:
             for name in self.cells:
-                if seed in self.seeds(name):
+                if seed in self.seeds(name, group):
                     yield self.cell_task(group, name, seed, choice)
 
     def cell_task(self, group: Group, cell: str, seed: int, choice: Choice) -> Task:
@@ -489,7 +499,11 @@ class Study:
         """The tasks of these cells and what they need; the group's name stands for its trials."""
         found: set[str] = set()
         for group in self.groups:
-            cells = {f"{group} {cell} seed {n}" for cell in self.cells for n in self.seeds(cell)}
+            cells = {
+                f"{group} {cell} seed {seed}"
+                for cell in self.cells
+                for seed in self.seeds(cell, group)
+            }
             if cells := set(filter(wanted, cells)):
                 needs = (f"{group.recipe} data", f"{group} teacher", f"{group} reference")
                 found |= {*cells, *needs, str(group)}
@@ -504,7 +518,7 @@ class Study:
             "teacher": groups,
             "trial": groups * trials * len(self.grid.tune_seeds),
             "reference": groups,
-            "cell": groups * sum(len(self.seeds(name)) for name in self.cells),
+            "cell": sum(len(self.seeds(name, each)) for name in self.cells for each in self.groups),
         }
 
 

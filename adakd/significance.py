@@ -6,6 +6,9 @@ luck: other seeds and other speakers would have given other numbers. So both are
 here: counting errors and the bootstrap over test speech alone (score.py), reading and comparing
 runs (findings.py).
 
+Folds may have seeds of their own, down to one. Its luck then cannot be told from that of the
+speaker whom this fold tests, and need not be: how far apart the speakers come out holds both.
+
 Counts come as arrays (groups, runs, 2): errors and reference characters of each group of test
 speech (a speaker or an utterance) in each run (a seed of a fold); a pair of systems has (groups,
 runs, 4), the second system's two columns behind the first's. A group that a run's fold does not

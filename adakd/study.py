@@ -91,8 +91,7 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
     said = [
         f"Compared: {methods}; with variants {len(study.cells)} cells, as "
         f"{listed(list(study.families))}, on "
-        f"{listed([corpus(tables, recipe) for recipe in study.recipes])}, with "
-        f"{counted(len(study.grid.seeds), 'seed')}. "
+        f"{listed([corpus(tables, recipe) for recipe in study.recipes])}. "
         + (f"All {planned} runs" if there == planned else f"Unfinished: {there} of {planned} runs")
         + " are there. Below, changes of the test CER in percent with 95 % intervals, less than "
         "zero being better; the verdicts hold after Holm's correction.",
@@ -128,7 +127,12 @@ def amount(one: Comparison) -> str:
 def corpus(tables: Sequence[Table], recipe: str) -> str:
     """A recipe and how much is trained and tested on."""
     table = next(table for table in tables if table.recipe == recipe)
-    details = [f"{len(table.choices)} folds"] if len(table.choices) > 1 else []
+    planned = set[tuple[int, int]]().union(*[row.planned for row in table.rows.values()])
+    seeds, folds = {seed for _, seed in planned}, {fold for fold, _ in planned}
+    details = [counted(len(seeds), "seed")]
+    if len(folds) > 1:
+        details[0] += " in each of" if len(planned) == len(seeds) * len(folds) else " spread over"
+        details[0] += f" {len(folds)} folds"
     if table.minutes:
         details.append(f"{mean(table.minutes):.0f} min to train on")
     if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:

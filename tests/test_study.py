@@ -66,7 +66,7 @@ def fill(made: Study, rate: Rates, failing: str = "", missing: str = "focal") ->
     """
     records: dict[str, Any] = {}
     draw = np.random.default_rng(0)
-    runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell)]
+    runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell, made.groups[0])]
     for cell, seed in [run for run in runs if not "{} {}".format(*run).startswith(missing)]:
         task = made.cell_task(made.groups[0], cell, seed, Choice())
         record = {"kind": "cell", "status": "done", "fingerprint": task.fingerprint}

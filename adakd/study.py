@@ -127,18 +127,23 @@ def amount(one: Comparison) -> str:
 def corpus(tables: Sequence[Table], recipe: str) -> str:
     """A recipe and how much is trained and tested on."""
     table = next(table for table in tables if table.recipe == recipe)
-    planned = set[tuple[int, int]]().union(*[row.planned for row in table.rows.values()])
-    seeds, folds = {seed for _, seed in planned}, {fold for fold, _ in planned}
+    planned = {key for row in table.rows.values() for key in row.planned}
+    seeds, folds = seeds_of(table), len(table.choices)
     details = [counted(len(seeds), "seed")]
-    if len(folds) > 1:
-        details[0] += " in each of" if len(planned) == len(seeds) * len(folds) else " spread over"
-        details[0] += f" {len(folds)} folds"
+    if folds > 1:
+        shared = "in each of" if len(planned) == len(seeds) * folds else "spread over"
+        details = [f"{details[0]} {shared} {folds} folds"]
     if table.minutes:
         details.append(f"{mean(table.minutes):.0f} min to train on")
     if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
         speakers = len(set(heard.values()))
         details.append(f"tested on {len(heard)} utterances by {counted(speakers, 'speaker')}")
     return f"{recipe} ({', '.join(details)})" if details else recipe
+
+
+def seeds_of(table: Table) -> set[int]:
+    """All seeds that are, or will be, tested there."""
+    return {seed for row in table.rows.values() for _, seed in row.planned}
 
 
 def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
@@ -249,6 +254,13 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
             f"each of {labels}, chosen by dev CER within each recipe, family and fold; the rest is "
             "as in the grid. A cell that is like a tuned one has its choice."
         )
+        tested = {(table.recipe, seed) for table in tables for seed in seeds_of(table)}
+        if both := [one for one in sorted(tested) if one[1] in grid.tune_seeds]:
+            where = listed([f"seed {seed} of {recipe}" for recipe, seed in both])
+            tuned += (
+                f" Of the tested seeds, {where} also chose: with it a tuned cell has the luck of "
+                f"the best of {effort}."
+            )
     units = {
         count_array([(run,) for run in row.runs])[2]
         for table in tables

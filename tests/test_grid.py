@@ -128,6 +128,26 @@ def test_tasks_come_in_their_order_and_test_is_read_last(folder: Path) -> None:
     assert study.sizes() == {"data": 1, "teacher": 1, "trial": 4, "reference": 1, "cell": 11}
 
 
+def test_folds_may_have_seeds_of_their_own(folder: Path) -> None:
+    study = study_of(folder, recipes={"tiny/en": {"folds": {4: [2, 8], 5: [3]}}})
+    assert [group.fold for group in study.groups] == [4, 5]
+    records: dict[str, Any] = {}
+    seen = set()
+    while tasks := due(study, records):
+        for task in tasks:
+            finish(study, records, task)
+        seen |= {task.name.removeprefix("tiny/en ") for task in tasks if task.kind == "cell"}
+    assert {name for name in seen if " kd seed" in name} == {
+        "fold 4 wav2vec2 kd seed 2", "fold 4 wav2vec2 kd seed 8", "fold 5 wav2vec2 kd seed 3",
+    }  # fmt: skip
+    assert {name for name in seen if "adakd-mean" in name} == {
+        f"fold {fold} wav2vec2 adakd-mean seed 1" for fold in (4, 5)
+    }, "what a cell says of itself goes first"
+    assert study.sizes()["cell"] == len(seen) == 5 * 3 + 2
+    assert "tiny/en fold 5 wav2vec2 kd seed 3" in study.names(lambda name: "seed 3" in name)
+    assert "tiny/en fold 4 wav2vec2" not in study.names(lambda name: "seed 3" in name)
+
+
 def test_a_record_of_other_settings_does_not_count(folder: Path) -> None:
     study, other = study_of(folder), study_of(folder, set={"train.max_steps": 5})
     records: dict[str, Any] = {}
@@ -187,6 +207,8 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"set": {"distil.top_k": 3}}, "unknown key 'distil'; did you mean 'distill'?"),
         ({"recipes": {"tiny/xx": {}}}, "there is no recipe 'tiny/xx'"),
         ({"recipes": {"tiny/en": {"folds": [9]}}}, "the folds are 0 to 5"),
+        ({"recipes": {"tiny/en": {"folds": {9: [1]}}}}, "the folds are 0 to 5"),
+        ({"recipes": {"tiny/en": {"folds": {1: 1}}}}, "such as 0: [1]"),
         ({"epochs": [3]}, "numbers from 5 on"),
         ({"families": {"wav2vec": {}}}, "Unknown family 'wav2vec'"),
     ],

@@ -107,6 +107,24 @@ def test_intervals_cover_and_p_values_do_not_promise_too_much() -> None:
     assert covered + rejected == 400, "interval and p-value say the same"
 
 
+def test_a_seed_for_each_speaker_covers_too() -> None:
+    """No difference in truth; six folds, each a speaker with a seed of its own: both kinds of luck
+    are in how far apart the speakers come out."""
+    draw = np.random.default_rng(6)
+    covered = 0
+    for _ in range(400):
+        counts = np.zeros((6, 6, 4))
+        luck = 0.03 * draw.standard_normal(6) + 0.03 * draw.standard_normal(6)
+        base = 200 * np.exp(0.2 * draw.standard_normal(6))
+        one = np.arange(6)
+        counts[one, one] = np.stack(
+            [base * np.exp(luck), 0 * base + 1000, base, 0 * base + 1000], 1
+        )
+        change = significance.compare(counts, one, "speaker", 300)
+        covered += change.interval.low <= 0 <= change.interval.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
 def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     draw = np.random.default_rng(1)
     base = 100 * np.exp(0.5 * draw.standard_normal((8, 1)) + 0.3 * draw.standard_normal((1, 5)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -231,6 +232,18 @@ def test_a_single_seed_claims_nothing(made: Study, tmp_path: Path) -> None:
     assert (one.verdict, one.open) == ("open", "a single seed")
 
 
+def test_a_fold_with_one_seed_needs_speakers(monkeypatch: pytest.MonkeyPatch, made: Study) -> None:
+    """Its seed's luck is then nowhere but in their spread, and utterances do not hold it."""
+    assert not findings.single_seed({(0, 1), (0, 2), (1, 1), (1, 2)})
+    assert findings.single_seed({(0, 1), (0, 2), (1, 3)})
+    fill(made, better_when_easy)
+    monkeypatch.setattr(findings, "single_seed", lambda planned: True)
+    assert outcomes(made)["kd"].verdict == "better"
+    monkeypatch.setattr(findings, "bootstrap_unit", lambda heard: "utterance")
+    one = outcomes(made)["kd"]
+    assert (one.verdict, one.open) == ("open", "a fold with a single seed")
+
+
 def test_controls_that_were_not_named_beforehand_prove_nothing(tmp_path: Path, made: Study) -> None:
     late = study_of(tmp_path, primary=PRIMARY[:4])
     fill(late, better_when_easy)
@@ -375,6 +388,23 @@ def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path)
         table.choices[group] = Choice(6, gains)
         _, line = study.chosen(tuned, [table])
         assert str(line[1]).startswith(f"{said} (5: -3.0 %, 6: ")
+
+
+def test_seeds_and_folds_are_told_as_they_are(made: Study, tmp_path: Path) -> None:
+    group = made.groups[0]
+    folds = {dataclasses.replace(group, fold=fold): None for fold in (0, 1)}
+    for planned, said in (
+        ({(0, 1), (0, 2), (1, 1), (1, 2)}, "2 seeds in each of 2 folds"),
+        ({(0, 1), (1, 2)}, "2 seeds spread over 2 folds"),
+    ):
+        table = findings.Table("tiny/hi", "whisper", folds, {"kd": findings.Row("kd", planned)})
+        assert study.corpus([table], "tiny/hi") == f"tiny/hi ({said})"
+    tune = {"kd": [{"methods.kd.alpha": 0.1}, {"methods.kd.alpha": 0.9}]}
+    for seeds, warned in (([1], True), ([9], False)):
+        tuned = study_of(tmp_path, tune=tune, tune_seeds=seeds)
+        text, _ = report(tuned)
+        found = "Of the tested seeds, seed 1 of tiny/hi also chose: with it a tuned cell has"
+        assert (found in text) is warned and "5 seeds" in text
 
 
 def test_unequal_steps_are_not_hidden(made: Study) -> None:

@@ -84,6 +84,14 @@ def test_decode_says_the_same_as_generate(capsys):
     assert "Tokens of a hypothesis: " in printed
 
 
+def test_decode_says_the_same_as_the_pipeline(capsys):
+    module = importlib.import_module("adakd.bench.decode")
+    assert module.main(["--family", "wav2vec2", *TINY]) == 0
+    assert "8 of 8 hypotheses of adakd are those of the pipeline" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        module.main(["--family", "wav2vec2", "--model", "somewhere"])
+
+
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
 def test_growth(family, monkeypatch, capsys):
     monkeypatch.setattr(measure, "alone", lambda function, *given: function(*given))  # quicker

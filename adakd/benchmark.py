@@ -59,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
         "--set", nargs=3, action="append", default=[], metavar=("RECIPE", "KEY", "VALUE"),
         help="a value of a recipe on this machine: --set fsdd/en corpus.corpus ~/fsdd",
     )  # fmt: skip
-    parser.add_argument("--publish", type=Path, help="copy STUDY.md and its scores to this file")
+    parser.add_argument(
+        "--publish", type=Path,
+        help="copy STUDY.md and its scores to this file, and its tables to recipes/*/RESULTS.md",
+    )  # fmt: skip
     options = parser.parse_args(list(arguments))
     if options.jobs is not None and options.jobs < 1:
         raise UserError("--jobs must be at least 1.")

@@ -272,6 +272,10 @@ class Study:
             )  # fmt: skip
         return found
 
+    def recipe_folder(self, name: str) -> Path:
+        """The folder below recipes/ of a recipe in the grid."""
+        return REPOSITORY / "recipes" / (self.recipes[name].recipe or name)
+
     @cached_property
     def baseline(self) -> str | None:
         """The cell that fine-tunes with the recipe's settings, by which the epochs are chosen."""
@@ -317,8 +321,7 @@ class Study:
         key = json.dumps([recipe, family, settings], default=str)
         if key in self._configs:
             return self._configs[key]
-        source = self.recipes[recipe]
-        folder = REPOSITORY / "recipes" / (source.recipe or recipe)
+        source, folder = self.recipes[recipe], self.recipe_folder(recipe)
         if not (folder / "conf").is_dir():
             raise self._wrong(
                 f"recipes.{recipe}", f"there is no recipe '{source.recipe or recipe}'."

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -521,7 +522,8 @@ def difficulties(study: Study, table: Table, run: Run) -> list[float]:
 def write_report(study: Study, command: str, publish: Path | None = None) -> str:
     """Write STUDY.md, index.html and scores.jsonl into the study's folder; return what to print.
 
-    publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it.
+    publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it, and the
+    tables of each recipe go to its RESULTS.md.
     """
     records = study.read_records()
     tables = [
@@ -538,8 +540,27 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     if publish:
         shutil.copyfile(study.folder / "STUDY.md", publish)
         shutil.copyfile(study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
+        publish_tables(study, tables, title, publish)
     where = f"Report: {steps.shown(study.folder / 'index.html')}"
     return "\n".join([aligned(primary(comparisons)), "", *said, where])
+
+
+def begun(table: Table) -> bool:
+    return bool(table.teacher) or any(row.runs or row.failed for row in table.rows.values())
+
+
+def publish_tables(study: Study, tables: Sequence[Table], title: str, whole: Path) -> None:
+    """Put the tables that have something in them into the recipes' RESULTS.md."""
+    of_recipes: dict[Path, list[Table]] = {}
+    for table in filter(begun, tables):
+        of_recipes.setdefault(study.recipe_folder(table.recipe), []).append(table)
+    for folder, own in of_recipes.items():
+        link = os.path.relpath(whole.resolve(), folder)
+        said = f"What may be claimed of it, and how it was made: [{whole.stem}]({link})."
+        parts = [Part("words", said)]
+        for table in own:
+            parts += [Part("heading", table.title), Part("table", results(table))]
+        report.publish_study(folder / "RESULTS.md", title, parts)
 
 
 def parts_of(
@@ -556,10 +577,9 @@ def parts_of(
         Part("table", primary(comparisons)),
     ]
     for table in tables:
-        begun = table.teacher or any(row.runs or row.failed for row in table.rows.values())
         planned = sum(len(row.planned) for row in table.rows.values())
         idle = f"Not run: none of the {planned} runs of {len(table.rows)} cells is there yet."
-        found = Part("table", results(table)) if begun else Part("words", idle)
+        found = Part("table", results(table)) if begun(table) else Part("words", idle)
         parts += [Part("heading", table.title), found]
     parts.append(Part("list", notes(study, tables, records)))
     parts += [

@@ -177,6 +177,9 @@ def test_the_report_of_the_miniature(
     text = published.read_text(encoding="utf-8")
     assert "all cells start from the same student, have the same teacher and make the same" in text
     assert len(published.with_suffix(".jsonl").read_text().splitlines()) == 7
+    results = (grid.REPOSITORY / "recipes/tiny/en/RESULTS.md").read_text(encoding="utf-8")
+    table = text.split("## tiny/en, wav2vec2\n")[1].split("\n\n- ")[0]
+    assert table.strip() in results and "| AdaKD (permuted) | " in table
     page = (study.folder / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64") >= 2
     assert "http://" not in page and "https://" not in page

@@ -176,6 +176,25 @@ def test_demonstration_says_so_everywhere(tmp_path, street):
         assert "demonstration" not in output
 
 
+def test_a_recipe_keeps_its_own_results_and_those_of_every_study(tmp_path):
+    run, target = tmp_path / "run.md", tmp_path / "recipe/RESULTS.md"
+    run.write_text("# Results\n\nfirst\n")
+    report.publish_study(target, "A", [report.Part("words", "a1")])
+    report.publish(run, target)
+    report.publish_study(target, "B: more", [report.Part("words", "b1")])
+    report.publish_study(target, "A", [report.Part("heading", "x"), report.Part("words", "a2")])
+    run.write_text("# Results\n\nsecond\n")
+    report.publish(run, target)
+    assert target.read_text() == (
+        f"# Results\n\nsecond\n\n{report.STUDIES}\n\n# B: more\n\nb1\n\n# A\n\n## x\n\na2\n"
+    )
+    once = target.read_text()
+    report.publish(run, target)
+    assert target.read_text() == once
+    report.publish(run, other := tmp_path / "other/RESULTS.md")
+    assert other.read_text() == run.read_text()
+
+
 def test_missing_methods_are_not_run(tmp_path):
     text, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
     for label in ("Teacher", "Untrained student", "KD", "AdaKD"):

@@ -127,7 +127,8 @@ def amount(one: Comparison) -> str:
 
 def corpus(tables: Sequence[Table], recipe: str) -> str:
     """A recipe and how much is trained and tested on."""
-    table = next(table for table in tables if table.recipe == recipe)
+    own = [table for table in tables if table.recipe == recipe]
+    table = max(own, key=lambda table: len(table.runs))
     planned = {key for row in table.rows.values() for key in row.planned}
     seeds, folds = seeds_of(table), len(table.choices)
     details = [counted(len(seeds), "seed")]
@@ -173,9 +174,11 @@ def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
         elif all(one.verdict in (OPEN, NOT_RUN) for one in judged):
             found = f"not known. {label} against {both} is open or {NOT_RUN}"
         else:
+            unknown = {one.table.title for one in judged if one.verdict in (OPEN, NOT_RUN)}
+            rest = f" (open or {NOT_RUN} in {len(unknown)} of {places})" if unknown else ""
             found = (
-                f"not shown. Nowhere does {label} gain and beat {both}: no gain of {label} may be "
-                "called adaptive"
+                f"not shown. Nowhere does {label} gain and beat {both}{rest}: no gain of {label} "
+                "may be called adaptive"
             )
         said.append(f"Adaptivity: {found}.")
     if without:

@@ -223,6 +223,15 @@ def test_missing_controls_forbid_the_word_too(made: Study) -> None:
     assert "Adaptivity: not known. AdaKD against both controls" in text
 
 
+def test_a_control_that_is_open_is_told(made: Study) -> None:
+    fill(made, alike)
+    forget(made, "adakd-mean seed 4")
+    text, _ = report(made)
+    assert (
+        "gain and beat both controls" in text and "mean alpha) (open or not run in 1 of 1)" in text
+    )
+
+
 def test_a_single_seed_claims_nothing(made: Study, tmp_path: Path) -> None:
     """Its interval covers the test speech alone, not the luck of a training run."""
     alone = study_of(tmp_path, seeds=[1])

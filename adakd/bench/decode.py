@@ -165,7 +165,7 @@ def ctc_contenders(
 
     def ours() -> None:
         by_length = sorted(range(len(clips.clips)), key=lambda i: clips.entries[i].seconds)
-        texts = {}
+        texts: dict[int, str] = {}
         for first in range(0, len(by_length), options.batch):
             chosen = by_length[first : first + options.batch]
             batch = model.collate(

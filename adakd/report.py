@@ -684,11 +684,16 @@ def alpha_figure(schedules: Mapping[str, plots.Schedule]) -> Figure:
     )
 
 
-def _alpha_range(family: str, schedule: plots.Schedule) -> str:
+def first_alphas(schedule: plots.Schedule, shares: Sequence[float]) -> list[float]:
+    """These percentiles of alpha over the training set, as training begins."""
     import numpy as np
 
     alpha = schedule.alpha(np.asarray(schedule.difficulties, dtype=np.float64), 0.0)
-    low, tenth, half, ninetieth, high = np.percentile(alpha, [0, 10, 50, 90, 100])
+    return [float(each) for each in np.percentile(alpha, shares)]
+
+
+def _alpha_range(family: str, schedule: plots.Schedule) -> str:
+    low, tenth, half, ninetieth, high = first_alphas(schedule, (0, 10, 50, 90, 100))
     return (
         f"{family}: t = {schedule.threshold:.3g}, k from {schedule.k_start:.3g} to "
         f"{schedule.k_end:.3g}; at the start alpha runs from {low:.2f} to {high:.2f}, the middle "

@@ -147,6 +147,18 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     return Change(relative, interval, p_value, unit)
 
 
+def expected_range(number: int) -> float:
+    """Mean distance of the largest from the smallest of so many standard normal numbers.
+
+    Tippett 1925, Biometrika 17: the integral of 1 - (1 - Phi)^n - Phi^n.
+    """
+    import numpy as np
+    from scipy.special import ndtr
+
+    below = ndtr(np.linspace(-9, 9, 3601))
+    return float((1 - (1 - below) ** number - below**number).sum() * 18 / 3600)
+
+
 def power(seeds: int, deviation: float, change: float, level: float = LEVEL) -> float:
     """Chance that a paired t-test over `seeds` seeds finds a relative change of the CER.
 

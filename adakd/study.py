@@ -409,6 +409,35 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
     )  # fmt: skip
 
 
+def leverage(
+    study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]
+) -> list[Line]:
+    """How far the settings of a method move the dev CER, beside what luck does."""
+    tuned = study.grid.tune
+    lines: list[Line] = [
+        ["Recipe, family", "Luck", *[label_of(name) for name in tuned], "alpha at first"]
+    ]
+    for table in tables:
+        known = [one.deviation for one in comparisons if one.table is table]
+        known = [one for one in known if math.isfinite(one)]
+        choices = [choice for choice in table.choices.values() if choice]
+        if not tuned or not known or not choices:
+            continue
+        candidates = len(next(iter(tuned.values())))
+        of_run = math.sqrt(mean(one**2 for one in known) / 2)  # a difference has two runs' luck
+        ranges = []
+        for name in tuned:
+            dev = [[cer for cer in each.dev[name] if 0 < cer < math.inf] for each in choices]
+            apart = [math.log(max(cers) / min(cers)) for cers in dev if cers]
+            ranges.append(percent(mean(apart), 1) if apart else "")
+        found = first_schedule(study, table)
+        low, high = report.first_alphas(found[1], (10, 90)) if found else (math.nan, math.nan)
+        luck = percent(significance.expected_range(candidates) * of_run, 1)
+        alpha = f"{low:.2f} to {high:.2f}" if found else ""
+        lines.append([table.title, luck, *ranges, alpha])
+    return lines
+
+
 def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
     """What dev has chosen in every group that has come so far."""
     lines: list[Line] = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
@@ -498,15 +527,20 @@ def figures_of(
         )
     schedules: dict[str, plots.Schedule] = {}
     for family, table in own.items():
-        for name in [each for each in study.cells if study.method(each) == "adakd"]:
-            run = next(iter(table.rows[name].runs), None)
-            schedule = run and report.schedule_of(run, difficulties(study, table, run))
-            if schedule:
-                schedules[f"{family}, {label_of(name)}"] = schedule
-                break
+        if found := first_schedule(study, table):
+            schedules[f"{family}, {label_of(found[0])}"] = found[1]
     if schedules:
         figure = report.alpha_figure(schedules)
         yield figure._replace(title=f"{recipe}: {figure.title}")
+
+
+def first_schedule(study: Study, table: Table) -> tuple[str, plots.Schedule] | None:
+    """The first cell of AdaKD that has a run whose difficulties are still there, and its alphas."""
+    for name in [each for each in study.cells if study.method(each) == "adakd"]:
+        run = next(iter(table.rows[name].runs), None)
+        if run and (schedule := report.schedule_of(run, difficulties(study, table, run))):
+            return name, schedule
+    return None
 
 
 def difficulties(study: Study, table: Table, run: Run) -> list[float]:
@@ -608,6 +642,15 @@ def parts_of(
             "noncentral t; Cohen 1988) finds the difference: for one comparison, and with the "
             "level shared among all primary ones (Bonferroni).",
             noise(study, comparisons),
+        ),
+        (
+            "Where a gain could come from",
+            "How far apart the dev CERs of a method's candidates are: the largest over the "
+            "smallest, relative in %, mean over folds. Luck: what as many runs of one setting "
+            "would give, by the spread of the differences over seeds. A weight that moves the CER "
+            "no further than luck when all utterances have it leaves little to gain by giving each "
+            "its own. alpha: that of AdaKD as training begins, for the middle 80 % of utterances.",
+            leverage(study, tables, comparisons),
         ),
         (
             "What dev has chosen",

@@ -137,6 +137,14 @@ def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     assert significance.compare(broken, np.zeros(5), "speaker").p_value > 0.5
 
 
+def test_expected_range_is_the_tables() -> None:
+    """d2 of control charts, and a simulation."""
+    for number, known in ((2, 1.128), (5, 2.326), (10, 3.078)):
+        assert significance.expected_range(number) == pytest.approx(known, abs=5e-4)
+    drawn = np.random.default_rng(0).standard_normal((20_000, 7))
+    assert significance.expected_range(7) == pytest.approx(np.ptp(drawn, axis=1).mean(), abs=0.03)
+
+
 def test_the_same_errors_and_no_errors() -> None:
     counts = np.full((6, 3, 4), 10.0)
     same = significance.compare(counts, np.zeros(3), "speaker")

@@ -389,6 +389,24 @@ def test_what_was_taken_over_is_no_repeat(made: Study, tmp_path: Path) -> None:
     assert "KD (tuned) is KD in 5 runs. What is the same is trained once. " in text
 
 
+def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> None:
+    tune = {"kd": [{"methods.kd.alpha": alpha} for alpha in (0.1, 0.5, 0.9)]}
+    tuned = study_of(tmp_path, tune=tune)
+    (group,) = tuned.groups
+    table = findings.Table(
+        "tiny/hi", "whisper", {group: Choice(5, (), {"kd": 1}, {"kd": [0.5, 0.4, math.inf]})}
+    )
+    table.rows = {name: findings.Row(name) for name in tuned.cells}
+    one = findings.Comparison(table, ("adakd", "kd"), "", deviation=0.02)
+    two = findings.Comparison(table, ("adakd", "finetune"), "", deviation=0.04)
+    none = findings.Comparison(table, ("adakd", "focal"), "")
+    head, line = study.leverage(tuned, [table], [one, two, none])
+    assert head[2] == "KD"
+    # Range of three normal numbers: 1.693; a run's SD is sqrt(mean(0.02^2, 0.04^2) / 2).
+    assert line == ["tiny/hi, whisper", f"{169.3 * math.sqrt(0.001 / 2):.1f}", "22.3", ""]
+    assert len(study.leverage(made, [table], [one])) == 1, "nothing was tuned"
+
+
 def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path) -> None:
     tuned = study_of(tmp_path, epochs=[5, 6])
     (table,) = [findings.Table("tiny/hi", "whisper", {}) for _ in range(1)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from pathlib import Path
 
 import pytest
 
-from adakd.bench import measure
+from adakd.bench import made, measure
 from adakd.bench.measure import Cost
 from adakd.errors import UserError
 
@@ -74,6 +75,19 @@ def test_training(family, capsys):
     pytest.importorskip("accelerate")
     rows = run("training", ["--family", family, "--steps", "2", *TINY], capsys)
     assert [row[0] for row in rows] == 2 * ["Hugging Face", "AdaKD, live teacher", "AdaKD, cached"]
+
+
+def test_models_are_gone_when_the_next_are_made():
+    def trained():
+        with made.scratch() as folder:
+            student = made.family("wav2vec2", "student", "tiny", folder)
+            brain = made.brain(student, "finetune", folder / "experiment")
+            made.optimiser_step(brain, made.speech([1.0]))()
+            return weakref.ref(student), weakref.ref(brain)
+
+    left = trained()
+    with made.scratch():
+        assert [each() for each in left] == [None, None]
 
 
 def test_decode_says_the_same_as_generate(capsys):

@@ -7,6 +7,7 @@ of everything, for trying a benchmark and for its test.
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -208,6 +209,9 @@ _brains: list[DistillationBrain] = []  # their logs are open
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder that goes afterwards; the logs of the brains in it, which write late, are closed."""
+    # Brains refer to themselves. Two of XLS-R's size and their optimisers, left by the scratch
+    # before, are 7 GB that would wait for the garbage collector's own time.
+    gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         try:
             yield Path(folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -168,13 +168,17 @@ def count_array(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
 
-    runs: one system, or two that are compared, in the same fold and with the same seed.
+    runs: one system, or two that are compared, in the same fold and with the same seed. Where one
+    of several folds has a single seed, its luck is all of this fold's, which then is the group.
     kept: the utterances that count, (`Run.key`, id) each; all if None.
     """
     import numpy as np
 
     heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
     unit = bootstrap_unit(list(heard.values()))
+    seeds = Counter(systems[0].key[0] for systems in runs)
+    if len(seeds) > 1 and 1 in seeds.values():
+        unit = "fold"
     numbers: dict[Any, int] = {}
     entries = []
     for column, systems in enumerate(runs):
@@ -186,7 +190,8 @@ def count_array(
         for kind, run in enumerate(systems):
             for one in run.errors:
                 if kept is None or (run.key, one.id) in kept:
-                    group = one.speaker if unit == "speaker" else (run.key[0], one.id)
+                    fold = run.key[0]
+                    group = {"fold": fold, "speaker": one.speaker}.get(unit, (fold, one.id))
                     number = numbers.setdefault(group, len(numbers))
                     entries.append((number, column, 2 * kind, one.normalised))
     counts = np.zeros((len(numbers), len(runs), 2 * len(runs[0])))
@@ -212,8 +217,6 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             if not both:
                 continue
             one.change = significance.compare(*count_array(both))
-            if not few and one.change.unit != "speaker" and single_seed(planned):
-                one.open = "a fold with a single seed"
             parts = [(run.key, report.quarters(run)) for run, _ in both]
             if all(quarters for _, quarters in parts):
                 for place in range(4):
@@ -234,13 +237,11 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
     return found
 
 
-def single_seed(planned: Iterable[tuple[int, int]]) -> bool:
-    """Whether a fold has one seed only, whose luck nothing but the spread of speakers can show."""
-    return 1 in Counter(fold for fold, _ in planned).values()
-
-
 def log_dev_cers(both: Sequence[tuple[Run, Run]]) -> list[tuple[float, float]]:
-    """log dev CER of two cells, mean over folds, for every seed with as many folds as any."""
+    """log dev CER of two cells, mean over folds, for every seed with as many folds as any.
+
+    Where folds have seeds of their own these numbers are of different folds too.
+    """
     by_seed: dict[int, list[tuple[float, float]]] = {}
     for own, other in both:
         cers = own.done["dev_cer"], other.done["dev_cer"]

@@ -301,12 +301,10 @@ class Study:
                     hint = configuration.suggest(family, list(self.families))
                     raise self._wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
-                if isinstance(text, dict) and not all(
-                    isinstance(own, list) and own and all(isinstance(one, int) for one in own)
-                    for own in text.values()
-                ):
+                if isinstance(text, dict) and not _seeds_by_fold(text):
                     raise self._wrong(
-                        f"recipes.{recipe}.folds", "each fold's seeds are a list, such as 0: [1]."
+                        f"recipes.{recipe}.folds",
+                        "here folds are numbers, each with a list of seeds, such as {0: [1, 2]}.",
                     )
                 if isinstance(text, (list, dict)):
                     text = " ".join(map(str, text))
@@ -523,6 +521,17 @@ class Study:
             "reference": groups,
             "cell": sum(len(self.seeds(name, each)) for name in self.cells for each in self.groups),
         }
+
+
+def _seeds_by_fold(folds: dict[Any, Any]) -> bool:
+    """Whether this is {fold: its seeds, each once}."""
+    return bool(folds) and all(
+        type(fold) is int
+        and isinstance(seeds, list)
+        and 0 < len(seeds) == len(set(seeds))
+        and all(type(seed) is int for seed in seeds)
+        for fold, seeds in folds.items()
+    )
 
 
 def status(task: Task, records: Records) -> str:

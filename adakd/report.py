@@ -721,28 +721,37 @@ def made_by(context: Context, more: Sequence[tuple[str, str]] = ()) -> list[Part
 
 # -- a recipe's RESULTS.md ------------------------------------------------------------------------
 
-STUDIES = "<!-- What follows is of studies: adakd benchmark --publish -->"
+_STUDY = re.compile(r"(?m)^<!-- study (\S+): adakd benchmark --publish -->\n")
 
 
 def publish(source: Path, target: Path) -> None:
     """Copy the RESULTS.md of a run to its recipe, and leave there what studies have added."""
-    own, (_, studies) = source.read_text(encoding="utf-8"), _results(target)
-    write_text(target, "\n".join([own, STUDIES, "", *studies]) if studies else own)
+    _, studies = _results(target)
+    _write_results(target, source.read_text(encoding="utf-8"), studies)
 
 
-def publish_study(target: Path, title: str, parts: Sequence[Part]) -> None:
-    """Put what a study found into a recipe's RESULTS.md, in place of what it put there before."""
+def publish_study(target: Path, name: str, title: str, parts: Sequence[Part]) -> None:
+    """Put what a study found into a recipe's RESULTS.md, in place of what it put there before.
+
+    name: of the study, without spaces.
+    """
     own, studies = _results(target)
-    others = [each for each in studies if not each.startswith(f"# {title}\n")]
-    own = f"{own.rstrip()}\n" if own else ""
-    write_text(target, "\n".join([own, STUDIES, "", *others, markdown(title, parts)]))
+    _write_results(target, own, studies | {name: markdown(title, parts)})
 
 
-def _results(path: Path) -> tuple[str, list[str]]:
+def _results(path: Path) -> tuple[str, dict[str, str]]:
     """What a RESULTS.md says of the recipe's own run, and of each study."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    own, _, studies = text.partition(f"\n{STUDIES}\n")
-    return own, [f"{each.rstrip()}\n" for each in re.split(r"(?m)^(?=# )", studies) if each.strip()]
+    own, *studies = _STUDY.split(text)
+    return own, dict(zip(studies[::2], studies[1::2], strict=True))
+
+
+def _write_results(path: Path, own: str, studies: Mapping[str, str]) -> None:
+    marked = [
+        f"<!-- study {name}: adakd benchmark --publish -->\n{text.strip()}\n"
+        for name, text in studies.items()
+    ]
+    write_text(path, "\n".join([*([f"{own.strip()}\n"] if own.strip() else []), *marked]))
 
 
 # -- Markdown and HTML ----------------------------------------------------------------------------

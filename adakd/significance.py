@@ -6,8 +6,9 @@ luck: other seeds and other speakers would have given other numbers. So both are
 here: counting errors and the bootstrap over test speech alone (score.py), reading and comparing
 runs (findings.py).
 
-Folds may have seeds of their own, down to one. Its luck then cannot be told from that of the
-speaker whom this fold tests, and need not be: how far apart the speakers come out holds both.
+Folds may have seeds of their own, down to one. The luck of a fold's only seed cannot be told from
+that of the people whom it tests, and need not be: with the fold as the group, how far apart the
+folds come out holds both.
 
 Counts come as arrays (groups, runs, 2): errors and reference characters of each group of test
 speech (a speaker or an utterance) in each run (a seed of a fold); a pair of systems has (groups,
@@ -147,16 +148,14 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     return Change(relative, interval, p_value, unit)
 
 
-def expected_range(number: int) -> float:
-    """Mean distance of the largest from the smallest of so many standard normal numbers.
+def range_quantile(number: int) -> float:
+    """What the range of so many standard normal numbers exceeds in LEVEL of all cases.
 
-    Tippett 1925, Biometrika 17: the integral of 1 - (1 - Phi)^n - Phi^n.
+    The studentized range's quantile for a variance that is known (Tukey 1949, Biometrics 5).
     """
-    import numpy as np
-    from scipy.special import ndtr
+    from scipy.stats import studentized_range
 
-    below = ndtr(np.linspace(-9, 9, 3601))
-    return float((1 - (1 - below) ** number - below**number).sum() * 18 / 3600)
+    return float(studentized_range.ppf(1 - LEVEL, number, math.inf))
 
 
 def power(seeds: int, deviation: float, change: float, level: float = LEVEL) -> float:

@@ -108,12 +108,14 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
     said += adaptivity(study, comparisons)
     if known := [one for one in comparisons if one.needed]:
         enough = sum((one.needed[1] or math.inf) <= one.seeds for one in known)
+        folds = {one.table.recipe for one in known if own_seeds(one.table)}
+        also = f" (in {listed(sorted(folds))} over folds as well)" if folds else ""
         rest = "; elsewhere no difference shown does not mean that there is none"
         said.append(
             f"Noise: to tell {percent(study.grid.difference, 0)} % takes "
             f"{spanned([one.needed[1] for one in known])} seeds, by the spread of the dev CER over "
-            f"seeds; with the {spanned([one.seeds for one in known])} that there are it can be "
-            f"told in {enough} of {len(known)}{rest if enough < len(known) else ''}."
+            f"seeds{also}; with the {spanned([one.seeds for one in known])} that there are it can "
+            f"be told in {enough} of {len(known)}{rest if enough < len(known) else ''}."
         )
     return said
 
@@ -129,12 +131,10 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
     """A recipe and how much is trained and tested on."""
     own = [table for table in tables if table.recipe == recipe]
     table = max(own, key=lambda table: len(table.runs))
-    planned = {key for row in table.rows.values() for key in row.planned}
-    seeds, folds = seeds_of(table), len(table.choices)
-    details = [counted(len(seeds), "seed")]
-    if folds > 1:
-        shared = "in each of" if len(planned) == len(seeds) * folds else "spread over"
-        details = [f"{details[0]} {shared} {folds} folds"]
+    details = [counted(len(seeds_of(table)), "seed")]
+    if len(table.choices) > 1:
+        shared = "spread over" if own_seeds(table) else "in each of"
+        details = [f"{details[0]} {shared} {len(table.choices)} folds"]
     if table.minutes:
         details.append(f"{mean(table.minutes):.0f} min to train on")
     if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
@@ -146,6 +146,12 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
 def seeds_of(table: Table) -> set[int]:
     """All seeds that are, or will be, tested there."""
     return {seed for row in table.rows.values() for _, seed in row.planned}
+
+
+def own_seeds(table: Table) -> bool:
+    """Whether folds have seeds of their own: between seeds the fold then differs as well."""
+    planned = {key for row in table.rows.values() for key in row.planned}
+    return len(planned) < len(seeds_of(table)) * len({fold for fold, _ in planned})
 
 
 def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
@@ -271,6 +277,9 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         for row in table.rows.values()
         if row.runs
     }
+    whole = ""
+    if "fold" in units:
+        whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
     over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
     spent = [one["seconds"] for one in records.values() if one["kind"] == "teacher"]
     teacher = f" ({clock(mean(spent))} on average)" if spent else ""
@@ -279,12 +288,12 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
         f"Brackets: 95 %, from a hierarchical bootstrap over seeds and then {over} (speakers "
         "where five or more are known), with t quantiles, since few seeds and speakers make the "
-        "error itself uncertain. Changes are relative, paired by seed and test speech; below zero "
-        "is better.",
+        f"error itself uncertain. {whole}Changes are relative, paired by seed and test speech; "
+        "below zero is better.",
         f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
         "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
         "it. All other intervals are exploratory and have no colour.",
-        "won : lost counts runs (seeds x folds) with fewer and with more errors. Training: mean "
+        "won : lost counts runs with fewer and with more errors. Training: mean "
         "time of a run, and over fine-tuning's, dev decoding included, on a machine that may have "
         f"done other things. The teacher and its pass{teacher} come on top, once for all cells.",
         tuned,
@@ -418,22 +427,33 @@ def leverage(
         ["Recipe, family", "Luck", *[label_of(name) for name in tuned], "alpha at first"]
     ]
     for table in tables:
-        known = [one.deviation for one in comparisons if one.table is table]
-        known = [one for one in known if math.isfinite(one)]
         choices = [choice for choice in table.choices.values() if choice]
-        if not tuned or not known or not choices:
+        if not tuned or not choices:
             continue
         candidates = len(next(iter(tuned.values())))
-        of_run = math.sqrt(mean(one**2 for one in known) / 2)  # a difference has two runs' luck
+        known = [
+            one.deviation
+            for one in comparisons
+            if one.table is table
+            and math.isfinite(one.deviation)
+            and "finetune" not in map(study.method, one.pair)
+        ]
+        luck = "not known"
+        if known and not own_seeds(table):
+            # Of a mean over tune_seeds; a difference has the luck of two runs.
+            of_one = math.sqrt(mean(one**2 for one in known) / 2 / len(study.grid.tune_seeds))
+            luck = percent(math.expm1(significance.range_quantile(candidates) * of_one), 1)
         ranges = []
         for name in tuned:
-            dev = [[cer for cer in each.dev[name] if 0 < cer < math.inf] for each in choices]
-            apart = [math.log(max(cers) / min(cers)) for cers in dev if cers]
+            dev = [each.dev[name] for each in choices]
+            apart = [
+                max(cers) / min(cers) - 1 for cers in dev if 0 < min(cers) <= max(cers) < math.inf
+            ]
             ranges.append(percent(mean(apart), 1) if apart else "")
-        found = first_schedule(study, table)
-        low, high = report.first_alphas(found[1], (10, 90)) if found else (math.nan, math.nan)
-        luck = percent(significance.expected_range(candidates) * of_run, 1)
-        alpha = f"{low:.2f} to {high:.2f}" if found else ""
+        alpha = ""
+        if found := first_schedule(study, table):
+            low, high = report.first_alphas(found[1], (10, 90))
+            alpha = f"{low:.2f} to {high:.2f} ({label_of(found[0])})"
         lines.append([table.title, luck, *ranges, alpha])
     return lines
 
@@ -559,8 +579,8 @@ def difficulties(study: Study, table: Table, run: Run) -> list[float]:
 def write_report(study: Study, command: str, publish: Path | None = None) -> str:
     """Write STUDY.md, index.html and scores.jsonl into the study's folder; return what to print.
 
-    publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it, and the
-    tables of each recipe go to its RESULTS.md.
+    publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it, and if
+    that is in this repository, the tables of each recipe go to its RESULTS.md.
     """
     records = study.read_records()
     tables = [
@@ -587,17 +607,29 @@ def begun(table: Table) -> bool:
 
 
 def publish_tables(study: Study, tables: Sequence[Table], title: str, whole: Path) -> None:
-    """Put the tables that have something in them into the recipes' RESULTS.md."""
+    """Put the tables that have something in them into the RESULTS.md of this repository's recipes.
+
+    whole: the published report, to which they link.
+    """
     of_recipes: dict[Path, list[Table]] = {}
     for table in filter(begun, tables):
         of_recipes.setdefault(study.recipe_folder(table.recipe), []).append(table)
     for folder, own in of_recipes.items():
+        if not whole.resolve().is_relative_to(folder.parents[2]):
+            continue
         link = os.path.relpath(whole.resolve(), folder)
-        said = f"What may be claimed of it, and how it was made: [{whole.stem}]({link})."
+        there = sum(len(table.runs) for table in own)
+        planned = sum(len(row.planned) for table in own for row in table.rows.values())
+        said = (
+            f"{'All' if there == planned else f'Unfinished: {there} of'} {planned} runs. Changes "
+            "are relative, below zero is better; brackets are exploratory 95 % intervals over "
+            "seeds and test speech; won : lost counts runs. What may be claimed, and how all this "
+            f"was made: [{whole.stem}]({link})."
+        )
         parts = [Part("words", said)]
         for table in own:
             parts += [Part("heading", table.title), Part("table", results(table))]
-        report.publish_study(folder / "RESULTS.md", title, parts)
+        report.publish_study(folder / "RESULTS.md", study.path.stem, title, parts)
 
 
 def parts_of(
@@ -637,19 +669,21 @@ def parts_of(
         ),
         (
             "Noise, and how many seeds it takes",
-            f"{repeats(study, tables)} Standard deviations over seeds of the dev CER, relative, "
-            "and the fewest seeds with which a paired t-test (two-sided 5 %, power 80 %, "
-            "noncentral t; Cohen 1988) finds the difference: for one comparison, and with the "
-            "level shared among all primary ones (Bonferroni).",
+            f"{repeats(study, tables)} Standard deviations over seeds of the dev CER, relative "
+            "(over folds as well where each has seeds of its own), and the fewest seeds with which "
+            "a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the "
+            "difference: for one comparison, and with the level shared among all primary ones "
+            "(Bonferroni).",
             noise(study, comparisons),
         ),
         (
             "Where a gain could come from",
             "How far apart the dev CERs of a method's candidates are: the largest over the "
-            "smallest, relative in %, mean over folds. Luck: what as many runs of one setting "
-            "would give, by the spread of the differences over seeds. A weight that moves the CER "
-            "no further than luck when all utterances have it leaves little to gain by giving each "
-            "its own. alpha: that of AdaKD as training begins, for the middle 80 % of utterances.",
+            "smallest, relative in %, mean over folds. Luck: how far apart they could be if their "
+            "settings did nothing (95 % quantile), by how differently pairs of distilled students "
+            "come out from seed to seed. An alpha of KD that moves the CER no further than luck "
+            "when all utterances have it gives no hint that alphas of their own would. alpha: "
+            "AdaKD's as training begins, for the middle 80 % of the utterances, in the first fold.",
             leverage(study, tables, comparisons),
         ),
         (

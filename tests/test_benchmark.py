@@ -17,6 +17,7 @@ from adakd import benchmark, cli, grid, steps
 from adakd.benchmark import Workers, attempt, perform, run
 from adakd.errors import UserError
 from adakd.grid import Study, Task
+from adakd.study import write_report
 
 MINIATURE = Path(__file__).with_name("miniature.yaml")
 
@@ -170,7 +171,8 @@ def test_the_report_of_the_miniature(
     finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, _ = finished
-    published = tmp_path / "STUDY.md"
+    published = grid.REPOSITORY / "docs/STUDY.md"
+    published.parent.mkdir(exist_ok=True)
     arguments = [str(MINIATURE), "--root", str(study.root), "--report", "--publish", str(published)]
     assert cli.main(["benchmark", *arguments]) == 0
     assert "AdaKD against KD" in capsys.readouterr().out
@@ -180,6 +182,10 @@ def test_the_report_of_the_miniature(
     results = (grid.REPOSITORY / "recipes/tiny/en/RESULTS.md").read_text(encoding="utf-8")
     table = text.split("## tiny/en, wav2vec2\n")[1].split("\n\n- ")[0]
     assert table.strip() in results and "| AdaKD (permuted) | " in table
+    assert "[STUDY](../../../docs/STUDY.md)" in results and "All 7 runs" in results
+    (grid.REPOSITORY / "recipes/tiny/en/RESULTS.md").unlink()
+    write_report(study, "somewhere else", tmp_path / "STUDY.md")
+    assert not (grid.REPOSITORY / "recipes/tiny/en/RESULTS.md").exists()
     page = (study.folder / "index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64") >= 2
     assert "http://" not in page and "https://" not in page

@@ -208,7 +208,10 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"recipes": {"tiny/xx": {}}}, "there is no recipe 'tiny/xx'"),
         ({"recipes": {"tiny/en": {"folds": [9]}}}, "the folds are 0 to 5"),
         ({"recipes": {"tiny/en": {"folds": {9: [1]}}}}, "the folds are 0 to 5"),
-        ({"recipes": {"tiny/en": {"folds": {1: 1}}}}, "such as 0: [1]"),
+        *(
+            ({"recipes": {"tiny/en": {"folds": folds}}}, "each with a list of seeds, such as {0: ")
+            for folds in ({1: 1}, {1: []}, {1: [2, 2]}, {1: [True]}, {"all": [2]}, {True: [2]}, {})
+        ),
         ({"epochs": [3]}, "numbers from 5 on"),
         ({"families": {"wav2vec": {}}}, "Unknown family 'wav2vec'"),
     ],

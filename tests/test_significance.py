@@ -107,9 +107,9 @@ def test_intervals_cover_and_p_values_do_not_promise_too_much() -> None:
     assert covered + rejected == 400, "interval and p-value say the same"
 
 
-def test_a_seed_for_each_speaker_covers_too() -> None:
-    """No difference in truth; six folds, each a speaker with a seed of its own: both kinds of luck
-    are in how far apart the speakers come out."""
+def test_a_seed_for_each_fold_covers_too() -> None:
+    """No difference in truth; six folds, each with people and a seed of its own: both kinds of luck
+    are in how far apart the folds come out."""
     draw = np.random.default_rng(6)
     covered = 0
     for _ in range(400):
@@ -120,7 +120,7 @@ def test_a_seed_for_each_speaker_covers_too() -> None:
         counts[one, one] = np.stack(
             [base * np.exp(luck), 0 * base + 1000, base, 0 * base + 1000], 1
         )
-        change = significance.compare(counts, one, "speaker", 300)
+        change = significance.compare(counts, one, "fold", 300)
         covered += change.interval.low <= 0 <= change.interval.high
     assert 0.92 <= covered / 400 <= 0.98
 
@@ -137,12 +137,12 @@ def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     assert significance.compare(broken, np.zeros(5), "speaker").p_value > 0.5
 
 
-def test_expected_range_is_the_tables() -> None:
-    """d2 of control charts, and a simulation."""
-    for number, known in ((2, 1.128), (5, 2.326), (10, 3.078)):
-        assert significance.expected_range(number) == pytest.approx(known, abs=5e-4)
-    drawn = np.random.default_rng(0).standard_normal((20_000, 7))
-    assert significance.expected_range(7) == pytest.approx(np.ptp(drawn, axis=1).mean(), abs=0.03)
+def test_range_quantile_is_the_tables() -> None:
+    """Studentized range, 95 %, infinite degrees of freedom; and a simulation."""
+    for number, known in ((2, 2.772), (5, 3.858), (10, 4.474)):
+        assert significance.range_quantile(number) == pytest.approx(known, abs=5e-4)
+    ranges = np.ptp(np.random.default_rng(0).standard_normal((20_000, 7)), axis=1)
+    assert (ranges > significance.range_quantile(7)).mean() == pytest.approx(0.05, abs=0.006)
 
 
 def test_the_same_errors_and_no_errors() -> None:

@@ -19,6 +19,7 @@ import yaml
 from adakd import findings, grid, significance, steps, study
 from adakd.files import write_json
 from adakd.grid import Choice, Study
+from adakd.report import Run
 
 SEEDS = [1, 2, 3, 4, 5]
 CELLS: dict[str, Any] = {
@@ -241,16 +242,26 @@ def test_a_single_seed_claims_nothing(made: Study, tmp_path: Path) -> None:
     assert (one.verdict, one.open) == ("open", "a single seed")
 
 
-def test_a_fold_with_one_seed_needs_speakers(monkeypatch: pytest.MonkeyPatch, made: Study) -> None:
-    """Its seed's luck is then nowhere but in their spread, and utterances do not hold it."""
-    assert not findings.single_seed({(0, 1), (0, 2), (1, 1), (1, 2)})
-    assert findings.single_seed({(0, 1), (0, 2), (1, 3)})
+def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
+    """What its seed does to one of its utterances, or speakers, it does to all of them."""
     fill(made, better_when_easy)
-    monkeypatch.setattr(findings, "single_seed", lambda planned: True)
-    assert outcomes(made)["kd"].verdict == "better"
-    monkeypatch.setattr(findings, "bootstrap_unit", lambda heard: "utterance")
-    one = outcomes(made)["kd"]
-    assert (one.verdict, one.open) == ("open", "a fold with a single seed")
+    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    folds = [0, 0, 1, 2, 3]
+
+    def elsewhere(run: Run, fold: int) -> Run:
+        return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, fold=fold))
+
+    both = [
+        (elsewhere(own, fold), elsewhere(other, fold))
+        for fold, (own, other) in zip(folds, table.both(("adakd", "kd")), strict=True)
+    ]
+    counts, of_runs, unit = findings.count_array(both)
+    assert unit == "fold" and of_runs.tolist() == folds and counts.shape == (4, 5, 4)
+    assert (counts[0, :2, 1] == UTTERANCES * LENGTH).all() and (counts[1:, :2] == 0).all()
+    errors = errors_of(made, "adakd").sum(1)
+    assert (counts[[0, 0, 1, 2, 3], range(5), 0] == errors).all()
+    counts, _, unit = findings.count_array(both[2:3])
+    assert unit == "speaker", "one fold alone: its seed's luck cannot be known"
 
 
 def test_controls_that_were_not_named_beforehand_prove_nothing(tmp_path: Path, made: Study) -> None:
@@ -393,17 +404,28 @@ def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> N
     tune = {"kd": [{"methods.kd.alpha": alpha} for alpha in (0.1, 0.5, 0.9)]}
     tuned = study_of(tmp_path, tune=tune)
     (group,) = tuned.groups
-    table = findings.Table(
-        "tiny/hi", "whisper", {group: Choice(5, (), {"kd": 1}, {"kd": [0.5, 0.4, math.inf]})}
-    )
-    table.rows = {name: findings.Row(name) for name in tuned.cells}
+    other = dataclasses.replace(group, fold=1)
+    found = {
+        group: Choice(5, (), {"kd": 1}, {"kd": [0.5, 0.4, 0.45]}),
+        other: Choice(5, (), {"kd": 0}, {"kd": [0.4, math.inf, 0.5]}),
+    }
+    rows = {name: findings.Row(name, {(0, 1), (1, 1)}) for name in tuned.cells}
+    table = findings.Table("tiny/hi", "whisper", found, rows)
     one = findings.Comparison(table, ("adakd", "kd"), "", deviation=0.02)
-    two = findings.Comparison(table, ("adakd", "finetune"), "", deviation=0.04)
+    two = findings.Comparison(table, ("adakd", "adakd-mean"), "", deviation=0.04)
+    unlike = findings.Comparison(table, ("adakd", "finetune"), "", deviation=0.4)
     none = findings.Comparison(table, ("adakd", "focal"), "")
-    head, line = study.leverage(tuned, [table], [one, two, none])
+    head, line = study.leverage(tuned, [table], [one, two, unlike, none])
     assert head[2] == "KD"
-    # Range of three normal numbers: 1.693; a run's SD is sqrt(mean(0.02^2, 0.04^2) / 2).
-    assert line == ["tiny/hi, whisper", f"{169.3 * math.sqrt(0.001 / 2):.1f}", "22.3", ""]
+    # 3.314: the studentized range of three, 95 %, in tables; a run's SD is sqrt(mean / 2).
+    luck = 100 * math.expm1(3.314 * math.sqrt(0.001 / 2))
+    assert line == ["tiny/hi, whisper", f"{luck:.1f}", "25.0", ""], "a failed one has no range"
+    twice = study_of(tmp_path, tune=tune, tune_seeds=[1, 2])
+    luck = 100 * math.expm1(3.314 * math.sqrt(0.001 / 4))
+    assert study.leverage(twice, [table], [one, two])[1][1] == f"{luck:.1f}"
+    for row in table.rows.values():
+        row.planned = {(0, 1), (1, 2)}
+    assert study.leverage(tuned, [table], [one])[1][1] == "not known", "its seeds differ in fold"
     assert len(study.leverage(made, [table], [one])) == 1, "nothing was tuned"
 
 
@@ -421,6 +443,7 @@ def test_seeds_and_folds_are_told_as_they_are(made: Study, tmp_path: Path) -> No
     group = made.groups[0]
     folds = {dataclasses.replace(group, fold=fold): None for fold in (0, 1)}
     for planned, said in (
+        ({(0, 1), (1, 1)}, "1 seed in each of 2 folds"),
         ({(0, 1), (0, 2), (1, 1), (1, 2)}, "2 seeds in each of 2 folds"),
         ({(0, 1), (1, 2)}, "2 seeds spread over 2 folds"),
     ):

@@ -721,7 +721,7 @@ def made_by(context: Context, more: Sequence[tuple[str, str]] = ()) -> list[Part
 
 # -- a recipe's RESULTS.md ------------------------------------------------------------------------
 
-_STUDY = re.compile(r"(?m)^<!-- study (\S+): adakd benchmark --publish -->\n")
+_STUDY = re.compile(r"(?m)^<!-- study (.+): adakd benchmark --publish -->\n")
 
 
 def publish(source: Path, target: Path) -> None:
@@ -731,10 +731,7 @@ def publish(source: Path, target: Path) -> None:
 
 
 def publish_study(target: Path, name: str, title: str, parts: Sequence[Part]) -> None:
-    """Put what a study found into a recipe's RESULTS.md, in place of what it put there before.
-
-    name: of the study, without spaces.
-    """
+    """Put what a study of this name found into a recipe's RESULTS.md, in place of what is there."""
     own, studies = _results(target)
     _write_results(target, own, studies | {name: markdown(title, parts)})
 

@@ -179,15 +179,15 @@ def test_demonstration_says_so_everywhere(tmp_path, street):
 def test_a_recipe_keeps_its_own_results_and_those_of_every_study(tmp_path):
     run, target = tmp_path / "run.md", tmp_path / "recipe/RESULTS.md"
     run.write_text("# Results\n\nfirst\n")
-    report.publish_study(target, "a", "A", [report.Part("words", "a1")])
+    report.publish_study(target, "a study", "A", [report.Part("words", "a1")])
     report.publish(run, target)
     report.publish_study(target, "b", "B: more", [report.Part("code", "# b1\nb2")])
-    report.publish_study(target, "a", "A anew", [report.Part("heading", "x")])
+    report.publish_study(target, "a study", "A anew", [report.Part("heading", "x")])
     run.write_text("# Results\n\nsecond\n")
     report.publish(run, target)
     begin = "<!-- study {}: adakd benchmark --publish -->\n"
     assert target.read_text() == (
-        f"# Results\n\nsecond\n\n{begin.format('a')}# A anew\n\n## x\n\n"
+        f"# Results\n\nsecond\n\n{begin.format('a study')}# A anew\n\n## x\n\n"
         f"{begin.format('b')}# B: more\n\n```\n# b1\nb2\n```\n"
     )
     once = target.read_text()

@@ -241,7 +241,7 @@ def repeats(study: Study, tables: Sequence[Table]) -> str:
                     apart.append(any(one.normalised != two.normalised for one, two in pairs))
     if not alike:
         return "Here no two cells have the same settings and seed."
-    found = ", ".join(f"{both} in {number} runs" for both, number in alike.items())
+    found = ", ".join(f"{both} in {counted(number, 'run')}" for both, number in alike.items())
     said = f"Dev chose what another cell has: {found}. What is the same is trained once"
     if not apart:
         return f"{said}."

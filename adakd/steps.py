@@ -1050,7 +1050,6 @@ def score(place: Place, methods: list[str]) -> None:
 
 def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
     """Stage 9: the table and the plots of all families, folds and seeds asked for."""
-    from adakd import report as reporting
     from adakd import versions
 
     first = places[0]
@@ -1071,6 +1070,8 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         print((folder / "report" / "table.txt").read_text(encoding="utf-8"), end="")
     else:
         import numpy as np
+
+        from adakd import report as reporting
 
         told = marker.described(first.corpus)
         known = {}
@@ -1100,7 +1101,9 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         print(table, end="")
     if publish:
         target = REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
-        reporting.publish(folder / "RESULTS.md", target)
+        from adakd.report import publish as publish_results
+
+        publish_results(folder / "RESULTS.md", target)
         say(f"Published: {shown(target)}")
     say(f"Report: {shown(folder / 'report' / 'index.html')}")
 

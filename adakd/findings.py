@@ -13,12 +13,13 @@ import math
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from adakd import report, significance, steps
 from adakd.errors import UserError
-from adakd.grid import Choice, Group, Study, Task, status
+from adakd.grid import Choice, Group, Study, Task, last_gain, status
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import Change, Interval, bootstrap_unit
 from adakd.steps import INT8
@@ -88,6 +89,8 @@ class Comparison:
     alone: list[float] = field(default_factory=list)  # SD over them of log dev CER, of each cell
     deviation: float = math.nan  # and of its difference
     needed: list[int | None] = field(default_factory=list)  # seeds to tell it; and if corrected
+    # Smallest relative fall of the test CER that these runs would have shown; and if corrected.
+    detectable: list[float] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -119,6 +122,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         with contextlib.suppress(UserError):  # it has not been decoded
             teacher = Experiment(family, "teacher", 0, group.fold, folder)
             table.teacher.append(report.read_run(teacher))
+    outdated: list[str] = []
     for name in study.cells:
         for ending in ("", INT8) if place.config.decode.int8 else ("",):
             row = table.rows[name + ending] = Row(name + ending)
@@ -128,6 +132,8 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                     task = study.cell_task(group, name, seed, choice) if choice else None
                     state = status(task, records) if task else ""
                     row.failed |= state == "failed"
+                    if task and not state and task.name in records:
+                        outdated.append(task.name)
                     if task and state == "done":
                         try:
                             row.runs.append(read_cell(task, name + ending, ending))
@@ -138,7 +144,28 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                 (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
                 row.cer = float(sums[0] / sums[1])
                 row.interval = significance.cer_interval(counts, folds)
+    if outdated:
+        table.problems.append(
+            f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
+            f"has now, {outdated[0]} for one: run the benchmark again."
+        )
+    check_teachers(table)
     return table
+
+
+def check_teachers(table: Table) -> None:
+    """Leave out a teacher that is not, or no longer, the one that its students had."""
+    for teacher in list(table.teacher):
+        fold, folder = teacher.experiment.fold, teacher.experiment.folder
+        taught = {
+            run.done["inputs"].get("teacher") for run in table.runs if run.experiment.fold == fold
+        } - {None}  # fine-tuning has none
+        if taught - {teacher.done["fingerprint"]}:
+            table.teacher.remove(teacher)
+            table.problems.append(
+                f"{folder} holds another teacher than students here had, perhaps of the recipe's "
+                "own run: run the benchmark again."
+            )
 
 
 def read_cell(task: Task, name: str, ending: str) -> Run:
@@ -216,7 +243,12 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             found.append(one)
             if not both:
                 continue
-            one.change = significance.compare(*count_array(both))
+            counts, folds, unit = count_array(both)
+            one.change = significance.compare(counts, folds, unit)
+            levels = significance.LEVEL, level
+            error, free = significance.spread(counts, folds)
+            if free and error:
+                one.detectable = [significance.detectable(error, free, each) for each in levels]
             parts = [(run.key, report.quarters(run)) for run, _ in both]
             if all(quarters for _, quarters in parts):
                 for place in range(4):
@@ -229,7 +261,7 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
                 one.deviation = stdev(own - other for own, other in logs)
                 one.needed = [
                     significance.seeds_needed(one.deviation, study.grid.difference, each)
-                    for each in (significance.LEVEL, level)
+                    for each in levels
                 ]
     p_values = [one.change.p_value if one.change and not one.open else 1.0 for one in found]
     for one, p_value in zip(found, significance.holm(p_values), strict=True):
@@ -253,6 +285,15 @@ def log_dev_cers(both: Sequence[tuple[Run, Run]]) -> list[tuple[float, float]]:
         if len(cers) == folds
     ]
     return [(math.log(own), math.log(other)) for own, other in means if own and other]
+
+
+def still_falling(runs: Sequence[Run]) -> float:
+    """By how much the dev CER of these runs falls in the last fifth of training; relative.
+
+    NaN where no run tells: int8 students were not trained.
+    """
+    curves = [list(accumulate((cer for _, cer in run.dev_cer), min)) for run in runs if run.dev_cer]
+    return last_gain(curves) if curves else math.nan
 
 
 def controls_of(study: Study, cell: str) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Grid:
     tune_seeds: list[int] = field(default_factory=lambda: [1])  # of the runs that choose
     primary: list[list[str]] = field(default_factory=list)  # [cell, against], named beforehand
     ablations: dict[str, list[str]] = field(default_factory=dict)  # title -> cells, in order
+    limits: list[str] = field(default_factory=list)  # sentences of the report: what it cannot say
     difference: float = 0.03  # relative change of CER that the study wants to be able to tell
 
 
@@ -115,8 +116,15 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the settings; a record with another one is of another task."""
+        """Changes with the settings; a record with another one is of another task.
+
+        Not with where a machine keeps things: of contents the experiments' own markers know.
+        """
         configs = [dataclasses.asdict(place.config) for place in self.places]
+        for config in configs:
+            config["corpus"].pop("corpus", None)
+            for role in ("teacher", "student"):
+                config[role]["source"] = _nameless(config[role]["source"])
         return configuration.fingerprint([self.method, configs])
 
     @cached_property
@@ -521,6 +529,14 @@ class Study:
             "reference": groups,
             "cell": sum(len(self.seeds(name, each)) for name in self.cells for each in self.groups),
         }
+
+
+def _nameless(source: str | None) -> str | None:
+    """The same for a folder of this repository, from wherever it is named."""
+    folder = Path(source or "")
+    if source and folder.is_dir() and folder.resolve().is_relative_to(REPOSITORY):
+        return str(folder.resolve().relative_to(REPOSITORY))
+    return source
 
 
 def _seeds_by_fold(folds: dict[Any, Any]) -> bool:

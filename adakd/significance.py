@@ -96,21 +96,28 @@ def log_rate(sums: np.ndarray) -> np.ndarray:
 def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
     """Standard error of `log_rate` by the hierarchical bootstrap, and its degrees of freedom.
 
-    The latter after Satterthwaite (1946), from the variances that seeds alone and speech alone give
-    and the degrees of freedom of each: a standard error from five seeds is itself uncertain, and
-    a percentile or a normal quantile would promise too much.
+    Luck that is neither a seed's nor a speaker's, but of the two together, is in the variance that
+    resampling the seeds gives, in that of the speakers, and three times in that of both (Owen
+    2007); once is right: seeds + speakers - (both - seeds - speakers). Since it is estimated, the
+    result is never taken to be less than either level alone. The degrees of freedom are
+    Satterthwaite's (1946), from those of each part: a standard error from five seeds is itself
+    uncertain, and a percentile or a normal quantile would promise too much.
     """
     import numpy as np
 
     def variance(runs: bool, groups: bool) -> float:
         return float(log_rate(resample(counts, folds, draws, runs, groups)).var())
 
-    total, of_runs, of_groups = variance(True, True), variance(True, False), variance(False, True)
-    free_runs = len(folds) - len(np.unique(folds))
-    parts = [(of_runs, free_runs), (of_groups, len(counts) - 1)]
+    of_both, of_runs, of_groups = variance(True, True), variance(True, False), variance(False, True)
+    free_runs, free_groups = len(folds) - len(np.unique(folds)), len(counts) - 1
+    together = max(0.0, of_both - of_runs - of_groups)
+    parts = [(of_runs, free_runs), (of_groups, free_groups), (together, free_runs * free_groups)]
+    total = of_runs + of_groups - together
+    if total <= max(of_runs, of_groups):
+        total = max(of_runs, of_groups)
+        parts = [(part, free) for part, free in parts[:2] if part == total]
     uncertain = sum(part**2 / free for part, free in parts if free)
-    free = (of_runs + of_groups) ** 2 / uncertain if uncertain else 0.0
-    return math.sqrt(total), free
+    return math.sqrt(total), total**2 / uncertain if uncertain else 0.0
 
 
 def _margin(error: float, free: float) -> float:
@@ -148,33 +155,55 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     return Change(relative, interval, p_value, unit)
 
 
-def range_quantile(number: int) -> float:
+def range_quantile(number: int, free: float) -> float:
     """What the range of so many standard normal numbers exceeds in LEVEL of all cases.
 
-    The studentized range's quantile for a variance that is known (Tukey 1949, Biometrics 5).
+    In units of a standard deviation that was estimated with so many degrees of freedom: the
+    studentized range's quantile (Tukey 1949, Biometrics 5).
     """
     from scipy.stats import studentized_range
 
-    return float(studentized_range.ppf(1 - LEVEL, number, math.inf))
+    return float(studentized_range.ppf(1 - LEVEL, number, free))
+
+
+def found_by_t(shift: float, free: float, level: float = LEVEL) -> float:
+    """Chance that a two-sided t-test finds a true difference of so many standard errors.
+
+    The statistic follows a noncentral t (Cohen 1988, Statistical Power Analysis, ch. 2): a normal
+    one over the square root of chi^2 / free, the mean over whose quantiles is taken here, since
+    SciPy's own distribution is NaN for many ordinary values.
+    """
+    import numpy as np
+    from scipy.special import chdtri, ndtr, stdtrit
+
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    critical = stdtrit(free, 1 - level / 2) * np.sqrt(chdtri(free, quantiles) / free)
+    return float(np.mean(ndtr(shift - critical) + ndtr(-shift - critical)))
+
+
+def detectable(error: float, free: float, level: float = LEVEL, wanted: float = POWER) -> float:
+    """The smallest relative fall of the CER that `compare` finds with this chance.
+
+    error, free: what `spread` says of the runs and the test speech that there are.
+    """
+    low, high = 0.0, 1.0
+    while found_by_t(high, free, level) < wanted:
+        low, high = high, 2 * high
+    for _ in range(30):
+        middle = (low + high) / 2
+        enough = found_by_t(middle, free, level) >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    return -math.expm1(-high * error)
 
 
 def power(seeds: int, deviation: float, change: float, level: float = LEVEL) -> float:
     """Chance that a paired t-test over `seeds` seeds finds a relative change of the CER.
 
-    deviation: standard deviation over seeds of log CER a - log CER b. The test statistic follows a
-    noncentral t with seeds - 1 degrees of freedom and noncentrality |log(1 - change)| sqrt(seeds) /
-    deviation (Cohen 1988, Statistical Power Analysis, ch. 2).
+    deviation: standard deviation over seeds of log CER a - log CER b.
     """
-    from scipy.special import nctdtr, stdtrit
-
     if deviation == 0:
         return 1.0
-    shift = abs(math.log1p(-change)) * math.sqrt(seeds) / deviation
-    if shift > 30:  # beyond what nctdtr computes; critical values can reach 13 with two seeds
-        return 1.0
-    critical = float(stdtrit(seeds - 1, 1 - level / 2))
-    below = nctdtr(seeds - 1, shift, critical) - nctdtr(seeds - 1, shift, -critical)
-    return float(1 - below)
+    return found_by_t(abs(math.log1p(-change)) * math.sqrt(seeds) / deviation, seeds - 1, level)
 
 
 def seeds_needed(

@@ -8,6 +8,7 @@ figures are plots.py's.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -36,8 +37,9 @@ from adakd.findings import (
     controls_of,
     count_array,
     read_table,
+    still_falling,
 )
-from adakd.grid import SETTLED, Study, status
+from adakd.grid import SETTLED, Choice, Study, status
 from adakd.progress import clock
 from adakd.report import (
     BASELINES,
@@ -55,6 +57,7 @@ from adakd.report import (
     label_of,
     percent,
     signed,
+    size,
 )
 from adakd.score import Change, Counts, total
 from adakd.steps import INT8
@@ -106,18 +109,44 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
                 clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
         said.append(f"{title}: {'; '.join(clauses)}.")
     said += adaptivity(study, comparisons)
-    if known := [one for one in comparisons if one.needed]:
-        enough = sum((one.needed[1] or math.inf) <= one.seeds for one in known)
-        folds = {one.table.recipe for one in known if own_seeds(one.table)}
-        also = f" (in {listed(sorted(folds))} over folds as well)" if folds else ""
-        rest = "; elsewhere no difference shown does not mean that there is none"
-        said.append(
-            f"Noise: to tell {percent(study.grid.difference, 0)} % takes "
-            f"{spanned([one.needed[1] for one in known])} seeds, by the spread of the dev CER over "
-            f"seeds{also}; with the {spanned([one.seeds for one in known])} that there are it can "
-            f"be told in {enough} of {len(known)}{rest if enough < len(known) else ''}."
-        )
-    return said
+    return [*said, *lengths(tables), *telling(study, comparisons)]
+
+
+def lengths(tables: Sequence[Table]) -> list[str]:
+    """Where fine-tuning had not settled in the runs that are compared."""
+    found = {
+        table.title: still_falling(table.rows["finetune"].runs)
+        for table in tables
+        if "finetune" in table.rows
+    }
+    known = {title: gain for title, gain in found.items() if math.isfinite(gain)}
+    falling = [f"{percent(gain)} % ({title})" for title, gain in known.items() if gain >= SETTLED]
+    if not falling:
+        return []
+    return [
+        f"Length: in the last fifth of the runs compared, fine-tuning's dev CER still falls by "
+        f"{listed(falling)}: longer trainings may compare otherwise."
+    ]
+
+
+def telling(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """How small a difference could be told, and how many seeds the wanted one may take."""
+    known = [one for one in comparisons if one.detectable]
+    if not known:
+        return []
+    wanted = percent(study.grid.difference, 0)
+    found = [one.detectable[1] for one in known]
+    enough = sum(each <= study.grid.difference for each in found)
+    span = " to ".join(dict.fromkeys(percent(each, 1) for each in (min(found), max(found))))
+    rest = "; elsewhere no difference shown does not mean that there is none"
+    said = (
+        "Noise: with the seeds and the test speech that there are, a difference is found with "
+        f"80 % chance, after correction, from {span} % on; {wanted} % can be told in {enough} of "
+        f"{len(known)} comparisons{rest if enough < len(known) else ''}."
+    )
+    if planned := [one.needed[1] for one in comparisons if one.needed]:
+        said += f" The plan, by the spread of the dev CER alone: {spanned(planned)} seeds."
+    return [said]
 
 
 def amount(one: Comparison) -> str:
@@ -223,22 +252,27 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
     )
 
 
-def repeats(study: Study, tables: Sequence[Table]) -> str:
-    """Cells that differ in their names alone, as a tuned one may, and what those run twice gave."""
-    alike: Counter[str] = Counter()
-    apart = []
+def twice(study: Study, tables: Sequence[Table]) -> Iterator[tuple[str, Run, Run]]:
+    """Runs of cells that differ in their names alone, as a tuned one may, and what to call both."""
     for table in tables:
         first: dict[Any, tuple[str, Run]] = {}
         for name in study.cells:
             for run in table.rows[name].runs:
                 same = (run.key, study.method(name), run.done["fingerprint"])
                 label, other = first.setdefault(same, (label_of(name), run))
-                if other is run:
-                    continue
-                alike[f"{label_of(name)} is {label}"] += 1
-                if "taken_over" not in run.done:
-                    pairs = zip(run.errors, other.errors, strict=True)
-                    apart.append(any(one.normalised != two.normalised for one, two in pairs))
+                if other is not run:
+                    yield f"{label_of(name)} is {label}", run, other
+
+
+def repeats(study: Study, tables: Sequence[Table]) -> str:
+    """What dev chose that another cell has, and what cells that were run again gave."""
+    alike: Counter[str] = Counter()
+    apart = []
+    for said, run, other in twice(study, tables):
+        alike[said] += 1
+        if "taken_over" not in run.done:
+            pairs = zip(run.errors, other.errors, strict=True)
+            apart.append(any(one.normalised != two.normalised for one, two in pairs))
     if not alike:
         return "Here no two cells have the same settings and seed."
     found = ", ".join(f"{both} in {counted(number, 'run')}" for both, number in alike.items())
@@ -250,6 +284,56 @@ def repeats(study: Study, tables: Sequence[Table]) -> str:
         f"{said}, but {len(apart)} of these were run again: {len(apart) - sum(apart)} make the "
         f"same errors{'' if any(apart) else exact}."
     )
+
+
+def same_twice(study: Study, tables: Sequence[Table]) -> str:
+    """By how much the times of one and the same training differ, where some were run again."""
+    times = [
+        [each.done["train_seconds"] for each in runs]
+        for _, *runs in twice(study, tables)
+        if "taken_over" not in runs[0].done and all("train_seconds" in r.done for r in runs)
+    ]
+    if not times:
+        return ""
+    longest = max(max(both) / min(both) for both in times)
+    return f" (of the same training run twice, one took up to {longest:.2f} x as long)"
+
+
+def limits(study: Study, tables: Sequence[Table]) -> list[str]:
+    """What the study cannot say: as the grid has it, and what is plain from its settings."""
+    sizes = []
+    for table in tables:
+        ends = [
+            next((size(run.done["parameters"]) for run in runs if "parameters" in run.done), "")
+            for runs in (table.teacher, table.runs)
+        ]
+        if all(ends):
+            sizes.append(f"{table.title}: {ends[0]} to {ends[1]}")
+    found = list(study.grid.limits)
+    if sizes:
+        found.append(f"Models are small (parameters of teacher and student): {'; '.join(sizes)}.")
+    taught = {seed for table in tables for seed in teacher_seeds(study, table)}
+    if len(taught) == 1 and any(len(seeds_of(table)) > 1 for table in tables):
+        found.append(
+            "Students of all seeds have one teacher (in each fold): its luck is in no interval."
+        )
+    if folded := sorted({table.recipe for table in tables if len(table.choices) > 1}):
+        found.append(
+            f"The folds of {listed(folded)} train on mostly the same people, but are counted as if "
+            "they were independent."
+        )
+    return found
+
+
+def teacher_seeds(study: Study, table: Table) -> set[int]:
+    """With which seeds the teachers of a table are trained."""
+    any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
+    first = next(iter(study.cells))
+    return {
+        study.place(group, first, seed, any_choice).seed_of("teacher")
+        for group in table.choices
+        for seed in study.seeds(first, group)
+    }
 
 
 def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
@@ -293,9 +377,10 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
         "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
         "it. All other intervals are exploratory and have no colour.",
-        "won : lost counts runs with fewer and with more errors. Training: mean "
-        "time of a run, and over fine-tuning's, dev decoding included, on a machine that may have "
-        f"done other things. The teacher and its pass{teacher} come on top, once for all cells.",
+        "won : lost counts runs with fewer and with more errors. Training: mean time of a run, "
+        "dev decoding included, on a machine that did other things besides"
+        f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. The "
+        f"teacher and its pass{teacher} come on top, once for all cells.",
         tuned,
         "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
         "chosen on dev, from runs that never decode test.",
@@ -351,15 +436,10 @@ def won_and_lost(table: Table, pair: Pair) -> str:
     return f"{sum(a < b for a, b in errors)} : {sum(a > b for a, b in errors)}"
 
 
-def cost(table: Table, name: str) -> Cell:
-    """Mean time of training, over that of fine-tuning in the same runs."""
-    known = [run for run in table.rows[name].runs if "train_seconds" in run.done]  # int8: none
-    if not known:
-        return Cell("")
-    both = table.both((name, "finetune")) if "finetune" in table.rows else []
-    spent = [sum(run.done["train_seconds"] for run in runs) for runs in zip(*both, strict=True)]
-    own = clock(mean(run.done["train_seconds"] for run in known))
-    return Cell(own, f"{spent[0] / spent[1]:.2f} x" if spent else "")
+def cost(table: Table, name: str) -> str:
+    """Mean time of training; int8 students have none."""
+    known = [each for run in table.rows[name].runs if (each := run.done.get("train_seconds"))]
+    return clock(mean(known)) if known else ""
 
 
 def by_kind(counts: Counts) -> str:
@@ -401,19 +481,57 @@ def results(table: Table) -> list[Line]:
     return lines
 
 
+def others(study: Study, tables: Sequence[Table]) -> list[Line]:
+    """What the primary comparisons are about, against all other methods; exploratory."""
+    named = study.grid.primary
+    controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
+    lines: list[Line] = [["Comparison", "Recipe, family", "Change, %", "won : lost"]]
+    for own in dict.fromkeys(pair[0] for pair in named if pair[0] not in controls):
+        for other in study.cells:
+            if [own, other] in named or study.method(other) == study.method(own):
+                continue
+            for table in tables:
+                if both := table.both((own, other)):
+                    lines.append(
+                        [
+                            f"{label_of(own)} against {label_of(other)}",
+                            table.title,
+                            plain(significance.compare(*count_array(both))),
+                            won_and_lost(table, (own, other)),
+                        ]
+                    )
+    return lines
+
+
+def falling(study: Study, tables: Sequence[Table]) -> list[Line]:
+    """How much the dev CER still falls at the end of the runs that are compared."""
+    told = {*BASELINES, *study.grid.tune, *(pair[0] for pair in study.grid.primary)}
+    names = [each for each in study.cells if each in told]
+    lines: list[Line] = [["Recipe, family", *map(label_of, names)]]
+    for table in tables:
+        gains = [still_falling(table.rows[name].runs) for name in names]
+        if any(map(math.isfinite, gains)):
+            lines.append([table.title, *[percent(each, 1) for each in gains]])
+    return lines
+
+
 def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
     """Spread over seeds on dev, and the seeds that the wanted difference needs."""
     return table_of(
         (
             "Seeds", "SD of each, %", "SD of the difference, %",
-            f"Seeds for {percent(study.grid.difference, 0)} %", "Seeds, corrected",
+            f"Seeds for {percent(study.grid.difference, 0)} % (corrected)",
+            "Told, % (corrected)",
         ),
         [one for one in comparisons if one.needed],
         lambda one, _: [
             str(one.seeds),
             " and ".join(percent(each, 1) for each in one.alone),
             percent(one.deviation, 1),
-            *[spanned([number]) for number in one.needed],
+            "{} ({})".format(*[spanned([number]) for number in one.needed]),
+            "{} ({})".format(*[percent(each, 1) for each in one.detectable])
+            if one.detectable
+            else "",
         ],
     )  # fmt: skip
 
@@ -432,7 +550,7 @@ def leverage(
             continue
         candidates = len(next(iter(tuned.values())))
         known = [
-            one.deviation
+            one
             for one in comparisons
             if one.table is table
             and math.isfinite(one.deviation)
@@ -440,9 +558,13 @@ def leverage(
         ]
         luck = "not known"
         if known and not own_seeds(table):
-            # Of a mean over tune_seeds; a difference has the luck of two runs.
-            of_one = math.sqrt(mean(one**2 for one in known) / 2 / len(study.grid.tune_seeds))
-            luck = percent(math.expm1(significance.range_quantile(candidates) * of_one), 1)
+            # Of a mean over tune_seeds; a difference has the luck of two runs. The comparisons
+            # share seeds and a cell: the degrees of freedom are those of one of them.
+            spread = math.sqrt(mean(one.deviation**2 for one in known) / 2)
+            free = min(one.seeds for one in known) - 1
+            apart_by = significance.range_quantile(candidates, free)
+            of_one = spread / math.sqrt(len(study.grid.tune_seeds))
+            luck = percent(math.expm1(apart_by * of_one), 1)
         ranges = []
         for name in tuned:
             dev = [each.dev[name] for each in choices]
@@ -476,9 +598,19 @@ def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
             cers = " ".join(
                 percent(cer, 1) if math.isfinite(cer) else "failed" for cer in choice.dev[name]
             )
-            line.append(Cell(settings, f"({cers})"))
+            line.append(Cell(settings + at_an_end(picked, candidates), f"({cers})"))
         lines.append(line)
     return lines
+
+
+def at_an_end(picked: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> str:
+    """A mark where a number is the least or the greatest of those tried."""
+    for key, value in picked.items():
+        tried = [other[key] for other in candidates if key in other]
+        numbers = len(set(tried)) > 1 and all(isinstance(n, (int, float)) for n in tried)
+        if numbers and value in (min(tried), max(tried)):
+            return " *"
+    return ""
 
 
 # -- figures --------------------------------------------------------------------------------------
@@ -651,12 +783,19 @@ def parts_of(
         found = Part("table", results(table)) if begun(table) else Part("words", idle)
         parts += [Part("heading", table.title), found]
     parts.append(Part("list", notes(study, tables, records)))
+    if cannot := limits(study, tables):
+        parts += [Part("heading", "What it cannot say"), Part("list", cannot)]
     parts += [
         Part("figure", figure)
         for recipe in study.recipes
         for figure in figures_of(study, tables, comparisons, recipe)
     ]
     sections = (
+        (
+            "Against the other methods",
+            "Not among the primary comparisons: exploratory, without correction.",
+            others(study, tables),
+        ),
         (
             "Gain by difficulty",
             "Relative change of CER, %, in four equal parts of each test set by the teacher's loss "
@@ -669,11 +808,12 @@ def parts_of(
         ),
         (
             "Noise, and how many seeds it takes",
-            f"{repeats(study, tables)} Standard deviations over seeds of the dev CER, relative "
-            "(over folds as well where each has seeds of its own), and the fewest seeds with which "
-            "a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) finds the "
-            "difference: for one comparison, and with the level shared among all primary ones "
-            "(Bonferroni).",
+            f"{repeats(study, tables)} A plan: standard deviations over seeds of the dev CER, "
+            "relative (over folds as well where each has seeds of its own), and the fewest seeds "
+            "with which a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) "
+            "finds the difference. Told: the smallest fall of the test CER found with 80 % chance, "
+            "by the standard error of the comparison itself, which has the luck of speakers in it. "
+            "In brackets with the level shared among all primary comparisons (Bonferroni).",
             noise(study, comparisons),
         ),
         (
@@ -687,11 +827,18 @@ def parts_of(
             leverage(study, tables, comparisons),
         ),
         (
+            "How far training had come",
+            "By how much the dev CER, best epoch so far, still falls in the last fifth of the runs "
+            "compared, relative in %, mean over runs. Epochs were chosen by one run of fine-tuning "
+            "in each group, these are others.",
+            falling(study, tables),
+        ),
+        (
             "What dev has chosen",
             "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
             f"{100 * SETTLED:.0f} % (relative) over the last fifth, or the most of all; in "
             "brackets its change there. Candidates: the chosen one, and the dev CERs (%) of all in "
-            "their order.",
+            "their order; *: the least or greatest number tried, a better one may lie beyond.",
             chosen(study, tables),
         ),
     )
@@ -725,18 +872,36 @@ def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:
 
 
 def write_scores(path: Path, tables: Sequence[Table]) -> None:
-    """One line a run: what the report is made of, for those who want to reckon themselves."""
+    """A line for every run, teacher and choice: for those who want to reckon themselves.
+
+    by_speaker: errors and characters of each, which the intervals resample.
+    """
+
+    def line_of(table: Table, run: Run, name: str) -> dict[str, Any]:
+        counts = total(one.normalised for one in run.errors)
+        speakers: dict[str, list[int]] = {}
+        for one in run.errors:
+            sums = speakers.setdefault(one.speaker or "", [0, 0])
+            sums[0] += one.normalised.errors
+            sums[1] += one.normalised.characters
+        found: dict[str, Any] = {"recipe": table.recipe, "family": table.family, "cell": name}
+        found |= {"fold": run.experiment.fold, "seed": run.experiment.seed, "test_cer": counts.cer}
+        found |= counts._asdict()
+        found |= {key: run.done.get(key) for key in ("dev_cer", "steps", "train_seconds")}
+        return found | {"by_speaker": speakers}
+
+    def known(number: float) -> float | None:  # JSON has no infinity
+        return number if math.isfinite(number) else None
+
+    lines: list[dict[str, Any]] = []
+    for table in tables:
+        lines += [line_of(table, run, run.experiment.method) for run in table.runs]
+        lines += [line_of(table, run, "teacher") | {"seed": None} for run in table.teacher]
+        for group, choice in table.choices.items():
+            if choice:
+                found: dict[str, Any] = {"epochs": choice.epochs, "chosen": dict(choice.tuned)}
+                found |= {"last_fifth": {epochs: known(gain) for epochs, gain in choice.gains}}
+                found |= {"dev_cers": {name: [*map(known, of)] for name, of in choice.dev.items()}}
+                lines.append(dataclasses.asdict(group) | found)
     with atomic_write(path) as file:
-        for table in tables:
-            for run in table.runs:
-                where = run.experiment
-                counts = total(one.normalised for one in run.errors)
-                line: dict[str, Any] = {
-                    "recipe": table.recipe,
-                    "family": table.family,
-                    "cell": where.method,
-                }
-                line |= {"fold": where.fold, "seed": where.seed, "test_cer": counts.cer}
-                line |= counts._asdict()
-                line |= {key: run.done.get(key) for key in ("dev_cer", "steps", "train_seconds")}
-                file.write(json.dumps(line) + "\n")
+        file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -67,6 +67,27 @@ def due(study: Study, records: dict[str, Any]) -> list[grid.Task]:
     return [task for task in study.tasks(records) if not grid.status(task, records)]
 
 
+def test_where_a_machine_keeps_things_makes_no_other_task(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The corpus elsewhere, the grid run from elsewhere: what was recorded is still known."""
+    path = folder / "grid.yaml"
+    prints = []
+    for corpus, epochs in (("digits", 5), ("other/digits", 5), ("digits", 9)):
+        tiny_recipe.write_yaml(path, GRID)
+        study = Study(path, folder / "root", [("tiny/en", "corpus.corpus", corpus)])
+        choice = grid.Choice(epochs, tuned={"kd-tuned": 1})
+        prints.append(study.cell_task(study.groups[0], "kd", 1, choice).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+    (folder / "models/small").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert grid._nameless("models/small") == "models/small"
+    monkeypatch.chdir(folder / "models")
+    assert grid._nameless(str(folder / "models/small")) == "models/small"
+    assert grid._nameless("openai/whisper-tiny") == "openai/whisper-tiny"
+    assert grid._nameless(None) is None
+
+
 def test_a_cell_is_an_experiment_with_a_tag(folder: Path) -> None:
     study = study_of(folder)
     group = study.groups[1]

@@ -107,6 +107,26 @@ def test_intervals_cover_and_p_values_do_not_promise_too_much() -> None:
     assert covered + rejected == 400, "interval and p-value say the same"
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.012])
+def test_luck_of_seed_and_speaker_together_counts_once(apart: float) -> None:
+    """No difference in truth, and nearly all luck is of one seed with one speaker: the standard
+    error is not far above the true one, where counting that luck three times makes it 1.7 times."""
+    draw = np.random.default_rng(7)
+    found, errors, covered = [], [], 0
+    for _ in range(300):
+        luck = apart * (draw.standard_normal((1, 5)) + draw.standard_normal((8, 1)))
+        luck = luck + 0.04 * draw.standard_normal((8, 5))
+        base = 200 * np.exp(0.2 * draw.standard_normal((8, 1)) + np.zeros((1, 5)))
+        length = np.full((8, 5), 1000.0)
+        counts = np.stack([base * np.exp(luck), length, base, length], axis=2)
+        change = significance.compare(counts, np.zeros(5), "speaker", 300)
+        found.append(math.log1p(change.relative))
+        errors.append(significance.spread(counts, np.zeros(5), 300)[0] ** 2)
+        covered += change.interval.low <= 0 <= change.interval.high
+    assert 0.9 < math.sqrt(np.mean(errors)) / np.std(found) < 1.35
+    assert 0.94 <= covered / 300
+
+
 def test_a_seed_for_each_fold_covers_too() -> None:
     """No difference in truth; six folds, each with people and a seed of its own: both kinds of luck
     are in how far apart the folds come out."""
@@ -138,11 +158,13 @@ def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
 
 
 def test_range_quantile_is_the_tables() -> None:
-    """Studentized range, 95 %, infinite degrees of freedom; and a simulation."""
-    for number, known in ((2, 2.772), (5, 3.858), (10, 4.474)):
-        assert significance.range_quantile(number) == pytest.approx(known, abs=5e-4)
-    ranges = np.ptp(np.random.default_rng(0).standard_normal((20_000, 7)), axis=1)
-    assert (ranges > significance.range_quantile(7)).mean() == pytest.approx(0.05, abs=0.006)
+    """Studentized range, 95 %, of printed tables; and a simulation."""
+    for number, free, known in ((2, math.inf, 2.772), (5, math.inf, 3.858), (5, 4, 6.287)):
+        assert significance.range_quantile(number, free) == pytest.approx(known, abs=1e-3)
+    draw = np.random.default_rng(0)
+    ranges = np.ptp(draw.standard_normal((20_000, 7)), axis=1)
+    ranges /= np.sqrt(draw.chisquare(4, 20_000) / 4)
+    assert (ranges > significance.range_quantile(7, 4)).mean() == pytest.approx(0.05, abs=0.006)
 
 
 def test_the_same_errors_and_no_errors() -> None:
@@ -162,6 +184,25 @@ def test_power_against_simulation(seeds: int, deviation: float) -> None:
     differences = math.log(0.97) + deviation * draw.standard_normal((20_000, seeds))
     found = np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05)
     assert significance.power(seeds, deviation, 0.03) == pytest.approx(found, abs=0.015)
+
+
+def test_power_is_that_of_the_noncentral_t() -> None:
+    """Where SciPy's own distribution has a value, and where it has none."""
+    for free in (1, 2, 7.6, 29):
+        for shift in (0.1, 1.0, 3.0):
+            ends = stats.t.ppf([0.025, 0.975], free)
+            known = 1 - np.diff(stats.nct.cdf(ends, free, shift))[0]
+            assert significance.found_by_t(shift, free) == pytest.approx(known, abs=2e-4)
+    assert significance.found_by_t(10.0, 4) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_is_detectable_is_found_with_that_chance() -> None:
+    for free in (2.5, 6, 40):
+        change = significance.detectable(0.02, free, level=0.01)
+        shift = -math.log1p(-change) / 0.02
+        assert significance.found_by_t(shift, free, 0.01) == pytest.approx(0.8, abs=1e-6)
+    known = 1 - math.exp(-0.02 * 2.8016)  # normal quantiles: 1.960 + 0.842
+    assert significance.detectable(0.02, 1e6) == pytest.approx(known, rel=1e-3)
 
 
 def test_seeds_needed_is_the_fewest_that_will_do() -> None:

@@ -66,6 +66,8 @@ class TopK:
     indices (B, T, K)   which units these are, int64, no unit twice
     tail (B, T)         log of the sum of exp(logit / temperature) over the other V - K units
     temperature         the one of the tail: the tail's mass at another cannot be computed from it
+
+    V is not kept: losses cannot see that a teacher with other units was asked.
     """
 
     values: Tensor
@@ -218,6 +220,8 @@ def token_losses(
     if teacher is not None:
         _check_temperature(temperature)
         _check_same_positions((*student.states.shape[:2], len(student.weight)), teacher)
+        if isinstance(teacher, Dense):  # a view, say without a prompt, is not copied chunk by chunk
+            teacher = Dense(teacher.logits.contiguous())
     logits = functional.linear(student.states[counted], student.weight)  # (N, V)
     where = counted.flatten().nonzero().squeeze(1)
     found = _TokenLosses.apply(logits, targets[counted], teacher, where, temperature)

@@ -4,7 +4,7 @@ Per utterance: its difficulty x (the teacher's task loss) and, where asked for, 
 raw logits in fp16, all of them (dense) or the top k with the log-sum-exp of the rest at the stored
 temperature. It describes clean audio under a teacher in eval mode.
 
-    store/meta.json          fingerprint and its parts, units, top_k, temperature
+    store/meta.json          what the contents depend on, part by part; top_k, temperature
     store/index.<R>.jsonl    one line an utterance: id, x, shard, row, rows
     store/logits.<R>.<N>.npy     (rows, V) fp16, dense
     store/values.<R>.<N>.npy     (rows, K) fp16   \\

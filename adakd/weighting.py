@@ -428,7 +428,10 @@ def wrong_transcript(
       teacher gets more than half of the set right to the letter (most gaps are 0), and then every
       slip of the teacher would count as infinitely odd. How much its own hypotheses cost it is
       never 0, and holds no transcript, so that no share of wrong ones moves it; but it is small for
-      a teacher that errs and is sure of itself, and then the spread of the gaps is wide.
+      a teacher that errs and is sure of itself. Where that one errs on most utterances the spread
+      of the gaps is wide. Where it gets most right to the letter both parts are small, and its sure
+      slips are taken for wrong transcripts: the known weakness of this rule, as are hypotheses
+      that run away, whose losses raise the mean for all.
     - Audio harder than usual is measured by its own hypothesis: of what the teacher hardly
       understands it cannot say that something else was said.
     - Median and MAD stand until half of the transcripts are wrong.
@@ -494,7 +497,8 @@ class AdaKD(Weighting):
     `control` changes one thing only, to tell what of AdaKD it is that helps:
 
         none        nothing
-        permuted    every utterance has the x of another one, drawn once
+        permuted    every utterance has the x of another one (or, as it falls, its own), drawn once,
+                    the same for all seeds; equal x have the same partner
         inverted    the easiest utterance has the x of the hardest, and so on: hard ones come first
         mean        every utterance has the mean alpha of the training set at this progress: the
                     schedule without the instances
@@ -517,9 +521,10 @@ class AdaKD(Weighting):
         k: k_start, as a number in 1 / units of x, or "auto": such that the utterance at the 95th
             percentile of x starts with alpha = 0.1, whatever the scale of x:
             k_start = 2 ln(ln(1 / 0.1)) / (x_95 - t).
-        k_end: k at the end of training. 0 gives every utterance the weight 1/e in the end; below 0
-            the hard ones end with more weight on the teacher than the easy ones. The paper only
-            says that k falls linearly; the 0 is our choice.
+        k_end: k at the end of training, as a number in the same units, or "mirror", -k_start. 0
+            gives every utterance the weight 1/e in the end; below 0 the hard ones end with more
+            weight on the teacher than the easy ones. The paper only says that k falls linearly;
+            the 0 is our choice.
         scale, control: see above.
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
@@ -540,7 +545,7 @@ class AdaKD(Weighting):
         self,
         threshold: ThresholdName | float = "mean",
         k: Literal["auto"] | float = "auto",
-        k_end: float = 0.0,
+        k_end: Literal["mirror"] | float = 0.0,
         scale: Scale = "linear",
         control: Control = "none",
         guard: float | None = None,
@@ -553,7 +558,8 @@ class AdaKD(Weighting):
             else _number("threshold", threshold, f"one of {', '.join(names)} or a number")
         )
         self.k = "auto" if k == "auto" else _number("k", k, "auto or a number")
-        self.k_end = _number("k_end", k_end)
+        mirror = k_end == "mirror"
+        self.k_end = "mirror" if mirror else _number("k_end", k_end, "mirror or a number")
         self.scale = _choice("scale", scale, get_args(Scale))
         self.control = _choice("control", control, get_args(Control))
         self.guard = None if guard is None else _number("guard", guard, "a number, or left out")
@@ -585,9 +591,9 @@ class AdaKD(Weighting):
             UserError: there are none, some are not finite, or no k answers to "auto".
         """
         every = torch.as_tensor(difficulties, dtype=torch.float64).detach().cpu()
-        if len(every) == 0:
+        if every.numel() == 0:
             raise UserError("AdaKD cannot be fitted to no difficulties: is the training set empty?")
-        if every.shape[1:] != (2,) * self.uses_doubt:
+        if every.dim() == 0 or every.shape[1:] != (2,) * self.uses_doubt:
             raise UserError(
                 f"AdaKD cannot be fitted to difficulties of shape {tuple(every.shape)}: it needs "
                 + ("x and the doubt of each, (N, 2)." if self.uses_doubt else "one of each, (N,).")
@@ -622,6 +628,14 @@ class AdaKD(Weighting):
         scaled = self._scaled(x)
         self.t.fill_(_threshold(scaled, self.threshold))
         self.k_start.fill_(self._solve_k(scaled) if isinstance(self.k, str) else self.k)
+        if self.control == "threshold":
+            easy = self._scaled(self.known[0]) <= self.t
+            if easy.all() or not easy.any():
+                raise UserError(
+                    f"control: threshold has nothing to tell apart: all {len(x)} difficulties are "
+                    f"on one side of the threshold t = {self.t.item():.6g} ({self.threshold}); set "
+                    "threshold by hand."
+                )
         for row, progress in enumerate((0.0, 1.0)):
             self.alpha_range[row] = _range(self.alpha(every, progress))
 
@@ -653,8 +667,9 @@ class AdaKD(Weighting):
         """k with alpha(x_q) = 0.1: exp(k (x_q - t) / 2) = ln(1 / 0.1), solved for k."""
         quantile = x.quantile(AUTO_QUANTILE).float().item()
         t = self.t.item()
-        # Both are float32 by now: a gap in the rounding of a float64 mean is no gap.
-        if quantile <= t:
+        # Both are float32 by now: a gap in the rounding of a float64 mean is no gap, and one whose
+        # k would be infinite is none either.
+        if quantile - t <= 1 / torch.finfo(torch.float32).max:
             raise UserError(
                 f"k: auto has no solution: the {AUTO_QUANTILE:.0%} quantile of the teacher's "
                 f"{len(x)} losses, {quantile:.6g}, is not above the threshold t = {t:.6g} "
@@ -663,9 +678,13 @@ class AdaKD(Weighting):
             )
         return 2 * math.log(math.log(1 / AUTO_ALPHA)) / (quantile - t)
 
+    @property
+    def _last_k(self) -> Tensor | float:
+        return -self.k_start if isinstance(self.k_end, str) else self.k_end
+
     def k_at(self, progress: float) -> Tensor:
         """k after this share of the training, () float32: linear from k_start to k_end."""
-        return self.k_start + (self.k_end - self.k_start) * progress
+        return self.k_start + (self._last_k - self.k_start) * progress
 
     def alpha(self, difficulty: Tensor, progress: float) -> Tensor:
         """The weight of the distillation loss of utterances with these x, same shape, no gradient.
@@ -732,7 +751,7 @@ class AdaKD(Weighting):
         return {
             "t": self.t.item(),
             "k_start": self.k_start.item(),
-            "k_end": self.k_end,
+            "k_end": float(self._last_k),
             "scale": self.scale,
             "control": self.control,
             "start": start,
@@ -843,14 +862,19 @@ class LearnedAdaKD(AdaKD):
         square.lerp_(gradient**2, 1 - 0.99)
         count = self.updates.item()
         unbiased = (square / (1 - 0.99**count)).sqrt() + torch.finfo(square.dtype).tiny
-        value -= self.rate * mean / (1 - 0.9**count) / unbiased
+        # By Cauchy and Schwarz the ratio is at most 2.4, unless the squares have underflowed.
+        ratio = mean / (1 - 0.9**count) / unbiased
+        value -= self.rate * ratio.clamp(-2.5, 2.5)
 
     def logged(self, progress: float) -> dict[str, float | None]:
         t = self.t_now().item()
         return {"k": self.k_at(progress).item(), "t": t if math.isfinite(t) else None}
 
     def summary(self) -> dict[str, Any]:
-        """AdaKD's, with k_end, t_end and alpha's range in the end as they have been learned."""
+        """AdaKD's, with k_end, t_end and alpha's range in the end as they have been learned.
+
+        After a training: up to the checkpoint that was kept, the one with the best dev CER.
+        """
         found = super().summary()
         end = _range(self.alpha(self.known[0], 1.0)).tolist()
         return found | {
@@ -924,7 +948,10 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
     for option in options:
         if option not in known:
             raise UserError(f"Method {name} has no option {option!r}.{_suggestion(option, known)}")
-    return method(**options)
+    try:
+        return method(**options)
+    except UserError as error:
+        raise UserError(f"methods.{name}: {error}") from None
 
 
 def _mixture(task: Tensor, distill: Tensor, alpha: Tensor) -> Weighted:

@@ -75,6 +75,16 @@ def test_what_says_nothing_changes_nothing():
     assert made.updates == 0 and made.learned.tolist() == [[1, 0], [0, 0], [0, 0]]
 
 
+@pytest.mark.parametrize("x", [1.05, 1.09, 1.12])
+def test_a_gradient_that_underflows_when_squared_is_one_step_like_others(x):
+    """On an utterance so hard that its alpha is 0 but for a trace."""
+    made = fitted()
+    before = made.learned[0].clone()
+    made.learn(torch.tensor([x]), torch.tensor([0.1]))
+    assert made.updates == 1
+    assert (made.learned[0] - before).abs().max() <= 2.5 * made.rate * 1.001
+
+
 def test_it_goes_on_from_a_checkpoint():
     made, again = fitted(), LearnedAdaKD()
     made.learn(losses_x(5), torch.linspace(-1, 1, 5))

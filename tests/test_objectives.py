@@ -434,6 +434,16 @@ def test_token_losses_leave_the_teacher_and_the_student_as_they_were():
         torch.testing.assert_close(each.detach(), copy.detach(), rtol=0, atol=0, equal_nan=True)
 
 
+def test_token_losses_of_a_sliced_teacher_are_those_of_a_copy():
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(3, 9, 11, generator=generator)
+    student = Projected(torch.randn(3, 7, 5), torch.randn(11, 5))
+    targets, mask = torch.zeros(3, 7, dtype=torch.long), torch.ones(3, 7)
+    view = token_losses(student, targets, mask, Dense(logits[:, 2:]))
+    copy = token_losses(student, targets, mask, Dense(logits[:, 2:].clone()))
+    assert view[1] is not None and (view[1] == copy[1]).all()
+
+
 def test_token_losses_of_utterances_without_a_token_are_zero():
     student, teacher, targets, mask = projected_batch()
     for counted in (mask & torch.tensor([[True], [False], [True]]), torch.zeros_like(mask)):

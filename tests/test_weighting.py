@@ -271,11 +271,35 @@ def test_below_zero_k_mirrors_the_start_on_every_scale_with_auto_k(scale):
     assert weighting.summary()["end"]["max"] == pytest.approx(end.max().item(), abs=1e-5)
     # At k_end = -k_start the hardest of the start is the easiest of the end: alpha(t + a) there is
     # alpha(t - a) here.
-    mirrored = AdaKD(threshold=0.5, k=4.0, k_end=-4.0)
     offsets = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0])
-    torch.testing.assert_close(
-        mirrored.alpha(0.5 + offsets, 1.0), mirrored.alpha(0.5 - offsets, 0.0)
-    )
+    for end in (-4.0, "mirror"):
+        mirrored = AdaKD(threshold=0.5, k=4.0, k_end=end)
+        torch.testing.assert_close(
+            mirrored.alpha(0.5 + offsets, 1.0), mirrored.alpha(0.5 - offsets, 0.0)
+        )
+
+
+def test_a_mirrored_end_has_no_unit():
+    """Where the teacher's losses are a hundred times as large, every alpha is the same."""
+    x = torch.from_numpy(np.random.default_rng(5).lognormal(-3, 1, 200))
+    small, large = (AdaKD(k_end="mirror") for _ in range(2))
+    small.fit(x)
+    large.fit(100 * x)
+    for progress in (0.0, 0.4, 1.0):
+        found = small.alpha(x, progress), large.alpha(100 * x, progress)
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert large.summary()["k_end"] == -large.k_start.item()
+
+
+def test_a_single_number_is_no_training_set():
+    with pytest.raises(UserError, match=r"shape \(\): it needs one of each"):
+        AdaKD().fit(torch.tensor(0.5))
+
+
+def test_a_threshold_that_tells_nothing_apart_is_a_sentence():
+    for x, options in (([0.1, 0.2, 0.7, 0.7, 0.7], {"threshold": "p75"}), ([0.7] * 4, {})):
+        with pytest.raises(UserError, match=r"on one side of the threshold t = 0\.7"):
+            AdaKD(k=2.0, control="threshold", **options).fit(x)
 
 
 # ---- AdaKD: the guard against wrong transcripts --------------------------------------------------
@@ -801,7 +825,8 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("adakd", {"threshold": "p30"}, "p25, p50, p75"),
         ("adakd", {"k": "automatic"}, "auto or a number"),
         ("adakd", {"k": True}, "auto or a number"),
-        ("adakd", {"k_end": math.nan}, "k_end is nan"),
+        ("adakd", {"k_end": math.nan}, "methods.adakd: k_end is nan"),
+        ("adakd", {"k_end": "mirrored"}, "mirror or a number"),
         ("adakd", {"scale": "logarithm"}, "linear, log, rank"),
         ("adakd", {"control": True}, "permuted, inverted"),
         ("adakd", {"guard": 1.5}, "guard is 1.5"),

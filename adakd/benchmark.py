@@ -109,8 +109,11 @@ def perform(task: Task) -> None:
     elif task.kind == "teacher":
         for each in task.places:
             steps.teacher(each)
-            steps.teacher_pass(each)
+            steps.write_store(each)
             steps.student_start(each)  # here, since cells that run side by side share it
+    elif task.kind == "difficulty":
+        for each in task.places:
+            steps.teacher_pass(each)
     elif task.kind == "trial":
         steps.train(place, task.method)
     elif task.kind == "reference":

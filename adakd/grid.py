@@ -28,6 +28,7 @@ test different people, a run more with another person tells more than one with t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ class Task:
     """A piece of work that one process does from start to end."""
 
     name: str  # unique in a study
-    kind: str  # data | teacher | trial | reference | cell
+    kind: str  # data | teacher | difficulty | trial | reference | cell
     places: tuple[steps.Place, ...]
     method: str = ""
     twin: Path | None = None  # the folder of a finished run with the same training
@@ -372,9 +373,10 @@ class Study:
     def tasks(self, records: Records) -> Iterator[Task]:
         """All tasks whose turn has come, the finished ones among them.
 
-        For every group in turn: data; teacher; trials with more and more epochs; trials of the
-        candidates; what the table refers to (teacher and untrained student); cells, seed by seed.
-        Only the last two look at test.
+        For every group in turn: data; teacher; difficulties from other sources than its losses;
+        trials with more and more epochs; trials of the candidates; what the table refers to
+        (teacher and untrained student); cells, seed by seed. Only the last two look at test. What
+        trains on a difficulty waits for it, and is tried even where it failed, to say so.
         """
         for recipe in self.recipes:
             groups = [group for group in self.groups if group.recipe == recipe]
@@ -390,14 +392,21 @@ class Study:
         every = [
             self.place(group, name, seed, any_choice)
             for name in self.cells
-            for seed in dict.fromkeys([*self.seeds(name, group), *self.grid.tune_seeds])
+            for seed in self._all_seeds(name, group)
         ]
         teacher = self._task(f"{group} teacher", "teacher", every)
         yield teacher
         if status(teacher, records) != "done":
             return
+        by_source = self._difficulties(group)
+        yield from by_source.values()
+
+        def ready(task: Task) -> bool:
+            source = by_source.get(_source_of_difficulty(task.places[0]))
+            return source is None or bool(status(source, records))
+
         trials, choice = self.choose(group, records)
-        yield from trials
+        yield from filter(ready, trials)
         if choice is None:
             return
         seeds = dict.fromkeys(seed for name in self.cells for seed in self.seeds(name, group))
@@ -413,7 +422,30 @@ class Study:
         for seed in seeds:
             for name in self.cells:
                 if seed in self.seeds(name, group):
-                    yield self.cell_task(group, name, seed, choice)
+                    task = self.cell_task(group, name, seed, choice)
+                    if ready(task):
+                        yield task
+
+    def _difficulties(self, group: Group) -> dict[str, Task]:
+        """What finds out the difficulties that cells of this group ask for, by their source."""
+        places: dict[str, list[steps.Place]] = {}
+        for name in self.cells:
+            tried = range(len(self.grid.tune.get(name, [0])))
+            for number, seed in itertools.product(tried, self._all_seeds(name, group)):
+                choice = Choice(tuned=dict.fromkeys(self.grid.tune, 0) | {name: number})
+                place = self.place(group, name, seed, choice)
+                if source := _source_of_difficulty(place):
+                    places.setdefault(source, []).append(place)
+        found = {}
+        for source, own in places.items():
+            # With a guard first: what it finds out serves those without.
+            own.sort(key=lambda place: not steps.guarded(place.config))
+            found[source] = self._task(f"{group} difficulty {source}", "difficulty", own)
+        return found
+
+    def _all_seeds(self, cell: str, group: Group) -> list[int]:
+        """Those that are tested and those that choose."""
+        return list(dict.fromkeys([*self.seeds(cell, group), *self.grid.tune_seeds]))
 
     def cell_task(self, group: Group, cell: str, seed: int, choice: Choice) -> Task:
         place = self.place(group, cell, seed, choice)
@@ -515,7 +547,8 @@ class Study:
             }
             if cells := set(filter(wanted, cells)):
                 needs = (f"{group.recipe} data", f"{group} teacher", f"{group} reference")
-                found |= {*cells, *needs, str(group)}
+                sources = {task.name for task in self._difficulties(group).values()}
+                found |= {*cells, *needs, *sources, str(group)}
         return found
 
     def sizes(self) -> dict[str, int]:
@@ -525,10 +558,17 @@ class Study:
         return {
             "data": len(self.recipes),
             "teacher": groups,
+            "difficulty": sum(len(self._difficulties(group)) for group in self.groups),
             "trial": groups * trials * len(self.grid.tune_seeds),
             "reference": groups,
             "cell": sum(len(self.seeds(name, each)) for name in self.cells for each in self.groups),
         }
+
+
+def _source_of_difficulty(place: steps.Place) -> str:
+    """Where x comes from, if stage 4 has to find out more than the teacher's plain losses."""
+    source = place.config.distill.difficulty
+    return source if source != "insample" or steps.guarded(place.config) else ""
 
 
 def _nameless(source: str | None) -> str | None:

@@ -27,7 +27,7 @@ from adakd.score import SEED, Change, Interval
 if TYPE_CHECKING:
     import numpy as np
 
-DRAWS = 2000  # resamples behind each standard error
+DRAWS = 4000  # resamples behind each standard error
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
 POWER = 0.8  # wanted chance to find a difference that is there
 MOST_SEEDS = 10_000  # a power calculation looks no further
@@ -68,10 +68,12 @@ def resample(
     generator = np.random.default_rng(seed)
 
     def weights(number: int, drawn: bool) -> np.ndarray:  # (draws, number), 1 on average
-        if not drawn or number == 1:
+        if number == 1:
             return np.ones((draws, number))
+        # Drawn even if not asked for: variances of both levels and of each, with the same draws,
+        # differ by less chance.
         taken = generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
-        return taken * (number / (number - 1))
+        return taken * (number / (number - 1)) if drawn else np.ones((draws, number))
 
     of_runs = np.empty((draws, len(folds)))
     for fold in np.unique(folds):

@@ -749,15 +749,18 @@ def teacher_pass(place: Place) -> None:
 
     And x from another source, and the losses for a guard, where the configuration asks for them.
     """
-    guard = any(
-        (options or {}).get("guard") is not None for options in place.config.methods.values()
-    )
+    guard = guarded(place.config)
     own = place.config.distill.difficulty != "insample" or guard
     if own:
         check_source_of_difficulty(place)
     write_store(place)
     if own:
         write_difficulty(place, guard)
+
+
+def guarded(config: configuration.Config) -> bool:
+    """Whether a method asks how likely each transcript is wrong."""
+    return any((options or {}).get("guard") is not None for options in config.methods.values())
 
 
 def write_store(place: Place) -> None:

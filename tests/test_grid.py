@@ -146,7 +146,42 @@ def test_tasks_come_in_their_order_and_test_is_read_last(folder: Path) -> None:
     _, choice = study.choose(study.groups[0], records)
     assert choice is not None and choice.tuned == {"kd-tuned": 1}
     assert choice.dev == {"kd-tuned": [0.5, 0.4]} and choice.epochs == 6
-    assert study.sizes() == {"data": 1, "teacher": 1, "trial": 4, "reference": 1, "cell": 11}
+    kinds = {"data": 1, "teacher": 1, "difficulty": 0, "trial": 4, "reference": 1, "cell": 11}
+    assert study.sizes() == kinds
+
+
+def test_a_difficulty_is_a_task_that_its_cells_wait_for(folder: Path) -> None:
+    """One that fails, as dropout does where a model has none, leaves the other cells alone."""
+    cells = {
+        "kd": {},
+        "adakd": {},
+        "adakd-guard": {"set": {"distill.difficulty": "dropout", "methods.adakd.guard": 0.9}},
+        "adakd-dropout": {"set": {"distill.difficulty": "dropout"}},
+        "adakd-crossfit": {"set": {"distill.difficulty": "crossfit"}},
+    }
+    study = study_of(
+        folder, recipes={"tiny/en": {"folds": [0]}}, cells=cells, seeds=[1], epochs=[], tune={},
+        primary=[], ablations={},
+    )  # fmt: skip
+    records: dict[str, Any] = {}
+    for _ in range(2):  # data, teacher
+        (task,) = due(study, records)
+        finish(study, records, task)
+    group = "tiny/en fold 0 wav2vec2"
+    dropout, crossfit, reference = due(study, records)
+    assert [dropout.name, crossfit.name, reference.name] == [
+        f"{group} difficulty dropout", f"{group} difficulty crossfit", f"{group} reference",
+    ]  # fmt: skip
+    guards = [place.config.methods["adakd"].get("guard") for place in dropout.places]
+    assert guards == [0.9, None], "what a guard finds out serves the other"
+    finish(study, records, reference)
+    waiting = {f"{group} {name} seed 1" for name in ("kd", "adakd")}
+    assert {task.name for task in due(study, records)} - {dropout.name, crossfit.name} == waiting
+    records[dropout.name] = {"status": "failed", "fingerprint": dropout.fingerprint}
+    told = {f"{group} {name} seed 1" for name in ("adakd-guard", "adakd-dropout")}
+    assert {task.name for task in due(study, records)} == {*waiting, *told, crossfit.name}
+    assert study.sizes()["difficulty"] == 2
+    assert crossfit.name in study.names(lambda name: "crossfit" in name)
 
 
 def test_folds_may_have_seeds_of_their_own(folder: Path) -> None:

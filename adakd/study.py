@@ -27,6 +27,7 @@ from adakd.findings import (
     BETTER,
     CONTROLS,
     OPEN,
+    SAME,
     VERDICTS,
     WORSE,
     Comparison,
@@ -153,7 +154,10 @@ def amount(one: Comparison) -> str:
     """The change with its interval; where nothing may be claimed, why."""
     if one.change is None or one.open:
         return one.open if one.change else ""
-    return f"{signed(one.change.relative)} % {bracket(one.change.interval, signed)}"
+    said = f"{signed(one.change.relative)} % {bracket(one.change.interval, signed)}"
+    if one.verdict == SAME and one.change.p_value < significance.LEVEL:  # an interval without zero
+        said += f", p {p_text(one.change.p_value)} alone but {p_text(one.holm)} corrected"
+    return said
 
 
 def corpus(tables: Sequence[Table], recipe: str) -> str:

@@ -21,6 +21,7 @@ from adakd import findings, grid, significance, steps, study
 from adakd.files import write_json
 from adakd.grid import Choice, Study
 from adakd.report import Run
+from adakd.score import Change, Interval
 
 SEEDS = [1, 2, 3, 4, 5]
 CELLS: dict[str, Any] = {
@@ -202,6 +203,15 @@ def test_no_gain_is_said_as_plainly(made: Study) -> None:
     assert "no gain of AdaKD may be called adaptive" in text
     assert "AdaKD against KD: no difference shown in 1 of 1 (tiny/hi, whisper " in text
     assert "AdaKD against Focal loss: not run in 1 of 1" in text
+
+
+def test_a_gain_that_the_correction_takes_back_says_so(made: Study) -> None:
+    """Its interval excludes zero, its verdict does not follow from that."""
+    table = findings.Table("tiny/hi", "whisper", {})
+    change = Change(-0.04, Interval(-0.067, -0.013), 0.011, "speaker")
+    one = findings.Comparison(table, ("adakd", "finetune"), "", change, holm=0.182)
+    assert study.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
+    assert "corrected" not in study.amount(dataclasses.replace(one, holm=0.01))
 
 
 def test_a_comparison_with_runs_missing_claims_nothing(made: Study) -> None:

@@ -18,6 +18,7 @@ import hashlib
 import multiprocessing
 import os
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -97,8 +98,8 @@ def prepare(
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
-    places), more than `max_rejected` rejected or nothing left of a split (after rejected.tsv was
-    written; manifests are then left as they were).
+    places), more than `max_rejected` rejected, or nothing in train or dev, or left of a split
+    (after rejected.tsv was written; manifests are then left as they were).
     """
     total = _check_ids(utterances)
     folder = Path(folder)
@@ -146,7 +147,7 @@ def prepare(
             count["seconds"] = round(count["seconds"], 3)
         if sum(count["kept"] + count["rejected"] for count in counts.values()) != total:
             raise UserError("the corpus changed while it was prepared; run stage 1 again")
-        _check_rejections(kinds, counts, max_rejected, listing)
+        _check_kept(kinds, counts, max_rejected, listing)
     if not untranscribed:
         (folder / f"{UNTRANSCRIBED}.jsonl").unlink(missing_ok=True)
     write_json(folder / "counts.json", counts)
@@ -327,16 +328,17 @@ def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:
     return total
 
 
-def _check_rejections(
+def _check_kept(
     kinds: Counter[str], counts: dict[str, Counts], max_rejected: float, listing: Path
 ) -> None:
-    if not kinds:
-        return
-    kind, count = kinds.most_common(1)[0]
-    advice = (
-        f"most often ({count}) because of: {kind}; see {listing}, then mend the corpus or raise "
-        "data.max_rejected"
-    )
+    """Refuse a split that was lost, and too many rejections. Pretraining corpora have no test."""
+    advice = ""
+    if kinds:
+        kind, count = kinds.most_common(1)[0]
+        advice = (
+            f"most often ({count}) because of: {kind}; see {listing}, then mend the corpus or "
+            "raise data.max_rejected"
+        )
     rejected = sum(split["rejected"] for split in counts.values())
     total = rejected + sum(split["kept"] for split in counts.values())
     if rejected > max_rejected * total:
@@ -345,8 +347,20 @@ def _check_rejections(
             f"{max_rejected:.1%} that data.max_rejected allows, {advice}"
         )
     for name, split in counts.items():
-        if split["rejected"] and not split["kept"]:
+        if split["kept"]:
+            continue
+        if split["rejected"]:
             raise UserError(f"all {split['rejected']} utterances of {name} were rejected, {advice}")
+        if name in ("train", "dev"):
+            raise UserError(
+                f"the corpus has no transcribed utterance in {name}, and training needs some in "
+                "train and in dev; give it some, or change its corpus.* and data.languages"
+            )
+        if name == "test":
+            print(
+                "the corpus has no utterance in test: stages 7 and 8 will have nothing to score",
+                file=sys.stderr,
+            )
 
 
 def _kind(reason: str) -> str:

@@ -307,6 +307,37 @@ def test_what_the_corpus_rejects_is_listed_and_counted(tmp_path: Path) -> None:
         run(tmp_path, [replace(rows[0], split="other"), *utterances])
 
 
+def test_characters_that_the_units_lack_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, *others = make_corpus(tmp_path, each=1)
+    corpus = [replace(train, text="a" * 95 + " bbb xy"), *others]
+    run(tmp_path, corpus, lacks=lambda character: character in "bxy7")
+    before = (tmp_path / "data" / "train.jsonl").read_bytes()
+    said = capsys.readouterr().err
+    assert (
+        "train: 5 of 100 characters (5.00%) are not among the text units and are <unk> to the "
+        "models: 'b' U+0062 3x (first in train0), 'x' U+0078 1x (first in train0), 'y' U+0079 1x "
+        "(first in train0)\n"
+    ) in said
+    assert "dev:" not in said and "test:" not in said
+    run(tmp_path, corpus, lacks=lambda character: character not in "ab xy")
+    said = capsys.readouterr().err
+    assert "train:" not in said and "dev: 7 of 7 characters (100.00%)" in said
+    assert ", and 2 more\n" in said  # seven kinds of character, five of them named
+    assert (tmp_path / "data" / "train.jsonl").read_bytes() == before
+
+
+def test_a_training_text_in_other_characters_stops_the_stage(tmp_path: Path) -> None:
+    train, *others = make_corpus(tmp_path, each=1)
+    corpus = [replace(train, text="a" * 94 + "b" * 6), *others]
+    with pytest.raises(
+        UserError, match=r"train: 6 of 100 .*'b' U\+0062 6x.*units.kind to characters"
+    ):
+        run(tmp_path, corpus, lacks="b".__eq__)
+    assert not (tmp_path / "data" / "train.jsonl").exists()
+
+
 def test_a_condition_reaches_the_manifest(tmp_path: Path) -> None:
     train, dev, test = make_corpus(tmp_path, each=1)
     run(tmp_path, [train, dev, replace(test, condition="android")])

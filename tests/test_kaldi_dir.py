@@ -202,9 +202,18 @@ def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
         next(kaldi_dir.utterances(kaldi_dir.Options(dev="test"), folder, None))
     with pytest.raises(UserError, match="made with corpus.corpus .*; run stage 0"):
         next(kaldi_dir.utterances(kaldi_dir.Options(corpus=str(tmp_path)), folder, None))
-    append(data / "dev" / "text", "one more")
-    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
-    assert marker.read_text() != first[0], "a changed table is noticed"
+    for edit, words in (
+        (lambda: append(data / "dev" / "text", "one more"), "dev/text has changed"),
+        (lambda: (data / "dev" / "utt2spk").unlink(), "dev/utt2spk is gone"),
+        (lambda: append(data / "test" / "utt2spk", "x y"), "test/utt2spk is new"),
+    ):
+        edit()
+        with pytest.raises(UserError, match=f"{words} since stage 0; run stage 0 again"):
+            next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+        before = marker.read_text()
+        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+        assert marker.read_text() != before, "a changed table is noticed"
+        assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
 
 
 def test_capitals_are_not_learnt_as_unknown_by_a_teacher_of_small_letters(

@@ -300,6 +300,7 @@ def prepare(place: Place) -> None:
         config.data.jobs or os.cpu_count() or 1,
         place.audio,
         config.data.untranscribed,
+        models.lacks(config, units),
     )
     for split, count in counts.items():
         say(

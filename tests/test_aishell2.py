@@ -108,6 +108,15 @@ def test_where_the_sets_may_stand(corpus: Path) -> None:
     assert Counter(row.split for row in found.values()) == {"train": 24, "dev": 3, "test": 10}
 
 
+def test_tables_that_changed_since_stage_0_are_refused(corpus: Path) -> None:
+    read(corpus)
+    append(corpus.parent / "AISHELL-DEV-TEST-SET" / "Mic" / "test" / "trans.txt", "MT9\t新的")
+    options = aishell2.Options(corpus=str(corpus))
+    with pytest.raises(UserError, match=r"Mic/test/trans\.txt has changed since stage 0; run"):
+        next(aishell2.utterances(options, corpus.parents[1] / "corpus", None))
+    assert len(read(corpus)[1]) == 1, "stage 0 again, and it is seen"
+
+
 def test_bad_input_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     with pytest.raises(UserError, match="Mandarin"):

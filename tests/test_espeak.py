@@ -244,6 +244,8 @@ def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
         espeak.speak("घर", "hi", "f77")
     with pytest.raises(UserError, match="corpus.snr_db"):
         dataclasses.replace(options, snr_db=[9.0, 1.0]).check()
+    with pytest.raises(UserError, match=r"corpus\.dev_minutes must be above 0"):
+        dataclasses.replace(options, dev_minutes=0.0).check()
     with pytest.raises(UserError, match="corpus.grammar: there is no file"):
         espeak.fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus", "hi")
 

@@ -259,6 +259,47 @@ def test_a_cut_archive_is_named(dataset: Path, tmp_path: Path) -> None:
         extract(tmp_path / "cut.tar.gz", tmp_path / "inside", lambda path: True)
 
 
+def small_tar(path: Path) -> list[tarfile.TarInfo]:
+    """Three files of 700 bytes; returns where each stands."""
+    with tarfile.open(path, f"w:{path.suffix[1:]}" if path.suffix != ".tar" else "w") as tar:
+        for name in "abc":
+            member = tarfile.TarInfo(name)
+            member.size = 700
+            tar.addfile(member, io.BytesIO(name.encode() * 700))
+    with tarfile.open(path) as tar:
+        return tar.getmembers()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "zeros", "cut at a member"])
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_damaged_header_does_not_pass_for_the_end(
+    tmp_path: Path, which: int, damage: str
+) -> None:
+    path = tmp_path / "a.tar"
+    place = small_tar(path)[which].offset
+    assert extract(path, tmp_path / "whole", lambda path: True) == 3
+    data = bytearray(path.read_bytes())
+    if damage == "garbage":
+        data[place + 140 : place + 180] = b"?" * 40
+    elif damage == "zeros":
+        data[place : place + 512] = bytes(512)
+    else:
+        del data[place:]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="a.tar: the archive is damaged"):
+        extract(path, tmp_path / "inside", lambda path: True)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_archive_is_read_to_its_sum(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    small_tar(path)
+    assert extract(path, tmp_path / "whole", lambda path: True) == 3
+    path.write_bytes(path.read_bytes()[:-6])  # the sum, and no file's data
+    with pytest.raises(UserError, match=rf"a.{kind}: the archive is damaged"):
+        extract(path, tmp_path / "inside", lambda path: True)
+
+
 def test_the_published_data_set(shared_data: Path | None, tmp_path: Path) -> None:
     """Counts of the real archive; without it, of empty files with the same names."""
     archive = shared_data / "fsdd.tar.xz" if shared_data else None

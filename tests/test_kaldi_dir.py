@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny_corpora
+import tiny_recipe
 
+from adakd import steps
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
 
@@ -200,6 +202,45 @@ def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
         next(kaldi_dir.utterances(kaldi_dir.Options(dev="test"), folder, None))
     with pytest.raises(UserError, match="made with corpus.corpus .*; run stage 0"):
         next(kaldi_dir.utterances(kaldi_dir.Options(corpus=str(tmp_path)), folder, None))
-    append(data / "dev" / "text", "one more")
-    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
-    assert marker.read_text() != first[0], "a changed table is noticed"
+    for edit, words in (
+        (lambda: append(data / "dev" / "text", "one more"), "dev/text has changed"),
+        (lambda: (data / "dev" / "utt2spk").unlink(), "dev/utt2spk is gone"),
+        (lambda: append(data / "test" / "utt2spk", "x y"), "test/utt2spk is new"),
+    ):
+        edit()
+        with pytest.raises(UserError, match=f"{words} since stage 0; run stage 0 again"):
+            next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+        before = marker.read_text()
+        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+        assert marker.read_text() != before, "a changed table is noticed"
+        assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+
+
+def test_capitals_are_not_learnt_as_unknown_by_a_teacher_of_small_letters(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adakd import models
+
+    for path in data.glob("*/text"):
+        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines()]
+        tiny_corpora.write_lines(path, [f"{key} {text.upper()}" for key, text in rows])
+    units = tiny_recipe.train_units("wav2vec2", tmp_path / "units", ["abcdefghijklmnopqrstuvwxyz"])
+    models.load(tiny_recipe.config("wav2vec2"), "teacher", units).save(tmp_path / "source")
+    for normalise in (False, True):
+        here = steps.Place(
+            tmp_path / "root",
+            tiny_recipe.config(
+                "wav2vec2",
+                corpus={"kind": "kaldi_dir", "corpus": str(data)},
+                teacher={"source": str(tmp_path / "source")},
+                units={"kind": "source"},
+                data={"normalise": normalise, "jobs": 1},
+            ),
+        )
+        steps.corpus(here)
+        if not normalise:
+            with pytest.raises(UserError, match=r"train: .* not among the text units.*'A' U\+0041"):
+                steps.prepare(here)
+    steps.prepare(here)
+    assert len(here.manifest("train")) == tiny_corpora.SAID["train"]
+    assert "not among" not in capsys.readouterr().err

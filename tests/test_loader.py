@@ -220,6 +220,20 @@ def test_audio_that_went_missing_is_named(folder, entries, family):
         Steps(gone, folder, family).batch([0])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_went_missing_is_one_sentence_from_a_worker_too(
+    folder, entries, family, workers
+):
+    steps = Steps([*entries[:2], replace(entries[2], audio="gone.flac")], folder, family)
+    plan = [[([number], True)] for number in range(3)]
+    loader = training_loader(steps, plan, workers)
+    read = []
+    with pytest.raises(audio.AudioError) as raised:
+        read.extend(step[0].ids[0] for step in loader)
+    assert str(raised.value) == f"{folder / 'gone.flac'}: missing audio file"
+    assert read == [entry.id for entry in entries[:2]]
+
+
 def test_a_live_teacher_whose_features_differ_gets_its_own(tmp_path):
     made = tiny.entries(tmp_path)
     student = tiny.family("whisper", tmp_path)

@@ -102,12 +102,12 @@ def test_audio_outside_the_root_is_absolute(tmp_path: Path) -> None:
 
 
 def test_segments_are_cut(tmp_path: Path) -> None:
-    base = make_corpus(tmp_path, each=1)[0]
+    base, *rest = make_corpus(tmp_path, each=1)
     parts = [replace(base, id="first", end=0.4), replace(base, id="second", start=0.4)]
-    run(tmp_path, parts)
+    run(tmp_path, [*parts, *rest])
     assert [entry.seconds for entry in entries(tmp_path, "train")] == [0.4, 0.6]
     # The corpus mends its segments: clips of the old ones must not be believed.
-    run(tmp_path, [replace(parts[0], end=0.5), replace(parts[1], start=0.5)])
+    run(tmp_path, [replace(parts[0], end=0.5), replace(parts[1], start=0.5), *rest])
     assert [entry.seconds for entry in entries(tmp_path, "train")] == [0.5, 0.5]
 
 
@@ -188,6 +188,28 @@ def test_losing_a_whole_split_stops_the_stage(tmp_path: Path) -> None:
         run(tmp_path, utterances)
 
 
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_split_that_the_corpus_lacks_stops_the_stage(tmp_path: Path, split: str) -> None:
+    utterances = [one for one in make_corpus(tmp_path) if one.split != split]
+    with pytest.raises(UserError, match=f"no transcribed utterance in {split},"):
+        run(tmp_path, utterances, max_rejected=0.0)
+    assert not (tmp_path / "data" / "test.jsonl").exists()
+
+
+def test_training_audio_without_any_transcript_stops_the_stage(tmp_path: Path) -> None:
+    bare = [replace(u, text="") if u.split == "train" else u for u in make_corpus(tmp_path)]
+    with pytest.raises(UserError, match="no transcribed utterance in train,"):
+        run(tmp_path, bare, untranscribed=True)
+
+
+def test_a_corpus_without_a_test_set_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = run(tmp_path, [one for one in make_corpus(tmp_path) if one.split != "test"])
+    assert counts["test"]["kept"] == 0
+    assert "no utterance in test" in capsys.readouterr().err
+
+
 def test_equal_reasons_with_different_numbers_count_together(tmp_path: Path) -> None:
     utterances = make_corpus(tmp_path)
     limits = [lambda entry: f"{len(entry.id)}.5 labels but {entry.id[-1]} frames"]
@@ -236,7 +258,7 @@ def test_each_utterance_is_normalised_in_its_own_language(tmp_path: Path) -> Non
     run(tmp_path, [replace(train, text="你 好", language="zh"), replace(dev, text="Ｘ　Y"), test])
     assert entries(tmp_path, "train")[0].text == "你好"
     assert entries(tmp_path, "dev")[0].text == "x y"
-    run(tmp_path, [replace(train, text=" Hi,  you!\n", language="")], normalise=False)
+    run(tmp_path, [replace(train, text=" Hi,  you!\n", language=""), dev, test], normalise=False)
     assert entries(tmp_path, "train")[0].text == "Hi, you!"
     assert entries(tmp_path, "train")[0].language == "hi"
 
@@ -245,6 +267,7 @@ def test_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     # At 16 kHz alone, so that the processes need not load torch.
     utterances = [one for one in make_corpus(tmp_path, each=20) if one.split == "train"]
     utterances = [replace(one, end=0.5) for one in utterances]
+    utterances[1] = replace(utterances[1], split="dev")
     utterances[3] = replace(utterances[3], text="")
     serial = run(tmp_path, utterances)
     manifests = [(tmp_path / "data" / n).read_bytes() for n in ("train.jsonl", "rejected.tsv")]
@@ -284,6 +307,37 @@ def test_what_the_corpus_rejects_is_listed_and_counted(tmp_path: Path) -> None:
         run(tmp_path, [replace(rows[0], split="other"), *utterances])
 
 
+def test_characters_that_the_units_lack_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, *others = make_corpus(tmp_path, each=1)
+    corpus = [replace(train, text="a" * 95 + " bbb xy"), *others]
+    run(tmp_path, corpus, lacks=lambda character: character in "bxy7")
+    before = (tmp_path / "data" / "train.jsonl").read_bytes()
+    said = capsys.readouterr().err
+    assert (
+        "train: 5 of 100 characters (5.00%) are not among the text units and are <unk> to the "
+        "models: 'b' U+0062 3x (first in train0), 'x' U+0078 1x (first in train0), 'y' U+0079 1x "
+        "(first in train0)\n"
+    ) in said
+    assert "dev:" not in said and "test:" not in said
+    run(tmp_path, corpus, lacks=lambda character: character not in "ab xy")
+    said = capsys.readouterr().err
+    assert "train:" not in said and "dev: 7 of 7 characters (100.00%)" in said
+    assert ", and 2 more\n" in said  # seven kinds of character, five of them named
+    assert (tmp_path / "data" / "train.jsonl").read_bytes() == before
+
+
+def test_a_training_text_in_other_characters_stops_the_stage(tmp_path: Path) -> None:
+    train, *others = make_corpus(tmp_path, each=1)
+    corpus = [replace(train, text="a" * 94 + "b" * 6), *others]
+    with pytest.raises(
+        UserError, match=r"train: 6 of 100 .*'b' U\+0062 6x.*units.kind to characters"
+    ):
+        run(tmp_path, corpus, lacks="b".__eq__)
+    assert not (tmp_path / "data" / "train.jsonl").exists()
+
+
 def test_a_condition_reaches_the_manifest(tmp_path: Path) -> None:
     train, dev, test = make_corpus(tmp_path, each=1)
     run(tmp_path, [train, dev, replace(test, condition="android")])
@@ -303,7 +357,8 @@ class Generated:
         for number in range(self.count):
             if self.passes == 2:
                 self.furthest = max(self.furthest, number - self.prepared)
-            yield Utterance(f"u{number}", "train", self.audio, "एक", "s", "hi")
+            split = "train" if number else "dev"
+            yield Utterance(f"u{number}", split, self.audio, "एक", "s", "hi")
 
     def limit(self, entry: Entry) -> None:
         self.prepared += 1
@@ -318,9 +373,9 @@ def test_a_corpus_is_never_read_far_ahead(
     soundfile.write(tmp_path / "a.wav", np.zeros(3_200), 16_000)
     corpus = Generated(200, tmp_path / "a.wav")
     counts = run(tmp_path, corpus, jobs=jobs, limits=[corpus.limit])
-    assert counts["train"]["kept"] == corpus.prepared == 200 and corpus.passes == 2
+    assert counts["train"]["kept"] + 1 == corpus.prepared == 200 and corpus.passes == 2
     assert corpus.furthest <= 2 * (stage.AHEAD * jobs + 2)
-    assert [entry.id for entry in entries(tmp_path, "train")] == [f"u{n}" for n in range(200)]
+    assert [entry.id for entry in entries(tmp_path, "train")] == [f"u{n}" for n in range(1, 200)]
 
 
 def test_a_corpus_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from adakd.errors import UserError
 from adakd.models.units import train_bpe, train_characters
+from adakd.models.wav2vec2 import Wav2Vec2
+from adakd.models.whisper import Whisper
 
 HINDI = ["नमस्ते दुनिया", "मैं ठीक हूँ", "ज़रा रुको", "बच्चे पढ़ रहे हैं", "सन् 1995 में"]
 TAMIL = ["வணக்கம் உலகம்", "நான் பள்ளிக்குப் போகிறேன்", "மொழி", "கொஞ்சம் பொறு"]
@@ -47,6 +49,13 @@ def test_sentencepiece_and_hugging_face_give_the_same_indices(characters):
         # Independently of both: one unit a code point, the unknown one for the snowman.
         assert len(ids) == len(text)
         assert [i == tokenizer.unk_token_id for i in ids] == [c == "☃" for c in text]
+
+
+def test_what_the_units_lack(tmp_path):
+    train_characters(["ab c", "न्"], tmp_path)
+    lacks = Wav2Vec2.lacks(tmp_path)
+    assert [character for character in "abcABनम्☃" if lacks(character)] == ["A", "B", "म", "☃"]
+    assert Whisper.lacks(tmp_path) is None  # bytes
 
 
 def test_every_text_comes_back(characters):

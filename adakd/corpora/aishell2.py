@@ -74,10 +74,7 @@ def fetch(
     for condition in options.conditions:
         for split in ("dev", "test"):
             sets[f"{condition}/{split}"] = str(_evaluation(corpus, options, condition, split))
-    checksums = {}
-    for name, place in progress(sets.items(), len(sets), "looking through the tables"):
-        for table in ("wav.scp", "trans.txt"):
-            checksums[f"{name}/{table}"] = sha256(Path(place) / table)
+    checksums = _checksums(progress(sets.items(), len(sets), "looking through the tables"))
     marker.keep(folder, str(corpus), _settings(options), sets=sets, sha256=checksums)
 
 
@@ -85,12 +82,23 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     """Stage 1: the utterances, train first, then each condition's dev and test, as in trans.txt.
 
     Rejected: ids in one table only, ids twice in one, lines that are not UTF-8, what is known to be
-    wrong.
+    wrong. Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
     found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    marker.check_tables(found, _checksums(found["sets"].items()))
     for name, place in found["sets"].items():
         condition, _, split = name.rpartition("/")
         yield from _of_set(Path(place), split, condition)
+
+
+def _checksums(sets: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """SHA-256 of the tables of each set (its name, its folder) that there are."""
+    return {
+        f"{name}/{table}": sha256(Path(place) / table)
+        for name, place in sets
+        for table in ("wav.scp", "trans.txt")
+        if (Path(place) / table).is_file()
+    }
 
 
 def _of_set(folder: Path, split: str, condition: str) -> Iterator[Utterance | Rejected]:

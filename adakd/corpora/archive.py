@@ -151,5 +151,23 @@ def _members(
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.isfile(), partial(tar.extractfile, member)
+            _check_end(tar)
     else:
         raise UserError(f"{archive}: neither a tar nor a zip archive, or damaged; get it again")
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise tarfile.ReadError unless nothing but zeros follows the last member.
+
+    tarfile takes a damaged header for the end of the archive. Reading on also checks the sums that
+    a compressed file ends with.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)  # of the header that tarfile could not read
+    rest = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if not rest:
+        raise tarfile.ReadError("it lacks the zeros that end an archive: cut short")
+    while rest:
+        if any(rest):
+            raise tarfile.ReadError(f"no header at byte {tar.offset:,}, and no end of the archive")
+        rest = tar.fileobj.read(1 << 20)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from adakd.errors import UserError
 from adakd.files import fingerprint
 
 NAME = "audio-cmn"
+PUBLISHED = 8596  # recordings in 24k-abr/hsk, 27 of them with a gap
 SPEAKER = "yue-tan"
 HEARD = 3  # training words, at least, that hold a character of a dev or test word
 _PART = "24k-abr/hsk"
@@ -68,6 +70,12 @@ def fetch(
         lambda path: path.parent.as_posix().endswith(_PART) and path.suffix == ".mp3",
     )
     recordings = find_recordings(place)
+    if len(recordings) != PUBLISHED:
+        print(
+            f"audio-cmn: found {len(recordings)} recordings, not the {PUBLISHED} published ones; "
+            "going on with these",
+            file=sys.stderr,
+        )
     parent = recordings[0].parent.absolute()
     folder = folder.absolute()
     marker.keep(

@@ -73,8 +73,10 @@ class Options:
                 raise UserError(f"corpus.{name}: {value} must lie within {low} and {high}")
         if self.sentences_per_utterance[0] < 1:
             raise UserError("corpus.sentences_per_utterance: an utterance has 1 sentence at least")
-        if self.hours <= 0 or self.dev_minutes < 0 or self.test_minutes < 0:
-            raise UserError("corpus.hours must be above 0, the minutes of dev and test not below")
+        if min(self.hours, self.dev_minutes) <= 0 or self.test_minutes < 0:
+            raise UserError(
+                "corpus.hours and corpus.dev_minutes must be above 0, corpus.test_minutes not below"
+            )
         if self.text and self.languages:
             raise UserError("corpus.text goes with one language; give no corpus.languages with it")
 

@@ -57,13 +57,11 @@ def fetch(
     (naming file and line).
     """
     corpus = marker.source_of(folder, NAME, options.corpus)
-    begin, checksums = {}, {}
+    begin = {}
     for split, name in progress(options.splits.items(), 3, "looking through the tables"):
         place = corpus / name
-        for table in (*_NEEDED, *_OPTIONAL):
-            if (place / table).is_file():
-                checksums[f"{name}/{table}"] = sha256(place / table)
-            elif table in _NEEDED:
+        for table in _NEEDED:
+            if not (place / table).is_file():
                 raise UserError(
                     f"{place / table} is missing; give --corpus the folder that holds the Kaldi "
                     f"folders of train, dev and test, or name this one with --corpus.{split}"
@@ -79,6 +77,7 @@ def fetch(
         if relative:
             print(f"{scp}: relative paths start from {start}", file=sys.stderr)
         begin[split] = str(start)
+    checksums = _checksums(corpus, options)
     marker.keep(folder, str(corpus), _settings(options), begin=begin, sha256=checksums)
 
 
@@ -87,10 +86,22 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
 
     Rejected: an id that is not in all tables, an id twice in one of them, a broken line, a segment
     of an unknown recording, a recording that no segment names. The language is the recipe's.
+    Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
     found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    marker.check_tables(found, _checksums(Path(found["source"]), options))
     for split, name in options.splits.items():
         yield from _of_split(Path(found["source"]) / name, split, Path(found["begin"][split]))
+
+
+def _checksums(corpus: Path, options: Options) -> dict[str, str]:
+    """SHA-256 of the tables that there are, by their path in the corpus."""
+    return {
+        f"{name}/{table}": sha256(corpus / name / table)
+        for name in options.splits.values()
+        for table in (*_NEEDED, *_OPTIONAL)
+        if (corpus / name / table).is_file()
+    }
 
 
 def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rejected]:

@@ -75,6 +75,15 @@ def recall(
     return marker
 
 
+def check_tables(marker: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuse tables, by name and SHA-256, that are not those that stage 0 saw (UserError)."""
+    before = marker["sha256"]
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            done = "is gone" if name not in now else "has changed" if name in before else "is new"
+            raise UserError(f"{marker['source']}: {name} {done} since stage 0; run stage 0 again")
+
+
 def source_of(folder: Path, name: str, corpus: str | None) -> Path:
     """The folder of a corpus that is used where it lies: as given now, else as given before.
 

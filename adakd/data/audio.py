@@ -34,8 +34,11 @@ class AudioError(UserError):
     """An audio file that cannot be used. `reason` leaves out the file, the message names it."""
 
     def __init__(self, reason: str, path: Path) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
+        super().__init__(reason, path)  # as given: a copy from another process is made of these
+        self.reason, self.path = reason, path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 def read(path: Path, start: float | None = None, end: float | None = None) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Generator
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from adakd.data import audio as audio_files
 from adakd.data.manifest import Entry, Manifest
+from adakd.errors import UserError
 
 if TYPE_CHECKING:
     from adakd.models import Batch, Family
@@ -119,8 +120,11 @@ class StepSampler(Sampler[list[Group]]):
         return len(self.plan(self.epoch)) - self.skip
 
 
-class Steps(Dataset[list["Batch"]]):
+class Steps(Dataset["list[Batch] | UserError"]):
     """Reads the micro-batches of a planned step.
+
+    What cannot be read is an item too: torch would turn an error that a worker raises into one
+    with the worker's traceback in its text, so `_Loader` raises it.
 
     ``teacher`` is the live teacher, if there is one: where its features differ from the student's
     (mel bins, input length), a batch carries both.
@@ -138,8 +142,11 @@ class Steps(Dataset[list["Batch"]]):
         same = teacher is None or teacher.extractor.to_dict() == family.extractor.to_dict()
         self.teacher = None if same else teacher
 
-    def __getitem__(self, step: list[Group]) -> list[Batch]:
-        return [self.batch(indices, counted) for indices, counted in step]
+    def __getitem__(self, step: list[Group]) -> list[Batch] | UserError:
+        try:
+            return [self.batch(indices, counted) for indices, counted in step]
+        except UserError as error:
+            return error
 
     def batch(self, indices: list[int], counted: bool = True) -> Batch:
         """One padded batch; errors name the audio file."""
@@ -159,13 +166,28 @@ def seconds_of(entries: Sequence[Entry]) -> np.ndarray:
     return np.array([entry.seconds for entry in entries], dtype=np.float64)
 
 
-def _same(step: list[Batch]) -> list[Batch]:
+class _Loader(DataLoader["list[Batch] | UserError"]):
+    """Raises, in this process, the error that an item is."""
+
+    def __iter__(self) -> Any:
+        # Begun here, not at the first item: that draws from torch's generator.
+        return _raising(super().__iter__())
+
+
+def _raising(items: Iterator[list[Batch] | UserError]) -> Iterator[list[Batch]]:
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _same(step: list[Batch] | UserError) -> list[Batch] | UserError:
     return step
 
 
 def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> DataLoader:
     """A DataLoader whose items are optimiser steps (lists of batches)."""
-    return DataLoader(
+    return _Loader(
         steps,
         sampler=sampler,
         batch_size=None,
@@ -183,4 +205,4 @@ def evaluation_loader(
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
     seconds = seconds_of(steps.entries)
     plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
-    return DataLoader(steps, sampler=plan, batch_size=None, num_workers=workers, collate_fn=_same)
+    return _Loader(steps, sampler=plan, batch_size=None, num_workers=workers, collate_fn=_same)

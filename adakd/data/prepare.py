@@ -18,12 +18,13 @@ import hashlib
 import multiprocessing
 import os
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypedDict
@@ -41,6 +42,9 @@ WORTH_PROCESSES = 500  # clips; a process takes about as long to start as a hund
 CHUNK = 16  # clips handed to a process at a time
 AHEAD = 4  # chunks a process that may wait to be written
 
+UNKNOWN_SHARE = 0.05  # of the training text; above it, units and text do not belong together
+EXAMPLES = 5  # characters that are named
+
 # Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
 Limit = Callable[[Entry], str | None]
 
@@ -51,6 +55,40 @@ class Counts(TypedDict):
     kept: int  # utterances
     rejected: int  # utterances
     seconds: float  # of audio kept
+
+
+@dataclass
+class Unknown:
+    """The characters of a split that the text units lack; spaces are none."""
+
+    characters: int = 0  # of the split's text, known or not
+    found: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)  # character -> id of an utterance
+
+    def add(self, entry: Entry, lacks: Callable[[str], bool]) -> None:
+        for character in entry.text:
+            if character == " ":
+                continue
+            self.characters += 1
+            if lacks(character):
+                self.found[character] += 1
+                self.first.setdefault(character, entry.id)
+
+    @property
+    def share(self) -> float:
+        return self.found.total() / max(1, self.characters)
+
+    def __str__(self) -> str:
+        named = [
+            f"'{character}' U+{ord(character):04X} {count}x (first in {self.first[character]})"
+            for character, count in self.found.most_common(EXAMPLES)
+        ]
+        more = len(self.found) - len(named)
+        return (
+            f"{self.found.total()} of {self.characters} characters ({self.share:.2%}) are not "
+            f"among the text units and are <unk> to the models: {', '.join(named)}"
+            + (f", and {more} more" if more else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,7 @@ def prepare(
     jobs: int,
     audio_folder: Path | None = None,
     untranscribed: bool = False,
+    lacks: Callable[[str], bool] | None = None,
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
 
@@ -94,10 +133,13 @@ def prepare(
     jobs: worker processes; few clips are read in this one.
     untranscribed: training utterances whose transcript is empty go to untranscribed.jsonl, with
         empty texts, instead of being rejected.
+    lacks: says of a character whether the models' text units lack it; None: they lack none. Such
+        characters are told with examples.
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
-    places), more than `max_rejected` rejected or nothing left of a split (after rejected.tsv was
+    places), more than `max_rejected` rejected, or nothing in train or dev, or left of a split,
+    more than UNKNOWN_SHARE of the training text unknown to the units (after rejected.tsv was
     written; manifests are then left as they were).
     """
     total = _check_ids(utterances)
@@ -118,6 +160,7 @@ def prepare(
         split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in written
     }
     kinds: Counter[str] = Counter()
+    unknown = {split: Unknown() for split in SPLITS}
     listing = folder / "rejected.tsv"
     with ExitStack() as manifests:
         files = {
@@ -137,6 +180,8 @@ def prepare(
                         files[split].write(manifest.to_line(outcome))
                         count["kept"] += 1
                         count["seconds"] += outcome.seconds
+                        if lacks is not None and not bare:
+                            unknown[split].add(outcome, lacks)
                         continue
                     outcome = reason
                 kinds[_kind(outcome)] += 1
@@ -146,7 +191,8 @@ def prepare(
             count["seconds"] = round(count["seconds"], 3)
         if sum(count["kept"] + count["rejected"] for count in counts.values()) != total:
             raise UserError("the corpus changed while it was prepared; run stage 1 again")
-        _check_rejections(kinds, counts, max_rejected, listing)
+        _check_kept(kinds, counts, max_rejected, listing)
+        _check_unknown(unknown)
     if not untranscribed:
         (folder / f"{UNTRANSCRIBED}.jsonl").unlink(missing_ok=True)
     write_json(folder / "counts.json", counts)
@@ -327,16 +373,17 @@ def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:
     return total
 
 
-def _check_rejections(
+def _check_kept(
     kinds: Counter[str], counts: dict[str, Counts], max_rejected: float, listing: Path
 ) -> None:
-    if not kinds:
-        return
-    kind, count = kinds.most_common(1)[0]
-    advice = (
-        f"most often ({count}) because of: {kind}; see {listing}, then mend the corpus or raise "
-        "data.max_rejected"
-    )
+    """Refuse a split that was lost, and too many rejections. Pretraining corpora have no test."""
+    advice = ""
+    if kinds:
+        kind, count = kinds.most_common(1)[0]
+        advice = (
+            f"most often ({count}) because of: {kind}; see {listing}, then mend the corpus or "
+            "raise data.max_rejected"
+        )
     rejected = sum(split["rejected"] for split in counts.values())
     total = rejected + sum(split["kept"] for split in counts.values())
     if rejected > max_rejected * total:
@@ -345,8 +392,33 @@ def _check_rejections(
             f"{max_rejected:.1%} that data.max_rejected allows, {advice}"
         )
     for name, split in counts.items():
-        if split["rejected"] and not split["kept"]:
+        if split["kept"]:
+            continue
+        if split["rejected"]:
             raise UserError(f"all {split['rejected']} utterances of {name} were rejected, {advice}")
+        if name in ("train", "dev"):
+            raise UserError(
+                f"the corpus has no transcribed utterance in {name}, and training needs some in "
+                "train and in dev; give it some, or change its corpus.* and data.languages"
+            )
+        if name == "test":
+            print(
+                "the corpus has no utterance in test: stages 7 and 8 will have nothing to score",
+                file=sys.stderr,
+            )
+
+
+def _check_unknown(unknown: dict[str, Unknown]) -> None:
+    """Tell what the units lack, and refuse a training text that is not written in them."""
+    if unknown["train"].share > UNKNOWN_SHARE:
+        raise UserError(
+            f"train: {unknown['train']}; set units.kind to characters, which makes units of this "
+            "text, or write the text as the teacher's units do (upper or lower case? see "
+            "data.normalise), or take another teacher"
+        )
+    for split, of_split in unknown.items():
+        if of_split.found:
+            print(f"{split}: {of_split}", file=sys.stderr)
 
 
 def _kind(reason: str) -> str:

@@ -106,6 +106,11 @@ class Family(nn.Module):
         """Units of the recipe for which a source has no output yet: fine-tuning makes them."""
         return []
 
+    @classmethod
+    def lacks(cls, units: Path | None) -> Callable[[str], bool] | None:
+        """Says of a character whether the units lack it; None: they are bytes and lack none."""
+        return None
+
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         """A padded batch of clips, each float32 (n,) at 16 kHz, with their transcripts' units."""
         raise NotImplementedError
@@ -257,6 +262,11 @@ def untrained_units(config: configuration.Config, units: Path | None) -> list[st
     """Units for which the source of the teacher has no trained output; it has a source."""
     source = str(config.teacher.source)
     return _class(config.family, source).untrained_units(source, units)
+
+
+def lacks(config: configuration.Config, units: Path | None) -> Callable[[str], bool] | None:
+    """Says of a character whether the recipe's units lack it; None where none can be lacking."""
+    return _class(config.family, None).lacks(units)
 
 
 def open_folder(config: configuration.Config, folder: Path) -> Family:

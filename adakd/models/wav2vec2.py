@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,18 @@ class Wav2Vec2(Family):
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
         outputs = settings.vocab_size
         return [unit for unit in tokenizer.get_vocab() if known.get(unit, outputs) >= outputs]
+
+    @classmethod
+    def lacks(cls, units: Path | None) -> Callable[[str], bool]:
+        from transformers import Wav2Vec2CTCTokenizer
+
+        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+
+        @cache
+        def lacking(character: str) -> bool:
+            return tokenizer.unk_token_id in tokenizer(character).input_ids
+
+        return lacking
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         waves = [torch.from_numpy(self._normalised(clip)) for clip in audio]

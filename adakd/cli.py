@@ -5,10 +5,13 @@ Several steps run in one process, since importing torch, transformers and Speech
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from adakd.errors import UserError
 
 if TYPE_CHECKING:
     from adakd.config import Config
+    from adakd.steps import Place
 
 STEPS = {
     "corpus": "0  download, generate or locate the corpus",
@@ -87,6 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # The disk, a path, a permission: for the user to mend, as a UserError is.
+        what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        where = f": {error.filename}" if error.filename else ""
+        print(f"adakd: {what}{where}; mend that, then run the same command again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("adakd: stopped; the same command goes on from here", file=sys.stderr)
@@ -173,9 +183,22 @@ def run(arguments: Sequence[str]) -> None:
         command += [f"--{name}", value]
     if publish:
         command.append("--publish")
+    with _full_disk_named(root):
+        _run_steps(steps, places, methods, shlex.join(command), publish)
+
+
+def _run_steps(
+    steps: Sequence[str],
+    places: Sequence[Place],
+    methods: list[str],
+    command: str,
+    publish: bool,
+) -> None:
+    from adakd import steps as work
+
     for step in steps:
         if step == "report":
-            work.report(places, methods, shlex.join(command), publish)
+            work.report(places, methods, command, publish)
             continue
         if step == "corpus":
             work.corpus(places[0])
@@ -200,6 +223,23 @@ def run(arguments: Sequence[str]) -> None:
                 work.score(place, methods)
             elif step == "export":
                 work.export(place, methods)
+
+
+@contextlib.contextmanager
+def _full_disk_named(root: Path) -> Iterator[None]:
+    """Say that the disk is full where a library only says that it could not write.
+
+    torch raises a RuntimeError ("unexpected pos 576 vs 534"), safetensors an error of its own.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) is None and root.exists():
+            if shutil.disk_usage(root).free < 2**20:  # bytes; what is left of it is of no use
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root)) from error
+        raise
 
 
 def _words(name: str, text: str) -> list[str]:

@@ -341,6 +341,14 @@ def test_a_named_interpreter_is_used_as_it_is(copy: Path) -> None:
     assert result.returncode == 1 and "ADAKD_PYTHON is '/nowhere/python'" in result.stderr
 
 
+def test_a_repository_that_cannot_be_written_runs_with_a_named_interpreter(copy: Path) -> None:
+    (copy / ".adakd-python").mkdir()  # as good as read-only, for root too
+    python = str(copy.parent / "bin" / "python3.11")
+    result = run_copy(copy, "--root", copy.parent / "out", ADAKD_PYTHON=python)
+    assert result.returncode == 0 and result.stdout == "a table\n"
+    assert ".adakd-python" not in result.stderr
+
+
 def test_a_study_gets_its_own_options(copy: Path) -> None:
     echo = shutil.which("echo") or "/bin/echo"
     result = run(copy / "run.sh", "--benchmark", "my study.yaml", "--jobs", "2", ADAKD_PYTHON=echo)

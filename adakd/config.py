@@ -4,7 +4,8 @@ A recipe's settings are three layers, later ones winning:
 
 1. ``conf/recipe.yaml``    the corpus, the language, the data: what both families share
 2. ``conf/<family>.yaml``  models and training of one family
-3. overrides               ``--train.epochs 3`` on the command line
+3. overrides               ``--train.epochs 3`` on the command line, read as YAML is, but for text,
+                           which stays as it was typed
 
 An unknown key, a value of the wrong type or broken YAML is a `UserError` that says where it
 stands and what was probably meant.
@@ -12,7 +13,6 @@ stands and what was probably meant.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -205,7 +205,7 @@ def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None =
         merged = _merge(merged, layer)
         _check_inner_groups(layer, merged, path)
     for key, value in (overrides or {}).items():
-        _override(merged, key, value)
+        _override(merged, key, value, overrides or {})
     merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
     merged["family"] = family
     config = from_dict(Config, merged, "the configuration")
@@ -315,9 +315,27 @@ def _check_layers(config: Config) -> None:
         raise UserError("student.layers.decoder: wav2vec2 has no decoder; leave it out.")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text."""
+class _OddNumber(yaml.constructor.ConstructorError):
+    """A number that YAML 1.1 reads as nobody means it."""
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text.
+
+    What it reads in base 8 (010) or 60 (1:30) is refused.
+    """
+
+    def _number(self, node: yaml.ScalarNode) -> int | float:
+        if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            base = 60 if ":" in node.value else 8
+            problem = f"YAML reads {node.value} in base {base}; write a decimal number, or quote it"
+            raise _OddNumber(None, None, problem, node.start_mark)
+        integer = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _Loader._number)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -413,8 +431,13 @@ def _type_name(option: Any) -> str:
     return names.get(typing.get_origin(option) or option, str(option))
 
 
-def _override(target: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set ``a.b.c`` in nested ``target`` to a value, or to the YAML value that a text spells."""
+def _override(
+    target: dict[str, Any], dotted: str, value: Any, overrides: Mapping[str, Any]
+) -> None:
+    """Set ``a.b.c`` in nested ``target`` to a value, or to what a text means there."""
+    if isinstance(value, str) and value != "":
+        kind = overrides.get("corpus.kind", (target.get("corpus") or {}).get("kind"))
+        value = _spelt(value, _hint(dotted, kind), dotted)
     *parents, last = dotted.split(".")
     for parent in parents:
         inner = target.setdefault(parent, {})
@@ -423,14 +446,41 @@ def _override(target: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
         target = inner
-    if isinstance(value, str) and value != "":
-        with contextlib.suppress(yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
-            value = yaml.load(value, _Loader)
     target[last] = value
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
     other = {"source": "config", "config": "source"}.get(last)
     if parents in (["teacher"], ["student"]) and other:
         target.pop(other, None)
+
+
+def _hint(dotted: str, kind: Any) -> Any:
+    """The type of a key, ``kind`` being that of the corpus; Any where no dataclass says it."""
+    from adakd import corpora
+
+    found: Any = Config
+    group = ""
+    for part in dotted.split("."):
+        if group in ("teacher.train", "student.train"):
+            found = Train
+        elif group == "corpus" and part != "kind" and kind is not None:
+            found = corpora.module(str(kind)).Options
+        if not dataclasses.is_dataclass(found):
+            return Any
+        found = typing.get_type_hints(found).get(part, Any)
+        group = f"{group}.{part}".lstrip(".")
+    return found
+
+
+def _spelt(text: str, hint: Any, dotted: str) -> Any:
+    """The value that ``text`` spells: itself where the key holds text, else what YAML reads."""
+    if hint in (str, str | None) and text != "null" and text[0] not in "'\"":
+        return text  # YAML would end "my #1 corpus" at the #, and read no as false
+    try:
+        return yaml.load(text, _Loader)
+    except _OddNumber as error:
+        raise UserError(f"--{dotted}: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
+        return text
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,10 +110,38 @@ def test_numbers_in_files_are_read_alike(recipe: Path) -> None:
         ("@odd", "@odd"),
         ("2026-13-45", "2026-13-45"),
         ("", ""),
+        ("my #1 model", "my #1 model"),
+        ("data: x", "data: x"),
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("no", "no"),
+        ("~", "~"),
+        ("[a", "[a"),
+        ("'in quotes'", "in quotes"),  # which were needed once
     ],
 )
 def test_text_overrides_stay_as_they_are(recipe: Path, text: str, value: str) -> None:
     assert load(recipe, student__source=text).student.source == value
+
+
+def test_text_of_the_corpus_and_of_a_group_stays_too(recipe: Path) -> None:
+    assert load(recipe, corpus__text="/data/my #1.txt").corpus["text"] == "/data/my #1.txt"
+    assert load(recipe, language__code="no").language.code == "no"
+    # The module named beside it says what is text.
+    mine = {"corpus__corpus": "2024", "corpus__kind": "kaldi_dir"}
+    assert load(recipe, **mine).corpus["corpus"] == "2024"
+    assert load(recipe, teacher__train__precision="fp32").teacher.train["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(("text", "base"), [("010", 8), ("-017", 8), ("1:30", 60), ("1:30.5", 60)])
+def test_a_number_in_another_base_is_refused(recipe: Path, text: str, base: int) -> None:
+    expected = f"YAML reads {text} in base {base}; write a decimal number"
+    for key in ("train__epochs", "train__learning_rate", "teacher__train__clip", "methods__kd"):
+        assert refusal(recipe, **{key: text}).startswith(f"--{key.replace('__', '.')}: {expected}")
+    path = edit(recipe, "wav2vec2.yaml", "epochs: 3", f"epochs: {text}")
+    assert refusal(recipe).startswith(f"{path}, line 10: not valid YAML ({expected}")
 
 
 def test_overrides_are_yaml(recipe: Path) -> None:

@@ -322,8 +322,19 @@ class _OddNumber(yaml.constructor.ConstructorError):
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text.
 
-    What it reads in base 8 (010) or 60 (1:30) is refused.
+    What it reads in base 8 (010) or 60 (1:30) is refused, and so is a key that stands twice in one
+    mapping, of which it would drop the first.
     """
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                problem = f"the key '{key.value}' stands here for the second time"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
 
     def _number(self, node: yaml.ScalarNode) -> int | float:
         if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):

@@ -261,6 +261,21 @@ def test_broken_yaml_is_a_sentence_with_file_and_line(recipe: Path, broken: str,
     assert refusal(recipe).startswith(f"{path}, line {line}: not valid YAML (")
 
 
+def test_a_key_that_stands_twice_is_refused_and_a_merged_one_is_not(recipe: Path) -> None:
+    path = recipe / "conf" / "wav2vec2.yaml"
+    sound = path.read_text()
+    path.write_text(sound + "train:\n  clip: 3\n")
+    assert refusal(recipe) == (
+        f"{path}, line 14: not valid YAML (the key 'train' stands here for the second time); "
+        "mend that line."
+    )
+    path.write_text(sound.replace("epochs: 7", "epochs: 7\n    epochs: 8"))
+    assert refusal(recipe).startswith(f"{path}, line 7: ")
+    path.write_text(sound.replace("epochs: 3", "<<: {epochs: 8, clip: 2}\n  epochs: 3"))
+    train = load(recipe).train
+    assert (train.epochs, train.clip) == (3, 2.0)
+
+
 def test_other_unreadable_files(recipe: Path) -> None:
     path = recipe / "conf" / "recipe.yaml"
     path.write_text("- a list\n")

@@ -17,7 +17,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -186,6 +188,39 @@ CHOICES = {
     "distill.frames": ("all", "nonblank", "symmetric"),
     "distill.difficulty": ("insample", "crossfit", "pretrained", "dropout"),
 }
+ABOVE_0 = math.ulp(0.0)  # the least number that is
+FINITE = sys.float_info.max
+# Least and largest value; an empty one is not looked at.
+RANGES: dict[str, tuple[float, float]] = {
+    "data.min_seconds": (0, FINITE),
+    "data.max_seconds": (ABOVE_0, math.inf),
+    "data.max_rejected": (0, 1),
+    "data.jobs": (0, FINITE),
+    "data.label_noise.shuffled": (0, 1),
+    "data.label_noise.missing": (0, 1),
+    "data.label_noise.misspelt": (0, 1),
+    "transcripts.max_cer": (0, math.inf),
+    "units.size": (1, FINITE),
+    "distill.temperature": (ABOVE_0, FINITE),
+    "distill.top_k": (0, FINITE),
+    "distill.dropout_passes": (2, FINITE),  # one has no spread
+    "score.bootstrap": (1, FINITE),
+}
+RANGES_OF_TRAIN: dict[str, tuple[float, float]] = {
+    "epochs": (1, FINITE),
+    "max_steps": (1, FINITE),
+    "batch_seconds": (ABOVE_0, math.inf),
+    "accumulate": (1, FINITE),
+    "learning_rate": (0, FINITE),
+    "warmup": (0, 1),
+    "weight_decay": (0, FINITE),
+    "clip": (ABOVE_0, math.inf),
+    "mask_time": (0, 1),
+    "mask_feature": (0, 1),
+    "ctc_weight": (0, 1),
+    "workers": (0, FINITE),
+    "checkpoint_minutes": (0, math.inf),
+}
 
 
 def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -253,6 +288,8 @@ def check(config: Config) -> None:
         value = _get(config, key)
         if value not in allowed:
             raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
+    for key, limits in RANGES.items():
+        _check_range(key, _get(config, key), *limits)
     if not config.language.code:
         raise UserError(
             f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or set "
@@ -268,24 +305,12 @@ def check(config: Config) -> None:
                 "(random weights), and not both; set one in the family's YAML."
             )
         train = config.train_of(role)
-        counts = (train.epochs, train.accumulate, 1 if train.max_steps is None else train.max_steps)
-        if min(counts) < 1 or train.batch_seconds <= 0:
-            raise UserError(
-                f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
-                "and train.batch_seconds above 0."
-            )
+        for name, limits in RANGES_OF_TRAIN.items():
+            _check_range(f"train.{name} of the {role}", getattr(train, name), *limits)
     if config.student.seed is not None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_layers(config)
-    noise = config.data.label_noise
-    for kind in ("shuffled", "missing", "misspelt"):
-        if not 0 <= getattr(noise, kind) <= 1:
-            raise UserError(f"data.label_noise.{kind} is a share: give a number from 0 to 1.")
     _check_methods(config.methods, "the configuration")
-    if config.transcripts.max_cer < 0:
-        raise UserError("transcripts.max_cer must be at least 0.")
-    if config.distill.temperature <= 0:
-        raise UserError("distill.temperature must be above 0.")
     if config.transcripts.source == TEACHER and (
         config.distill.difficulty != "insample"
         or any((options or {}).get("guard") is not None for options in config.methods.values())
@@ -294,8 +319,14 @@ def check(config: Config) -> None:
             "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
             "teacher wrote itself it neither doubts nor saw in halves."
         )
-    if config.distill.dropout_passes < 2:
-        raise UserError("distill.dropout_passes must be at least 2: one pass has no spread.")
+
+
+def _check_range(key: str, value: float | None, low: float, high: float) -> None:
+    if value is None or low <= value <= high:  # which nan is not
+        return
+    least = "above 0" if low == ABOVE_0 else f"of at least {low:g}"
+    most = f" and at most {high:g}" if high < FINITE else ""
+    raise UserError(f"{key} is {value}: give a number {least}{most}.")
 
 
 def _check_layers(config: Config) -> None:

@@ -85,7 +85,7 @@ def test_a_whole_number_passes_for_a_number_and_becomes_one(recipe: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("-1.5e+2", -150.0), (".5", 0.5), ("7", 7.0)]
+    ("text", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("+1.5e+2", 150.0), (".5", 0.5), ("7", 7.0)]
 )
 def test_numbers_as_people_write_them(recipe: Path, text: str, number: float) -> None:
     assert load(recipe, train__learning_rate=text).train.learning_rate == number
@@ -350,10 +350,52 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("data__label_noise__shuffled", "1.5"),
         ("data__label_noise__misspelt", "-0.1"),
         ("distill__dropout_passes", "1"),
+        ("distill__temperature", ".nan"),
+        ("distill__top_k", "-3"),
+        ("score__bootstrap", "0"),
+        ("data__max_rejected", "5"),
+        ("data__max_seconds", "0"),
+        ("data__min_seconds", "-1"),
+        ("data__jobs", "-4"),
+        ("units__size", "0"),
+        ("transcripts__max_cer", "-0.1"),
+        ("train__learning_rate", "-1"),
+        ("train__learning_rate", ".nan"),
+        ("train__learning_rate", ".inf"),
+        ("train__weight_decay", "-1"),
+        ("train__workers", "-1"),
+        ("train__mask_time", "2"),
+        ("train__mask_feature", "-0.1"),
+        ("train__warmup", "2"),
+        ("train__clip", "0"),
+        ("train__ctc_weight", "3"),
+        ("train__checkpoint_minutes", "-1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:
-    assert key.split("__")[-1] in refusal(recipe, **{key: value})
+    message = refusal(recipe, **{key: value})
+    assert key.split("__")[-1] in message and "give a number " in message
+
+
+def test_a_range_says_where_it_ends(recipe: Path) -> None:
+    message = "train.warmup of the teacher is 2.0: give a number of at least 0 and at most 1."
+    assert refusal(recipe, teacher__train__warmup="2") == message
+    assert refusal(recipe, train__clip="0").endswith("is 0.0: give a number above 0.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data__max_rejected", "1"),
+        ("data__max_seconds", ".inf"),
+        ("train__clip", ".inf"),
+        ("train__warmup", "0"),
+        ("train__learning_rate", "0"),
+        ("train__ctc_weight", "1"),
+    ],
+)
+def test_values_at_the_end_of_a_range_can_be_used(recipe: Path, key: str, value: str) -> None:
+    load(recipe, **{key: value})
 
 
 def test_what_the_teacher_wrote_is_neither_doubted_nor_cut_in_halves(recipe: Path) -> None:

@@ -39,7 +39,7 @@ OPTIONS = {
     "recipe": "the folder below recipes/, such as espeak/hi",
     "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
     "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
-    "seed": 'seed of training, or several: "1 2 3" (default 1)',
+    "seed": 'seed of training, or several: "1 2 3" (default: that of conf/*.yaml, else 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
     "tag": "a name for this variant, added to the experiment's folder",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
@@ -170,13 +170,15 @@ def run(arguments: Sequence[str]) -> None:
         _join_processes()
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
-    seeds = _numbers("seed", options.get("seed", str(configs[0].seed)))
+    seeded = configs
+    if "seed" in options:
+        seeds = _numbers("seed", options["seed"])
+        seeded = [replace(config, seed=seed) for seed in seeds for config in configs]
     test_folds = folds(options.get("fold"), configs[0])
     places = [
-        work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", config.tag)))
+        work.Place(root, replace(config, fold=fold, tag=options.get("tag", config.tag)))
         for fold in test_folds
-        for seed in seeds
-        for config in configs
+        for config in seeded
     ]
     command = ["./run.sh"]
     for name, value in {**options, **overrides}.items():

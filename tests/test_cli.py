@@ -149,6 +149,26 @@ def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) ->
     assert [call[:3] for call in done] == [("teacher", "wav2vec2", 0), ("teacher", "whisper", 0)]
 
 
+def test_the_seed_of_the_configuration_holds_where_none_is_given(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    path = recipes / "recipes" / "tiny" / "hi" / "conf" / "recipe.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "seed: 7\n", encoding="utf-8")
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--family", "whisper"]) == 0
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--family", "whisper", "--seed", "2"]) == 0
+    assert [call[3] for call in done] == [7, 2]
+    done.clear()
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--seed", "2 3"]) == 0
+    assert [call[1::2] for call in done] == [
+        ("wav2vec2", 2), ("whisper", 2), ("wav2vec2", 3), ("whisper", 3),
+    ]  # fmt: skip
+    done.clear()
+    with path.with_name("wav2vec2.yaml").open("a", encoding="utf-8") as file:
+        file.write("seed: 8\n")
+    assert cli.main(["teacher", "--recipe", "tiny/hi"]) == 0
+    assert [call[1::2] for call in done] == [("wav2vec2", 8), ("whisper", 7)]
+
+
 def test_the_report_gets_the_command_that_repeats_it(
     recipes: Path, done: list[tuple[Any, ...]]
 ) -> None:

@@ -92,6 +92,7 @@ def test_all_stages_of_the_embedded_recipe_share_one_process() -> None:
     assert option(command, "--recipe") == "espeak/hi"
     assert option(command, "--family") == "wav2vec2 whisper"
     assert option(command, "--methods") == "finetune kd adakd"
+    assert "--seed" not in command  # it would hide the configuration's
 
 
 @pytest.mark.parametrize("spelling", ["--stop-stage 4", "--stop_stage 4", "--stop-stage=4"])

@@ -895,6 +895,18 @@ def test_an_encoder_of_odd_length_is_an_error(folder):
     check_sentence(error, "max_source_positions is 70", "multiple of 50")
 
 
+def test_a_language_that_whisper_lacks_is_told_by_its_limit_already(folder):
+    """Stage 1 asks for the limit, hours before a model is built."""
+    own = tiny.bpe_folder(folder)
+    model = configuration.Model(config=_settings("whisper"))
+    with pytest.raises(UserError, match="Whisper has no language 'rw': set language.whisper"):
+        models.limit(tiny.config("whisper", "rw", student=model), "student", own)
+    for code in ("sw", "zh-CN", "multilingual"):
+        models.limit(tiny.config("whisper", code, student=model), "student", own)
+    near = configuration.Language(code="rw", whisper="sw")
+    models.limit(replace(tiny.config("whisper", student=model), language=near), "student", own)
+
+
 @pytest.mark.parametrize("code", ["qq", "dhivehi", ""])
 def test_a_language_that_whisper_lacks_is_an_error(build, entries, clips, code):
     family = build("whisper")

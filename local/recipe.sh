@@ -183,7 +183,7 @@ run_logged() {
     fi
     local folder="${root:-$adakd_root}/exp/$recipe/log" log status=0
     mkdir -p -- "$folder" || fail "cannot write to $folder"
-    log="$folder/$(date +%Y-%m-%dT%H-%M-%S).log"
+    log="$folder/$(date +%Y-%m-%dT%H-%M-%S)-$$.log" # two runs may start in one second
     { printf '# in %s:' "$PWD" && printf ' %q' "${command[@]}" && printf '\n'; } >>"$log"
     # Through the pipe below Python cannot see that its errors and progress reach a terminal.
     [[ ! -t 2 ]] || export ADAKD_TERMINAL=1

@@ -377,6 +377,15 @@ def test_root_moves_the_log_too(copy: Path, tmp_path: Path) -> None:
     assert not (copy / "exp").exists()
 
 
+def test_two_runs_that_start_in_one_second_have_logs_of_their_own(copy: Path) -> None:
+    clock = copy.parent / "bin" / "date"
+    clock.write_text("#!/bin/sh\necho 2026-11-23T17-00-00\n")
+    clock.chmod(0o755)
+    for _ in range(2):
+        assert run_copy(copy, ADAKD_PYTHON=str(copy.parent / "bin" / "python3.11")).returncode == 0
+    assert len(list((copy / "exp" / "espeak" / "hi" / "log").glob("2026*.log"))) == 2
+
+
 def test_a_copy_of_the_template_is_a_recipe(copy: Path) -> None:
     shutil.copytree(copy / "recipes" / "TEMPLATE", copy / "recipes" / "mine" / "xx")
     result = run_copy(copy, "--recipe", "mine/xx", ADAKD_DRY_RUN="1")

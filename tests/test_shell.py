@@ -386,6 +386,16 @@ def test_two_runs_that_start_in_one_second_have_logs_of_their_own(copy: Path) ->
     assert len(list((copy / "exp" / "espeak" / "hi" / "log").glob("2026*.log"))) == 2
 
 
+def test_the_pretraining_finds_its_corpus_below_a_relative_root(copy: Path) -> None:
+    python = str(copy.parent / "bin" / "python3.11")
+    options = ("--recipe", "espeak/pretrain", "--family", "whisper", "--root", "out")
+    (copy / "out" / "corpus" / "espeak" / "pretrain").mkdir(parents=True)
+    result = run_copy(copy, *options, ADAKD_PYTHON=python)
+    assert result.returncode == 0, result.stderr
+    link = copy / "out/exp/espeak/pretrain/hindi/corpus/espeak/pretrain"
+    assert link.is_symlink() and link.is_dir()
+
+
 def test_a_copy_of_the_template_is_a_recipe(copy: Path) -> None:
     shutil.copytree(copy / "recipes" / "TEMPLATE", copy / "recipes" / "mine" / "xx")
     result = run_copy(copy, "--recipe", "mine/xx", ADAKD_DRY_RUN="1")

@@ -26,6 +26,7 @@ stop_stage=3
 parse_options "$@"
 . "$adakd_root/path.sh"
 out=${root:-$adakd_root}
+[[ $out == /* ]] || out=$PWD/$out # a link below must lead there from anywhere
 families=$family
 
 # hindi OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/hindi. Sets `from`

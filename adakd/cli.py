@@ -191,7 +191,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _run_steps(
     steps: Sequence[str],
-    places: Sequence[Place],
+    places: list[Place],
     methods: list[str],
     command: str,
     publish: bool,

@@ -290,6 +290,8 @@ def check(config: Config) -> None:
             raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
     for key, limits in RANGES.items():
         _check_range(key, _get(config, key), *limits)
+    if config.data.min_seconds > config.data.max_seconds:
+        raise UserError("data.min_seconds is above data.max_seconds: no clip would be left.")
     if not config.language.code:
         raise UserError(
             f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or set "
@@ -306,7 +308,8 @@ def check(config: Config) -> None:
             )
         train = config.train_of(role)
         for name, limits in RANGES_OF_TRAIN.items():
-            _check_range(f"train.{name} of the {role}", getattr(train, name), *limits)
+            key = f"{role}.train.{name}" if name in model.train else f"train.{name}"
+            _check_range(key, getattr(train, name), *limits)
     if config.student.seed is not None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_layers(config)

@@ -378,9 +378,10 @@ def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:
 
 
 def test_a_range_says_where_it_ends(recipe: Path) -> None:
-    message = "train.warmup of the teacher is 2.0: give a number of at least 0 and at most 1."
-    assert refusal(recipe, teacher__train__warmup="2") == message
-    assert refusal(recipe, train__clip="0").endswith("is 0.0: give a number above 0.")
+    message = "student.train.warmup is 2.0: give a number of at least 0 and at most 1."
+    assert refusal(recipe, student__train__warmup="2") == message
+    assert refusal(recipe, train__clip="0") == "train.clip is 0.0: give a number above 0."
+    assert "no clip would be left" in refusal(recipe, data__min_seconds="7")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ check_given_python() {
             fail "ADAKD_PYTHON does not fit; install what pyproject.toml lists, or unset it to have" \
                 ".venv made"
     done
-    printf '%s\n' "$checked" >"$stamp"
+    # Where the repository cannot be written it is checked every time.
+    { printf '%s\n' "$checked" >"$stamp"; } 2>/dev/null || true
 }
 
 export PYTHONPATH="$adakd_root${PYTHONPATH:+:$PYTHONPATH}"

@@ -5,10 +5,13 @@ Several steps run in one process, since importing torch, transformers and Speech
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from adakd.errors import UserError
 
 if TYPE_CHECKING:
     from adakd.config import Config
+    from adakd.steps import Place
 
 STEPS = {
     "corpus": "0  download, generate or locate the corpus",
@@ -35,7 +39,7 @@ OPTIONS = {
     "recipe": "the folder below recipes/, such as espeak/hi",
     "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
     "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
-    "seed": 'seed of training, or several: "1 2 3" (default 1)',
+    "seed": 'seed of training, or several: "1 2 3" (default: that of conf/*.yaml, else 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
     "tag": "a name for this variant, added to the experiment's folder",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
@@ -87,6 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(arguments)
     except UserError as error:
         print(f"adakd: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # The disk, a path, a permission: for the user to mend, as a UserError is.
+        what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        where = f": {error.filename}" if error.filename else ""
+        print(f"adakd: {what}{where}; mend that, then run the same command again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("adakd: stopped; the same command goes on from here", file=sys.stderr)
@@ -160,22 +170,37 @@ def run(arguments: Sequence[str]) -> None:
         _join_processes()
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
-    seeds = _numbers("seed", options.get("seed", str(configs[0].seed)))
+    seeded = configs
+    if "seed" in options:
+        seeds = _numbers("seed", options["seed"])
+        seeded = [replace(config, seed=seed) for seed in seeds for config in configs]
     test_folds = folds(options.get("fold"), configs[0])
     places = [
-        work.Place(root, replace(config, fold=fold, seed=seed, tag=options.get("tag", config.tag)))
+        work.Place(root, replace(config, fold=fold, tag=options.get("tag", config.tag)))
         for fold in test_folds
-        for seed in seeds
-        for config in configs
+        for config in seeded
     ]
     command = ["./run.sh"]
     for name, value in {**options, **overrides}.items():
         command += [f"--{name}", value]
     if publish:
         command.append("--publish")
+    with _full_disk_named(root):
+        _run_steps(steps, places, methods, shlex.join(command), publish)
+
+
+def _run_steps(
+    steps: Sequence[str],
+    places: list[Place],
+    methods: list[str],
+    command: str,
+    publish: bool,
+) -> None:
+    from adakd import steps as work
+
     for step in steps:
         if step == "report":
-            work.report(places, methods, shlex.join(command), publish)
+            work.report(places, methods, command, publish)
             continue
         if step == "corpus":
             work.corpus(places[0])
@@ -200,6 +225,23 @@ def run(arguments: Sequence[str]) -> None:
                 work.score(place, methods)
             elif step == "export":
                 work.export(place, methods)
+
+
+@contextlib.contextmanager
+def _full_disk_named(root: Path) -> Iterator[None]:
+    """Say that the disk is full where a library only says that it could not write.
+
+    torch raises a RuntimeError ("unexpected pos 576 vs 534"), safetensors an error of its own.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) is None and root.exists():
+            if shutil.disk_usage(root).free < 2**20:  # bytes; what is left of it is of no use
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root)) from error
+        raise
 
 
 def _words(name: str, text: str) -> list[str]:

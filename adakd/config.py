@@ -4,7 +4,8 @@ A recipe's settings are three layers, later ones winning:
 
 1. ``conf/recipe.yaml``    the corpus, the language, the data: what both families share
 2. ``conf/<family>.yaml``  models and training of one family
-3. overrides               ``--train.epochs 3`` on the command line
+3. overrides               ``--train.epochs 3`` on the command line, read as YAML is, but for text,
+                           which stays as it was typed
 
 An unknown key, a value of the wrong type or broken YAML is a `UserError` that says where it
 stands and what was probably meant.
@@ -12,12 +13,13 @@ stands and what was probably meant.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -186,6 +188,39 @@ CHOICES = {
     "distill.frames": ("all", "nonblank", "symmetric"),
     "distill.difficulty": ("insample", "crossfit", "pretrained", "dropout"),
 }
+ABOVE_0 = math.ulp(0.0)  # the least number that is
+FINITE = sys.float_info.max
+# Least and largest value; an empty one is not looked at.
+RANGES: dict[str, tuple[float, float]] = {
+    "data.min_seconds": (0, FINITE),
+    "data.max_seconds": (ABOVE_0, math.inf),
+    "data.max_rejected": (0, 1),
+    "data.jobs": (0, FINITE),
+    "data.label_noise.shuffled": (0, 1),
+    "data.label_noise.missing": (0, 1),
+    "data.label_noise.misspelt": (0, 1),
+    "transcripts.max_cer": (0, math.inf),
+    "units.size": (1, FINITE),
+    "distill.temperature": (ABOVE_0, FINITE),
+    "distill.top_k": (0, FINITE),
+    "distill.dropout_passes": (2, FINITE),  # one has no spread
+    "score.bootstrap": (1, FINITE),
+}
+RANGES_OF_TRAIN: dict[str, tuple[float, float]] = {
+    "epochs": (1, FINITE),
+    "max_steps": (1, FINITE),
+    "batch_seconds": (ABOVE_0, math.inf),
+    "accumulate": (1, FINITE),
+    "learning_rate": (0, FINITE),
+    "warmup": (0, 1),
+    "weight_decay": (0, FINITE),
+    "clip": (ABOVE_0, math.inf),
+    "mask_time": (0, 1),
+    "mask_feature": (0, 1),
+    "ctc_weight": (0, 1),
+    "workers": (0, FINITE),
+    "checkpoint_minutes": (0, math.inf),
+}
 
 
 def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -205,7 +240,7 @@ def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None =
         merged = _merge(merged, layer)
         _check_inner_groups(layer, merged, path)
     for key, value in (overrides or {}).items():
-        _override(merged, key, value)
+        _override(merged, key, value, overrides or {})
     merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
     merged["family"] = family
     config = from_dict(Config, merged, "the configuration")
@@ -253,6 +288,10 @@ def check(config: Config) -> None:
         value = _get(config, key)
         if value not in allowed:
             raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
+    for key, limits in RANGES.items():
+        _check_range(key, _get(config, key), *limits)
+    if config.data.min_seconds > config.data.max_seconds:
+        raise UserError("data.min_seconds is above data.max_seconds: no clip would be left.")
     if not config.language.code:
         raise UserError(
             f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or set "
@@ -268,24 +307,13 @@ def check(config: Config) -> None:
                 "(random weights), and not both; set one in the family's YAML."
             )
         train = config.train_of(role)
-        counts = (train.epochs, train.accumulate, 1 if train.max_steps is None else train.max_steps)
-        if min(counts) < 1 or train.batch_seconds <= 0:
-            raise UserError(
-                f"{role}: train.epochs, train.accumulate and train.max_steps must be at least 1 "
-                "and train.batch_seconds above 0."
-            )
+        for name, limits in RANGES_OF_TRAIN.items():
+            key = f"{role}.train.{name}" if name in model.train else f"train.{name}"
+            _check_range(key, getattr(train, name), *limits)
     if config.student.seed is not None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_layers(config)
-    noise = config.data.label_noise
-    for kind in ("shuffled", "missing", "misspelt"):
-        if not 0 <= getattr(noise, kind) <= 1:
-            raise UserError(f"data.label_noise.{kind} is a share: give a number from 0 to 1.")
     _check_methods(config.methods, "the configuration")
-    if config.transcripts.max_cer < 0:
-        raise UserError("transcripts.max_cer must be at least 0.")
-    if config.distill.temperature <= 0:
-        raise UserError("distill.temperature must be above 0.")
     if config.transcripts.source == TEACHER and (
         config.distill.difficulty != "insample"
         or any((options or {}).get("guard") is not None for options in config.methods.values())
@@ -294,8 +322,14 @@ def check(config: Config) -> None:
             "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
             "teacher wrote itself it neither doubts nor saw in halves."
         )
-    if config.distill.dropout_passes < 2:
-        raise UserError("distill.dropout_passes must be at least 2: one pass has no spread.")
+
+
+def _check_range(key: str, value: float | None, low: float, high: float) -> None:
+    if value is None or low <= value <= high:  # which nan is not
+        return
+    least = "above 0" if low == ABOVE_0 else f"of at least {low:g}"
+    most = f" and at most {high:g}" if high < FINITE else ""
+    raise UserError(f"{key} is {value}: give a number {least}{most}.")
 
 
 def _check_layers(config: Config) -> None:
@@ -315,9 +349,38 @@ def _check_layers(config: Config) -> None:
         raise UserError("student.layers.decoder: wav2vec2 has no decoder; leave it out.")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text."""
+class _OddNumber(yaml.constructor.ConstructorError):
+    """A number that YAML 1.1 reads as nobody means it."""
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text.
+
+    What it reads in base 8 (010) or 60 (1:30) is refused, and so is a key that stands twice in one
+    mapping, of which it would drop the first.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                problem = f"the key '{key.value}' stands here for the second time"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+    def _number(self, node: yaml.ScalarNode) -> int | float:
+        if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            base = 60 if ":" in node.value else 8
+            problem = f"YAML reads {node.value} in base {base}; write a decimal number, or quote it"
+            raise _OddNumber(None, None, problem, node.start_mark)
+        integer = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _Loader._number)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -413,8 +476,13 @@ def _type_name(option: Any) -> str:
     return names.get(typing.get_origin(option) or option, str(option))
 
 
-def _override(target: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set ``a.b.c`` in nested ``target`` to a value, or to the YAML value that a text spells."""
+def _override(
+    target: dict[str, Any], dotted: str, value: Any, overrides: Mapping[str, Any]
+) -> None:
+    """Set ``a.b.c`` in nested ``target`` to a value, or to what a text means there."""
+    if isinstance(value, str) and value != "":
+        kind = overrides.get("corpus.kind", (target.get("corpus") or {}).get("kind"))
+        value = _spelt(value, _hint(dotted, kind), dotted)
     *parents, last = dotted.split(".")
     for parent in parents:
         inner = target.setdefault(parent, {})
@@ -423,14 +491,41 @@ def _override(target: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
         target = inner
-    if isinstance(value, str) and value != "":
-        with contextlib.suppress(yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
-            value = yaml.load(value, _Loader)
     target[last] = value
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
     other = {"source": "config", "config": "source"}.get(last)
     if parents in (["teacher"], ["student"]) and other:
         target.pop(other, None)
+
+
+def _hint(dotted: str, kind: Any) -> Any:
+    """The type of a key, ``kind`` being that of the corpus; Any where no dataclass says it."""
+    from adakd import corpora
+
+    found: Any = Config
+    group = ""
+    for part in dotted.split("."):
+        if group in ("teacher.train", "student.train"):
+            found = Train
+        elif group == "corpus" and part != "kind" and kind is not None:
+            found = corpora.module(str(kind)).Options
+        if not dataclasses.is_dataclass(found):
+            return Any
+        found = typing.get_type_hints(found).get(part, Any)
+        group = f"{group}.{part}".lstrip(".")
+    return found
+
+
+def _spelt(text: str, hint: Any, dotted: str) -> Any:
+    """The value that ``text`` spells: itself where the key holds text, else what YAML reads."""
+    if hint in (str, str | None) and text != "null" and text[0] not in "'\"":
+        return text  # YAML would end "my #1 corpus" at the #, and read no as false
+    try:
+        return yaml.load(text, _Loader)
+    except _OddNumber as error:
+        raise UserError(f"--{dotted}: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
+        return text
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

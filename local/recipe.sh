@@ -31,7 +31,7 @@ training=(teacher finetune kd adakd) # what a launcher may spread over several p
 
 # Defaults of the options.
 title=""
-family="wav2vec2 whisper" methods="finetune kd adakd" seed=1 fold="" tag="" root=""
+family="wav2vec2 whisper" methods="finetune kd adakd" seed="" fold="" tag="" root=""
 stage=0 stop_stage=$((${#steps[@]} - 1))
 launcher=none nproc=""
 publish=()   # --publish, once it is given
@@ -43,7 +43,7 @@ options=(
     "stop-stage N       the last stage to run (10)"
     "family NAMES       wav2vec2, whisper, or both: \"wav2vec2 whisper\""
     "methods NAMES      \"finetune kd adakd\", and superloss, focal, annealing, adakd-learned"
-    "seed N             seed of training (1)"
+    "seed N             seed of training (that of conf/*.yaml, else 1)"
     "fold N             test fold: a number, several (\"0 1 2\"), or all, where a corpus has folds"
     "corpus PATH        the corpus as you have it, a folder or an archive (corpus.corpus)"
     "text FILE          your own sentences for eSpeak to say, one a line (corpus.text)"
@@ -147,7 +147,8 @@ check_options() {
 # run_stages: stages $stage to $stop_stage. Neighbours share a process, since every start of the
 # interpreter costs seconds of imports; with a launcher, training stages start apart from others.
 run_stages() {
-    local arguments=(--recipe "$recipe" --family "$family" --seed "$seed" --methods "$methods")
+    local arguments=(--recipe "$recipe" --family "$family" --methods "$methods")
+    [[ -z $seed ]] || arguments+=(--seed "$seed")
     [[ -z $fold ]] || arguments+=(--fold "$fold")
     [[ -z $tag ]] || arguments+=(--tag "$tag")
     [[ -z $root ]] || arguments+=(--root "$root")
@@ -182,7 +183,7 @@ run_logged() {
     fi
     local folder="${root:-$adakd_root}/exp/$recipe/log" log status=0
     mkdir -p -- "$folder" || fail "cannot write to $folder"
-    log="$folder/$(date +%Y-%m-%dT%H-%M-%S).log"
+    log="$folder/$(date +%Y-%m-%dT%H-%M-%S)-$$.log" # two runs may start in one second
     { printf '# in %s:' "$PWD" && printf ' %q' "${command[@]}" && printf '\n'; } >>"$log"
     # Through the pipe below Python cannot see that its errors and progress reach a terminal.
     [[ ! -t 2 ]] || export ADAKD_TERMINAL=1

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,26 @@ def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) ->
     assert [call[:3] for call in done] == [("teacher", "wav2vec2", 0), ("teacher", "whisper", 0)]
 
 
+def test_the_seed_of_the_configuration_holds_where_none_is_given(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    path = recipes / "recipes" / "tiny" / "hi" / "conf" / "recipe.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "seed: 7\n", encoding="utf-8")
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--family", "whisper"]) == 0
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--family", "whisper", "--seed", "2"]) == 0
+    assert [call[3] for call in done] == [7, 2]
+    done.clear()
+    assert cli.main(["teacher", "--recipe", "tiny/hi", "--seed", "2 3"]) == 0
+    assert [call[1::2] for call in done] == [
+        ("wav2vec2", 2), ("whisper", 2), ("wav2vec2", 3), ("whisper", 3),
+    ]  # fmt: skip
+    done.clear()
+    with path.with_name("wav2vec2.yaml").open("a", encoding="utf-8") as file:
+        file.write("seed: 8\n")
+    assert cli.main(["teacher", "--recipe", "tiny/hi"]) == 0
+    assert [call[1::2] for call in done] == [("wav2vec2", 8), ("whisper", 7)]
+
+
 def test_the_report_gets_the_command_that_repeats_it(
     recipes: Path, done: list[tuple[Any, ...]]
 ) -> None:
@@ -202,6 +223,57 @@ def test_a_stopped_run_says_how_to_go_on(
     monkeypatch.setattr(steps, "corpus", interrupted)
     assert cli.main(["corpus", "--recipe", "tiny/hi"]) == 130
     assert "goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (PermissionError(13, "Permission denied", "/a b"), "Permission denied: /a b"),
+        (OSError("no model\nat all"), "no model at all"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    recipes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: OSError,
+    sentence: str,
+) -> None:
+    def refused(place: steps.Place) -> None:
+        raise error
+
+    monkeypatch.setattr(steps, "corpus", refused)
+    assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
+    errors = capsys.readouterr().err
+    assert errors == f"adakd: {sentence}; mend that, then run the same command again\n"
+
+
+def test_a_root_that_is_a_file_is_a_sentence(
+    recipes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = recipes / "grammar.yaml"
+    assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(root)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"adakd: Not a directory: {root}/") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("free", [0, 2**30])
+def test_a_full_disk_is_named_whatever_a_library_says(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], free: int
+) -> None:
+    def unwritten(place: steps.Place) -> None:
+        raise RuntimeError("unexpected pos 576 vs 534")  # torch.save
+
+    monkeypatch.setattr(steps, "corpus", unwritten)
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    command = ["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]
+    if free:
+        with pytest.raises(RuntimeError):
+            cli.main(command)
+    else:
+        assert cli.main(command) == 1
+        assert f"adakd: No space left on device: {recipes};" in capsys.readouterr().err
 
 
 def test_a_programming_error_is_not_hidden(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

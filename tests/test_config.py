@@ -85,7 +85,7 @@ def test_a_whole_number_passes_for_a_number_and_becomes_one(recipe: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("-1.5e+2", -150.0), (".5", 0.5), ("7", 7.0)]
+    ("text", "number"), [("1e-3", 1e-3), ("2E4", 2e4), ("+1.5e+2", 150.0), (".5", 0.5), ("7", 7.0)]
 )
 def test_numbers_as_people_write_them(recipe: Path, text: str, number: float) -> None:
     assert load(recipe, train__learning_rate=text).train.learning_rate == number
@@ -110,10 +110,38 @@ def test_numbers_in_files_are_read_alike(recipe: Path) -> None:
         ("@odd", "@odd"),
         ("2026-13-45", "2026-13-45"),
         ("", ""),
+        ("my #1 model", "my #1 model"),
+        ("data: x", "data: x"),
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("no", "no"),
+        ("~", "~"),
+        ("[a", "[a"),
+        ("'in quotes'", "in quotes"),  # which were needed once
     ],
 )
 def test_text_overrides_stay_as_they_are(recipe: Path, text: str, value: str) -> None:
     assert load(recipe, student__source=text).student.source == value
+
+
+def test_text_of_the_corpus_and_of_a_group_stays_too(recipe: Path) -> None:
+    assert load(recipe, corpus__text="/data/my #1.txt").corpus["text"] == "/data/my #1.txt"
+    assert load(recipe, language__code="no").language.code == "no"
+    # The module named beside it says what is text.
+    mine = {"corpus__corpus": "2024", "corpus__kind": "kaldi_dir"}
+    assert load(recipe, **mine).corpus["corpus"] == "2024"
+    assert load(recipe, teacher__train__precision="fp32").teacher.train["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(("text", "base"), [("010", 8), ("-017", 8), ("1:30", 60), ("1:30.5", 60)])
+def test_a_number_in_another_base_is_refused(recipe: Path, text: str, base: int) -> None:
+    expected = f"YAML reads {text} in base {base}; write a decimal number"
+    for key in ("train__epochs", "train__learning_rate", "teacher__train__clip", "methods__kd"):
+        assert refusal(recipe, **{key: text}).startswith(f"--{key.replace('__', '.')}: {expected}")
+    path = edit(recipe, "wav2vec2.yaml", "epochs: 3", f"epochs: {text}")
+    assert refusal(recipe).startswith(f"{path}, line 10: not valid YAML ({expected}")
 
 
 def test_overrides_are_yaml(recipe: Path) -> None:
@@ -233,6 +261,21 @@ def test_broken_yaml_is_a_sentence_with_file_and_line(recipe: Path, broken: str,
     assert refusal(recipe).startswith(f"{path}, line {line}: not valid YAML (")
 
 
+def test_a_key_that_stands_twice_is_refused_and_a_merged_one_is_not(recipe: Path) -> None:
+    path = recipe / "conf" / "wav2vec2.yaml"
+    sound = path.read_text()
+    path.write_text(sound + "train:\n  clip: 3\n")
+    assert refusal(recipe) == (
+        f"{path}, line 14: not valid YAML (the key 'train' stands here for the second time); "
+        "mend that line."
+    )
+    path.write_text(sound.replace("epochs: 7", "epochs: 7\n    epochs: 8"))
+    assert refusal(recipe).startswith(f"{path}, line 7: ")
+    path.write_text(sound.replace("epochs: 3", "<<: {epochs: 8, clip: 2}\n  epochs: 3"))
+    train = load(recipe).train
+    assert (train.epochs, train.clip) == (3, 2.0)
+
+
 def test_other_unreadable_files(recipe: Path) -> None:
     path = recipe / "conf" / "recipe.yaml"
     path.write_text("- a list\n")
@@ -307,10 +350,53 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("data__label_noise__shuffled", "1.5"),
         ("data__label_noise__misspelt", "-0.1"),
         ("distill__dropout_passes", "1"),
+        ("distill__temperature", ".nan"),
+        ("distill__top_k", "-3"),
+        ("score__bootstrap", "0"),
+        ("data__max_rejected", "5"),
+        ("data__max_seconds", "0"),
+        ("data__min_seconds", "-1"),
+        ("data__jobs", "-4"),
+        ("units__size", "0"),
+        ("transcripts__max_cer", "-0.1"),
+        ("train__learning_rate", "-1"),
+        ("train__learning_rate", ".nan"),
+        ("train__learning_rate", ".inf"),
+        ("train__weight_decay", "-1"),
+        ("train__workers", "-1"),
+        ("train__mask_time", "2"),
+        ("train__mask_feature", "-0.1"),
+        ("train__warmup", "2"),
+        ("train__clip", "0"),
+        ("train__ctc_weight", "3"),
+        ("train__checkpoint_minutes", "-1"),
     ],
 )
 def test_values_that_cannot_be_used(recipe: Path, key: str, value: str) -> None:
-    assert key.split("__")[-1] in refusal(recipe, **{key: value})
+    message = refusal(recipe, **{key: value})
+    assert key.split("__")[-1] in message and "give a number " in message
+
+
+def test_a_range_says_where_it_ends(recipe: Path) -> None:
+    message = "student.train.warmup is 2.0: give a number of at least 0 and at most 1."
+    assert refusal(recipe, student__train__warmup="2") == message
+    assert refusal(recipe, train__clip="0") == "train.clip is 0.0: give a number above 0."
+    assert "no clip would be left" in refusal(recipe, data__min_seconds="7")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data__max_rejected", "1"),
+        ("data__max_seconds", ".inf"),
+        ("train__clip", ".inf"),
+        ("train__warmup", "0"),
+        ("train__learning_rate", "0"),
+        ("train__ctc_weight", "1"),
+    ],
+)
+def test_values_at_the_end_of_a_range_can_be_used(recipe: Path, key: str, value: str) -> None:
+    load(recipe, **{key: value})
 
 
 def test_what_the_teacher_wrote_is_neither_doubted_nor_cut_in_halves(recipe: Path) -> None:

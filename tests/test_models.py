@@ -856,6 +856,30 @@ def test_random_weights_need_units(kind):
         check_sentence(error, "units.kind", "bpe" if kind == "whisper" else "characters")
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("wav2vec2", {"hiden_size": 24}, ["unknown key 'hiden_size'", "mean 'hidden_size'?"]),
+        ("whisper", {"d_modle": 8}, ["unknown key 'd_modle'", "did you mean 'd_model'?"]),
+        ("wav2vec2", {"hidden_size": "wide"}, ["'hidden_size' expected int, got str"]),
+        ("wav2vec2", {"num_conv_pos_embedding_groups": 5}, ["divisible by groups", "mend"]),
+        ("whisper", {"encoder_attention_heads": 3}, ["makes no model", "divisible by num_heads"]),
+    ],
+)
+def test_a_mistake_in_a_config_block_is_one_sentence(folder, kind, change, words):
+    own = tiny.bpe_folder(folder) if kind == "whisper" else tiny.characters_folder(folder)
+    block = {**_settings(kind), **change}
+    config = tiny.config(kind, student=configuration.Model(config=block))
+    with pytest.raises(UserError) as error:
+        models.load(config, "student", own)
+    text = str(error.value)
+    assert text.startswith("student.config") and "\n" not in text
+    assert all(word in text for word in words), text
+    if "unknown key" in text:  # also where no model is built: in stage 1
+        with pytest.raises(UserError, match="student.config: unknown key"):
+            models.limit(config, "student", own)
+
+
 def test_whisper_keeps_the_tokenizer_of_its_checkpoint(saved, folder):
     config = tiny.config("whisper", student=source(saved["whisper"]))
     with pytest.raises(UserError) as error:
@@ -869,6 +893,18 @@ def test_an_encoder_of_odd_length_is_an_error(folder):
     with pytest.raises(UserError) as error:
         models.load(config, "student", tiny.bpe_folder(folder))
     check_sentence(error, "max_source_positions is 70", "multiple of 50")
+
+
+def test_a_language_that_whisper_lacks_is_told_by_its_limit_already(folder):
+    """Stage 1 asks for the limit, hours before a model is built."""
+    own = tiny.bpe_folder(folder)
+    model = configuration.Model(config=_settings("whisper"))
+    with pytest.raises(UserError, match="Whisper has no language 'rw': set language.whisper"):
+        models.limit(tiny.config("whisper", "rw", student=model), "student", own)
+    for code in ("sw", "zh-CN", "multilingual"):
+        models.limit(tiny.config("whisper", code, student=model), "student", own)
+    near = configuration.Language(code="rw", whisper="sw")
+    models.limit(replace(tiny.config("whisper", student=model), language=near), "student", own)
 
 
 @pytest.mark.parametrize("code", ["qq", "dhivehi", ""])

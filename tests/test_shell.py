@@ -92,6 +92,7 @@ def test_all_stages_of_the_embedded_recipe_share_one_process() -> None:
     assert option(command, "--recipe") == "espeak/hi"
     assert option(command, "--family") == "wav2vec2 whisper"
     assert option(command, "--methods") == "finetune kd adakd"
+    assert "--seed" not in command  # it would hide the configuration's
 
 
 @pytest.mark.parametrize("spelling", ["--stop-stage 4", "--stop_stage 4", "--stop-stage=4"])
@@ -341,6 +342,14 @@ def test_a_named_interpreter_is_used_as_it_is(copy: Path) -> None:
     assert result.returncode == 1 and "ADAKD_PYTHON is '/nowhere/python'" in result.stderr
 
 
+def test_a_repository_that_cannot_be_written_runs_with_a_named_interpreter(copy: Path) -> None:
+    (copy / ".adakd-python").mkdir()  # as good as read-only, for root too
+    python = str(copy.parent / "bin" / "python3.11")
+    result = run_copy(copy, "--root", copy.parent / "out", ADAKD_PYTHON=python)
+    assert result.returncode == 0 and result.stdout == "a table\n"
+    assert ".adakd-python" not in result.stderr
+
+
 def test_a_study_gets_its_own_options(copy: Path) -> None:
     echo = shutil.which("echo") or "/bin/echo"
     result = run(copy / "run.sh", "--benchmark", "my study.yaml", "--jobs", "2", ADAKD_PYTHON=echo)
@@ -366,6 +375,25 @@ def test_root_moves_the_log_too(copy: Path, tmp_path: Path) -> None:
     assert run_copy(copy, "--root", tmp_path / "out", ADAKD_PYTHON=python).returncode == 0
     assert len(list((tmp_path / "out" / "exp" / "espeak" / "hi" / "log").iterdir())) == 1
     assert not (copy / "exp").exists()
+
+
+def test_two_runs_that_start_in_one_second_have_logs_of_their_own(copy: Path) -> None:
+    clock = copy.parent / "bin" / "date"
+    clock.write_text("#!/bin/sh\necho 2026-11-23T17-00-00\n")
+    clock.chmod(0o755)
+    for _ in range(2):
+        assert run_copy(copy, ADAKD_PYTHON=str(copy.parent / "bin" / "python3.11")).returncode == 0
+    assert len(list((copy / "exp" / "espeak" / "hi" / "log").glob("2026*.log"))) == 2
+
+
+def test_the_pretraining_finds_its_corpus_below_a_relative_root(copy: Path) -> None:
+    python = str(copy.parent / "bin" / "python3.11")
+    options = ("--recipe", "espeak/pretrain", "--family", "whisper", "--root", "out")
+    (copy / "out" / "corpus" / "espeak" / "pretrain").mkdir(parents=True)
+    result = run_copy(copy, *options, ADAKD_PYTHON=python)
+    assert result.returncode == 0, result.stderr
+    link = copy / "out/exp/espeak/pretrain/hindi/corpus/espeak/pretrain"
+    assert link.is_symlink() and link.is_dir()
 
 
 def test_a_copy_of_the_template_is_a_recipe(copy: Path) -> None:

@@ -10,7 +10,8 @@ utterance. The rest of the package never asks which family it holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -229,7 +230,8 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
     ``units`` is the folder of the recipe's own tokenizer; None takes the source's.
     """
     model: configuration.Model = getattr(config, role)
-    family: Family = _class(config.family, model.source).build(model, config, units)
+    with _sound_block(role, model, config.family):
+        family: Family = _class(config.family, model.source).build(model, config, units)
     family.keep_layers(model.layers)
     return family
 
@@ -244,7 +246,36 @@ def limit(config: configuration.Config, role: str, units: Path | None = None) ->
             f"{role} starts from random weights and needs units of its own: set units.kind to "
             f"{'bpe' if config.family == 'whisper' else 'characters'}."
         )
-    return _class(config.family, model.source).limit(model, config, units)
+    with _sound_block(role, model, config.family):
+        found: Limit = _class(config.family, model.source).limit(model, config, units)
+    return found
+
+
+@contextlib.contextmanager
+def _sound_block(role: str, model: configuration.Model, family: str) -> Iterator[None]:
+    """Say in one sentence what is wrong with a `config:` block, whose keys are transformers'.
+
+    It takes a key that it does not know without a word, and what an impossible value raises depends
+    on where it is first used.
+    """
+    if model.config is None:
+        yield
+        return
+    known = transformers.AutoConfig.for_model(family)
+    for key in model.config:
+        if not hasattr(known, str(key)):
+            hint = configuration.suggest(str(key), list(known.to_dict()))
+            raise UserError(f"{role}.config: unknown key '{key}'; {hint}")
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"{role}.config makes no model ({type(error).__name__}: {reason}): mend its values in "
+            "the family's YAML."
+        ) from error
 
 
 def evenly_spaced(there: int, count: int) -> list[int]:

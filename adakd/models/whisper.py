@@ -135,6 +135,8 @@ class Whisper(Family):
             else WhisperConfig(**(model.config or {}))
         )
         tokenizer = _tokenizer(str(units or model.source))
+        if config.whisper_language != MULTILINGUAL:
+            _language_code(config.whisper_language)  # told here, before hours of training
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
 
         def why_unfit(entry: Entry) -> str | None:
@@ -181,13 +183,7 @@ class Whisper(Family):
         return self.prompts[language]
 
     def _prompt(self, language: str) -> list[int]:
-        from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
-
-        code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
-        if code not in LANGUAGES:
-            raise UserError(
-                f"Whisper has no language '{language}': set language.whisper to its nearest code."
-            )
+        code = _language_code(language)
         tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
         if not self.hf.generation_config.is_multilingual:
             if code != "en":
@@ -419,6 +415,18 @@ class _Tied(torch.autograd.Function):
 def lead(entry: Entry) -> str:
     """The text as Whisper writes it: words begin with a space, in scripts that write spaces."""
     return f" {entry.text}" if spaces_count(entry.language) else entry.text
+
+
+def _language_code(language: str) -> str:
+    """Whisper's code of a language given by code or name; one that it lacks is a UserError."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+    if code not in LANGUAGES:
+        raise UserError(
+            f"Whisper has no language '{language}': set language.whisper to its nearest code."
+        )
+    return code
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="embedded checkpoints, thirteen synthetic languages"
-family="wav2vec2 whisper"
+family="wav2vec2 whisper" seed=1
 steps=(corpus prepare teacher finetune)
 does=(
     "generate speech in thirteen languages with eSpeak NG"
@@ -26,6 +26,7 @@ stop_stage=3
 parse_options "$@"
 . "$adakd_root/path.sh"
 out=${root:-$adakd_root}
+[[ $out == /* ]] || out=$PWD/$out # a link below must lead there from anywhere
 families=$family
 
 # hindi OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/hindi. Sets `from`

@@ -995,6 +995,9 @@ def decode(place: Place, methods: list[str]) -> None:
             continue
         from adakd.decode import transcribe
 
+        # Cut from here on, nothing stands for done whose hypotheses are not all of one decoding.
+        for stale in ("decode/done.json", "score/done.json", "score.json"):
+            (folder / stale).unlink(missing_ok=True)
         for split in SCORED:
             entries = place.manifest(split)
             rows = transcribe(
@@ -1011,7 +1014,6 @@ def decode(place: Place, methods: list[str]) -> None:
                 for row in rows:
                     row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        (folder / "score.json").unlink(missing_ok=True)
         mark_done(folder / "decode", inputs)
 
 

@@ -5,8 +5,11 @@ No model is trained here; tests/recipes runs the stages themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -165,6 +168,65 @@ def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
     asks_for(8, steps.export, METHODS)
     with pytest.raises(UserError, match="run --stage 8 first"):
         steps.report([place], METHODS, "./run.sh", False)
+
+
+@dataclass
+class FakeDecoder:
+    """Stands in for adakd.decode: hears `says`, and is cut before the call of number `cut`."""
+
+    says: str = "a"
+    cut: int = 0
+    heard: list[str] = field(default_factory=list)
+
+    def transcribe(self, *arguments: object, **options: object) -> list[dict[str, object]]:
+        self.heard.append(str(arguments[1]))
+        if len(self.heard) == self.cut:
+            raise KeyboardInterrupt
+        texts = {"speaker": "s", "reference": "a", "raw": "a", "hypothesis": self.says}
+        return [{"id": "u", **texts, "seconds": 1.0, "difficulty": None}]
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
+    fake = FakeDecoder()
+    monkeypatch.setitem(sys.modules, "adakd.decode", fake)
+    monkeypatch.setattr(steps.Place, "manifest", lambda *_: [])
+    return fake
+
+
+def hypotheses(folder: Path) -> list[str]:
+    return [
+        json.loads((folder / f"hyp.{split}.jsonl").read_text())["hypothesis"]
+        for split in steps.SCORED
+    ]
+
+
+def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
+    """A teacher that stage 7 and stage 8 have been through."""
+    mark(place.data, manifests="m")
+    model(folder := place.experiment("teacher"))
+    steps.decode(place, [])
+    (folder / "score.json").touch()
+    mark(folder / "score")
+    return folder
+
+
+def test_what_is_cut_while_decoding_is_not_done(
+    place: steps.Place, decoder: FakeDecoder
+) -> None:
+    folder = decoded(place, decoder)
+    assert hypotheses(folder) == ["a", "a"] and steps.done(folder / "decode")
+    changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
+    decoder.says, decoder.cut = "b", 4
+    with pytest.raises(KeyboardInterrupt):
+        steps.decode(steps.Place(place.root, changed), [])
+    assert hypotheses(folder) == ["b", "a"]
+    assert not steps.done(folder / "decode") and not steps.done(folder / "score")
+    assert not (folder / "score.json").exists()
+    # With the settings of before, the hypotheses are those of before.
+    decoder.says = "a"
+    steps.decode(place, [])
+    assert hypotheses(folder) == ["a", "a"]
 
 
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:

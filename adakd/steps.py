@@ -151,16 +151,23 @@ def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
     return facts
 
 
-def is_current(folder: Path, inputs: dict[str, Any], what: str) -> bool:
-    """Whether a step is finished with these very inputs. Says so, or says what has changed."""
+def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) -> bool:
+    """Whether a step is finished with these very inputs, and its outputs are there.
+
+    Says so, or says what has changed or is missing.
+    """
     facts = done(folder)
     if facts is None:
         return False
-    if facts.get("fingerprint") == key_of(inputs):
-        say(f"{what}: done ({shown(folder)})")
-        return True
-    say(f"{what}: {' and '.join(changes(facts.get('inputs', {}), inputs))} changed, made anew")
-    return False
+    if facts.get("fingerprint") != key_of(inputs):
+        say(f"{what}: {' and '.join(changes(facts.get('inputs', {}), inputs))} changed, made anew")
+        return False
+    for path in outputs:
+        if not path.exists():
+            say(f"{what}: {shown(path)} is missing, made anew")
+            return False
+    say(f"{what}: done ({shown(folder)})")
+    return True
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -271,7 +278,11 @@ def prepare(place: Place) -> None:
         del inputs["data"]["label_noise"]
     if not config.data.untranscribed:
         del inputs["data"]["untranscribed"]
-    if is_current(place.data, inputs, f"{place.title}: data"):
+    splits = [*SPLITS, *(["untranscribed"] if config.data.untranscribed else [])]
+    outputs = [place.data / f"{split}.jsonl" for split in splits]
+    if own := units_of(place):
+        outputs.append(own)
+    if is_current(place.data, inputs, f"{place.title}: data", *outputs):
         return
     from adakd import models
     from adakd.data import label_noise
@@ -388,7 +399,7 @@ def ready_teacher(place: Place) -> None:
         "data": needed(place.data, "The prepared data", 1)["manifests"],
         "source": source_fingerprint(place.config.teacher),
     }
-    if is_current(folder, inputs, f"{place.title}: teacher"):
+    if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
         return
     from adakd import models
 
@@ -439,7 +450,8 @@ def transcribe_training(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "normalise": config.data.normalise,
     }
-    if rank() == 0 and not is_current(folder, inputs, f"{place.title}: transcripts of the teacher"):
+    title = f"{place.title}: transcripts of the teacher"
+    if rank() == 0 and not is_current(folder, inputs, title, folder / "train.jsonl"):
         from adakd import models
         from adakd.data import pseudo_labels
 
@@ -458,7 +470,7 @@ def transcribe_training(place: Place) -> None:
         )
         mark_done(folder, inputs, counts=counts)
         say(
-            f"{place.title}: transcripts of the teacher: {counts['kept']} utterances, "
+            f"{title}: {counts['kept']} utterances, "
             f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
             f"({shown(folder / 'rejected.tsv')})"
         )
@@ -497,7 +509,8 @@ def student_start(place: Place) -> Path:
     """
     folder = place.experiment("untrained")
     inputs = start_inputs(place)
-    if (done(folder) or {}).get("fingerprint") != key_of(inputs) and rank() == 0:
+    current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
+    if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models
         from adakd.brain import seed_everything
 
@@ -565,7 +578,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         inputs |= lessons_inputs(place)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
-    if is_current(folder, inputs, title):
+    if is_current(folder, inputs, title, folder / "model"):
         return
 
     from adakd import models
@@ -865,7 +878,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
     config, source = place.config, place.config.distill.difficulty
     title = f"{place.title}: difficulty {source}"
     lacks_guard = guard and not (done(folder) or {}).get("guard", True)
-    if not lacks_guard and is_current(folder, parts, title):
+    if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
         return
     from adakd import difficulty, models
     from adakd.brain import seed_everything
@@ -957,7 +970,7 @@ def quantise(place: Place, name: str) -> None:
     student, folder = place.experiment(name), place.experiment(name + INT8)
     facts = needed(student, f"{place.title}: {name}", 6)
     inputs = {"model": facts["fingerprint"]}
-    if is_current(folder, inputs, f"{place.title}: {name}{INT8}"):
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}", folder / "model"):
         return
     from adakd import models
     from adakd import quantise as quantisation
@@ -991,7 +1004,8 @@ def decode(place: Place, methods: list[str]) -> None:
         )
         inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
         inputs["audio"] = dataclasses.asdict(deployed.audio)
-        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):
+        outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
+        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
             continue
         from adakd.decode import transcribe
 
@@ -1035,9 +1049,8 @@ def score(place: Place, methods: list[str]) -> None:
         folder = place.experiment(name)
         decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
         inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
-        if (folder / "score.json").exists() and is_current(
-            folder / "score", inputs, f"{place.title}: score of {name}"
-        ):
+        what = f"{place.title}: score of {name}"
+        if is_current(folder / "score", inputs, what, folder / "score.json"):
             continue
         for split in SCORED:
             summary = scoring.score_file(
@@ -1068,8 +1081,9 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         ],
     }
     what = f"{first.config.recipe}: report"
-    if is_current(folder / "report", inputs, what):
-        print((folder / "report" / "table.txt").read_text(encoding="utf-8"), end="")
+    shown_table, page = (folder / "report" / name for name in ("table.txt", "index.html"))
+    if is_current(folder / "report", inputs, what, shown_table, page, folder / "RESULTS.md"):
+        print(shown_table.read_text(encoding="utf-8"), end="")
     else:
         import numpy as np
 
@@ -1098,7 +1112,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             known,
             first.config.score.bootstrap,
         )
-        write_text(folder / "report" / "table.txt", table)
+        write_text(shown_table, table)
         mark_done(folder / "report", inputs)
         print(table, end="")
     if publish:
@@ -1107,7 +1121,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         publish_results(folder / "RESULTS.md", target)
         say(f"Published: {shown(target)}")
-    say(f"Report: {shown(folder / 'report' / 'index.html')}")
+    say(f"Report: {shown(page)}")
 
 
 def export(place: Place, methods: list[str]) -> None:

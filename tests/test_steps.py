@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +114,19 @@ def test_a_step_is_current_while_its_inputs_are(
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
     assert not steps.is_current(tmp_path, changed, "kd")
     assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"
+
+
+def test_a_step_whose_output_was_lost_is_not_current(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.mark_done(tmp_path, {})
+    outputs = tmp_path / "a", tmp_path / "model"
+    (tmp_path / "a").touch()
+    assert not steps.is_current(tmp_path, {}, "kd", *outputs)
+    said = f"kd: {steps.shown(tmp_path / 'model')} is missing, made anew\n"
+    assert capsys.readouterr().out == said
+    (tmp_path / "model").mkdir()
+    assert steps.is_current(tmp_path, {}, "kd", *outputs)
 
 
 def test_a_broken_marker_is_no_marker(tmp_path: Path) -> None:
@@ -227,6 +241,68 @@ def test_what_is_cut_while_decoding_is_not_done(
     decoder.says = "a"
     steps.decode(place, [])
     assert hypotheses(folder) == ["a", "a"]
+
+
+def test_hypotheses_that_were_lost_are_made_again(
+    place: steps.Place, decoder: FakeDecoder
+) -> None:
+    folder = decoded(place, decoder)
+    steps.decode(place, [])
+    assert len(decoder.heard) == 2, "dev and test, once"
+    (folder / "hyp.test.jsonl").unlink()
+    steps.decode(place, [])
+    assert hypotheses(folder) == ["a", "a"]
+
+
+class TriedAnew(Exception):
+    """A step set to work instead of being done."""
+
+
+def test_what_was_lost_is_made_again(
+    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise TriedAnew
+
+    def goes_to_work(lost: Path, step: object, *arguments: object) -> None:
+        assert callable(step)
+        step(*arguments)  # done
+        lost.rename(lost.with_suffix(".lost"))
+        with pytest.raises(TriedAnew):
+            step(*arguments)
+        lost.with_suffix(".lost").rename(lost)
+
+    monkeypatch.setitem(sys.modules, "adakd.models", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "adakd.brain", types.SimpleNamespace(seed_everything=never))
+    # Data.
+    write_json(place.corpus / "marker.json", {})
+    for split in steps.SPLITS:
+        (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
+        (place.data / f"{split}.jsonl").touch()
+    place.units.mkdir()
+    monkeypatch.setattr(steps, "key_of", lambda _: "the same")
+    mark(place.data, manifests="m")
+    monkeypatch.setattr(steps, "corpus_options", never)
+    for name in ("train.jsonl", "test.jsonl", "units"):
+        goes_to_work(place.data / name, steps.prepare, place)
+    # Models.
+    monkeypatch.setattr(steps, "begin", never)
+    for name in ("teacher", "finetune", "untrained"):
+        model(place.experiment(name))
+    goes_to_work(place.experiment("teacher") / "model", steps.train, place, "teacher")
+    goes_to_work(place.experiment("finetune") / "model", steps.train, place, "finetune")
+    goes_to_work(place.experiment("untrained") / "model", steps.student_start, place)
+    # The report.
+    report = place.results / "report"
+    for name in ("teacher", "untrained"):
+        mark(place.experiment(name) / "score")
+    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    mark(report)
+    monkeypatch.setattr(steps.marker, "described", never)
+    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        goes_to_work(path, steps.report, [place], [], "./run.sh", False)
 
 
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:

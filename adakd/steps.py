@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,16 @@ class Place:
 
     root: Path  # corpus/, data/, exp/ and export/ stand here
     config: configuration.Config
+
+    def __post_init__(self) -> None:
+        tag = self.config.tag
+        # Every experiment has a folder and a row of its own: kd-int8 is not kd tagged int8.
+        taken = tag.split("-")[0] == "learned" or INT8 in f"-{tag}"
+        if tag and (taken or not re.fullmatch(r"(?!\.)[\w.-]+", tag)):
+            raise UserError(
+                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', begins with "
+                "neither '.' nor 'learned', and is not 'int8', which name other experiments."
+            )
 
     @property
     def _name(self) -> Path:
@@ -77,8 +88,6 @@ class Place:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag
         name = f"{method}-{self.config.tag}" if tagged else method
-        if tagged and (name in configuration.METHODS or f"-{self.config.tag}" == INT8):
-            raise UserError(f"--tag {self.config.tag}: {name} is another experiment's name.")
         seed = f"seed{self.seed_of(method)}"
         return self.root / "exp" / self._name / self.config.family / name / seed
 

@@ -1072,6 +1072,19 @@ def score(place: Place, methods: list[str]) -> None:
         mark_done(folder / "score", inputs)
 
 
+def untagged_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
+    """What a tag without baselines of its own is compared with: scored, and on the same data."""
+    found = []
+    plain = Place(place.root, dataclasses.replace(place.config, tag=""))
+    for name in ("finetune", "kd") if place.config.tag else ():
+        folder = plain.experiment(name)
+        decoded = (done(folder / "decode") or {"inputs": {}})["inputs"]
+        data = needed(place.data, "The prepared data", 1)["manifests"]
+        if name not in methods and done(folder / "score") and decoded.get("data") == data:
+            found.append((plain, name, folder))
+    return found
+
+
 def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
     """Stage 9: the table and the plots of all families, folds and seeds asked for."""
     from adakd import versions
@@ -1083,6 +1096,8 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         for place in places
         for name in trained(place, methods)
     ]
+    for place in places:
+        experiments += untagged_baselines(place, methods)
     inputs = {
         "scores": [
             [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]

@@ -309,6 +309,18 @@ def test_what_was_lost_is_made_again(
         goes_to_work(path, steps.report, [place], [], "./run.sh", False)
 
 
+def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path: Path) -> None:
+    here, plain = place_of(tmp_path, tag="t-mean"), place_of(tmp_path)
+    mark(here.data, manifests="m")
+    for name, data in (("finetune", "m"), ("kd", "another")):
+        steps.mark_done(plain.experiment(name) / "decode", {"data": data})
+        mark(plain.experiment(name) / "score")
+    (found,) = steps.untagged_baselines(here, ["adakd"])
+    assert found[1:] == ("finetune", plain.experiment("finetune"))
+    assert steps.untagged_baselines(here, METHODS) == []
+    assert steps.untagged_baselines(plain, ["adakd"]) == []
+
+
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
     mark(place.data, manifests="m")
     model(place.experiment("teacher"))

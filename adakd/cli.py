@@ -37,7 +37,7 @@ OPTIONS = {
     "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
     "seed": 'seed of training, or several: "1 2 3" (default 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
-    "tag": "a name for this variant, added to the experiment's folder",
+    "tag": "a name for this variant of the students, added to the experiments' folders",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -181,6 +181,7 @@ def run(arguments: Sequence[str]) -> None:
             work.corpus(places[0])
             continue
         for place in places:
+            work.check_shared(place, step)
             if step == "prepare":
                 work.prepare(place)
             elif step == "teacher":

@@ -78,7 +78,8 @@ class Place:
 
     @property
     def export(self) -> Path:
-        return self.root / "export" / self._name / self.config.family
+        tag = f"-{self.config.tag}" if self.config.tag else ""
+        return self.root / "export" / self._name / f"{self.config.family}{tag}"
 
     @property
     def results(self) -> Path:
@@ -270,8 +271,8 @@ def corpus_fingerprint(place: Place) -> str:
     return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
 
 
-def prepare(place: Place) -> None:
-    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
+def data_inputs(place: Place) -> dict[str, Any]:
+    """What the prepared data depend on."""
     config = place.config
     inputs = {
         "corpus": corpus_fingerprint(place),
@@ -282,11 +283,16 @@ def prepare(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "fold": config.fold,
     }
-    noise = config.data.label_noise
-    if noise == configuration.LabelNoise():
+    if config.data.label_noise == configuration.LabelNoise():
         del inputs["data"]["label_noise"]
     if not config.data.untranscribed:
         del inputs["data"]["untranscribed"]
+    return inputs
+
+
+def prepare(place: Place) -> None:
+    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
+    config, inputs, noise = place.config, data_inputs(place), place.config.data.label_noise
     splits = [*SPLITS, *(["untranscribed"] if config.data.untranscribed else [])]
     outputs = [place.data / f"{split}.jsonl" for split in splits]
     if own := units_of(place):
@@ -401,13 +407,37 @@ def teacher(place: Place) -> None:
         transcribe_training(place)
 
 
-def ready_teacher(place: Place) -> None:
-    """Take the teacher as its source has it."""
-    folder = place.experiment("teacher")
-    inputs = {
+def teacher_inputs(place: Place) -> dict[str, Any]:
+    """What the teacher depends on."""
+    return {
+        **({} if place.config.teacher.finetuned else training_settings(place, "teacher")),
         "data": needed(place.data, "The prepared data", 1)["manifests"],
         "source": source_fingerprint(place.config.teacher),
     }
+
+
+def check_shared(place: Place, step: str) -> None:
+    """Raise `UserError` where a tagged run would make anew what it has in common with others."""
+    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
+        "prepare": ("data", place.data, data_inputs),
+        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
+    }
+    if not place.config.tag or step not in shared:
+        return
+    what, folder, inputs = shared[step]
+    facts = done(folder)
+    if facts and (changed := changes(facts["inputs"], inputs(place))):
+        raise UserError(
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
+            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
+            f"the {what}; settings of the students alone begin with --student.train."
+        )
+
+
+def ready_teacher(place: Place) -> None:
+    """Take the teacher as its source has it."""
+    folder, inputs = place.experiment("teacher"), teacher_inputs(place)
     if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
         return
     from adakd import models
@@ -509,6 +539,20 @@ def start_inputs(place: Place) -> dict[str, Any]:
     return inputs
 
 
+def untrained(place: Place) -> Path:
+    """The folder of the untrained student: one for all tags, but for a tag with another start."""
+    shared, tag = place.experiment("untrained"), place.config.tag
+    facts = done(shared) if tag else None
+    if facts is None or facts["fingerprint"] == key_of(start_inputs(place)):
+        return shared
+    return shared.parents[1] / f"untrained-{tag}" / shared.name
+
+
+def folder_of(place: Place, name: str) -> Path:
+    """Where what is decoded, scored and reported lies."""
+    return untrained(place) if name == "untrained" else place.experiment(name)
+
+
 def student_start(place: Place) -> Path:
     """The untrained student from which every method of a seed starts; made once.
 
@@ -516,8 +560,7 @@ def student_start(place: Place) -> Path:
     Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
     knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
     """
-    folder = place.experiment("untrained")
-    inputs = start_inputs(place)
+    folder, inputs = untrained(place), start_inputs(place)
     current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
     if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models
@@ -574,15 +617,13 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
-    inputs = training_settings(place, method)
+    inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
     options = inputs.get("method", {})
     folder = place.half(half[0]) if half else place.experiment(method)
-    inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
-    if role == "teacher":
-        inputs["source"] = source_fingerprint(config.teacher)
-        if half:
-            inputs["half"] = configuration.fingerprint(half[1])
-    else:
+    if half:
+        inputs["half"] = configuration.fingerprint(half[1])
+    if role == "student":
+        inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
         inputs["start"] = key_of(start_inputs(place))
         inputs |= lessons_inputs(place)
     if name != "finetune":
@@ -957,7 +998,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     ready = [
         name
         for name in ("teacher", "untrained", *students)
-        if (place.experiment(name) / "model").is_dir()
+        if (folder_of(place, name) / "model").is_dir()
     ]
     missing = [name for name in students if name not in ready]
     if missing and missing[0].endswith(INT8):
@@ -1001,9 +1042,11 @@ def decode(place: Place, methods: list[str]) -> None:
         for name in methods:
             if (place.experiment(name) / "model").is_dir():
                 quantise(place, name)
+    if trained(place, methods) and methods:
+        student_start(place)  # its row is what these methods started from
     for name in trained(place, methods):
-        folder = place.experiment(name)
-        student = place.experiment(name.removesuffix(INT8))
+        folder = folder_of(place, name)
+        student = folder_of(place, name.removesuffix(INT8))
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
@@ -1055,7 +1098,7 @@ def score(place: Place, methods: list[str]) -> None:
     from adakd import score as scoring
 
     for name in trained(place, methods):
-        folder = place.experiment(name)
+        folder = folder_of(place, name)
         decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
         inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
         what = f"{place.title}: score of {name}"
@@ -1092,7 +1135,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     first = places[0]
     folder = first.results
     experiments = [
-        (place, name, place.experiment(name))
+        (place, name, folder_of(place, name))
         for place in places
         for name in trained(place, methods)
     ]

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_the_layout_on_disk(tmp_path: Path) -> None:
     assert here.store == tmp_path / "exp/tiny/en/whisper/teacher/seed3/store"
     assert here.results == tmp_path / "exp/tiny/en"
     assert here.export == tmp_path / "export/tiny/en/whisper"
+    assert place_of(tmp_path, tag="a").export == tmp_path / "export/tiny/en/whisper-a"
 
 
 def test_folds_lie_apart_and_share_corpus_audio_and_results(tmp_path: Path) -> None:
@@ -454,6 +456,66 @@ def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: 
     assert steps.changes(first, start("teacher", decoder=1)) == ["teacher"]
     # A student with a start of its own does not wait for the teacher.
     assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
+
+
+def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
+    tmp_path: Path, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"config": tiny_recipe.whisper(24)}
+    plain, big = place_of(tmp_path), place_of(tmp_path, tag="big", student=other)
+    same = place_of(tmp_path, tag="same")
+    mark(plain.data, manifests="m")
+    shared = plain.experiment("untrained")
+
+    class Family:
+        parameters_count = 1
+
+        def save(self, folder: Path) -> None:
+            (folder / "weights").touch()
+
+    loads = types.SimpleNamespace(load=lambda *_: Family())
+    monkeypatch.setitem(sys.modules, "adakd.models", loads)
+    monkeypatch.setattr(sys.modules["adakd"], "models", loads, raising=False)
+    monkeypatch.setitem(
+        sys.modules, "adakd.brain", types.SimpleNamespace(seed_everything=lambda *_: None)
+    )
+    # What comes first is shared, until those without a tag have another start.
+    assert steps.student_start(big) == shared
+    assert steps.student_start(plain) == shared == steps.student_start(same)
+    assert steps.student_start(big) == shared.parents[1] / "untrained-big" / "seed1"
+    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+    # Stage 7 decodes the one that its methods started from, made anew where it has to be.
+    for place in (plain, big):
+        model(place.experiment("finetune"))
+    steps.decode(big, ["finetune"])
+    assert decoder.heard[0] == str(steps.untrained(big) / "model")
+    steps.mark_done(shared, steps.start_inputs(big))
+    decoder.heard.clear()
+    steps.decode(plain, ["finetune"])
+    assert decoder.heard[0] == str(shared / "model")
+    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+
+
+@pytest.mark.parametrize("step", ["prepare", "teacher"])
+def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> None:
+    faster = {"train": {**tiny_recipe.family_settings("whisper")["train"], "learning_rate": 1.0}}
+    louder = {"data": {"max_seconds": 1.0}} | faster
+    plain = place_of(tmp_path)
+    write_json(plain.corpus / "marker.json", {})
+    mark(plain.data, manifests="m")
+    steps.check_shared(place_of(tmp_path / "fresh", tag="x"), step)  # nothing is there
+    folder = plain.data if step == "prepare" else plain.experiment("teacher")
+    inputs = steps.data_inputs if step == "prepare" else steps.teacher_inputs
+    steps.mark_done(folder, inputs(plain), manifests="m")
+    steps.check_shared(place_of(tmp_path, tag="same"), step)
+    changed = "data.max_seconds" if step == "prepare" else "train.learning_rate"
+    variant = place_of(tmp_path, tag="x", **louder)
+    with pytest.raises(UserError, match=rf"another {changed}, and runs with a --tag.*--root DIR"):
+        steps.check_shared(variant, step)
+    steps.check_shared(variant, "kd")  # replaces nothing
+    steps.check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
+    student = {"config": tiny_recipe.whisper(8), "train": {"learning_rate": 1.0}}
+    steps.check_shared(place_of(tmp_path, tag="x", student=student), "teacher")
 
 
 def test_units_must_go_with_the_family(tmp_path: Path) -> None:

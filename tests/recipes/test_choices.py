@@ -105,7 +105,7 @@ def test_a_student_of_the_teachers_layers(ready: Ready, family: str) -> None:
     methods = ("finetune", "kd", "adakd")
     ready.run(*methods, *options)
     teacher = weights(ready.experiment(family, "teacher"))
-    student = weights(ready.experiment(family, "untrained"))
+    student = weights(ready.experiment(family, "untrained-layers"))
     for name, value in student.items():
         same = name.replace("encoder.layers.1.", "encoder.layers.2.")
         same = same.replace("decoder.layers.0.", "decoder.layers.2.")

@@ -442,10 +442,14 @@ def ready_teacher(place: Place) -> None:
         return
     from adakd import models
 
-    family = models.load(place.config, "teacher")
-    with replaced_folder(folder / "model") as fresh:
-        family.save(fresh)
-    mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
+    begin(folder, inputs, place.config)  # what an earlier teacher has left is not this one's
+    if rank() == 0:
+        family = models.load(place.config, "teacher")
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        size = family.parameters_count
+        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0)
+    wait_for_all()
 
 
 def transcribe_training(place: Place) -> None:

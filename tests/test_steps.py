@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import tiny_recipe
 
+import adakd
 from adakd import config as configuration
 from adakd import steps
 from adakd.errors import UserError
@@ -193,6 +194,27 @@ def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
     asks_for(8, steps.export, METHODS)
     with pytest.raises(UserError, match="run --stage 8 first"):
         steps.report([place], METHODS, "./run.sh", False)
+
+
+class Model:
+    """Stands in for a model that `models.load` has made."""
+
+    parameters_count = 1
+
+    def __init__(self, units: str = "abc") -> None:
+        self.units = units
+
+    def save(self, folder: Path) -> None:
+        (folder / "weights").touch()
+
+
+def fake_models(monkeypatch: pytest.MonkeyPatch, **functions: object) -> None:
+    """In the place of `adakd.models`, which takes long to import."""
+    fake = types.SimpleNamespace(**{"load": lambda *_: Model(), **functions})
+    monkeypatch.setitem(sys.modules, "adakd.models", fake)
+    monkeypatch.setattr(adakd, "models", fake, raising=False)
+    brain = types.SimpleNamespace(seed_everything=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "adakd.brain", brain)
 
 
 @dataclass
@@ -467,18 +489,7 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     mark(plain.data, manifests="m")
     shared = plain.experiment("untrained")
 
-    class Family:
-        parameters_count = 1
-
-        def save(self, folder: Path) -> None:
-            (folder / "weights").touch()
-
-    loads = types.SimpleNamespace(load=lambda *_: Family())
-    monkeypatch.setitem(sys.modules, "adakd.models", loads)
-    monkeypatch.setattr(sys.modules["adakd"], "models", loads, raising=False)
-    monkeypatch.setitem(
-        sys.modules, "adakd.brain", types.SimpleNamespace(seed_everything=lambda *_: None)
-    )
+    fake_models(monkeypatch)
     # What comes first is shared, until those without a tag have another start.
     assert steps.student_start(big) == shared
     assert steps.student_start(plain) == shared == steps.student_start(same)
@@ -516,6 +527,35 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
     steps.check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
     student = {"config": tiny_recipe.whisper(8), "train": {"learning_rate": 1.0}}
     steps.check_shared(place_of(tmp_path, tag="x", student=student), "teacher")
+
+
+def finetuned(root: Path, **changes: object) -> steps.Place:
+    """A place whose teacher is taken as it is; data are prepared."""
+    teacher = {"config": tiny_recipe.whisper(16), "finetuned": True}
+    here = place_of(root, teacher=teacher, **changes)
+    mark(here.data, manifests="m")
+    return here
+
+
+def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = finetuned(tmp_path)
+    fake_models(monkeypatch)
+    folder = here.experiment("teacher")
+    steps.mark_done(folder, {"source": "another"})
+    (folder / "metrics.jsonl").touch()
+    (folder / "tb").mkdir()
+    monkeypatch.setattr(steps, "wait_for_all", lambda: None)
+    monkeypatch.setattr(steps, "rank", lambda: 1)
+    steps.teacher(here)
+    assert (folder / "metrics.jsonl").exists() and not (folder / "model").exists()
+    monkeypatch.setattr(steps, "rank", lambda: 0)
+    steps.teacher(here)
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.yaml", "versions.json", "started.json", "model", "done.json"),
+    }
+    assert steps.done(folder)["inputs"] == steps.teacher_inputs(here)
 
 
 def test_units_must_go_with_the_family(tmp_path: Path) -> None:

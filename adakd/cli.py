@@ -180,6 +180,10 @@ def run(arguments: Sequence[str]) -> None:
         if step == "corpus":
             work.corpus(places[0])
             continue
+        if step == "export":
+            for folder in dict.fromkeys(place.export for place in places):
+                work.export([place for place in places if place.export == folder], methods)
+            continue
         for place in places:
             work.check_shared(place, step)
             if step == "prepare":
@@ -199,8 +203,6 @@ def run(arguments: Sequence[str]) -> None:
                 work.decode(place, methods)
             elif step == "score":
                 work.score(place, methods)
-            elif step == "export":
-                work.export(place, methods)
 
 
 def _words(name: str, text: str) -> list[str]:

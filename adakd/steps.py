@@ -442,9 +442,12 @@ def ready_teacher(place: Place) -> None:
         return
     from adakd import models
 
+    family = models.load(place.config, "teacher") if rank() == 0 else None
+    if family is not None and place.config.student.source != configuration.TEACHER:
+        # Told now, not after the student has been fine-tuned.
+        models.check_same_units(family, models.load(place.config, "student", units_of(place)))
     begin(folder, inputs, place.config)  # what an earlier teacher has left is not this one's
-    if rank() == 0:
-        family = models.load(place.config, "teacher")
+    if family is not None:
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         size = family.parameters_count
@@ -1195,23 +1198,31 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     say(f"Report: {shown(page)}")
 
 
-def export(place: Place, methods: list[str]) -> None:
-    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline."""
-    scores = {}
-    for name in methods:
-        path = place.experiment(name) / "score.json"
-        if not path.exists():
-            raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
-        scores[name] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
-    best = min(scores, key=lambda name: scores[name])
-    folder = place.experiment(best)
+def export(places: list[Place], methods: list[str]) -> None:
+    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline.
+
+    The places differ in nothing but the seed.
+    """
+    scores: dict[str, float] = {}
+    students: dict[str, tuple[Place, str]] = {}
+    for place in places:
+        for name in methods:
+            path = place.experiment(name) / "score.json"
+            if not path.exists():
+                raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
+            label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
+            students[label] = place, name
+            scores[label] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
+    best = min(scores, key=lambda label: scores[label])
+    place, name = students[best]
+    folder = place.experiment(name)
     inputs = {"model": needed(folder, best, 6)["fingerprint"], "dev": scores}
     if is_current(place.export, inputs, f"{place.title}: export of {best}"):
         return
     from adakd.export import write_export
 
-    checked = write_export(place.config, folder, place.export, best, place.root)
-    mark_done(place.export, inputs, method=best, checked=checked)
+    checked = write_export(place.config, folder, place.export, name, place.root)
+    mark_done(place.export, inputs, method=name, seed=place.config.seed, checked=checked)
     say(
         f"{place.title}: exported {best}, the best on dev; Hugging Face's pipeline gives the same "
         f"text on all {checked} test utterances ({shown(place.export)})"

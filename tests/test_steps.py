@@ -191,7 +191,8 @@ def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
     asks_for(6, steps.decode, METHODS)
     model(place.experiment("adakd"))
     asks_for(7, steps.score, METHODS)
-    asks_for(8, steps.export, METHODS)
+    with pytest.raises(UserError, match="finetune has no scores: run --stage 8 first"):
+        steps.export([place], METHODS)
     with pytest.raises(UserError, match="run --stage 8 first"):
         steps.report([place], METHODS, "./run.sh", False)
 
@@ -541,7 +542,7 @@ def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = finetuned(tmp_path)
-    fake_models(monkeypatch)
+    fake_models(monkeypatch, check_same_units=lambda *_: None)
     folder = here.experiment("teacher")
     steps.mark_done(folder, {"source": "another"})
     (folder / "metrics.jsonl").touch()
@@ -556,6 +557,53 @@ def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
         *("config.yaml", "versions.json", "started.json", "model", "done.json"),
     }
     assert steps.done(folder)["inputs"] == steps.teacher_inputs(here)
+
+
+def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(teacher: Model, student: Model) -> None:
+        if teacher.units != student.units:
+            raise UserError("different units")
+
+    def load(_: object, role: str, units: Path | None = None) -> Model:
+        return Model("efg" if role == "teacher" else "abc")
+
+    here = finetuned(tmp_path)
+    fake_models(monkeypatch, load=load, check_same_units=check)
+    steps.mark_done(here.experiment("teacher"), {"source": "another"})
+    with pytest.raises(UserError, match="different units"):
+        steps.teacher(here)
+    assert steps.done(here.experiment("teacher"))
+    # A student of its layers has its units.
+    steps.teacher(finetuned(tmp_path, student={"source": "teacher"}))
+
+
+def test_the_best_of_all_seeds_is_exported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [place_of(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    for place, cers in zip(places, ((0.3, 0.2), (0.4, 0.1), (0.5, 0.3)), strict=True):
+        for name, cer in zip(("finetune", "kd"), cers, strict=True):
+            steps.mark_done(place.experiment(name), {"seed": place.config.seed})
+            write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
+    written = []
+
+    def write_export(config: configuration.Config, folder: Path, *arguments: object) -> int:
+        written.append(folder)
+        return 4
+
+    fake = types.SimpleNamespace(write_export=write_export)
+    monkeypatch.setitem(sys.modules, "adakd.export", fake)
+    for _ in range(2):
+        steps.export(places, ["finetune", "kd"])
+    assert written == [places[1].experiment("kd")]
+    assert "exported kd of seed 2, the best on dev" in capsys.readouterr().out
+    facts = steps.done(places[0].export)
+    assert (facts["method"], facts["seed"]) == ("kd", 2)
+    # Of one seed alone, what an export depends on reads as it always has.
+    steps.export(places[:1], ["finetune", "kd"])
+    assert steps.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
 
 
 def test_units_must_go_with_the_family(tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
     facts = done(folder)
     if facts is None:
         return False
-    if facts.get("fingerprint") != key_of(inputs):
-        say(f"{what}: {' and '.join(changes(facts.get('inputs', {}), inputs))} changed, made anew")
+    # Not by the fingerprint: that of 1 and that of 1.0 differ.
+    if changed := changes(facts["inputs"], inputs):
+        say(f"{what}: {' and '.join(changed)} changed, made anew")
         return False
     for path in outputs:
         if not path.exists():
@@ -721,7 +722,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
         same = (
             started.exists()
             and not (folder / "done.json").exists()
-            and json.loads(started.read_text(encoding="utf-8")).get("fingerprint") == key_of(inputs)
+            and not changes(json.loads(started.read_text(encoding="utf-8"))["inputs"], inputs)
         )
         if not same and folder.exists():
             for path in folder.iterdir():

@@ -104,6 +104,7 @@ def test_a_tag_is_a_plain_name(tmp_path: Path, tag: str) -> None:
         ({"a": [1, 2]}, {"a": (1, 2)}, []),
         ({"a": {"b": 1}}, {"a": None}, ["a"]),
         ({"a": "x"}, {"a": {"b": 1}}, ["a"]),
+        ({"a": {"b": 1}}, {"a": {"b": 1.0}}, []),
     ],
 )
 def test_changes_are_named_with_their_path(old: dict, new: dict, expected: list[str]) -> None:
@@ -126,6 +127,16 @@ def test_a_step_is_current_while_its_inputs_are(
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
     assert not steps.is_current(tmp_path, changed, "kd")
     assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"
+
+
+def test_a_number_spelt_otherwise_is_no_change(place: steps.Place) -> None:
+    folder = place.experiment("kd")
+    steps.begin(folder, {"alpha": 1}, place.config)
+    (folder / "metrics.jsonl").touch()
+    steps.begin(folder, {"alpha": 1.0}, place.config)
+    assert (folder / "metrics.jsonl").exists(), "a cut run goes on"
+    steps.mark_done(folder, {"alpha": 1})
+    assert steps.is_current(folder, {"alpha": 1.0}, "kd")
 
 
 def test_a_step_whose_output_was_lost_is_not_current(
@@ -311,6 +322,7 @@ def test_what_was_lost_is_made_again(
         (place.data / f"{split}.jsonl").touch()
     place.units.mkdir()
     monkeypatch.setattr(steps, "key_of", lambda _: "the same")
+    monkeypatch.setattr(steps, "changes", lambda *_: [])
     mark(place.data, manifests="m")
     monkeypatch.setattr(steps, "corpus_options", never)
     for name in ("train.jsonl", "test.jsonl", "units"):

@@ -1014,12 +1014,20 @@ def trained(place: Place, methods: list[str]) -> list[str]:
             f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
             "--decode.int8 true."
         )
+    stages = {"finetune": 3, "kd": 5}
     if missing:
-        stages = {"finetune": 3, "kd": 5}
         raise UserError(
             f"{place.title}: {missing[0]} has not been trained: run --stage "
             f"{stages.get(missing[0], 6)} first, or name the methods you want with --methods."
         )
+    for name in methods:
+        facts = done(place.experiment(name))
+        if facts and (changed := changed_settings(place, name, facts)):
+            raise UserError(
+                f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
+                f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
+                "first to train it with these."
+            )
     return ready
 
 

@@ -170,10 +170,12 @@ def mark(folder: Path, **facts: object) -> None:
     steps.mark_done(folder, {}, **facts)
 
 
-def model(folder: Path) -> None:
-    """As if an experiment had been trained."""
-    mark(folder)
+def model(place: steps.Place, name: str) -> Path:
+    """As if an experiment had been trained; its folder."""
+    folder = place.experiment(name)
+    steps.mark_done(folder, steps.training_settings(place, name) if name in METHODS else {})
     (folder / "model").mkdir()
+    return folder
 
 
 METHODS = ["finetune", "kd", "adakd"]
@@ -196,11 +198,11 @@ def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
     asks_for(2, steps.train, "kd")
     asks_for(2, steps.train, "adakd")
     asks_for(3, steps.decode, METHODS)
-    model(place.experiment("finetune"))
+    model(place, "finetune")
     assert "kd has not been trained" in asks_for(5, steps.decode, METHODS)
-    model(place.experiment("kd"))
+    model(place, "kd")
     asks_for(6, steps.decode, METHODS)
-    model(place.experiment("adakd"))
+    model(place, "adakd")
     asks_for(7, steps.score, METHODS)
     with pytest.raises(UserError, match="finetune has no scores: run --stage 8 first"):
         steps.export([place], METHODS)
@@ -263,7 +265,7 @@ def hypotheses(folder: Path) -> list[str]:
 def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
     """A teacher that stage 7 and stage 8 have been through."""
     mark(place.data, manifests="m")
-    model(folder := place.experiment("teacher"))
+    folder = model(place, "teacher")
     steps.decode(place, [])
     (folder / "score.json").touch()
     mark(folder / "score")
@@ -329,7 +331,7 @@ def test_what_was_lost_is_made_again(
         goes_to_work(place.data / name, steps.prepare, place)
     # Models.
     for name in ("teacher", "finetune", "untrained"):
-        model(place.experiment(name))
+        model(place, name)
     goes_to_work(place.experiment("teacher") / "model", steps.train, place, "teacher")
     goes_to_work(place.experiment("finetune") / "model", steps.train, place, "finetune")
     goes_to_work(place.experiment("untrained") / "model", steps.student_start, place)
@@ -360,7 +362,7 @@ def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path
 
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
     mark(place.data, manifests="m")
-    model(place.experiment("teacher"))
+    model(place, "teacher")
     with pytest.raises(UserError, match="run stage 4"):
         steps.open_store(place)
     place.store.mkdir()
@@ -398,6 +400,35 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) ->
     steps.mark_done(folder, {"seed": 3})
     steps.begin(folder, {"seed": 2}, place.config)
     assert not (folder / "ckpt").exists() and steps.done(folder) is None
+
+
+def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
+    mark(place.data, manifests="m")
+    for name in METHODS:
+        model(place, name)
+        mark(place.experiment(name) / "score")
+    assert steps.trained(place, METHODS) == METHODS
+
+    def refusal(changes: dict, methods: list[str]) -> str:
+        other = place_of(place.root, **changes)
+        sentences = set()
+        for step in (steps.decode, steps.score):
+            with pytest.raises(UserError) as caught:
+                step(other, methods)
+            sentences.add(str(caught.value))
+        with pytest.raises(UserError) as caught:
+            steps.report([other], methods, "./run.sh", False)
+        (sentence,) = sentences | {str(caught.value)}
+        return sentence
+
+    train = {**tiny_recipe.family_settings("whisper")["train"], "epochs": 99}
+    assert "finetune was trained with another train.epochs: " in refusal({"train": train}, METHODS)
+    assert "--stage 6 first" in refusal({"train": train}, ["adakd"])
+    weaker = {"methods": {"kd": {"alpha": 0.1}, "adakd": {"threshold": "mean", "k": "auto"}}}
+    assert "kd was trained with another method.alpha: " in refusal(weaker, METHODS)
+    # What training does not depend on may differ.
+    free = {"decode": {"encode": "speech"}, "score": {"bootstrap": 9}, **weaker}
+    assert steps.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
 
 
 @pytest.mark.parametrize(
@@ -510,7 +541,7 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
     # Stage 7 decodes the one that its methods started from, made anew where it has to be.
     for place in (plain, big):
-        model(place.experiment("finetune"))
+        model(place, "finetune")
     steps.decode(big, ["finetune"])
     assert decoder.heard[0] == str(steps.untrained(big) / "model")
     steps.mark_done(shared, steps.start_inputs(big))

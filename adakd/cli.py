@@ -41,7 +41,7 @@ OPTIONS = {
     "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
     "seed": 'seed of training, or several: "1 2 3" (default: that of conf/*.yaml, else 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
-    "tag": "a name for this variant, added to the experiment's folder",
+    "tag": "a name for this variant of the students, added to the experiments' folders",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -205,7 +205,12 @@ def _run_steps(
         if step == "corpus":
             work.corpus(places[0])
             continue
+        if step == "export":
+            for folder in dict.fromkeys(place.export for place in places):
+                work.export([place for place in places if place.export == folder], methods)
+            continue
         for place in places:
+            work.check_shared(place, step)
             if step == "prepare":
                 work.prepare(place)
             elif step == "teacher":
@@ -223,8 +228,6 @@ def _run_steps(
                 work.decode(place, methods)
             elif step == "score":
                 work.score(place, methods)
-            elif step == "export":
-                work.export(place, methods)
 
 
 @contextlib.contextmanager

@@ -223,17 +223,29 @@ def label_of(method: str) -> str:
     return LABELS.get(name, name) + (f" ({tag})" if tag else "")
 
 
+def split_tag(method: str) -> tuple[str, str]:
+    """'adakd-learned-p25' -> ('adakd-learned', 'p25'): an experiment's name without its tag."""
+    found = re.fullmatch(r"([^-]+(?:-learned)?(?:-int8)?)(?:-(.+))?", method)
+    return (found[1], found[2] or "") if found else (method, "")
+
+
 def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
-    """Rows of one family's table: the five of every recipe, run or not, and any others."""
-    there = {run.experiment.method for run in runs} | set(EXPECTED)
+    """Rows of one family's table: the five of every recipe, run or not, and any others.
+
+    What was run with a tag alone has no row without it. Its baselines are those of its tag, where
+    there are such, else those without one.
+    """
+    there = {run.experiment.method for run in runs}
+    there |= set(EXPECTED) - {split_tag(method)[0] for method in there}
     by_method: dict[str, list[Run]] = {method: [] for method in LABELS if method in there}
-    for run in sorted(runs, key=lambda run: (run.experiment.method, run.key)):
+    for run in sorted(runs, key=lambda run: (*_order(run.experiment.method), run.key)):
         by_method.setdefault(run.experiment.method, []).append(run)
     sizes = {
         method: next((run.done["parameters"] for run in own if "parameters" in run.done), None)
         for method, own in by_method.items()
     }
-    if sizes["untrained"] is None:  # its folder is not needed: it is as big as the others
+    if "untrained" in sizes and sizes["untrained"] is None:
+        # Its folder is not needed: it is as big as the others.
         students = (size for method, size in sizes.items() if method != "teacher" and size)
         sizes["untrained"] = next(students, None)
     rows = []
@@ -241,11 +253,13 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
         utterances = pool(own)
         seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
         nothing = Interval(math.nan, math.nan)
-        changes = {
-            baseline: compare(own, by_method[baseline], draws)
-            for baseline in BASELINES
-            if own and by_method[baseline] and baseline != method
-        }
+        tag = split_tag(method)[1]
+        changes = {}
+        for baseline in BASELINES:
+            tagged = f"{baseline}-{tag}"
+            name = tagged if tag and tagged in by_method else baseline
+            if own and by_method.get(name) and name != method:
+                changes[baseline] = compare(own, by_method[name], draws)
         rows.append(
             Row(
                 method,
@@ -264,6 +278,12 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
             )
         )
     return rows
+
+
+def _order(method: str) -> tuple[int, str]:
+    """The table's order, for what is no row of `LABELS`: a variant stands where its method does."""
+    name = method.split("-")[0]
+    return (list(LABELS).index(name) if name in LABELS else len(LABELS)), method
 
 
 def quarters(run: Run) -> list[list[UtteranceErrors]]:
@@ -331,7 +351,10 @@ def verdict(label: str, other: str, change: Change) -> str:
 
 def headline(family: str, rows: Sequence[Row]) -> str:
     """The outcome for one family in a few sentences."""
-    by_method = {row.method: row for row in rows if row.runs}
+    by_method: dict[str, Row] = {}
+    for row in rows:
+        if row.runs:  # those without a tag come first
+            by_method.setdefault(split_tag(row.method)[0], row)
     best = next(
         (by_method[name] for name in ("adakd", "kd", "finetune") if name in by_method), None
     )
@@ -343,18 +366,24 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     ]
     others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
     named = [
-        f"{IN_SENTENCES[row.method]} {percent(_cer(row))} %" for row in others if row is not best
+        f"{_in_sentence(row)} {percent(_cer(row))} %" for row in others if row is not best
     ]
     sentences[0] += f"; {', '.join(named)}." if named else "."
     for baseline in reversed(BASELINES):
         if baseline in best.changes:
-            clause = verdict(best.label, IN_SENTENCES[baseline], best.changes[baseline])
+            against = _in_sentence(by_method[baseline])
+            clause = verdict(best.label, against, best.changes[baseline])
             sentences.append(clause + ".")
         elif baseline not in by_method:
             sentences.append(f"{LABELS[baseline]} has not been run.")
-    if best.method != "adakd":
+    if "adakd" not in by_method:
         sentences.append("AdaKD has not been run.")
     return " ".join(sentences)
+
+
+def _in_sentence(row: Row) -> str:
+    name, tag = split_tag(row.method)
+    return IN_SENTENCES[name] + (f" ({tag})" if tag else "")
 
 
 def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
@@ -379,6 +408,11 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
         f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
         "the CER, paired; below zero is better.",
     ]
+    if any(split_tag(row.method)[1] for row in rows):
+        found.append(
+            "A variant, its tag in brackets, is compared with the fine-tuning and the KD of its "
+            "own tag where there are such, else with those without a tag."
+        )
     if any("-int8" in row.method for row in rows):
         found.append(
             "int8: the same student with the weights of its linear layers in int8, activations "
@@ -463,7 +497,7 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
         *pinyin,
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         *[change_cell(row.changes.get(baseline)) for baseline in BASELINES],
-        Cell("none" if row.method == "untrained" else trained),
+        Cell("none" if split_tag(row.method)[0] == "untrained" else trained),
         *([Cell(f"{row.weights / 1e6:.3g} MB" if row.weights else "")] if DISK in columns else []),
     ]
 
@@ -652,7 +686,7 @@ def make_figures(
         )
     schedules = {}
     for family, table in families.items():
-        run = next((row.runs[0] for row in table if row.method == "adakd" and row.runs), None)
+        run = next((row.runs[0] for row in table if split_tag(row.method)[0] == "adakd" and row.runs), None)
         if run and (schedule := schedule_of(run, difficulties.get(family, ()))):
             schedules[family] = schedule
     if schedules:

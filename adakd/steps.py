@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ class Place:
     root: Path  # corpus/, data/, exp/ and export/ stand here
     config: configuration.Config
 
+    def __post_init__(self) -> None:
+        tag = self.config.tag
+        # Every experiment has a folder and a row of its own: kd-int8 is not kd tagged int8.
+        taken = tag.split("-")[0] == "learned" or INT8 in f"-{tag}"
+        if tag and (taken or not re.fullmatch(r"(?!\.)[\w.-]+", tag)):
+            raise UserError(
+                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', begins with "
+                "neither '.' nor 'learned', and is not 'int8', which name other experiments."
+            )
+
     @property
     def _name(self) -> Path:
         fold = self.config.fold
@@ -67,7 +78,8 @@ class Place:
 
     @property
     def export(self) -> Path:
-        return self.root / "export" / self._name / self.config.family
+        tag = f"-{self.config.tag}" if self.config.tag else ""
+        return self.root / "export" / self._name / f"{self.config.family}{tag}"
 
     @property
     def results(self) -> Path:
@@ -77,8 +89,6 @@ class Place:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag
         name = f"{method}-{self.config.tag}" if tagged else method
-        if tagged and (name in configuration.METHODS or f"-{self.config.tag}" == INT8):
-            raise UserError(f"--tag {self.config.tag}: {name} is another experiment's name.")
         seed = f"seed{self.seed_of(method)}"
         return self.root / "exp" / self._name / self.config.family / name / seed
 
@@ -151,16 +161,24 @@ def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
     return facts
 
 
-def is_current(folder: Path, inputs: dict[str, Any], what: str) -> bool:
-    """Whether a step is finished with these very inputs. Says so, or says what has changed."""
+def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) -> bool:
+    """Whether a step is finished with these very inputs, and its outputs are there.
+
+    Says so, or says what has changed or is missing.
+    """
     facts = done(folder)
     if facts is None:
         return False
-    if facts.get("fingerprint") == key_of(inputs):
-        say(f"{what}: done ({shown(folder)})")
-        return True
-    say(f"{what}: {' and '.join(changes(facts.get('inputs', {}), inputs))} changed, made anew")
-    return False
+    # Not by the fingerprint: that of 1 and that of 1.0 differ.
+    if changed := changes(facts["inputs"], inputs):
+        say(f"{what}: {' and '.join(changed)} changed, made anew")
+        return False
+    for path in outputs:
+        if not path.exists():
+            say(f"{what}: {shown(path)} is missing, made anew")
+            return False
+    say(f"{what}: done ({shown(folder)})")
+    return True
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -254,8 +272,8 @@ def corpus_fingerprint(place: Place) -> str:
     return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
 
 
-def prepare(place: Place) -> None:
-    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
+def data_inputs(place: Place) -> dict[str, Any]:
+    """What the prepared data depend on."""
     config = place.config
     inputs = {
         "corpus": corpus_fingerprint(place),
@@ -266,12 +284,21 @@ def prepare(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "fold": config.fold,
     }
-    noise = config.data.label_noise
-    if noise == configuration.LabelNoise():
+    if config.data.label_noise == configuration.LabelNoise():
         del inputs["data"]["label_noise"]
     if not config.data.untranscribed:
         del inputs["data"]["untranscribed"]
-    if is_current(place.data, inputs, f"{place.title}: data"):
+    return inputs
+
+
+def prepare(place: Place) -> None:
+    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
+    config, inputs, noise = place.config, data_inputs(place), place.config.data.label_noise
+    splits = [*SPLITS, *(["untranscribed"] if config.data.untranscribed else [])]
+    outputs = [place.data / f"{split}.jsonl" for split in splits]
+    if own := units_of(place):
+        outputs.append(own)
+    if is_current(place.data, inputs, f"{place.title}: data", *outputs):
         return
     from adakd import models
     from adakd.data import label_noise
@@ -382,21 +409,52 @@ def teacher(place: Place) -> None:
         transcribe_training(place)
 
 
-def ready_teacher(place: Place) -> None:
-    """Take the teacher as its source has it."""
-    folder = place.experiment("teacher")
-    inputs = {
+def teacher_inputs(place: Place) -> dict[str, Any]:
+    """What the teacher depends on."""
+    return {
+        **({} if place.config.teacher.finetuned else training_settings(place, "teacher")),
         "data": needed(place.data, "The prepared data", 1)["manifests"],
         "source": source_fingerprint(place.config.teacher),
     }
-    if is_current(folder, inputs, f"{place.title}: teacher"):
+
+
+def check_shared(place: Place, step: str) -> None:
+    """Raise `UserError` where a tagged run would make anew what it has in common with others."""
+    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
+        "prepare": ("data", place.data, data_inputs),
+        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
+    }
+    if not place.config.tag or step not in shared:
+        return
+    what, folder, inputs = shared[step]
+    facts = done(folder)
+    if facts and (changed := changes(facts["inputs"], inputs(place))):
+        raise UserError(
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
+            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
+            f"the {what}; settings of the students alone begin with --student.train."
+        )
+
+
+def ready_teacher(place: Place) -> None:
+    """Take the teacher as its source has it."""
+    folder, inputs = place.experiment("teacher"), teacher_inputs(place)
+    if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
         return
     from adakd import models
 
-    family = models.load(place.config, "teacher")
-    with replaced_folder(folder / "model") as fresh:
-        family.save(fresh)
-    mark_done(folder, inputs, method="teacher", parameters=family.parameters_count, train_seconds=0)
+    family = models.load(place.config, "teacher") if rank() == 0 else None
+    if family is not None and place.config.student.source != configuration.TEACHER:
+        # Told now, not after the student has been fine-tuned.
+        models.check_same_units(family, models.load(place.config, "student", units_of(place)))
+    begin(folder, inputs, place.config)  # what an earlier teacher has left is not this one's
+    if family is not None:
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        size = family.parameters_count
+        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0)
+    wait_for_all()
 
 
 def transcribe_training(place: Place) -> None:
@@ -440,7 +498,8 @@ def transcribe_training(place: Place) -> None:
         "student": source_fingerprint(config.student),
         "normalise": config.data.normalise,
     }
-    if rank() == 0 and not is_current(folder, inputs, f"{place.title}: transcripts of the teacher"):
+    title = f"{place.title}: transcripts of the teacher"
+    if rank() == 0 and not is_current(folder, inputs, title, folder / "train.jsonl"):
         from adakd import models
         from adakd.data import pseudo_labels
 
@@ -459,7 +518,7 @@ def transcribe_training(place: Place) -> None:
         )
         mark_done(folder, inputs, counts=counts)
         say(
-            f"{place.title}: transcripts of the teacher: {counts['kept']} utterances, "
+            f"{title}: {counts['kept']} utterances, "
             f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
             f"({shown(folder / 'rejected.tsv')})"
         )
@@ -489,6 +548,20 @@ def start_inputs(place: Place) -> dict[str, Any]:
     return inputs
 
 
+def untrained(place: Place) -> Path:
+    """The folder of the untrained student: one for all tags, but for a tag with another start."""
+    shared, tag = place.experiment("untrained"), place.config.tag
+    facts = done(shared) if tag else None
+    if facts is None or facts["fingerprint"] == key_of(start_inputs(place)):
+        return shared
+    return shared.parents[1] / f"untrained-{tag}" / shared.name
+
+
+def folder_of(place: Place, name: str) -> Path:
+    """Where what is decoded, scored and reported lies."""
+    return untrained(place) if name == "untrained" else place.experiment(name)
+
+
 def student_start(place: Place) -> Path:
     """The untrained student from which every method of a seed starts; made once.
 
@@ -496,9 +569,9 @@ def student_start(place: Place) -> Path:
     Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
     knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
     """
-    folder = place.experiment("untrained")
-    inputs = start_inputs(place)
-    if (done(folder) or {}).get("fingerprint") != key_of(inputs) and rank() == 0:
+    folder, inputs = untrained(place), start_inputs(place)
+    current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
+    if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models
         from adakd.brain import seed_everything
 
@@ -553,20 +626,18 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
-    inputs = training_settings(place, method)
+    inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
     options = inputs.get("method", {})
     folder = place.half(half[0]) if half else place.experiment(method)
-    inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
-    if role == "teacher":
-        inputs["source"] = source_fingerprint(config.teacher)
-        if half:
-            inputs["half"] = configuration.fingerprint(half[1])
-    else:
+    if half:
+        inputs["half"] = configuration.fingerprint(half[1])
+    if role == "student":
+        inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
         inputs["start"] = key_of(start_inputs(place))
         inputs |= lessons_inputs(place)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
-    if is_current(folder, inputs, title):
+    if is_current(folder, inputs, title, folder / "model"):
         return
 
     from adakd import models
@@ -652,7 +723,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
         same = (
             started.exists()
             and not (folder / "done.json").exists()
-            and json.loads(started.read_text(encoding="utf-8")).get("fingerprint") == key_of(inputs)
+            and not changes(json.loads(started.read_text(encoding="utf-8"))["inputs"], inputs)
         )
         if not same and folder.exists():
             for path in folder.iterdir():
@@ -869,7 +940,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
     config, source = place.config, place.config.distill.difficulty
     title = f"{place.title}: difficulty {source}"
     lacks_guard = guard and not (done(folder) or {}).get("guard", True)
-    if not lacks_guard and is_current(folder, parts, title):
+    if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
         return
     from adakd import difficulty, models
     from adakd.brain import seed_everything
@@ -939,7 +1010,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     ready = [
         name
         for name in ("teacher", "untrained", *students)
-        if (place.experiment(name) / "model").is_dir()
+        if (folder_of(place, name) / "model").is_dir()
     ]
     missing = [name for name in students if name not in ready]
     if missing and missing[0].endswith(INT8):
@@ -947,12 +1018,20 @@ def trained(place: Place, methods: list[str]) -> list[str]:
             f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
             "--decode.int8 true."
         )
+    stages = {"finetune": 3, "kd": 5}
     if missing:
-        stages = {"finetune": 3, "kd": 5}
         raise UserError(
             f"{place.title}: {missing[0]} has not been trained: run --stage "
             f"{stages.get(missing[0], 6)} first, or name the methods you want with --methods."
         )
+    for name in methods:
+        facts = done(place.experiment(name))
+        if facts and (changed := changed_settings(place, name, facts)):
+            raise UserError(
+                f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
+                f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
+                "first to train it with these."
+            )
     return ready
 
 
@@ -961,7 +1040,7 @@ def quantise(place: Place, name: str) -> None:
     student, folder = place.experiment(name), place.experiment(name + INT8)
     facts = needed(student, f"{place.title}: {name}", 6)
     inputs = {"model": facts["fingerprint"]}
-    if is_current(folder, inputs, f"{place.title}: {name}{INT8}"):
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}", folder / "model"):
         return
     from adakd import models
     from adakd import quantise as quantisation
@@ -983,9 +1062,11 @@ def decode(place: Place, methods: list[str]) -> None:
         for name in methods:
             if (place.experiment(name) / "model").is_dir():
                 quantise(place, name)
+    if trained(place, methods) and methods:
+        student_start(place)  # its row is what these methods started from
     for name in trained(place, methods):
-        folder = place.experiment(name)
-        student = place.experiment(name.removesuffix(INT8))
+        folder = folder_of(place, name)
+        student = folder_of(place, name.removesuffix(INT8))
         model = done(folder)
         if model is None:
             raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
@@ -995,10 +1076,14 @@ def decode(place: Place, methods: list[str]) -> None:
         )
         inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
         inputs["audio"] = dataclasses.asdict(deployed.audio)
-        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}"):
+        outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
+        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
             continue
         from adakd.decode import transcribe
 
+        # Cut from here on, nothing stands for done whose hypotheses are not all of one decoding.
+        for stale in ("decode/done.json", "score/done.json", "score.json"):
+            (folder / stale).unlink(missing_ok=True)
         for split in SCORED:
             entries = place.manifest(split)
             rows = transcribe(
@@ -1015,7 +1100,6 @@ def decode(place: Place, methods: list[str]) -> None:
                 for row in rows:
                     row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        (folder / "score.json").unlink(missing_ok=True)
         mark_done(folder / "decode", inputs)
 
 
@@ -1034,12 +1118,11 @@ def score(place: Place, methods: list[str]) -> None:
     from adakd import score as scoring
 
     for name in trained(place, methods):
-        folder = place.experiment(name)
+        folder = folder_of(place, name)
         decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
         inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
-        if (folder / "score.json").exists() and is_current(
-            folder / "score", inputs, f"{place.title}: score of {name}"
-        ):
+        what = f"{place.title}: score of {name}"
+        if is_current(folder / "score", inputs, what, folder / "score.json"):
             continue
         for split in SCORED:
             summary = scoring.score_file(
@@ -1052,6 +1135,19 @@ def score(place: Place, methods: list[str]) -> None:
         mark_done(folder / "score", inputs)
 
 
+def untagged_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
+    """What a tag without baselines of its own is compared with: scored, and on the same data."""
+    found = []
+    plain = Place(place.root, dataclasses.replace(place.config, tag=""))
+    for name in ("finetune", "kd") if place.config.tag else ():
+        folder = plain.experiment(name)
+        decoded = (done(folder / "decode") or {"inputs": {}})["inputs"]
+        data = needed(place.data, "The prepared data", 1)["manifests"]
+        if name not in methods and done(folder / "score") and decoded.get("data") == data:
+            found.append((plain, name, folder))
+    return found
+
+
 def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
     """Stage 9: the table and the plots of all families, folds and seeds asked for."""
     from adakd import versions
@@ -1059,10 +1155,12 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     first = places[0]
     folder = first.results
     experiments = [
-        (place, name, place.experiment(name))
+        (place, name, folder_of(place, name))
         for place in places
         for name in trained(place, methods)
     ]
+    for place in places:
+        experiments += untagged_baselines(place, methods)
     inputs = {
         "scores": [
             [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]
@@ -1070,8 +1168,9 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         ],
     }
     what = f"{first.config.recipe}: report"
-    if is_current(folder / "report", inputs, what):
-        print((folder / "report" / "table.txt").read_text(encoding="utf-8"), end="")
+    shown_table, page = (folder / "report" / name for name in ("table.txt", "index.html"))
+    if is_current(folder / "report", inputs, what, shown_table, page, folder / "RESULTS.md"):
+        print(shown_table.read_text(encoding="utf-8"), end="")
     else:
         import numpy as np
 
@@ -1100,7 +1199,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             known,
             first.config.score.bootstrap,
         )
-        write_text(folder / "report" / "table.txt", table)
+        write_text(shown_table, table)
         mark_done(folder / "report", inputs)
         print(table, end="")
     if publish:
@@ -1109,26 +1208,34 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         publish_results(folder / "RESULTS.md", target)
         say(f"Published: {shown(target)}")
-    say(f"Report: {shown(folder / 'report' / 'index.html')}")
+    say(f"Report: {shown(page)}")
 
 
-def export(place: Place, methods: list[str]) -> None:
-    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline."""
-    scores = {}
-    for name in methods:
-        path = place.experiment(name) / "score.json"
-        if not path.exists():
-            raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
-        scores[name] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
-    best = min(scores, key=lambda name: scores[name])
-    folder = place.experiment(best)
+def export(places: list[Place], methods: list[str]) -> None:
+    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline.
+
+    The places differ in nothing but the seed.
+    """
+    scores: dict[str, float] = {}
+    students: dict[str, tuple[Place, str]] = {}
+    for place in places:
+        for name in methods:
+            path = place.experiment(name) / "score.json"
+            if not path.exists():
+                raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
+            label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
+            students[label] = place, name
+            scores[label] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
+    best = min(scores, key=lambda label: scores[label])
+    place, name = students[best]
+    folder = place.experiment(name)
     inputs = {"model": needed(folder, best, 6)["fingerprint"], "dev": scores}
     if is_current(place.export, inputs, f"{place.title}: export of {best}"):
         return
     from adakd.export import write_export
 
-    checked = write_export(place.config, folder, place.export, best, place.root)
-    mark_done(place.export, inputs, method=best, checked=checked)
+    checked = write_export(place.config, folder, place.export, name, place.root)
+    mark_done(place.export, inputs, method=name, seed=place.config.seed, checked=checked)
     say(
         f"{place.title}: exported {best}, the best on dev; Hugging Face's pipeline gives the same "
         f"text on all {checked} test utterances ({shown(place.export)})"

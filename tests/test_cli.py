@@ -43,14 +43,18 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return step
 
-    for name in "corpus prepare teacher train teacher_pass decode score export".split():
+    for name in "corpus prepare teacher train teacher_pass decode score".split():
         monkeypatch.setattr(steps, name, record(name))
 
-    def report(places: list[steps.Place], *argument: Any) -> None:
-        whose = [(place.config.family, place.config.fold, place.config.seed) for place in places]
-        calls.append(("report", whose, *argument))
+    def record_all(name: str) -> Any:
+        def step(places: list[steps.Place], *argument: Any) -> None:
+            whose = [(each.config.family, each.config.fold, each.config.seed) for each in places]
+            calls.append((name, whose, *argument))
 
-    monkeypatch.setattr(steps, "report", report)
+        return step
+
+    for name in ("report", "export"):
+        monkeypatch.setattr(steps, name, record_all(name))
     return calls
 
 
@@ -120,7 +124,33 @@ def test_steps_come_in_their_order_each_for_both_families(
     assert done[: len(expected)] == expected
     report, *exports = done[len(expected) :]
     assert report[:3] == ("report", [("wav2vec2", None, 1), ("whisper", None, 1)], methods)
-    assert [call[:2] for call in exports] == [("export", "wav2vec2"), ("export", "whisper")]
+    assert exports == [
+        ("export", [("wav2vec2", None, 1)], methods), ("export", [("whisper", None, 1)], methods)
+    ]  # fmt: skip
+
+
+def test_an_export_is_of_all_seeds(recipes: Path, done: list[tuple[Any, ...]]) -> None:
+    assert cli.main(["export", "--recipe", "tiny/hi", "--seed", "1 2", "--methods", "kd"]) == 0
+    assert done == [
+        ("export", [(family, None, 1), (family, None, 2)], ["kd"])
+        for family in ("wav2vec2", "whisper")
+    ]
+
+
+def test_what_a_tag_would_replace_is_told_before_it_is_done(
+    recipes: Path,
+    done: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check(place: steps.Place, step: str) -> None:
+        if place.config.tag and step == "teacher":
+            raise UserError("shared")
+
+    monkeypatch.setattr(steps, "check_shared", check)
+    assert cli.main(["prepare", "teacher", "--recipe", "tiny/hi", "--tag", "x"]) == 1
+    assert [call[0] for call in done] == ["prepare", "prepare"]
+    assert capsys.readouterr().err == "adakd: shared\n"
 
 
 def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(

@@ -307,7 +307,7 @@ def test_another_source_makes_adakd_anew_and_nothing_else(place: steps.Place) ->
         steps.mark_done(folder, {})
         asked: list[Any] = []
 
-        def remember(folder: Path, inputs: dict, what: str) -> bool:
+        def remember(folder: Path, inputs: dict, what: str, *outputs: Path) -> bool:
             asked.append(inputs)
             return True
 

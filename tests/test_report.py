@@ -210,6 +210,60 @@ def test_other_methods_get_rows_of_their_own(tmp_path, street):
     assert markdown_rows(markdown)["AdaKD (p25)"][5] == "+0.0 [+0.0, +0.0]"
 
 
+@pytest.mark.parametrize("tag", ["short", "t-mean"])
+def test_a_tag_is_compared_with_the_baselines_of_its_own(tmp_path, tag):
+    own = [
+        make_experiment(tmp_path, f"{method}-{tag}", wrong)
+        for method, wrong in (("finetune", FINETUNE), ("kd", KD), ("adakd", ADAKD))
+    ]
+    own += [make_experiment(tmp_path, name, [10] * 12) for name in ("teacher", f"untrained-{tag}")]
+    _, markdown, page = written(tmp_path, own)
+    rows = markdown_rows(markdown)
+    labels = [f"{label} ({tag})" for label in ("Untrained student", "Fine-tuning", "KD", "AdaKD")]
+    assert list(rows)[2:] == ["Teacher", *labels]
+    ours = rows[f"AdaKD ({tag})"]
+    assert ours[4].startswith(f"{100 * (31 / 38 - 1):+.1f} [")
+    assert ours[5].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
+    assert rows[f"KD ({tag})"][4] and not rows[f"KD ({tag})"][5]
+    assert rows[f"Untrained student ({tag})"][6] == "none"
+    assert f"whisper: AdaKD ({tag}) reaches a CER of {100 * 31 / 120:.2f} %" in markdown
+    assert f"AdaKD ({tag}) is 3.1 % relative better than KD ({tag})" in markdown
+    assert "not run" not in markdown and "has not been" not in markdown
+    # Those without a tag are not what it is compared with, and come first.
+    plain = [make_experiment(tmp_path, name, [10] * 12) for name in ("finetune", "kd", "adakd")]
+    rows = markdown_rows(written(tmp_path, [*own, *plain])[1])
+    assert rows[f"AdaKD ({tag})"] == ours
+    assert list(rows)[2:6] == ["Teacher", "Fine-tuning", "KD", "AdaKD"]
+    assert rows["AdaKD"][5].startswith("+0.0")
+
+
+def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
+    runs = [
+        make_experiment(tmp_path, name, wrong)
+        for name, wrong in (("finetune", FINETUNE), ("kd", KD), ("adakd-p25", ADAKD))
+    ]
+    _, markdown, _ = written(tmp_path, runs)
+    assert markdown_rows(markdown)["AdaKD (p25)"][5].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
+    assert "AdaKD (p25) is 3.1 % relative better than KD; the interval" in markdown
+    assert "AdaKD has not been run" not in markdown
+    assert "a variant, its tag in brackets" in markdown.lower()
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("kd", ("kd", "")),
+        ("kd-int8", ("kd-int8", "")),
+        ("adakd-learned", ("adakd-learned", "")),
+        ("adakd-learned-int8-t-mean", ("adakd-learned-int8", "t-mean")),
+        ("adakd-learnedly", ("adakd", "learnedly")),
+        ("kd-k_end.0", ("kd", "k_end.0")),
+    ],
+)
+def test_the_tag_of_an_experiment(method, expected):
+    assert report.split_tag(method) == expected
+
+
 def test_rows_stand_in_the_papers_order_and_the_other_methods_only_where_they_were_run(
     tmp_path, street
 ):

@@ -5,13 +5,18 @@ No model is trained here; tests/recipes runs the stages themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import sys
+import types
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import tiny_recipe
 
+import adakd
 from adakd import config as configuration
 from adakd import steps
 from adakd.errors import UserError
@@ -39,6 +44,7 @@ def test_the_layout_on_disk(tmp_path: Path) -> None:
     assert here.store == tmp_path / "exp/tiny/en/whisper/teacher/seed3/store"
     assert here.results == tmp_path / "exp/tiny/en"
     assert here.export == tmp_path / "export/tiny/en/whisper"
+    assert place_of(tmp_path, tag="a").export == tmp_path / "export/tiny/en/whisper-a"
 
 
 def test_folds_lie_apart_and_share_corpus_audio_and_results(tmp_path: Path) -> None:
@@ -70,9 +76,19 @@ def test_one_teacher_may_serve_students_of_all_seeds(tmp_path: Path) -> None:
 
 def test_a_tag_does_not_make_one_experiment_of_two(tmp_path: Path) -> None:
     assert place_of(tmp_path).experiment("adakd-learned").parent.name == "adakd-learned"
-    for tag, method in (("learned", "adakd"), ("int8", "kd")):
-        with pytest.raises(UserError, match=f"--tag {tag}: {method}-{tag} is another"):
-            place_of(tmp_path, tag=tag).experiment(method)
+    # adakd-learned tagged foo, and kd in int8 tagged foo.
+    for tag in ("learned", "learned-foo", "int8", "int8-foo", "foo-int8"):
+        with pytest.raises(UserError, match=f"--tag {tag}: a tag .* other experiments"):
+            place_of(tmp_path, tag=tag)
+    for tag in ("learnedly", "t-mean", "k_end.0", "größer", "2"):
+        name = place_of(tmp_path, tag=tag).experiment("adakd").parent.name
+        assert name == f"adakd-{tag}"
+
+
+@pytest.mark.parametrize("tag", ["a/b", "..", "../../x", ".hidden", "a b", "it's", "a\n", " "])
+def test_a_tag_is_a_plain_name(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(UserError, match="a tag is made of letters"):
+        place_of(tmp_path, tag=tag)
 
 
 # ------------------------------------------------------------------ done, changed, missing
@@ -88,6 +104,7 @@ def test_a_tag_does_not_make_one_experiment_of_two(tmp_path: Path) -> None:
         ({"a": [1, 2]}, {"a": (1, 2)}, []),
         ({"a": {"b": 1}}, {"a": None}, ["a"]),
         ({"a": "x"}, {"a": {"b": 1}}, ["a"]),
+        ({"a": {"b": 1}}, {"a": {"b": 1.0}}, []),
     ],
 )
 def test_changes_are_named_with_their_path(old: dict, new: dict, expected: list[str]) -> None:
@@ -112,6 +129,29 @@ def test_a_step_is_current_while_its_inputs_are(
     assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"
 
 
+def test_a_number_spelt_otherwise_is_no_change(place: steps.Place) -> None:
+    folder = place.experiment("kd")
+    steps.begin(folder, {"alpha": 1}, place.config)
+    (folder / "metrics.jsonl").touch()
+    steps.begin(folder, {"alpha": 1.0}, place.config)
+    assert (folder / "metrics.jsonl").exists(), "a cut run goes on"
+    steps.mark_done(folder, {"alpha": 1})
+    assert steps.is_current(folder, {"alpha": 1.0}, "kd")
+
+
+def test_a_step_whose_output_was_lost_is_not_current(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps.mark_done(tmp_path, {})
+    outputs = tmp_path / "a", tmp_path / "model"
+    (tmp_path / "a").touch()
+    assert not steps.is_current(tmp_path, {}, "kd", *outputs)
+    said = f"kd: {steps.shown(tmp_path / 'model')} is missing, made anew\n"
+    assert capsys.readouterr().out == said
+    (tmp_path / "model").mkdir()
+    assert steps.is_current(tmp_path, {}, "kd", *outputs)
+
+
 def test_a_broken_marker_is_no_marker(tmp_path: Path) -> None:
     (tmp_path / "done.json").write_text('{"inputs": {')
     assert steps.done(tmp_path) is None
@@ -130,10 +170,12 @@ def mark(folder: Path, **facts: object) -> None:
     steps.mark_done(folder, {}, **facts)
 
 
-def model(folder: Path) -> None:
-    """As if an experiment had been trained."""
-    mark(folder)
+def model(place: steps.Place, name: str) -> Path:
+    """As if an experiment had been trained; its folder."""
+    folder = place.experiment(name)
+    steps.mark_done(folder, steps.training_settings(place, name) if name in METHODS else {})
     (folder / "model").mkdir()
+    return folder
 
 
 METHODS = ["finetune", "kd", "adakd"]
@@ -156,20 +198,171 @@ def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
     asks_for(2, steps.train, "kd")
     asks_for(2, steps.train, "adakd")
     asks_for(3, steps.decode, METHODS)
-    model(place.experiment("finetune"))
+    model(place, "finetune")
     assert "kd has not been trained" in asks_for(5, steps.decode, METHODS)
-    model(place.experiment("kd"))
+    model(place, "kd")
     asks_for(6, steps.decode, METHODS)
-    model(place.experiment("adakd"))
+    model(place, "adakd")
     asks_for(7, steps.score, METHODS)
-    asks_for(8, steps.export, METHODS)
+    with pytest.raises(UserError, match="finetune has no scores: run --stage 8 first"):
+        steps.export([place], METHODS)
     with pytest.raises(UserError, match="run --stage 8 first"):
         steps.report([place], METHODS, "./run.sh", False)
 
 
+class Model:
+    """Stands in for a model that `models.load` has made."""
+
+    parameters_count = 1
+
+    def __init__(self, units: str = "abc") -> None:
+        self.units = units
+
+    def save(self, folder: Path) -> None:
+        (folder / "weights").touch()
+
+
+def fake_models(monkeypatch: pytest.MonkeyPatch, **functions: object) -> None:
+    """In the place of `adakd.models`, which takes long to import."""
+    fake = types.SimpleNamespace(**{"load": lambda *_: Model(), **functions})
+    monkeypatch.setitem(sys.modules, "adakd.models", fake)
+    monkeypatch.setattr(adakd, "models", fake, raising=False)
+    brain = types.SimpleNamespace(seed_everything=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "adakd.brain", brain)
+
+
+@dataclass
+class FakeDecoder:
+    """Stands in for adakd.decode: hears `says`, and is cut before the call of number `cut`."""
+
+    says: str = "a"
+    cut: int = 0
+    heard: list[str] = field(default_factory=list)
+
+    def transcribe(self, *arguments: object, **options: object) -> list[dict[str, object]]:
+        self.heard.append(str(arguments[1]))
+        if len(self.heard) == self.cut:
+            raise KeyboardInterrupt
+        texts = {"speaker": "s", "reference": "a", "raw": "a", "hypothesis": self.says}
+        return [{"id": "u", **texts, "seconds": 1.0, "difficulty": None}]
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
+    fake = FakeDecoder()
+    monkeypatch.setitem(sys.modules, "adakd.decode", fake)
+    monkeypatch.setattr(steps.Place, "manifest", lambda *_: [])
+    return fake
+
+
+def hypotheses(folder: Path) -> list[str]:
+    return [
+        json.loads((folder / f"hyp.{split}.jsonl").read_text())["hypothesis"]
+        for split in steps.SCORED
+    ]
+
+
+def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
+    """A teacher that stage 7 and stage 8 have been through."""
+    mark(place.data, manifests="m")
+    folder = model(place, "teacher")
+    steps.decode(place, [])
+    (folder / "score.json").touch()
+    mark(folder / "score")
+    return folder
+
+
+def test_what_is_cut_while_decoding_is_not_done(
+    place: steps.Place, decoder: FakeDecoder
+) -> None:
+    folder = decoded(place, decoder)
+    assert hypotheses(folder) == ["a", "a"] and steps.done(folder / "decode")
+    changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
+    decoder.says, decoder.cut = "b", 4
+    with pytest.raises(KeyboardInterrupt):
+        steps.decode(steps.Place(place.root, changed), [])
+    assert hypotheses(folder) == ["b", "a"]
+    assert not steps.done(folder / "decode") and not steps.done(folder / "score")
+    assert not (folder / "score.json").exists()
+    # With the settings of before, the hypotheses are those of before.
+    decoder.says = "a"
+    steps.decode(place, [])
+    assert hypotheses(folder) == ["a", "a"]
+
+
+def test_hypotheses_that_were_lost_are_made_again(
+    place: steps.Place, decoder: FakeDecoder
+) -> None:
+    folder = decoded(place, decoder)
+    steps.decode(place, [])
+    assert len(decoder.heard) == 2, "dev and test, once"
+    (folder / "hyp.test.jsonl").unlink()
+    steps.decode(place, [])
+    assert hypotheses(folder) == ["a", "a"]
+
+
+def test_what_was_lost_is_made_again(
+    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise ImportError
+
+    def goes_to_work(lost: Path, step: object, *arguments: object) -> None:
+        assert callable(step)
+        step(*arguments)  # done
+        lost.rename(lost.with_suffix(".lost"))
+        with pytest.raises(ImportError):  # it sets to work
+            step(*arguments)
+        lost.with_suffix(".lost").rename(lost)
+
+    for name in ("adakd.models", "adakd.weighting", "adakd.brain"):
+        monkeypatch.setitem(sys.modules, name, None)
+    # Data.
+    write_json(place.corpus / "marker.json", {})
+    for split in steps.SPLITS:
+        (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
+        (place.data / f"{split}.jsonl").touch()
+    place.units.mkdir()
+    monkeypatch.setattr(steps, "key_of", lambda _: "the same")
+    monkeypatch.setattr(steps, "changes", lambda *_: [])
+    mark(place.data, manifests="m")
+    monkeypatch.setattr(steps, "corpus_options", never)
+    for name in ("train.jsonl", "test.jsonl", "units"):
+        goes_to_work(place.data / name, steps.prepare, place)
+    # Models.
+    for name in ("teacher", "finetune", "untrained"):
+        model(place, name)
+    goes_to_work(place.experiment("teacher") / "model", steps.train, place, "teacher")
+    goes_to_work(place.experiment("finetune") / "model", steps.train, place, "finetune")
+    goes_to_work(place.experiment("untrained") / "model", steps.student_start, place)
+    # The report.
+    report = place.results / "report"
+    for name in ("teacher", "untrained"):
+        mark(place.experiment(name) / "score")
+    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    mark(report)
+    monkeypatch.setattr(steps.marker, "described", never)
+    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        goes_to_work(path, steps.report, [place], [], "./run.sh", False)
+
+
+def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path: Path) -> None:
+    here, plain = place_of(tmp_path, tag="t-mean"), place_of(tmp_path)
+    mark(here.data, manifests="m")
+    for name, data in (("finetune", "m"), ("kd", "another")):
+        steps.mark_done(plain.experiment(name) / "decode", {"data": data})
+        mark(plain.experiment(name) / "score")
+    (found,) = steps.untagged_baselines(here, ["adakd"])
+    assert found[1:] == ("finetune", plain.experiment("finetune"))
+    assert steps.untagged_baselines(here, METHODS) == []
+    assert steps.untagged_baselines(plain, ["adakd"]) == []
+
+
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
     mark(place.data, manifests="m")
-    model(place.experiment("teacher"))
+    model(place, "teacher")
     with pytest.raises(UserError, match="run stage 4"):
         steps.open_store(place)
     place.store.mkdir()
@@ -207,6 +400,35 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) ->
     steps.mark_done(folder, {"seed": 3})
     steps.begin(folder, {"seed": 2}, place.config)
     assert not (folder / "ckpt").exists() and steps.done(folder) is None
+
+
+def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
+    mark(place.data, manifests="m")
+    for name in METHODS:
+        model(place, name)
+        mark(place.experiment(name) / "score")
+    assert steps.trained(place, METHODS) == METHODS
+
+    def refusal(changes: dict, methods: list[str]) -> str:
+        other = place_of(place.root, **changes)
+        sentences = set()
+        for step in (steps.decode, steps.score):
+            with pytest.raises(UserError) as caught:
+                step(other, methods)
+            sentences.add(str(caught.value))
+        with pytest.raises(UserError) as caught:
+            steps.report([other], methods, "./run.sh", False)
+        (sentence,) = sentences | {str(caught.value)}
+        return sentence
+
+    train = {**tiny_recipe.family_settings("whisper")["train"], "epochs": 99}
+    assert "finetune was trained with another train.epochs: " in refusal({"train": train}, METHODS)
+    assert "--stage 6 first" in refusal({"train": train}, ["adakd"])
+    weaker = {"methods": {"kd": {"alpha": 0.1}, "adakd": {"threshold": "mean", "k": "auto"}}}
+    assert "kd was trained with another method.alpha: " in refusal(weaker, METHODS)
+    # What training does not depend on may differ.
+    free = {"decode": {"encode": "speech"}, "score": {"bootstrap": 9}, **weaker}
+    assert steps.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
 
 
 @pytest.mark.parametrize(
@@ -300,6 +522,131 @@ def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: 
     assert steps.changes(first, start("teacher", decoder=1)) == ["teacher"]
     # A student with a start of its own does not wait for the teacher.
     assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
+
+
+def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
+    tmp_path: Path, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"config": tiny_recipe.whisper(24)}
+    plain, big = place_of(tmp_path), place_of(tmp_path, tag="big", student=other)
+    same = place_of(tmp_path, tag="same")
+    mark(plain.data, manifests="m")
+    shared = plain.experiment("untrained")
+
+    fake_models(monkeypatch)
+    # What comes first is shared, until those without a tag have another start.
+    assert steps.student_start(big) == shared
+    assert steps.student_start(plain) == shared == steps.student_start(same)
+    assert steps.student_start(big) == shared.parents[1] / "untrained-big" / "seed1"
+    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+    # Stage 7 decodes the one that its methods started from, made anew where it has to be.
+    for place in (plain, big):
+        model(place, "finetune")
+    steps.decode(big, ["finetune"])
+    assert decoder.heard[0] == str(steps.untrained(big) / "model")
+    steps.mark_done(shared, steps.start_inputs(big))
+    decoder.heard.clear()
+    steps.decode(plain, ["finetune"])
+    assert decoder.heard[0] == str(shared / "model")
+    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+
+
+@pytest.mark.parametrize("step", ["prepare", "teacher"])
+def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> None:
+    faster = {"train": {**tiny_recipe.family_settings("whisper")["train"], "learning_rate": 1.0}}
+    louder = {"data": {"max_seconds": 1.0}} | faster
+    plain = place_of(tmp_path)
+    write_json(plain.corpus / "marker.json", {})
+    mark(plain.data, manifests="m")
+    steps.check_shared(place_of(tmp_path / "fresh", tag="x"), step)  # nothing is there
+    folder = plain.data if step == "prepare" else plain.experiment("teacher")
+    inputs = steps.data_inputs if step == "prepare" else steps.teacher_inputs
+    steps.mark_done(folder, inputs(plain), manifests="m")
+    steps.check_shared(place_of(tmp_path, tag="same"), step)
+    changed = "data.max_seconds" if step == "prepare" else "train.learning_rate"
+    variant = place_of(tmp_path, tag="x", **louder)
+    with pytest.raises(UserError, match=rf"another {changed}, and runs with a --tag.*--root DIR"):
+        steps.check_shared(variant, step)
+    steps.check_shared(variant, "kd")  # replaces nothing
+    steps.check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
+    student = {"config": tiny_recipe.whisper(8), "train": {"learning_rate": 1.0}}
+    steps.check_shared(place_of(tmp_path, tag="x", student=student), "teacher")
+
+
+def finetuned(root: Path, **changes: object) -> steps.Place:
+    """A place whose teacher is taken as it is; data are prepared."""
+    teacher = {"config": tiny_recipe.whisper(16), "finetuned": True}
+    here = place_of(root, teacher=teacher, **changes)
+    mark(here.data, manifests="m")
+    return here
+
+
+def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = finetuned(tmp_path)
+    fake_models(monkeypatch, check_same_units=lambda *_: None)
+    folder = here.experiment("teacher")
+    steps.mark_done(folder, {"source": "another"})
+    (folder / "metrics.jsonl").touch()
+    (folder / "tb").mkdir()
+    monkeypatch.setattr(steps, "wait_for_all", lambda: None)
+    monkeypatch.setattr(steps, "rank", lambda: 1)
+    steps.teacher(here)
+    assert (folder / "metrics.jsonl").exists() and not (folder / "model").exists()
+    monkeypatch.setattr(steps, "rank", lambda: 0)
+    steps.teacher(here)
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.yaml", "versions.json", "started.json", "model", "done.json"),
+    }
+    assert steps.done(folder)["inputs"] == steps.teacher_inputs(here)
+
+
+def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(teacher: Model, student: Model) -> None:
+        if teacher.units != student.units:
+            raise UserError("different units")
+
+    def load(_: object, role: str, units: Path | None = None) -> Model:
+        return Model("efg" if role == "teacher" else "abc")
+
+    here = finetuned(tmp_path)
+    fake_models(monkeypatch, load=load, check_same_units=check)
+    steps.mark_done(here.experiment("teacher"), {"source": "another"})
+    with pytest.raises(UserError, match="different units"):
+        steps.teacher(here)
+    assert steps.done(here.experiment("teacher"))
+    # A student of its layers has its units.
+    steps.teacher(finetuned(tmp_path, student={"source": "teacher"}))
+
+
+def test_the_best_of_all_seeds_is_exported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [place_of(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    for place, cers in zip(places, ((0.3, 0.2), (0.4, 0.1), (0.5, 0.3)), strict=True):
+        for name, cer in zip(("finetune", "kd"), cers, strict=True):
+            steps.mark_done(place.experiment(name), {"seed": place.config.seed})
+            write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
+    written = []
+
+    def write_export(config: configuration.Config, folder: Path, *arguments: object) -> int:
+        written.append(folder)
+        return 4
+
+    fake = types.SimpleNamespace(write_export=write_export)
+    monkeypatch.setitem(sys.modules, "adakd.export", fake)
+    for _ in range(2):
+        steps.export(places, ["finetune", "kd"])
+    assert written == [places[1].experiment("kd")]
+    assert "exported kd of seed 2, the best on dev" in capsys.readouterr().out
+    facts = steps.done(places[0].export)
+    assert (facts["method"], facts["seed"]) == ("kd", 2)
+    # Of one seed alone, what an export depends on reads as it always has.
+    steps.export(places[:1], ["finetune", "kd"])
+    assert steps.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
 
 
 def test_units_must_go_with_the_family(tmp_path: Path) -> None:

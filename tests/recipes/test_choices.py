@@ -105,7 +105,7 @@ def test_a_student_of_the_teachers_layers(ready: Ready, family: str) -> None:
     methods = ("finetune", "kd", "adakd")
     ready.run(*methods, *options)
     teacher = weights(ready.experiment(family, "teacher"))
-    student = weights(ready.experiment(family, "untrained"))
+    student = weights(ready.experiment(family, "untrained-layers"))
     for name, value in student.items():
         same = name.replace("encoder.layers.1.", "encoder.layers.2.")
         same = same.replace("decoder.layers.0.", "decoder.layers.2.")
@@ -208,9 +208,9 @@ def test_students_learn_the_teachers_transcripts(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_int8_students_are_rows_of_the_table(ready: Ready, family: str) -> None:
-    options = ["--family", family, "--methods", "finetune"]
+    options = ["--family", family, "--methods", "finetune", *QUICK]
     int8 = ["--decode.int8", "true"]
-    ready.run("finetune", *options, *QUICK)
+    ready.run("finetune", *options)
     ready.run("decode", "score", "report", *options)
     plain = json.loads((ready.experiment(family, "finetune") / "score.json").read_text())
     assert cli.main(["score", *options, *int8, "--recipe", NAME, "--root", str(ready.root)]) == 1
@@ -247,7 +247,7 @@ def test_learned_weights_hold_out_a_part_of_train(ready: Ready, family: str) -> 
 
 def test_decoding_what_is_there_and_an_export_of_full_input(ready: Ready) -> None:
     folder = ready.experiment("whisper", "finetune")
-    options = ["--family", "whisper", "--methods", "finetune"]
+    options = ["--family", "whisper", "--methods", "finetune", *QUICK]
 
     def losses(encode: str) -> list[float]:
         ready.run("decode", "score", *options, "--decode.encode", encode)

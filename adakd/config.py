@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -567,7 +568,7 @@ def _place(where: str, key: str, path: Path | None) -> str:
 
 def line_of(path: Path, key: str) -> int | None:
     """The line on which dotted ``key`` stands in a YAML file, None if it cannot be told."""
-    node = yaml.compose(path.read_text(encoding="utf-8"))
+    node = _composed(path.read_text(encoding="utf-8"))
     line = None
     for part in key.split("."):
         if not isinstance(node, yaml.MappingNode):
@@ -579,6 +580,12 @@ def line_of(path: Path, key: str) -> int | None:
         else:
             break
     return line
+
+
+@functools.lru_cache(maxsize=8)
+def _composed(text: str) -> yaml.Node | None:
+    """A YAML file's nodes, which know their lines; asked for again with every key."""
+    return yaml.compose(text)
 
 
 def suggest(word: str, known: list[str]) -> str:

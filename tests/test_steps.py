@@ -272,9 +272,7 @@ def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
     return folder
 
 
-def test_what_is_cut_while_decoding_is_not_done(
-    place: steps.Place, decoder: FakeDecoder
-) -> None:
+def test_what_is_cut_while_decoding_is_not_done(place: steps.Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
     assert hypotheses(folder) == ["a", "a"] and steps.done(folder / "decode")
     changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
@@ -290,9 +288,7 @@ def test_what_is_cut_while_decoding_is_not_done(
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_hypotheses_that_were_lost_are_made_again(
-    place: steps.Place, decoder: FakeDecoder
-) -> None:
+def test_hypotheses_that_were_lost_are_made_again(place: steps.Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
     steps.decode(place, [])
     assert len(decoder.heard) == 2, "dev and test, once"
@@ -301,9 +297,7 @@ def test_hypotheses_that_were_lost_are_made_again(
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_what_was_lost_is_made_again(
-    place: steps.Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise ImportError
 
@@ -471,6 +465,65 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (fresh / "b").write_text("new")
     assert [path.name for path in target.iterdir()] == ["b"]
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_two_runs_in_one_folder_come_one_after_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import threading
+
+    folder = tmp_path / "exp" / "kd" / "seed1"
+    order = []
+    held, finished = threading.Event(), threading.Event()
+
+    def second() -> None:
+        held.wait()
+        with steps.locked(folder):
+            order.append("second")
+        finished.set()
+
+    other = threading.Thread(target=second)
+    other.start()
+    with steps.locked(folder):
+        held.set()
+        said = ""
+        while "waiting for another run" not in said:
+            said += capsys.readouterr().out
+        order.append("first")
+        with steps.locked(folder.with_name("seed2")):  # is not waited for
+            pass
+    other.join()
+    assert order == ["first", "second"] and finished.is_set()
+    assert said == f"waiting for another run, which is at work in {steps.shown(folder)}\n"
+
+
+def test_every_step_that_writes_holds_the_lock_of_its_folder(
+    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(place.data, manifests="m")
+    mark(place.experiment("teacher"))
+
+    class Held(Exception):
+        pass
+
+    def locked(folder: Path) -> object:
+        raise Held(folder)
+
+    monkeypatch.setattr(steps, "locked", locked)
+    half = (0, [1])
+    for folder, step, *arguments in (
+        (place.corpus, steps.corpus),
+        (place.data, steps.prepare),
+        (place.experiment("teacher"), steps.teacher),
+        (place.experiment("teacher"), steps.ready_teacher),
+        (place.experiment("untrained"), steps.student_start),
+        (place.experiment("kd"), steps.train, "kd"),
+        (place.half(0), steps.train, "teacher", half),
+        (place.store, steps.write_store),
+    ):
+        with pytest.raises(Held) as caught:
+            step(place, *arguments)
+        assert caught.value.args == (folder,)
 
 
 def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:

@@ -360,6 +360,9 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     )
     if best is None:
         return f"{family}: no student has been trained."
+    tag = split_tag(best.method)[1]
+    own = {split_tag(row.method)[0]: row for row in rows if split_tag(row.method)[1] == tag}
+    by_method |= {name: row for name, row in own.items() if row.runs}
     sentences = [
         f"{family}: {best.label} reaches a CER of {percent(_cer(best))} % "
         f"(95 % interval {percent(best.interval.low)} to {percent(best.interval.high)})"

@@ -625,6 +625,7 @@ def student_start(place: Place) -> Path:
             student = dataclasses.replace(config.student, source=source)
             config = dataclasses.replace(config, student=student)
         family = models.load(config, "student", units)
+        (folder / "done.json").unlink(missing_ok=True)
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
@@ -1172,6 +1173,7 @@ def score(place: Place, methods: list[str]) -> None:
         what = f"{place.title}: score of {name}"
         if is_current(folder / "score", inputs, what, folder / "score.json"):
             continue
+        (folder / "score" / "done.json").unlink(missing_ok=True)
         for split in SCORED:
             summary = scoring.score_file(
                 folder / f"hyp.{split}.jsonl",
@@ -1224,6 +1226,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         from adakd import report as reporting
 
+        (folder / "report" / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)
         known = {}
         for place in reversed(places):

@@ -255,6 +255,33 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
     return fake
 
 
+def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    mark(place.data, manifests="m")
+    mark(start := place.experiment("untrained"))
+    fake_models(monkeypatch)
+    monkeypatch.setattr(Model, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        steps.student_start(place)
+    assert not steps.done(start)
+    folder = model(place, "teacher")
+    mark(folder / "decode")
+    mark(folder / "score")
+    monkeypatch.setitem(sys.modules, "adakd.score", types.SimpleNamespace(score_file=cut))
+    monkeypatch.setattr(adakd, "score", sys.modules["adakd.score"], raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        steps.score(place, [])
+    assert not steps.done(folder / "score")
+    mark(folder / "score")
+    mark(place.results / "report")
+    monkeypatch.setattr(steps.marker, "described", cut)
+    with pytest.raises(KeyboardInterrupt):
+        steps.report([place], [], "./run.sh", False)
+    assert not steps.done(place.results / "report")
+
+
 def hypotheses(folder: Path) -> list[str]:
     return [
         json.loads((folder / f"hyp.{split}.jsonl").read_text())["hypothesis"]
@@ -336,9 +363,9 @@ def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.Mon
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    mark(report)
     monkeypatch.setattr(steps.marker, "described", never)
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        mark(report)
         goes_to_work(path, steps.report, [place], [], "./run.sh", False)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import tiny_recipe
 
 import adakd
 from adakd import config as configuration
-from adakd import steps
+from adakd import score, steps
 from adakd.errors import UserError
 from adakd.files import write_json
 
@@ -269,8 +270,7 @@ def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyP
     folder = model(place, "teacher")
     mark(folder / "decode")
     mark(folder / "score")
-    monkeypatch.setitem(sys.modules, "adakd.score", types.SimpleNamespace(score_file=cut))
-    monkeypatch.setattr(adakd, "score", sys.modules["adakd.score"], raising=False)
+    monkeypatch.setattr(score, "score_file", cut)
     with pytest.raises(KeyboardInterrupt):
         steps.score(place, [])
     assert not steps.done(folder / "score")
@@ -495,33 +495,31 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder_come_one_after_the_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     folder = tmp_path / "exp" / "kd" / "seed1"
-    order = []
-    held, finished = threading.Event(), threading.Event()
+    order: list[str] = []
+    waits = threading.Event()
+
+    def say(line: str) -> None:
+        order.append(line)
+        waits.set()
 
     def second() -> None:
-        held.wait()
         with steps.locked(folder):
             order.append("second")
-        finished.set()
 
+    monkeypatch.setattr(steps, "say", say)
     other = threading.Thread(target=second)
-    other.start()
     with steps.locked(folder):
-        held.set()
-        said = ""
-        while "waiting for another run" not in said:
-            said += capsys.readouterr().out
+        other.start()
+        assert waits.wait(60)
         order.append("first")
         with steps.locked(folder.with_name("seed2")):  # is not waited for
             pass
     other.join()
-    assert order == ["first", "second"] and finished.is_set()
-    assert said == f"waiting for another run, which is at work in {steps.shown(folder)}\n"
+    waiting = f"waiting for another run, which is at work in {steps.shown(folder)}"
+    assert order == [waiting, "first", "second"]
 
 
 def test_every_step_that_writes_holds_the_lock_of_its_folder(

@@ -360,14 +360,15 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     )
     if best is None:
         return f"{family}: no student has been trained."
+    tag = split_tag(best.method)[1]
+    own = {split_tag(row.method)[0]: row for row in rows if split_tag(row.method)[1] == tag}
+    by_method |= {name: row for name, row in own.items() if row.runs}
     sentences = [
         f"{family}: {best.label} reaches a CER of {percent(_cer(best))} % "
         f"(95 % interval {percent(best.interval.low)} to {percent(best.interval.high)})"
     ]
     others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
-    named = [
-        f"{_in_sentence(row)} {percent(_cer(row))} %" for row in others if row is not best
-    ]
+    named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in others if row is not best]
     sentences[0] += f"; {', '.join(named)}." if named else "."
     for baseline in reversed(BASELINES):
         if baseline in best.changes:
@@ -686,7 +687,9 @@ def make_figures(
         )
     schedules = {}
     for family, table in families.items():
-        run = next((row.runs[0] for row in table if split_tag(row.method)[0] == "adakd" and row.runs), None)
+        run = next(
+            (row.runs[0] for row in table if split_tag(row.method)[0] == "adakd" and row.runs), None
+        )
         if run and (schedule := schedule_of(run, difficulties.get(family, ()))):
             schedules[family] = schedule
     if schedules:

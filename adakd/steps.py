@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd import corpora
@@ -31,6 +33,9 @@ from adakd.progress import track
 if TYPE_CHECKING:
     from adakd.models import Batch, Family
     from adakd.teacher_store import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "dev", "test")
@@ -225,6 +230,41 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let only one run at a time work in a folder; another one waits, and says so."""
+    with contextlib.ExitStack() as stack:
+        if rank() == 0:
+            # Where none can be had there is none: nothing can be written there, or the file
+            # system has no locks.
+            with contextlib.suppress(OSError):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(folder.with_name(f"{folder.name}.lock"), "a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say(f"waiting for another run, which is at work in {shown(folder)}")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_all()
+        yield
+
+
+def one_at_a_time(
+    folder_of: Callable[P, Path],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates a step with the lock of the folder that it works in."""
+
+    def decorate(step: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(step)
+        def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+            with locked(folder_of(*args, **kwargs)):
+                return step(*args, **kwargs)
+
+        return alone
+
+    return decorate
+
+
 def source_fingerprint(model: configuration.Model) -> Any:
     """What a model starts from: the hub id, or the contents of a local folder."""
     if model.source is None:
@@ -257,6 +297,7 @@ def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
     return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
 
 
+@one_at_a_time(lambda place: place.corpus)
 def corpus(place: Place) -> None:
     """Stage 0: download, generate or locate the corpus."""
     module, options = corpus_options(place.config)
@@ -291,6 +332,7 @@ def data_inputs(place: Place) -> dict[str, Any]:
     return inputs
 
 
+@one_at_a_time(lambda place: place.data)
 def prepare(place: Place) -> None:
     """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
     config, inputs, noise = place.config, data_inputs(place), place.config.data.label_noise
@@ -437,6 +479,7 @@ def check_shared(place: Place, step: str) -> None:
         )
 
 
+@one_at_a_time(lambda place: place.experiment("teacher"))
 def ready_teacher(place: Place) -> None:
     """Take the teacher as its source has it."""
     folder, inputs = place.experiment("teacher"), teacher_inputs(place)
@@ -562,6 +605,7 @@ def folder_of(place: Place, name: str) -> Path:
     return untrained(place) if name == "untrained" else place.experiment(name)
 
 
+@one_at_a_time(lambda place: untrained(place))
 def student_start(place: Place) -> Path:
     """The untrained student from which every method of a seed starts; made once.
 
@@ -582,6 +626,7 @@ def student_start(place: Place) -> Path:
             student = dataclasses.replace(config.student, source=source)
             config = dataclasses.replace(config, student=student)
         family = models.load(config, "student", units)
+        (folder / "done.json").unlink(missing_ok=True)
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
@@ -616,6 +661,13 @@ def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[s
     return changes(made, training_settings(place, method))
 
 
+def _folder_of_training(
+    place: Place, method: str, half: tuple[int, list[int]] | None = None
+) -> Path:
+    return place.half(half[0]) if half else place.experiment(method)
+
+
+@one_at_a_time(_folder_of_training)
 def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
     """Train the student with a method, or the teacher (method ``teacher``), from start to end.
 
@@ -628,7 +680,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     name = "finetune" if method == "teacher" else method
     inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
     options = inputs.get("method", {})
-    folder = place.half(half[0]) if half else place.experiment(method)
+    folder = _folder_of_training(place, method, half)
     if half:
         inputs["half"] = configuration.fingerprint(half[1])
     if role == "student":
@@ -835,6 +887,7 @@ def guarded(config: configuration.Config) -> bool:
     return any((options or {}).get("guard") is not None for options in config.methods.values())
 
 
+@one_at_a_time(lambda place: place.store)
 def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts = store_parts(place)
@@ -1124,6 +1177,7 @@ def score(place: Place, methods: list[str]) -> None:
         what = f"{place.title}: score of {name}"
         if is_current(folder / "score", inputs, what, folder / "score.json"):
             continue
+        (folder / "score" / "done.json").unlink(missing_ok=True)
         for split in SCORED:
             summary = scoring.score_file(
                 folder / f"hyp.{split}.jsonl",
@@ -1176,6 +1230,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         from adakd import report as reporting
 
+        (folder / "report" / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)
         known = {}
         for place in reversed(places):

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import tiny_recipe
 
 import adakd
 from adakd import config as configuration
-from adakd import steps
+from adakd import score, steps
 from adakd.errors import UserError
 from adakd.files import write_json
 
@@ -255,6 +256,32 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
     return fake
 
 
+def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    mark(place.data, manifests="m")
+    mark(start := place.experiment("untrained"))
+    fake_models(monkeypatch)
+    monkeypatch.setattr(Model, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        steps.student_start(place)
+    assert not steps.done(start)
+    folder = model(place, "teacher")
+    mark(folder / "decode")
+    mark(folder / "score")
+    monkeypatch.setattr(score, "score_file", cut)
+    with pytest.raises(KeyboardInterrupt):
+        steps.score(place, [])
+    assert not steps.done(folder / "score")
+    mark(folder / "score")
+    mark(place.results / "report")
+    monkeypatch.setattr(steps.marker, "described", cut)
+    with pytest.raises(KeyboardInterrupt):
+        steps.report([place], [], "./run.sh", False)
+    assert not steps.done(place.results / "report")
+
+
 def hypotheses(folder: Path) -> list[str]:
     return [
         json.loads((folder / f"hyp.{split}.jsonl").read_text())["hypothesis"]
@@ -272,9 +299,7 @@ def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
     return folder
 
 
-def test_what_is_cut_while_decoding_is_not_done(
-    place: steps.Place, decoder: FakeDecoder
-) -> None:
+def test_what_is_cut_while_decoding_is_not_done(place: steps.Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
     assert hypotheses(folder) == ["a", "a"] and steps.done(folder / "decode")
     changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
@@ -290,9 +315,7 @@ def test_what_is_cut_while_decoding_is_not_done(
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_hypotheses_that_were_lost_are_made_again(
-    place: steps.Place, decoder: FakeDecoder
-) -> None:
+def test_hypotheses_that_were_lost_are_made_again(place: steps.Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
     steps.decode(place, [])
     assert len(decoder.heard) == 2, "dev and test, once"
@@ -301,9 +324,7 @@ def test_hypotheses_that_were_lost_are_made_again(
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_what_was_lost_is_made_again(
-    place: steps.Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise ImportError
 
@@ -342,9 +363,9 @@ def test_what_was_lost_is_made_again(
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    mark(report)
     monkeypatch.setattr(steps.marker, "described", never)
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+        mark(report)
         goes_to_work(path, steps.report, [place], [], "./run.sh", False)
 
 
@@ -471,6 +492,63 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (fresh / "b").write_text("new")
     assert [path.name for path in target.iterdir()] == ["b"]
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_two_runs_in_one_folder_come_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "exp" / "kd" / "seed1"
+    order: list[str] = []
+    waits = threading.Event()
+
+    def say(line: str) -> None:
+        order.append(line)
+        waits.set()
+
+    def second() -> None:
+        with steps.locked(folder):
+            order.append("second")
+
+    monkeypatch.setattr(steps, "say", say)
+    other = threading.Thread(target=second)
+    with steps.locked(folder):
+        other.start()
+        assert waits.wait(60)
+        order.append("first")
+        with steps.locked(folder.with_name("seed2")):  # is not waited for
+            pass
+    other.join()
+    waiting = f"waiting for another run, which is at work in {steps.shown(folder)}"
+    assert order == [waiting, "first", "second"]
+
+
+def test_every_step_that_writes_holds_the_lock_of_its_folder(
+    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(place.data, manifests="m")
+    mark(place.experiment("teacher"))
+
+    class Held(Exception):
+        pass
+
+    def locked(folder: Path) -> object:
+        raise Held(folder)
+
+    monkeypatch.setattr(steps, "locked", locked)
+    half = (0, [1])
+    for folder, step, *arguments in (
+        (place.corpus, steps.corpus),
+        (place.data, steps.prepare),
+        (place.experiment("teacher"), steps.teacher),
+        (place.experiment("teacher"), steps.ready_teacher),
+        (place.experiment("untrained"), steps.student_start),
+        (place.experiment("kd"), steps.train, "kd"),
+        (place.half(0), steps.train, "teacher", half),
+        (place.store, steps.write_store),
+    ):
+        with pytest.raises(Held) as caught:
+            step(place, *arguments)
+        assert caught.value.args == (folder,)
 
 
 def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:

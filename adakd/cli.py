@@ -232,18 +232,20 @@ def _run_steps(
 
 @contextlib.contextmanager
 def _full_disk_named(root: Path) -> Iterator[None]:
-    """Say that the disk is full where a library only says that it could not write.
+    """Name a full disk where a library's error is no OSError with a number.
 
-    torch raises a RuntimeError ("unexpected pos 576 vs 534"), safetensors an error of its own.
+    safetensors' says it in words; torch's is a RuntimeError ("unexpected pos 576 vs 534").
     """
+    full = os.strerror(errno.ENOSPC)
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         if getattr(error, "errno", None) is None and root.exists():
-            if shutil.disk_usage(root).free < 2**20:  # bytes; what is left of it is of no use
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root)) from error
+            # Less than 1 MB: what torch could write of a file is still there.
+            if full in str(error) or shutil.disk_usage(root).free < 2**20:
+                raise OSError(errno.ENOSPC, full, str(root)) from error
         raise
 
 

@@ -239,7 +239,7 @@ def locked(folder: Path) -> Iterator[None]:
             # system has no locks.
             with contextlib.suppress(OSError):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(folder.with_name(f"{folder.name}.lock"), "a"))
+                file = stack.enter_context(open(folder.with_name(f".{folder.name}.lock"), "a"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -424,17 +424,9 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     `"pinyin": [S, D, I, N]` among them for Mandarin.
     `out` (score.json) is one object with an entry per split, {"dev": {...}, "test": {...}}; entries
     of other splits stay. Both files are replaced whole, by rename.
-
-    Raises:
-        UserError: there is no utterance, so no rate of errors.
     """
     rows = read_hypotheses(hyp_path)
     split = hyp_path.name.split(".")[1]
-    if not rows:
-        raise UserError(
-            f"{hyp_path}: no utterance to score, since stage 1 left none in {split}: see its "
-            "rejected.tsv, give the corpus some, and start again at --stage 0."
-        )
     utterances = score(rows, language)
     summary = summarise(utterances, split, draws)
     lines = []

@@ -280,14 +280,6 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def test_no_utterance_has_no_score(tmp_path):
-    """As where stage 1 left nothing in test."""
-    path = tmp_path / "hyp.test.jsonl"
-    path.write_text("")
-    with pytest.raises(UserError, match="stage 1 left none in test"):
-        score.score_file(path, tmp_path / "score.json", "hi")
-
-
 def test_score_file(tmp_path):
     rows = [
         row("की", "कि", id="1", speaker="a", raw="की।"),

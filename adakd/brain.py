@@ -288,6 +288,9 @@ class DistillationBrain(speechbrain.Brain):
             self.not_finite = 0
         else:
             self.not_finite += 1
+            if _rank() == 0:
+                step = self.optimizer_step + 1
+                print(f"{self.title}: step {step} is skipped, its gradient is not finite")
             if self.not_finite > PATIENCE:
                 raise UserError(
                     f"{self.title}: the gradient was not finite {self.not_finite} times in a row "

@@ -18,6 +18,7 @@ is written last, so a store without it is unfinished.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,12 +53,22 @@ class Writer:
         (folder / "meta.json").unlink(missing_ok=True)
 
     def add(self, utterance: str, x: float, logits: torch.Tensor) -> None:
-        """Store one utterance: its id, its task loss, its raw logits (T, V)."""
+        """Store one utterance: its id, its task loss, its raw logits (T, V).
+
+        Raises:
+            UserError: the loss is not finite, or a logit is too large for fp16.
+        """
         import numpy as np
         import torch
 
         from adakd.objectives import top_k
 
+        if not math.isfinite(x):
+            raise UserError(
+                f"Utterance '{utterance}': the teacher's loss on it is {x}, so its transcript may "
+                "not fit into its audio: mend it in the corpus or take it out, and start again at "
+                "--stage 0."
+            )
         if self.top_k:
             # Where the logits are: a GPU finds them faster than it can hand over all the others.
             small = top_k(logits.float(), self.top_k, self.temperature)
@@ -168,19 +179,12 @@ class Store:
                     self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def difficulty(self, utterance: str) -> float:
-        """x of an utterance, nats per target unit."""
-        return self._line(utterance)[0]
-
     def difficulties(self) -> dict[str, float]:
-        """x of every utterance by id."""
+        """x of every utterance by id, nats per target unit."""
         return {utterance: line[0] for utterance, line in self._lines.items()}
 
-    def soft(self, utterances: Sequence[str], positions: int | None = None) -> SoftOutputs:
-        """The soft outputs of a batch, padded to the longest (or to ``positions``) with zeros.
+    def soft(self, utterances: Sequence[str]) -> SoftOutputs:
+        """The soft outputs of a batch, padded to the longest with zeros.
 
         Dense logits (B, T, V) float16, or TopK with (B, T, K) and (B, T).
         """
@@ -190,14 +194,7 @@ class Store:
         from adakd.objectives import Dense, TopK
 
         rows = [self._rows(utterance) for utterance in utterances]
-        longest = max(len(parts[0]) for parts in rows)
-        length = longest if positions is None else positions
-        if longest > length:
-            worst = max(range(len(rows)), key=lambda i: len(rows[i][0]))
-            raise UserError(
-                f"Utterance '{utterances[worst]}' has {longest} positions in {self.folder} and "
-                f"{length} in the student's output: the frame rates or units differ."
-            )
+        length = max(len(parts[0]) for parts in rows)
         padded = []
         for column in zip(*rows, strict=True):
             block = np.zeros((len(rows), length, *column[0].shape[1:]), column[0].dtype)

@@ -320,7 +320,10 @@ def test_decay_is_for_matrices_and_everything_is_trained(build: Build) -> None:
 
 
 def test_a_step_that_is_not_finite_is_skipped(
-    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+    speech: Speech,
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(training, "PATIENCE", 2)
     made = started(build(still=True, epochs=9))
@@ -338,6 +341,10 @@ def test_a_step_that_is_not_finite_is_skipped(
         assert not same(before, state_of(made.student))
         before = state_of(made.student)
     assert made.optimizer_step == 9
+    told = [line for line in capsys.readouterr().out.splitlines() if "is skipped" in line]
+    assert told == [
+        f"a test: step {step} is skipped, its gradient is not finite" for step in (1, 2, 4, 5, 7, 8)
+    ]
     made.student.task_loss = broken  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"a test: .* not finite 3 times .*train.learning_rate"):
         for _ in range(3):

@@ -276,6 +276,15 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
     steps.teacher_pass(here)
     steps.teacher_pass(with_source(place, "crossfit"))  # without the guard, as good
     assert moments(here.experiment("teacher")) == before
+    # Students are trained on these x, not on the store's.
+    here_too = with_source(place, "crossfit")
+    stored, found = steps.open_store(here_too).difficulties(), steps.difficulties(here_too)
+    assert found == {utterance: row["x"] for utterance, row in rows.items()} != stored
+    steps.train(here_too, "adakd")
+    facts = steps.done(here_too.experiment("adakd"))
+    assert facts is not None
+    assert facts["alpha"]["t"] == pytest.approx(np.mean(list(found.values())), rel=1e-5)
+    assert facts["alpha"]["t"] != pytest.approx(np.mean(list(stored.values())), rel=1e-3)
     (here.difficulty / "done.json").unlink()
     steps.teacher_pass(here)
     for number in (0, 1):

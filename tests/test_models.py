@@ -468,7 +468,7 @@ def test_the_cached_teacher_equals_the_live_one(build, entries, clips, tmp_path,
         cached = student.distillation_loss(student(batch), store.soft(batch.ids), batch, settings)
     torch.testing.assert_close(cached, live, rtol=2e-3, atol=2e-3)
     assert live.min() > 0.05
-    difficulty = torch.tensor([store.difficulty(i) for i in batch.ids])
+    difficulty = torch.tensor([store.difficulties()[i] for i in batch.ids])
     torch.testing.assert_close(difficulty, task_loss(teacher, batch), **NOISE)
 
 

@@ -197,8 +197,8 @@ def test_students_learn_the_teachers_transcripts(
     plain = Store(ready.experiment(family, "teacher") / "store")
     assert plain.difficulties().keys() == set(with_text)
     for name in ("train3", "train5"):  # same transcripts: the same loss of the teacher
-        assert store.difficulty(name) == pytest.approx(plain.difficulty(name), rel=1e-4)
-    assert store.difficulty("train1") != pytest.approx(plain.difficulty("train1"), rel=1e-4)
+        assert store.difficulties()[name] == pytest.approx(plain.difficulties()[name], rel=1e-4)
+    assert store.difficulties()["train1"] != pytest.approx(plain.difficulties()["train1"], rel=1e-4)
     # Another limit decodes nothing anew, but students learn anew.
     options[options.index("0.4")] = "0.0"
     said = ready.run("teacher", "finetune", *options)

@@ -489,17 +489,19 @@ def others(study: Study, tables: Sequence[Table]) -> list[Line]:
     """What the primary comparisons are about, against all other methods; exploratory."""
     named = study.grid.primary
     controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
-    lines: list[Line] = [["Comparison", "Recipe, family", "Change, %", "won : lost"]]
+    lines: list[Line] = [["Comparison", "Recipe, family", "Runs", "Change, %", "won : lost"]]
     for own in dict.fromkeys(pair[0] for pair in named if pair[0] not in controls):
         for other in study.cells:
             if [own, other] in named or study.method(other) == study.method(own):
                 continue
             for table in tables:
                 if both := table.both((own, other)):
+                    planned = len(table.rows[own].planned & table.rows[other].planned)
                     lines.append(
                         [
                             f"{label_of(own)} against {label_of(other)}",
                             table.title,
+                            f"{len(both)} of {planned}" if len(both) < planned else str(planned),
                             plain(significance.compare(*count_array(both))),
                             won_and_lost(table, (own, other)),
                         ]

@@ -469,7 +469,10 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
         "AdaKD against Fine-tuning", "AdaKD against Focal loss"
     ]  # fmt: skip
     own, other = errors_of(made, "adakd"), errors_of(made, "finetune")
-    assert lines[1][2].startswith(f"{100 * (own.sum() / other.sum() - 1):+.1f} [")
+    assert lines[1][2] == "5"
+    assert lines[1][3].startswith(f"{100 * (own.sum() / other.sum() - 1):+.1f} [")
+    forget(made, "finetune seed 2")
+    assert table_lines(report(fewer)[0], "Against the other methods")[1][2] == "4 of 5"
 
 
 @pytest.mark.parametrize(

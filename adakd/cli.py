@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -300,11 +301,13 @@ def _join_processes() -> None:
     """Join the other processes that torchrun or Slurm started."""
     import torch
 
+    # The first process may wait for another run's lock as long as a training takes.
+    patience = timedelta(days=7)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # barriers use the current one
-        torch.distributed.init_process_group("nccl")
+        torch.distributed.init_process_group("nccl", timeout=patience)
     else:
-        torch.distributed.init_process_group("gloo")
+        torch.distributed.init_process_group("gloo", timeout=patience)
 
 
 if __name__ == "__main__":

@@ -115,12 +115,13 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
     first = next(iter(study.cells))
     for group in groups:
-        place = study.place(group, first, study.seeds(first, group)[0], any_choice)
+        seed = study.seeds(first, group)[0]
+        place = study.place(group, first, seed, any_choice)
         if data := steps.done(place.data):
             table.minutes.append(data["counts"]["train"]["seconds"] / 60)
         folder = place.experiment("teacher")
         with contextlib.suppress(UserError):  # it has not been decoded
-            teacher = Experiment(family, "teacher", 0, group.fold, folder)
+            teacher = Experiment(family, "teacher", seed, group.fold, folder)
             table.teacher.append(report.read_run(teacher))
     outdated: list[str] = []
     for name in study.cells:
@@ -156,10 +157,9 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
 def check_teachers(table: Table) -> None:
     """Leave out a teacher that is not, or no longer, the one that its students had."""
     for teacher in list(table.teacher):
-        fold, folder = teacher.experiment.fold, teacher.experiment.folder
-        taught = {
-            run.done["inputs"].get("teacher") for run in table.runs if run.experiment.fold == fold
-        } - {None}  # fine-tuning has none
+        folder = teacher.experiment.folder
+        own = [run.done["inputs"] for run in table.runs if run.key == teacher.key]
+        taught = {inputs.get("teacher") for inputs in own} - {None}  # fine-tuning has none
         if taught - {teacher.done["fingerprint"]}:
             table.teacher.remove(teacher)
             table.problems.append(

@@ -340,7 +340,13 @@ def prepare(place: Place) -> None:
     outputs = [place.data / f"{split}.jsonl" for split in splits]
     if own := units_of(place):
         outputs.append(own)
-    if is_current(place.data, inputs, f"{place.title}: data", *outputs):
+    title = f"{place.title}: data"
+    if place.config.tag and (facts := done(place.data)):
+        changed = changes(facts["inputs"], inputs)
+        if changed and all(map(of_the_student, changed)):
+            say(f"{title}: done for all tags ({shown(place.data)})")
+            return
+    if is_current(place.data, inputs, title, *outputs):
         return
     from adakd import models
     from adakd.data import label_noise
@@ -460,6 +466,11 @@ def teacher_inputs(place: Place) -> dict[str, Any]:
     }
 
 
+def of_the_student(changed: str) -> bool:
+    """Whether this input of the data only says which student they were prepared for."""
+    return changed.split(".")[0] == "student"
+
+
 def check_shared(place: Place, step: str) -> None:
     """Raise `UserError` where a tagged run would make anew what it has in common with others."""
     shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
@@ -470,7 +481,8 @@ def check_shared(place: Place, step: str) -> None:
         return
     what, folder, inputs = shared[step]
     facts = done(folder)
-    if facts and (changed := changes(facts["inputs"], inputs(place))):
+    changed = changes(facts["inputs"], inputs(place)) if facts else []
+    if [name for name in changed if not of_the_student(name)]:
         raise UserError(
             f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
             f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
@@ -488,8 +500,9 @@ def ready_teacher(place: Place) -> None:
     from adakd import models
 
     family = models.load(place.config, "teacher") if rank() == 0 else None
-    if family is not None and place.config.student.source != configuration.TEACHER:
-        # Told now, not after the student has been fine-tuned.
+    sources = place.config.student.source, place.config.transcripts.source
+    if family is not None and configuration.TEACHER not in sources:
+        # Told now, not after the student has been fine-tuned. Its transcripts need no units.
         models.check_same_units(family, models.load(place.config, "student", units_of(place)))
     begin(folder, inputs, place.config)  # what an earlier teacher has left is not this one's
     if family is not None:
@@ -500,6 +513,7 @@ def ready_teacher(place: Place) -> None:
     wait_for_all()
 
 
+@one_at_a_time(lambda place: place.transcripts)
 def transcribe_training(place: Place) -> None:
     """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
 
@@ -781,7 +795,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
             for path in folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                else:
+                elif path.suffix != ".lock":  # one that is removed no longer keeps anyone out
                     path.unlink()
         write_json(started, {"inputs": inputs, "fingerprint": key_of(inputs)})
         from adakd.versions import describe
@@ -984,6 +998,7 @@ def check_source_of_difficulty(place: Place) -> None:
         )
 
 
+@one_at_a_time(lambda place, guard: place.difficulty)
 def write_difficulty(place: Place, guard: bool) -> None:
     """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
 
@@ -1088,6 +1103,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     return ready
 
 
+@one_at_a_time(lambda place, name: place.experiment(name + INT8))
 def quantise(place: Place, name: str) -> None:
     """A trained student's int8 weights, as an experiment of their own beside it."""
     student, folder = place.experiment(name), place.experiment(name + INT8)
@@ -1189,16 +1205,21 @@ def score(place: Place, methods: list[str]) -> None:
         mark_done(folder / "score", inputs)
 
 
-def untagged_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
-    """What a tag without baselines of its own is compared with: scored, and on the same data."""
+def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
+    """What a tag is compared with, if not among the methods: scored, and on the same data.
+
+    The tag's own baselines, or those without one.
+    """
     found = []
     plain = Place(place.root, dataclasses.replace(place.config, tag=""))
     for name in ("finetune", "kd") if place.config.tag else ():
-        folder = plain.experiment(name)
-        decoded = (done(folder / "decode") or {"inputs": {}})["inputs"]
-        data = needed(place.data, "The prepared data", 1)["manifests"]
-        if name not in methods and done(folder / "score") and decoded.get("data") == data:
-            found.append((plain, name, folder))
+        for one in (place, plain) if name not in methods else ():
+            folder = one.experiment(name)
+            decoded = (done(folder / "decode") or {"inputs": {}})["inputs"]
+            data = needed(place.data, "The prepared data", 1)["manifests"]
+            if done(folder / "score") and decoded.get("data") == data:
+                found.append((one, name, folder))
+                break
     return found
 
 
@@ -1214,7 +1235,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         for name in trained(place, methods)
     ]
     for place in places:
-        experiments += untagged_baselines(place, methods)
+        experiments += other_baselines(place, methods)
     inputs = {
         "scores": [
             [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]

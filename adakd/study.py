@@ -369,8 +369,11 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     if "fold" in units:
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
     over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
-    spent = [one["seconds"] for one in records.values() if one["kind"] == "teacher"]
-    teacher = f" ({clock(mean(spent))} on average)" if spent else ""
+    kinds = ("teacher", "difficulty")
+    spent = [[one["seconds"] for one in records.values() if one["kind"] == kind] for kind in kinds]
+    teacher = f" ({clock(mean(spent[0]))} on average)" if spent[0] else ""
+    if spent[1]:
+        teacher += f" and, for x from another source, {clock(mean(spent[1]))} on average"
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
@@ -613,8 +616,8 @@ def at_an_end(picked: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> s
     """A mark where a number is the least or the greatest of those tried."""
     for key, value in picked.items():
         tried = [other[key] for other in candidates if key in other]
-        numbers = len(set(tried)) > 1 and all(isinstance(n, (int, float)) for n in tried)
-        if numbers and value in (min(tried), max(tried)):
+        numbers = all(type(number) in (int, float) for number in tried)
+        if numbers and min(tried) < max(tried) and value in (min(tried), max(tried)):
             return " *"
     return ""
 

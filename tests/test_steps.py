@@ -375,10 +375,14 @@ def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path
     for name, data in (("finetune", "m"), ("kd", "another")):
         steps.mark_done(plain.experiment(name) / "decode", {"data": data})
         mark(plain.experiment(name) / "score")
-    (found,) = steps.untagged_baselines(here, ["adakd"])
+    (found,) = steps.other_baselines(here, ["adakd"])
     assert found[1:] == ("finetune", plain.experiment("finetune"))
-    assert steps.untagged_baselines(here, METHODS) == []
-    assert steps.untagged_baselines(plain, ["adakd"]) == []
+    assert steps.other_baselines(here, METHODS) == []
+    assert steps.other_baselines(plain, ["adakd"]) == []
+    own = here.experiment("finetune")  # of the tag itself, if not asked for today
+    steps.mark_done(own / "decode", {"data": "m"})
+    mark(own / "score")
+    assert [each[2] for each in steps.other_baselines(here, ["adakd"])] == [own]
 
 
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
@@ -648,7 +652,12 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
     steps.check_shared(variant, "kd")  # replaces nothing
     steps.check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
     student = {"config": tiny_recipe.whisper(8), "train": {"learning_rate": 1.0}}
-    steps.check_shared(place_of(tmp_path, tag="x", student=student), "teacher")
+    other = place_of(tmp_path, tag="x", student=student)
+    steps.check_shared(other, step)
+    if step == "prepare":
+        before = (plain.data / "done.json").read_bytes()
+        steps.prepare(other)  # a student's data are anyone's
+        assert (plain.data / "done.json").read_bytes() == before
 
 
 def finetuned(root: Path, **changes: object) -> steps.Place:

@@ -477,10 +477,14 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
 
 @pytest.mark.parametrize(
     ("picked", "mark"),
-    [({"alpha": 0.1}, " *"), ({"alpha": 0.9}, " *"), ({"alpha": 0.5}, ""), ({"t": "p50"}, "")],
+    [
+        *(({"alpha": alpha}, mark) for alpha, mark in ((0.1, " *"), (0.9, " *"), (0.5, ""))),
+        *((odd, "") for odd in ({"t": "p50"}, {"on": True}, {"methods.kd": {"alpha": 0.1}})),
+    ],
 )
 def test_a_choice_at_the_end_of_what_was_tried_is_marked(picked: dict[str, Any], mark: str) -> None:
     candidates = [{"alpha": 0.1}, {"alpha": 0.5}, {"alpha": 0.9}, {"t": "mean"}, {"t": "p50"}]
+    candidates += [{"on": True}, {"on": False}, {"methods.kd": {"alpha": 0.1}}]
     assert study.at_an_end(picked, candidates) == mark
 
 

@@ -153,9 +153,14 @@ class Wav2Vec2(Family):
 
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
 
+        # A unit may be several characters, as "ch" is: by themselves they would be unknown.
+        longer = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+        parts = set("".join(unit for unit in longer if len(unit) > 1))
+
         @cache
         def lacking(character: str) -> bool:
-            return tokenizer.unk_token_id in tokenizer(character).input_ids
+            unknown = tokenizer.unk_token_id in tokenizer(character).input_ids
+            return unknown and character not in parts
 
         return lacking
 

@@ -651,7 +651,7 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
         steps.check_shared(variant, step)
     steps.check_shared(variant, "kd")  # replaces nothing
     steps.check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
-    student = {"config": tiny_recipe.whisper(8), "train": {"learning_rate": 1.0}}
+    student = {"config": tiny_recipe.whisper(24), "train": {"learning_rate": 1.0}}
     other = place_of(tmp_path, tag="x", student=student)
     steps.check_shared(other, step)
     if step == "prepare":

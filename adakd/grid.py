@@ -600,10 +600,7 @@ def dev_curve(folder: Path) -> list[float]:
     """The lowest dev CER up to each epoch of a training, as its metrics tell."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     found = {line["epoch"]: line["dev_cer"] for line in map(json.loads, lines) if "dev_cer" in line}
-    curve: list[float] = []
-    for epoch in sorted(found):
-        curve.append(min([found[epoch], *curve[-1:]]))
-    return curve
+    return list(itertools.accumulate((found[epoch] for epoch in sorted(found)), min))
 
 
 def last_gain(curves: Sequence[Sequence[float]]) -> float:

@@ -1131,7 +1131,8 @@ def decode(place: Place, methods: list[str]) -> None:
         for name in methods:
             if (place.experiment(name) / "model").is_dir():
                 quantise(place, name)
-    if trained(place, methods) and methods:
+    if methods:
+        trained(place, methods)  # what is missing is told before anything is made
         student_start(place)  # its row is what these methods started from
     for name in trained(place, methods):
         folder = folder_of(place, name)
@@ -1210,13 +1211,15 @@ def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, 
 
     The tag's own baselines, or those without one.
     """
+    if not place.config.tag:
+        return []
     found = []
     plain = Place(place.root, dataclasses.replace(place.config, tag=""))
-    for name in ("finetune", "kd") if place.config.tag else ():
-        for one in (place, plain) if name not in methods else ():
+    data = needed(place.data, "The prepared data", 1)["manifests"]
+    for name in [each for each in ("finetune", "kd") if each not in methods]:
+        for one in (place, plain):
             folder = one.experiment(name)
             decoded = (done(folder / "decode") or {"inputs": {}})["inputs"]
-            data = needed(place.data, "The prepared data", 1)["manifests"]
             if done(folder / "score") and decoded.get("data") == data:
                 found.append((one, name, folder))
                 break

@@ -68,11 +68,15 @@ class Table:
     def runs(self) -> list[Run]:
         return [run for row in self.rows.values() for run in row.runs]
 
-    def both(self, pair: Pair) -> list[tuple[Run, Run]]:
+    def together(self, names: Sequence[str]) -> dict[tuple[int, int], tuple[Run, ...]]:
+        """The runs of these cells by fold and seed, as `Run.key`, where all of them have one."""
+        first, *others = ({run.key: run for run in self.rows[name].runs} for name in names)
+        common = [key for key in first if all(key in other for other in others)]
+        return {key: (first[key], *(other[key] for other in others)) for key in common}
+
+    def both(self, pair: Pair) -> list[tuple[Run, ...]]:
         """The runs of two cells with the same fold and seed."""
-        own, other = (self.rows[name].runs for name in pair)
-        theirs = {run.key: run for run in other}
-        return [(run, theirs[run.key]) for run in own if run.key in theirs]
+        return list(self.together(pair).values())
 
 
 @dataclass
@@ -193,11 +197,12 @@ def read_cell(task: Task, name: str, ending: str) -> Run:
 def count_array(
     runs: Sequence[tuple[Run, ...]], kept: Container[tuple[tuple[int, int], str]] | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
+    """Counts (groups, runs, 2, 4 or 8) and folds (runs,) for significance.py, and what a group is.
 
-    runs: one system, or two that are compared, in the same fold and with the same seed. Where one
-    of several folds has a single seed, its luck is all of this fold's, which then is the group.
-    kept: the utterances that count, (`Run.key`, id) each; all if None.
+    runs: one system, or two or four that are compared, in the same fold and with the same seed.
+    Where one of several folds has a single seed, its luck is all of this fold's, which then is the
+    group. kept: the utterances that count, (`Run.key`, id) each; all if None. Raises `UserError`
+    where systems did not hear the same utterances.
     """
     import numpy as np
 
@@ -209,7 +214,8 @@ def count_array(
     numbers: dict[Any, int] = {}
     entries = []
     for column, systems in enumerate(runs):
-        if len({frozenset(one.id for one in run.errors) for run in systems}) > 1:
+        spoken = [{(one.id, one.normalised.characters) for one in run.errors} for run in systems]
+        if any(each != spoken[0] for each in spoken):
             raise UserError(
                 f"{systems[0].experiment.folder} and {systems[-1].experiment.folder} were not "
                 "decoded on the same utterances: run the benchmark again."
@@ -269,7 +275,7 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
     return found
 
 
-def log_dev_cers(both: Sequence[tuple[Run, Run]]) -> list[tuple[float, float]]:
+def log_dev_cers(both: Sequence[tuple[Run, ...]]) -> list[tuple[float, float]]:
     """log dev CER of two cells, mean over folds, for every seed with as many folds as any.
 
     Where folds have seeds of their own these numbers are of different folds too.

@@ -19,6 +19,7 @@ them in findings.py.
       adakd-permuted: {like: adakd, set: {methods.adakd.control: permuted}}
     tune: {kd-tuned: [{methods.kd.alpha: 0.3}, {methods.kd.alpha: 0.7}]}
     primary: [[adakd, kd-tuned], [adakd, finetune]]
+    across: {}                  # title: [recipe, others that test the same speech]
 
 Choices are made within one recipe, family and fold, on its own dev: other folds test the speakers
 of that dev set. With `folds: {0: [2], 1: [3], ...}` each fold has seeds of its own: where folds
@@ -88,6 +89,7 @@ class Grid:
     tune_seeds: list[int] = field(default_factory=lambda: [1])  # of the runs that choose
     primary: list[list[str]] = field(default_factory=list)  # [cell, against], named beforehand
     ablations: dict[str, list[str]] = field(default_factory=dict)  # title -> cells, in order
+    across: dict[str, list[str]] = field(default_factory=dict)  # title -> recipes with one test set
     limits: list[str] = field(default_factory=list)  # sentences of the report: what it cannot say
     difference: float = 0.03  # relative change of CER that the study wants to be able to tell
 
@@ -230,6 +232,16 @@ class Study:
                 if name not in self.cells:
                     hint = configuration.suggest(str(name), list(self.cells))
                     raise self._wrong(key, f"there is no cell '{name}'; {hint}")
+        for title, recipes in grid.across.items():
+            for name in recipes:
+                if name not in self.recipes:
+                    hint = configuration.suggest(str(name), list(self.recipes))
+                    raise self._wrong(f"across.{title}", f"there is no recipe '{name}'; {hint}")
+            if len(recipes) < 2:
+                raise self._wrong(
+                    f"across.{title}", "recipes that are compared are two or more, the first of "
+                    "them the one that the others stand against."
+                )  # fmt: skip
         if any(len(pair) != 2 for pair in grid.primary):
             raise self._wrong("primary", "a comparison is two cells, such as [adakd, kd].")
         if len({len(candidates) for candidates in grid.tune.values()}) > 1:

@@ -12,8 +12,9 @@ folds come out holds both.
 
 Counts come as arrays (groups, runs, 2): errors and reference characters of each group of test
 speech (a speaker or an utterance) in each run (a seed of a fold); a pair of systems has (groups,
-runs, 4), the second system's two columns behind the first's. A group that a run's fold does not
-test holds zeros. `folds` (runs,) says which fold each run belongs to.
+runs, 4), the second system's two columns behind the first's, and two pairs (groups, runs, 8). A
+group that a run's fold does not test holds zeros. `folds` (runs,) says which fold each run belongs
+to.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DRAWS = 4000  # resamples behind each standard error
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
 POWER = 0.8  # wanted chance to find a difference that is there
 MOST_SEEDS = 10_000  # a power calculation looks no further
+SIGNS = {1: (1,), 2: (1, -1), 4: (1, -1, -1, 1)}  # of each system's log CER, by their number
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -85,14 +87,15 @@ def resample(
 
 
 def log_rate(sums: np.ndarray) -> np.ndarray:
-    """log CER (n,) of sums (n, 2), or log of the first's CER over the second's of sums (n, 4).
+    """log CER (n,) of sums (n, 2); of sums (n, 4), log of the first's CER over the second's.
 
+    Of sums (n, 8), that of the first two less that of the last two: by how much a gain differs.
     Half an error is added to each, so that a system without errors has a logarithm too.
     """
     import numpy as np
 
     rates = np.log((sums[:, ::2] + 0.5) / sums[:, 1::2])
-    return rates[:, 0] if rates.shape[1] == 1 else rates[:, 0] - rates[:, 1]
+    return rates @ np.array(SIGNS[rates.shape[1]], dtype=float)
 
 
 def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
@@ -139,13 +142,17 @@ def cer_interval(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> I
 def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS) -> Change:
     """Relative change of the first system's CER against the second's, of counts (groups, runs, 4).
 
-    Paired: both are heard by the same seeds and groups in every draw. The two-sided p-value is that
+    Of counts (groups, runs, 8), that of the first pair's ratio of CERs against the second pair's.
+    Paired: all are heard by the same seeds and groups in every draw. The two-sided p-value is that
     of t = log ratio / standard error.
     """
+    import numpy as np
     from scipy.special import stdtr
 
     (sums,) = resample(counts, folds, 1, runs=False, groups=False)
-    own, other = float(sums[0] / sums[1]), float(sums[2] / sums[3])
+    rates = sums[::2] / sums[1::2]
+    signs = np.array(SIGNS[len(rates)])
+    own, other = (float(rates[signs == sign].prod()) for sign in (1, -1))
     relative = 0.0 if own == other else own / other - 1 if other else math.inf
     whole = float(log_rate(sums[None])[0])
     error, free = spread(counts, folds, draws)

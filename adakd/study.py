@@ -512,6 +512,36 @@ def others(study: Study, tables: Sequence[Table]) -> list[Line]:
     return lines
 
 
+def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> list[Line]:
+    """Cells and gains in a recipe, and by how much they differ in others with the same test set."""
+    first, *rest = recipes
+    lines: list[Line] = [["", "Family", first, *[f"{name}, %" for name in rest]]]
+    of_family = {(table.recipe, table.family): table for table in tables}
+    for names in [*[(name,) for name in study.cells], *map(tuple, study.grid.primary)]:
+        for family in study.families:
+            base = of_family.get((first, family))
+            theirs = base.together(names) if base else {}
+            if base is None or not theirs:
+                continue
+            cells: list[Cell | str] = []
+            for name in rest:
+                table = of_family.get((name, family))
+                own = table.together(names) if table else {}
+                both = [(*own[key], *theirs[key]) for key in own if key in theirs]
+                try:
+                    found = significance.compare(*count_array(both)) if both else None
+                    cells.append(plain(found) if found else NOT_RUN)
+                except UserError:
+                    cells.append("other test speech")
+            if len(names) == 1:
+                row = base.rows[names[0]]
+                here = Cell(percent(row.cer), bracket(row.interval, percent))
+            else:
+                here = plain(significance.compare(*count_array(list(theirs.values()))))
+            lines.append([" against ".join(map(label_of, names)), family, here, *cells])
+    return lines
+
+
 def falling(study: Study, tables: Sequence[Table]) -> list[Line]:
     """How much the dev CER still falls at the end of the runs that are compared."""
     told = {*BASELINES, *study.grid.tune, *(pair[0] for pair in study.grid.primary)}
@@ -804,6 +834,17 @@ def parts_of(
             "Against the other methods",
             "Not among the primary comparisons: exploratory, without correction.",
             others(study, tables),
+        ),
+        *(
+            (
+                f"Across recipes: {title}",
+                f"CER of each cell, and change of each primary comparison, in {recipes[0]}, %; by "
+                "how much the CER, or the ratio of CERs, is then higher or lower in the others, "
+                "which test the same speech, relative in %. Paired by seed and test speech; "
+                "exploratory.",
+                across(study, tables, recipes),
+            )
+            for title, recipes in study.grid.across.items()
         ),
         (
             "Gain by difficulty",

@@ -252,6 +252,8 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"cells": {"kd": {"like": "adakd"}}}, "'kd' is like 'adakd', no cell above it"),
         ({"cells": {}}, "'cells' is empty"),
         ({"primary": [["adakd", "kdd"]]}, "there is no cell 'kdd'; did you mean 'kd'?"),
+        ({"across": {"hours": ["tiny/en", "tiny/e"]}}, "no recipe 'tiny/e'; did you mean"),
+        ({"across": {"hours": ["tiny/en"]}}, "recipes that are compared are two or more"),
         ({"primary": [["adakd"]]}, "a comparison is two cells"),
         ({"tune": {"kd": [{}, {}], "adakd": [{}]}}, "candidates are kd 2, adakd 1"),
         ({"tune": {"kd": [0.5]}}, "a candidate is settings"),

@@ -157,6 +157,25 @@ def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     assert significance.compare(broken, np.zeros(5), "speaker").p_value > 0.5
 
 
+def test_two_pairs_tell_by_how_much_a_gain_differs() -> None:
+    """Twice as independent pairs, each ratio known: quotient, and the sum of both variances."""
+    draw = np.random.default_rng(2)
+    changes, parts = [], []
+    for gain in (0.8, 0.9):
+        base = 100 * np.exp(0.3 * draw.standard_normal((40, 5)))
+        own = gain * base * np.exp(0.2 * draw.standard_normal((40, 5)))
+        own *= gain * base.sum() / own.sum()
+        parts.append(np.stack([own, 0 * base + 1000, base, 0 * base + 1000], axis=2))
+        changes.append(significance.compare(parts[-1], np.zeros(5), "speaker"))
+    change = significance.compare(np.concatenate(parts, axis=2), np.zeros(5), "speaker")
+    assert change.relative == pytest.approx(0.8 / 0.9 - 1)
+    widths = [math.log1p(one.interval.high) - math.log1p(one.interval.low) for one in changes]
+    width = math.log1p(change.interval.high) - math.log1p(change.interval.low)
+    assert width == pytest.approx(math.hypot(*widths), rel=0.25)
+    same = significance.compare(np.concatenate(parts[:1] * 2, axis=2), np.zeros(5), "speaker")
+    assert (same.relative, same.p_value) == (0.0, 1.0), "a gain is as large as itself"
+
+
 def test_range_quantile_is_the_tables() -> None:
     """Studentized range, 95 %, of printed tables; and a simulation."""
     for number, free, known in ((2, math.inf, 2.772), (5, math.inf, 3.858), (5, 4, 6.287)):

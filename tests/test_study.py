@@ -63,16 +63,18 @@ def study_of(folder: Path, **changes: Any) -> Study:
     return Study(path, folder / "root")
 
 
-def fill(made: Study, rate: Rates, failing: str = "", missing: str = "focal") -> None:
-    """Runs of all cells but those that begin with `missing`.
+def fill(
+    made: Study, rate: Rates, failing: str = "", missing: str = "focal", group: int = 0
+) -> None:
+    """Runs of all cells but those that begin with `missing`, in one group after the other.
 
     x of an utterance is its number, its speaker that modulo 6.
     """
-    records: dict[str, Any] = {}
-    draw = np.random.default_rng(0)
-    runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell, made.groups[0])]
+    records: dict[str, Any] = dict(made.read_records()) if group else {}
+    draw = np.random.default_rng(group)
+    runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell, made.groups[group])]
     for cell, seed in [run for run in runs if not "{} {}".format(*run).startswith(missing)]:
-        task = made.cell_task(made.groups[0], cell, seed, Choice())
+        task = made.cell_task(made.groups[group], cell, seed, Choice())
         record = {"kind": "cell", "status": "done", "fingerprint": task.fingerprint}
         records[task.name] = {**record, "seconds": 9.0, "reason": None}
         if f"{cell} {seed}" == failing:
@@ -360,6 +362,51 @@ def test_int8_students_stand_beside_the_others(made: Study, tmp_path: Path) -> N
     assert lines["Cell"][-1] == "On disk" and lines["KD (int8)"][-1] == "0.7 MB"
     assert lines["KD (int8)"][1] == "5" and lines["KD (int8)"][2].startswith("40.00 [")
     assert lines["AdaKD (int8)"][1:3] == ["0 of 5", "not run"]
+
+
+def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_path: Path) -> None:
+    """Less data, say: all are worse by half, and the gain is twice as large."""
+
+    def less(cell: str, seed: int, number: int) -> float:
+        return 1.5 * (0.3 + 0.01 * seed) * {"adakd": 0.8, "finetune": 1.2}.get(cell, 1.0)
+
+    def more(cell: str, seed: int, number: int) -> float:
+        return (0.3 + 0.01 * seed) * {"adakd": 0.9, "finetune": 1.2}.get(cell, 1.0)
+
+    names = {name: {"recipe": "tiny/hi"} for name in ("more", "less", "none")}
+    pairs = study_of(tmp_path, recipes=names, across={"hours": ["more", "less", "none"]})
+    for group, rate in enumerate((less, more)):  # YAML sorts them
+        fill(pairs, rate, group=group)
+    lines = table_lines(report(pairs)[0], "Across recipes: hours")
+    assert lines[0] == ["", "Family", "more", "less, %", "none, %"]
+    of = {line[0]: line[2:] for line in lines[1:]}
+    assert set(of) == {
+        *map(study.label_of, set(CELLS) - {"focal"}),
+        *(f"AdaKD against {study.label_of(b)}" for _, b in PRIMARY if b != "focal"),
+    }
+    tables = {
+        name: findings.read_table(pairs, name, "whisper", pairs.read_records()) for name in names
+    }
+    cers = {name: {cell: row.cer for cell, row in tables[name].rows.items()} for name in names}
+    for cell in ("kd", "adakd"):
+        label, (here, change, rest) = study.label_of(cell), of[study.label_of(cell)]
+        assert here.startswith(f"{100 * cers['more'][cell]:.2f} ["), label
+        expected = cers["less"][cell] / cers["more"][cell] - 1
+        assert change.startswith(f"{100 * expected:+.1f} [") and rest == "not run"
+    here, change, rest = of["AdaKD against KD"]
+    ratio = {name: cers[name]["adakd"] / cers[name]["kd"] for name in ("more", "less")}
+    assert here.startswith(f"{100 * (ratio['more'] - 1):+.1f} [") and rest == "not run"
+    assert change.startswith(f"{100 * (ratio['less'] / ratio['more'] - 1):+.1f} [")
+    low, high = map(float, re.findall(r"\[(.+), (.+)\]", change)[0])
+    assert low < high < 0, "a larger gain, which this can tell"
+
+    for cell in CELLS:  # other sentences: nothing to pair
+        for seed in SEEDS:
+            file = pairs.cell_task(pairs.groups[0], cell, seed, Choice()).folder / "hyp.test.jsonl"
+            if file.is_file():
+                file.write_text(file.read_text().replace('"u0"', '"another"'))
+    lines = table_lines(report(pairs)[0], "Across recipes: hours")
+    assert {line[3] for line in lines[1:]} == {"other test speech"}
 
 
 def test_power_is_reckoned_from_dev(made: Study) -> None:

@@ -110,7 +110,17 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
                 clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
         said.append(f"{title}: {'; '.join(clauses)}.")
     said += adaptivity(study, comparisons)
-    return [*said, *lengths(tables), *telling(study, comparisons)]
+    return [*said, *headroom(tables), *lengths(tables), *telling(study, comparisons)]
+
+
+def headroom(tables: Sequence[Table]) -> list[str]:
+    """How far ahead of fine-tuning the teachers are: what they have to give."""
+    ahead = [
+        f"{signed(change.relative)} % {bracket(change.interval, signed)} ({table.title})"
+        for table in tables
+        if (change := against_teacher(table, "finetune"))
+    ]
+    return [f"Teachers: against Fine-tuning, CER {listed(ahead)}."] if ahead else []
 
 
 def lengths(tables: Sequence[Table]) -> list[str]:
@@ -454,6 +464,14 @@ def by_kind(counts: Counts) -> str:
     return " / ".join(percent(kind / counts.characters, 1) for kind in kinds)
 
 
+def against_teacher(table: Table, name: str) -> Change | None:
+    """Relative change of the CER from a cell to its teachers, each in its fold."""
+    teachers = {run.key[0]: run for run in table.teacher}
+    runs = table.rows[name].runs if name in table.rows else []
+    both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
+    return significance.compare(*count_array(both)) if both else None
+
+
 def results(table: Table) -> list[Line]:
     """A line for every cell."""
     line: list[Cell | str]
@@ -465,6 +483,9 @@ def results(table: Table) -> list[Line]:
     if table.teacher:
         heard = total(one.normalised for run in table.teacher for one in run.errors)
         line = ["Teacher", str(len(table.teacher)), percent(heard.cer), by_kind(heard)]
+        for base in bases:
+            change = against_teacher(table, base)
+            line += [plain(change) if change else "", ""]
         lines.append([*line, *[""] * (len(lines[0]) - len(line))])
     for row in table.rows.values():
         there, planned = len(row.runs), len(row.planned)

@@ -466,7 +466,15 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study) -> None:
         place = made.cell_task(made.groups[0], cell, 1, Choice()).places[0]
         inputs = steps.training_settings(place, cell) | {"start": "s", "teacher": taught}
         steps.mark_done(folder_of(made, cell, 1), inputs, dev_cer=0.3, train_seconds=1.0, steps=40)
-    assert "| Teacher | 1 |" in report(made)[0]
+    text, _ = report(made)
+    (teacher,) = [line for line in table_lines(text, "tiny/hi, whisper") if line[0] == "Teacher"]
+    assert teacher[:3] == ["Teacher", "1", "2.00"]
+    changes = [
+        UTTERANCES * len(SEEDS) / errors_of(made, name).sum() - 1 for name in study.BASELINES
+    ]
+    for change, cell in zip(changes, (teacher[4], teacher[6]), strict=True):
+        assert cell.startswith(f"{100 * change:+.1f} [") and cell.endswith("]")
+    assert f"Teachers: against Fine-tuning, CER {100 * changes[0]:+.1f} % [" in text
     write_json(folder / "done.json", {"fingerprint": "other"})
     text, _ = report(made)
     assert "| Teacher |" not in text

@@ -129,8 +129,19 @@ class Place:
     def lessons(self) -> manifest.Manifest:
         """The utterances that students learn from."""
         if self.config.transcripts.source == "corpus":
-            return self.manifest("train")
+            return self.transcribed()
         return manifest.read(self.transcripts / "train.jsonl")
+
+    def transcribed(self) -> manifest.Manifest:
+        """The training utterances that have a transcript; `UserError` if none has."""
+        found = self.manifest("train")
+        if not len(found):
+            raise UserError(
+                f"{self.title}: no training utterance has a transcript; a teacher that is "
+                "fine-tuned already can write them: --teacher.source FOLDER --teacher.finetuned "
+                "true --transcripts.source teacher, from stage 2 on."
+            )
+        return found
 
     def manifest(self, split: str) -> manifest.Manifest:
         """The prepared utterances of a split."""
@@ -735,7 +746,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     live, extra = supervision(place, weighting, family)
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
-    entries = place.manifest("train") if role == "teacher" else place.lessons()
+    entries = place.transcribed() if role == "teacher" else place.lessons()
     if half:
         entries = entries.pick(half[1])
     held_out = None
@@ -1013,7 +1024,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
     from adakd import difficulty, models
     from adakd.brain import seed_everything
 
-    entries = place.manifest("train")
+    entries = place.transcribed()
     facts: dict[str, Any] = {"guard": guard}
     scorers = [(place.experiment("teacher"), list(range(len(entries))))]
     if source == "crossfit":

@@ -196,10 +196,15 @@ def test_a_split_that_the_corpus_lacks_stops_the_stage(tmp_path: Path, split: st
     assert not (tmp_path / "data" / "test.jsonl").exists()
 
 
-def test_training_audio_without_any_transcript_stops_the_stage(tmp_path: Path) -> None:
+def test_training_audio_without_any_transcript_is_no_training_set_but_for_a_teacher(
+    tmp_path: Path,
+) -> None:
     bare = [replace(u, text="") if u.split == "train" else u for u in make_corpus(tmp_path)]
-    with pytest.raises(UserError, match="no transcribed utterance in train,"):
-        run(tmp_path, bare, untranscribed=True)
+    counts = run(tmp_path, bare, untranscribed=True)
+    assert counts["train"]["kept"] == 0 and entries(tmp_path, "train") == []
+    assert len(entries(tmp_path, "untranscribed")) == counts["untranscribed"]["kept"] > 0
+    with pytest.raises(UserError, match="of train were rejected, most often"):
+        run(tmp_path, bare, max_rejected=1.0)
 
 
 def test_a_corpus_without_a_test_set_is_told(

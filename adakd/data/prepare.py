@@ -138,9 +138,9 @@ def prepare(
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
     Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
-    places), more than `max_rejected` rejected, or nothing in train or dev, or left of a split,
-    more than UNKNOWN_SHARE of the training text unknown to the units (after rejected.tsv was
-    written; manifests are then left as they were).
+    places), more than `max_rejected` rejected, or nothing in train (where untranscribed audio will
+    do) or dev, or left of a split, more than UNKNOWN_SHARE of the training text unknown to the
+    units (after rejected.tsv was written; manifests are then left as they were).
     """
     total = _check_ids(utterances)
     folder = Path(folder)
@@ -396,6 +396,8 @@ def _check_kept(
             continue
         if split["rejected"]:
             raise UserError(f"all {split['rejected']} utterances of {name} were rejected, {advice}")
+        if name == "train" and counts.get(UNTRANSCRIBED, {"kept": 0})["kept"]:
+            continue  # a teacher that is fine-tuned already can transcribe that
         if name in ("train", "dev"):
             raise UserError(
                 f"the corpus has no transcribed utterance in {name}, and training needs some in "

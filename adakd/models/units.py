@@ -31,7 +31,10 @@ def train_characters(texts: Iterable[str], folder: Path) -> None:
 
     sentences = [text for text in texts if text.strip()]
     if not sentences:
-        raise UserError("No training text to make units from; look at data/.../rejected.tsv.")
+        raise UserError(
+            "No training text to make units from: units.kind source takes the teacher's, or see "
+            "data/.../rejected.tsv."
+        )
     for sentence in sentences:
         if SPACE in sentence:
             raise UserError(

@@ -7,7 +7,7 @@ is a Kaldi folder in which some training audio has no transcript.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -46,8 +46,8 @@ class Ready:
         return json.loads((self.experiment(family, method) / "done.json").read_text())
 
 
-def corpus(folder: Path) -> Path:
-    """Tones in Kaldi's layout; the ids of `BARE` stand alone in their lines."""
+def corpus(folder: Path, bare: Sequence[str] = BARE) -> Path:
+    """Tones in Kaldi's layout; the ids of ``bare`` stand alone in their lines."""
     for split, count in (("train", 14), ("dev", 4), ("test", 4)):
         entries = tiny_recipe.entries(folder / split, count, split)
         for table in ("wav.scp", "text"):
@@ -55,7 +55,7 @@ def corpus(folder: Path) -> Path:
             for entry in entries:
                 value = folder / split / entry.audio if table == "wav.scp" else entry.text
                 lines.append(
-                    entry.id if table == "text" and entry.id in BARE else f"{entry.id} {value}"
+                    entry.id if table == "text" and entry.id in bare else f"{entry.id} {value}"
                 )
             (folder / split / table).write_text("\n".join(lines) + "\n")
     return folder
@@ -204,6 +204,42 @@ def test_students_learn_the_teachers_transcripts(
     said = ready.run("teacher", "finetune", *options)
     assert len(calls) == 2 and "max_cer changed" in said and "transcripts changed" in said
     assert len(manifest.read(folder / "train.jsonl")) == len(lessons) - 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_students_learn_from_audio_alone(
+    ready: Ready,
+    family: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No training utterance has a transcript: a teacher that is there already writes them all."""
+    really = decode.transcribe
+    monkeypatch.setattr(  # the tiny teacher writes too much
+        decode,
+        "transcribe",
+        lambda *a, **k: [row | {"hypothesis": "ab"} for row in really(*a, **k)],
+    )
+    ids = [f"train{number}" for number in range(14)]
+    source = ready.experiment(family, "teacher") / "model"
+    options = ["--family", family, "--corpus.corpus", str(corpus(tmp_path / "corpus", ids)), *QUICK]
+    options += ["--units.kind", "source", "--teacher.source", str(source)]
+    options += ["--student.source", "teacher"]
+    ready.run("corpus", "prepare", *options, root=tmp_path)
+    arguments = [*options, "--recipe", NAME, "--root", str(tmp_path)]
+    sentence = "no training utterance has a transcript"
+    assert cli.main(["teacher", *arguments]) == 1 and sentence in capsys.readouterr().err
+    options += ["--teacher.finetuned", "true"]
+    ready.run("teacher", *options, root=tmp_path)
+    arguments = [*options, "--recipe", NAME, "--root", str(tmp_path)]
+    assert cli.main(["finetune", *arguments]) == 1 and sentence in capsys.readouterr().err
+    options += ["--transcripts.source", "teacher"]
+    ready.run("teacher", "finetune", "teacher-pass", "adakd", *options, root=tmp_path)
+    experiments = tmp_path / "exp" / NAME / family
+    lessons = manifest.read(experiments / "teacher" / "seed1" / "transcripts" / "train.jsonl")
+    assert [(entry.id, entry.text) for entry in lessons] == [(name, "ab") for name in ids]
+    assert json.loads((experiments / "adakd" / "seed1" / "done.json").read_text())["steps"] == 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1135,9 +1135,7 @@ def quantise(place: Place, name: str) -> None:
 
 def decode(place: Place, methods: list[str]) -> None:
     """Stage 7: hypotheses of dev and test with every trained model."""
-    data = needed(place.data, "The prepared data", 1)["manifests"]
-    # Its losses x stand beside every hypothesis.
-    teacher = (done(place.experiment("teacher")) or {}).get("fingerprint")
+    needed(place.data, "The prepared data", 1)
     if place.config.decode.int8:
         for name in methods:
             if (place.experiment(name) / "model").is_dir():
@@ -1146,42 +1144,52 @@ def decode(place: Place, methods: list[str]) -> None:
         trained(place, methods)  # what is missing is told before anything is made
         student_start(place)  # its row is what these methods started from
     for name in trained(place, methods):
-        folder = folder_of(place, name)
-        student = folder_of(place, name.removesuffix(INT8))
-        model = done(folder)
-        if model is None:
-            raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
-        # As it is deployed, whatever training did
-        deployed = dataclasses.replace(
-            place.config, audio=configuration.Audio(encode=place.config.decode.encode)
-        )
-        inputs = {"model": model["fingerprint"], "data": data, "teacher": teacher}
-        inputs["audio"] = dataclasses.asdict(deployed.audio)
-        outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
-        if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
-            continue
-        from adakd.decode import transcribe
+        decode_one(place, name)
 
-        # Cut from here on, nothing stands for done whose hypotheses are not all of one decoding.
-        for stale in ("decode/done.json", "score/done.json", "score.json"):
-            (folder / stale).unlink(missing_ok=True)
-        for split in SCORED:
-            entries = place.manifest(split)
-            rows = transcribe(
-                deployed,
-                student / "model",
-                entries,
-                place.root,
-                f"{place.title}: decoding {split} with {name}",
-                with_loss=name == "teacher",
-                int8=folder / "model" if name.endswith(INT8) else None,
-            )
-            difficulty = teacher_losses(place, split) if name != "teacher" else {}
-            with atomic_write(folder / f"hyp.{split}.jsonl") as file:
-                for row in rows:
-                    row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        mark_done(folder / "decode", inputs)
+
+@one_at_a_time(folder_of)
+def decode_one(place: Place, name: str) -> None:
+    """Hypotheses of dev and test with one model."""
+    folder = folder_of(place, name)
+    student = folder_of(place, name.removesuffix(INT8))
+    model = done(folder)
+    if model is None:
+        raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
+    # As it is deployed, whatever training did
+    deployed = dataclasses.replace(
+        place.config, audio=configuration.Audio(encode=place.config.decode.encode)
+    )
+    inputs = {
+        "model": model["fingerprint"],
+        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        # Its losses x stand beside every hypothesis.
+        "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
+        "audio": dataclasses.asdict(deployed.audio),
+    }
+    outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
+    if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
+        return
+    from adakd.decode import transcribe
+
+    # Cut from here on, nothing stands for done whose hypotheses are not all of one decoding.
+    for stale in ("decode/done.json", "score/done.json", "score.json"):
+        (folder / stale).unlink(missing_ok=True)
+    for split in SCORED:
+        rows = transcribe(
+            deployed,
+            student / "model",
+            place.manifest(split),
+            place.root,
+            f"{place.title}: decoding {split} with {name}",
+            with_loss=name == "teacher",
+            int8=folder / "model" if name.endswith(INT8) else None,
+        )
+        difficulty = teacher_losses(place, split) if name != "teacher" else {}
+        with atomic_write(folder / f"hyp.{split}.jsonl") as file:
+            for row in rows:
+                row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    mark_done(folder / "decode", inputs)
 
 
 def teacher_losses(place: Place, split: str) -> dict[str, float]:
@@ -1196,25 +1204,31 @@ def teacher_losses(place: Place, split: str) -> dict[str, float]:
 
 def score(place: Place, methods: list[str]) -> None:
     """Stage 8: CER with intervals, of dev and test."""
-    from adakd import score as scoring
-
     for name in trained(place, methods):
-        folder = folder_of(place, name)
-        decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
-        inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
-        what = f"{place.title}: score of {name}"
-        if is_current(folder / "score", inputs, what, folder / "score.json"):
-            continue
-        (folder / "score" / "done.json").unlink(missing_ok=True)
-        for split in SCORED:
-            summary = scoring.score_file(
-                folder / f"hyp.{split}.jsonl",
-                folder / "score.json",
-                place.config.language.code,
-                place.config.score.bootstrap,
-            )
-        say(f"{place.title}: {name} CER {summary['cer']:.2%} (test)")
-        mark_done(folder / "score", inputs)
+        score_one(place, name)
+
+
+@one_at_a_time(folder_of)
+def score_one(place: Place, name: str) -> None:
+    """CER with intervals of one model."""
+    folder = folder_of(place, name)
+    decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
+    inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
+    what = f"{place.title}: score of {name}"
+    if is_current(folder / "score", inputs, what, folder / "score.json"):
+        return
+    from adakd.score import score_file
+
+    (folder / "score" / "done.json").unlink(missing_ok=True)
+    for split in SCORED:
+        summary = score_file(
+            folder / f"hyp.{split}.jsonl",
+            folder / "score.json",
+            place.config.language.code,
+            place.config.score.bootstrap,
+        )
+    say(f"{place.title}: {name} CER {summary['cer']:.2%} (test)")
+    mark_done(folder / "score", inputs)
 
 
 def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:

@@ -549,6 +549,8 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         (place.experiment("kd"), steps.train, "kd"),
         (place.half(0), steps.train, "teacher", half),
         (place.store, steps.write_store),
+        (place.experiment("kd"), steps.decode_one, "kd"),
+        (place.experiment("untrained"), steps.score_one, "untrained"),
     ):
         with pytest.raises(Held) as caught:
             step(place, *arguments)

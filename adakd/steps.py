@@ -925,7 +925,7 @@ def write_store(place: Place) -> None:
     from adakd import models
     from adakd.brain import device
     from adakd.data.loader import Steps, evaluation_loader
-    from adakd.teacher_store import Writer, fill
+    from adakd.teacher_store import Store, Writer, fill
 
     config = place.config
     train = config.train_of("teacher")
@@ -944,15 +944,16 @@ def write_store(place: Place) -> None:
     wait_for_all()
     writer = Writer(place.store, config.distill.top_k, config.distill.temperature, rank())
     title = f"{place.title}: teacher pass"
-    total = fill(writer, family, track(loader, len(loader), title))
+    fill(writer, family, track(loader, len(loader), title))
     writer.close()
     wait_for_all()
     if rank() == 0:
         writer.finish(parts)
     wait_for_all()
+    x = Store(place.store).difficulties().values()
     say(
-        f"{place.title}: teacher store written, mean loss x {total / max(1, len(entries)):.4f} "
-        f"nats a unit ({shown(place.store)})"
+        f"{place.title}: teacher store written, mean loss x {sum(x) / max(1, len(x)):.4f} nats a "
+        f"unit ({shown(place.store)})"
     )
 
 

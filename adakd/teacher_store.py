@@ -121,15 +121,14 @@ class Writer:
         write_json(self.folder / "meta.json", meta)
 
 
-def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> float:
+def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> None:
     """Add the teacher's loss and soft outputs on every utterance of these steps.
 
-    The teacher is in eval mode, on the device where it is to run. Returns the sum of the losses x.
+    The teacher is in eval mode, on the device where it is to run.
     """
     import torch
 
     device = next(teacher.parameters()).device
-    total = 0.0
     for step in steps:
         for batch in step:
             batch = batch.to(device)
@@ -139,8 +138,6 @@ def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> f
             rows = teacher.positions(batch).tolist()
             for i, utterance in enumerate(batch.ids):
                 writer.add(utterance, losses[i], output.logits[i, : rows[i]])
-                total += losses[i]
-    return total
 
 
 class Store:

@@ -27,7 +27,7 @@ does=(
     "report: the table and the plots"
     "export the best student"
 )
-training=(teacher finetune kd adakd) # what a launcher may spread over several processes
+training=(teacher finetune teacher-pass kd adakd) # what a launcher may spread over several processes
 
 # Defaults of the options.
 title=""
@@ -49,7 +49,7 @@ options=(
     "text FILE          your own sentences for eSpeak to say, one a line (corpus.text)"
     "tag NAME           a name for this variant of an experiment, added to its folder"
     "root DIR           where corpus/, data/, exp/ and export/ go (this repository)"
-    "launcher NAME      none, torchrun or slurm: how training stages start"
+    "launcher NAME      none, torchrun or slurm: how stages 2 to 6 start"
     "nproc N            processes for the launcher"
     "publish            stage 9 copies the table to the recipe's RESULTS.md as well"
     "help               this text"
@@ -69,6 +69,7 @@ show_help() {
     printf '  --A.B VALUE          any configuration value, e.g. --train.epochs 3\n'
     printf '\nRecipes\n'
     list_recipes "$adakd_root" | sed 's/^/  /'
+    printf '\nA study of many recipes and methods: ./run.sh --benchmark GRID (and --help)\n'
     printf '\nADAKD_PYTHON=PYTHON uses that interpreter instead of .venv.'
     printf ' ADAKD_DRY_RUN=1 prints the commands only.\n'
 }

@@ -166,11 +166,9 @@ def test_processes_that_read_ahead_change_nothing_in_the_store(tmp_path, kind, k
         folder = tmp_path / f"store-{workers}"
         steps = Steps(entries, tmp_path, teacher)
         writer = Writer(folder, k, 2.0)
-        total = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
+        fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
         writer.close()
         writer.finish({})
-        difficulties = Store(folder).difficulties()
-        assert set(difficulties) == {entry.id for entry in entries}
-        assert total == pytest.approx(sum(difficulties.values()))
+        assert set(Store(folder).difficulties()) == {entry.id for entry in entries}
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert written[0] == written[1]

@@ -9,8 +9,8 @@ the folder of wav.scp, and the folder of a recording is its speaker. Dev and tes
 sentences on three devices: each is a recording condition that is scored by itself, and a speaker
 is the same person in all of them. Their ids get the condition in front (`Mic-...`).
 
-The sets together are what DESIGN.md calls dev and test: a checkpoint is picked by the CER over the
-dev sets of all conditions asked for (`--corpus.conditions "[iOS]"` for iOS alone).
+Dev and test are the sets of all conditions asked for together (`--corpus.conditions "[iOS]"` for
+iOS alone): a checkpoint is picked by its CER over all of dev.
 
 Full-width letters, stray ' and -, mixed-case English and U+2B5AF for 頫 are mended by
 `adakd.data.text`, line ends of Windows by `adakd.corpora.kaldi_tables`.

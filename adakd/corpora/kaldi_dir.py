@@ -1,4 +1,4 @@
-"""A Kaldi-style folder, as users of Kaldi, ESPnet, WeNet and icefall have it: used where it lies.
+"""A Kaldi-style folder, as users of Kaldi, ESPnet and WeNet have it: used where it lies.
 
     <corpus>/train/wav.scp      id, path of a recording
     <corpus>/train/text         id, transcript

@@ -1,7 +1,7 @@
 """The espeak and the fsdd recipe from end to end in miniature: all stages, both families.
 
 The models are random and learn nothing worth the name. What is checked is that every stage leaves
-what DESIGN.md promises, that nothing is done twice, and that what cannot be used is listed. The
+what the README promises, that nothing is done twice, and that what cannot be used is listed. The
 last tests run the stages as people do, through run.sh, in a copy of the repository.
 """
 
@@ -29,6 +29,8 @@ from safetensors.torch import load_file
 from adakd import cli
 from adakd.config import FAMILIES
 from adakd.data import manifest
+from adakd.objectives import Dense
+from adakd.teacher_store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 METHODS = ("finetune", "kd", "adakd")
@@ -376,15 +378,29 @@ def test_two_processes_train_as_one(copy: Copy) -> None:
     stages = ["--stage", "5", "--stop-stage", "6", "--methods", "kd superloss adakd"]
     one = copy.run(*stages, *options, "--tag", "one", "--train.accumulate", "4")
     assert one.returncode == 0, one.stderr
-    stages = ["--stage=6", "--stop_stage=6", "--methods=superloss adakd"]
+    store = copy.experiment("teacher") / "store"
+    alone = Store(Path(shutil.move(store, copy.root / "store of one")))
+    stages = ["--stage=4", "--stop_stage=6", "--methods=superloss adakd"]
     stages += ["--launcher", "torchrun", "--nproc", "2"]
     two = copy.run(*stages, *options, "--tag", "two", "--train.accumulate", "2")
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("trained in") == 2, "one stage, and one process speaks"
+    compare_stores(alone, Store(store))
+    x = alone.difficulties().values()
+    assert f"mean loss x {sum(x) / len(x):.4f} nats" in two.stdout, "that of both processes"
     made = sorted(path.name for path in copy.experiment("kd").parents[1].glob("*-*"))
     assert made == ["adakd-one", "adakd-two", "kd-one", "superloss-one", "superloss-two"]
     for method in ("adakd", "superloss"):
         compare_processes(copy, method)
+
+
+def compare_stores(one: Store, two: Store) -> None:
+    """The teacher pass of two processes left what one leaves."""
+    assert one.difficulties() == pytest.approx(two.difficulties(), rel=1e-4)
+    for name in one.difficulties():
+        ours, theirs = (store.soft([name]) for store in (one, two))
+        assert isinstance(ours, Dense) and isinstance(theirs, Dense)
+        np.testing.assert_allclose(ours.logits, theirs.logits, atol=0.02)  # float16
 
 
 def compare_processes(copy: Copy, method: str) -> None:

@@ -74,6 +74,10 @@ class Table:
         common = [key for key in first if all(key in other for other in others)]
         return {key: (first[key], *(other[key] for other in others)) for key in common}
 
+    def planned(self, names: Sequence[str]) -> set[tuple[int, int]]:
+        """Folds and seeds, as `Run.key`, that all of these cells are to have."""
+        return set.intersection(*(self.rows[name].planned for name in names))
+
     def both(self, pair: Pair) -> list[tuple[Run, ...]]:
         """The runs of two cells with the same fold and seed."""
         return list(self.together(pair).values())
@@ -164,10 +168,13 @@ def check_teachers(table: Table) -> None:
         folder = teacher.experiment.folder
         own = [run.done["inputs"] for run in table.runs if run.key == teacher.key]
         taught = {inputs.get("teacher") for inputs in own} - {None}  # fine-tuning has none
-        if taught - {teacher.done["fingerprint"]}:
+        beside = [run for run in table.runs if run.key[0] == teacher.key[0]]
+        elsewhere = any(spoken(run) != spoken(teacher) for run in beside)
+        if elsewhere or taught - {teacher.done["fingerprint"]}:
             table.teacher.remove(teacher)
             table.problems.append(
-                f"{folder} holds another teacher than students here had, perhaps of the recipe's "
+                f"{folder} holds another teacher than students here had, or other test speech, "
+                "perhaps of the recipe's "
                 "own run: run the benchmark again."
             )
 
@@ -194,6 +201,11 @@ def read_cell(task: Task, name: str, ending: str) -> Run:
     return run
 
 
+def spoken(run: Run) -> set[tuple[str, int]]:
+    """What was said in a test set: utterances and how many characters they have."""
+    return {(one.id, one.normalised.characters) for one in run.errors}
+
+
 def count_array(
     runs: Sequence[tuple[Run, ...]], kept: Container[tuple[tuple[int, int], str]] | None = None
 ) -> tuple[np.ndarray, np.ndarray, str]:
@@ -214,8 +226,7 @@ def count_array(
     numbers: dict[Any, int] = {}
     entries = []
     for column, systems in enumerate(runs):
-        spoken = [{(one.id, one.normalised.characters) for one in run.errors} for run in systems]
-        if any(each != spoken[0] for each in spoken):
+        if any(spoken(run) != spoken(systems[0]) for run in systems[1:]):
             raise UserError(
                 f"{systems[0].experiment.folder} and {systems[-1].experiment.folder} were not "
                 "decoded on the same utterances: run the benchmark again."
@@ -242,7 +253,7 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
     level = significance.LEVEL / max(1, len(tables) * len(study.grid.primary))
     for a, b in study.grid.primary:
         for table in tables:
-            planned, both = table.rows[a].planned & table.rows[b].planned, table.both((a, b))
+            planned, both = table.planned((a, b)), table.both((a, b))
             few = "a single seed" if len({seed for _, seed in planned}) < 2 else ""
             few = f"{len(both)} of {len(planned)} runs" if len(both) < len(planned) else few
             one = Comparison(table, (a, b), few)

@@ -155,6 +155,8 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     own, other = (float(rates[signs == sign].prod()) for sign in (1, -1))
     relative = 0.0 if own == other else own / other - 1 if other else math.inf
     whole = float(log_rate(sums[None])[0])
+    if len(rates) > 2 and not rates.all():  # a ratio of ratios needs the half an error
+        relative = math.expm1(whole)
     error, free = spread(counts, folds, draws)
     if error == 0.0 and whole == 0.0:  # the very same errors everywhere
         return Change(relative, Interval(0.0, 0.0), 1.0, unit)

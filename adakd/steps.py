@@ -139,7 +139,7 @@ class Place:
             raise UserError(
                 f"{self.title}: no training utterance has a transcript; a teacher that is "
                 "fine-tuned already can write them: --teacher.source FOLDER --teacher.finetuned "
-                "true --transcripts.source teacher, from stage 2 on."
+                "true --units.kind source --transcripts.source teacher, from stage 1 on."
             )
         return found
 
@@ -736,6 +736,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             "distill.teacher to online."
         )
 
+    entries = place.transcribed() if role == "teacher" else place.lessons()
     begin(folder, inputs, config)
     seed = place.seed_of(method)
     if role == "teacher":
@@ -746,7 +747,6 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     live, extra = supervision(place, weighting, family)
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
-    entries = place.transcribed() if role == "teacher" else place.lessons()
     if half:
         entries = entries.pick(half[1])
     held_out = None

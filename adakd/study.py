@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -110,17 +110,19 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
                 clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
         said.append(f"{title}: {'; '.join(clauses)}.")
     said += adaptivity(study, comparisons)
-    return [*said, *headroom(tables), *lengths(tables), *telling(study, comparisons)]
+    return [*said, *headroom(study, tables), *lengths(tables), *telling(study, comparisons)]
 
 
-def headroom(tables: Sequence[Table]) -> list[str]:
-    """How far ahead of fine-tuning the teachers are: what they have to give."""
+def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
+    """How far ahead of fine-tuning the teachers are, where all of both are there."""
     ahead = [
         f"{signed(change.relative)} % {bracket(change.interval, signed)} ({table.title})"
         for table in tables
-        if (change := against_teacher(table, "finetune"))
+        if (change := against_teacher(study, table, "finetune"))
+        and len(table.rows["finetune"].runs) == len(table.rows["finetune"].planned)
+        and len(table.teacher) == len(table.choices)
     ]
-    return [f"Teachers: against Fine-tuning, CER {listed(ahead)}."] if ahead else []
+    return [f"Teachers: CER against Fine-tuning {listed(ahead)}."] if ahead else []
 
 
 def lengths(tables: Sequence[Table]) -> list[str]:
@@ -464,15 +466,17 @@ def by_kind(counts: Counts) -> str:
     return " / ".join(percent(kind / counts.characters, 1) for kind in kinds)
 
 
-def against_teacher(table: Table, name: str) -> Change | None:
+def against_teacher(study: Study, table: Table, name: str) -> Change | None:
     """Relative change of the CER from a cell to its teachers, each in its fold."""
     teachers = {run.key[0]: run for run in table.teacher}
     runs = table.rows[name].runs if name in table.rows else []
     both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
+    if len(teacher_seeds(study, table)) > 1:  # that of the first seed alone was read
+        both = [(teacher, run) for teacher, run in both if teacher.key == run.key]
     return significance.compare(*count_array(both)) if both else None
 
 
-def results(table: Table) -> list[Line]:
+def results(study: Study, table: Table) -> list[Line]:
     """A line for every cell."""
     line: list[Cell | str]
     bases = [name for name in BASELINES if name in table.rows]
@@ -484,7 +488,7 @@ def results(table: Table) -> list[Line]:
         heard = total(one.normalised for run in table.teacher for one in run.errors)
         line = ["Teacher", str(len(table.teacher)), percent(heard.cer), by_kind(heard)]
         for base in bases:
-            change = against_teacher(table, base)
+            change = against_teacher(study, table, base)
             line += [plain(change) if change else "", ""]
         lines.append([*line, *[""] * (len(lines[0]) - len(line))])
     for row in table.rows.values():
@@ -520,7 +524,7 @@ def others(study: Study, tables: Sequence[Table]) -> list[Line]:
                 continue
             for table in tables:
                 if both := table.both((own, other)):
-                    planned = len(table.rows[own].planned & table.rows[other].planned)
+                    planned = len(table.planned((own, other)))
                     lines.append(
                         [
                             f"{label_of(own)} against {label_of(other)}",
@@ -533,6 +537,12 @@ def others(study: Study, tables: Sequence[Table]) -> list[Line]:
     return lines
 
 
+def partly(cell: Cell, there: Sequence[Any], planned: Collection[Any]) -> Cell:
+    """The cell, with how many of its runs there are where some are missing."""
+    missing = f" ({len(there)} of {len(planned)})" if len(there) < len(planned) else ""
+    return cell._replace(detail=cell.detail + missing)
+
+
 def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> list[Line]:
     """Cells and gains in a recipe, and by how much they differ in others with the same test set."""
     first, *rest = recipes
@@ -541,17 +551,22 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
     for names in [*[(name,) for name in study.cells], *map(tuple, study.grid.primary)]:
         for family in study.families:
             base = of_family.get((first, family))
-            theirs = base.together(names) if base else {}
-            if base is None or not theirs:
+            if base is None:
+                continue
+            theirs = base.together(names)
+            label = " against ".join(map(label_of, names))
+            if not theirs:
+                lines.append([label, family, NOT_RUN, *[""] * len(rest)])
                 continue
             cells: list[Cell | str] = []
             for name in rest:
                 table = of_family.get((name, family))
                 own = table.together(names) if table else {}
                 both = [(*own[key], *theirs[key]) for key in own if key in theirs]
+                planned = base.planned(names) & table.planned(names) if table else set()
                 try:
                     found = significance.compare(*count_array(both)) if both else None
-                    cells.append(plain(found) if found else NOT_RUN)
+                    cells.append(partly(plain(found), both, planned) if found else NOT_RUN)
                 except UserError:
                     cells.append("other test speech")
             if len(names) == 1:
@@ -559,7 +574,8 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
                 here = Cell(percent(row.cer), bracket(row.interval, percent))
             else:
                 here = plain(significance.compare(*count_array(list(theirs.values()))))
-            lines.append([" against ".join(map(label_of, names)), family, here, *cells])
+            here = partly(here, list(theirs), base.planned(names))
+            lines.append([label, family, here, *cells])
     return lines
 
 
@@ -820,7 +836,7 @@ def publish_tables(study: Study, tables: Sequence[Table], title: str, whole: Pat
         )
         parts = [Part("words", said)]
         for table in own:
-            parts += [Part("heading", table.title), Part("table", results(table))]
+            parts += [Part("heading", table.title), Part("table", results(study, table))]
         report.publish_study(folder / "RESULTS.md", study.path.stem, title, parts)
 
 
@@ -840,7 +856,7 @@ def parts_of(
     for table in tables:
         planned = sum(len(row.planned) for row in table.rows.values())
         idle = f"Not run: none of the {planned} runs of {len(table.rows)} cells is there yet."
-        found = Part("table", results(table)) if begun(table) else Part("words", idle)
+        found = Part("table", results(study, table)) if begun(table) else Part("words", idle)
         parts += [Part("heading", table.title), found]
     parts.append(Part("list", notes(study, tables, records)))
     if cannot := limits(study, tables):

@@ -200,8 +200,12 @@ def test_training_audio_without_any_transcript_is_no_training_set_but_for_a_teac
     tmp_path: Path,
 ) -> None:
     bare = [replace(u, text="") if u.split == "train" else u for u in make_corpus(tmp_path)]
+    # A clip that is rejected for its length counts under train.
     counts = run(tmp_path, bare, untranscribed=True)
-    assert counts["train"]["kept"] == 0 and entries(tmp_path, "train") == []
+    bare[0] = replace(bare[0], end=0.001)
+    counts = run(tmp_path, bare, untranscribed=True, max_rejected=0.5)
+    assert counts["train"] == {"kept": 0, "rejected": 1, "seconds": 0.0}
+    assert entries(tmp_path, "train") == []
     assert len(entries(tmp_path, "untranscribed")) == counts["untranscribed"]["kept"] > 0
     with pytest.raises(UserError, match="of train were rejected, most often"):
         run(tmp_path, bare, max_rejected=1.0)

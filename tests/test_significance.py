@@ -174,6 +174,9 @@ def test_two_pairs_tell_by_how_much_a_gain_differs() -> None:
     assert width == pytest.approx(math.hypot(*widths), rel=0.25)
     same = significance.compare(np.concatenate(parts[:1] * 2, axis=2), np.zeros(5), "speaker")
     assert (same.relative, same.p_value) == (0.0, 1.0), "a gain is as large as itself"
+    few = np.tile([0.0, 100, 5, 100, 0, 100, 20, 100], (6, 3, 1))
+    found = significance.compare(few, np.zeros(3), "speaker")
+    assert found.relative == pytest.approx((120.5 / 30.5) - 1), "half an error, not none at all"
 
 
 def test_range_quantile_is_the_tables() -> None:

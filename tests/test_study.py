@@ -381,9 +381,10 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
     assert lines[0] == ["", "Family", "more", "less, %", "none, %"]
     of = {line[0]: line[2:] for line in lines[1:]}
     assert set(of) == {
-        *map(study.label_of, set(CELLS) - {"focal"}),
-        *(f"AdaKD against {study.label_of(b)}" for _, b in PRIMARY if b != "focal"),
+        *map(study.label_of, CELLS),
+        *(f"AdaKD against {study.label_of(b)}" for _, b in PRIMARY),
     }
+    assert of["Focal loss"] == of["AdaKD against Focal loss"] == ["not run", "", ""]
     tables = {
         name: findings.read_table(pairs, name, "whisper", pairs.read_records()) for name in names
     }
@@ -400,13 +401,18 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
     low, high = map(float, re.findall(r"\[(.+), (.+)\]", change)[0])
     assert low < high < 0, "a larger gain, which this can tell"
 
+    forget(pairs, "more whisper kd seed 5")
+    of = {line[0]: line[2:] for line in table_lines(report(pairs)[0], "Across recipes: hours")[1:]}
+    assert all(cell.endswith("] (4 of 5)") for cell in of["KD"][:2]), "runs that lack are told"
+    assert "(4" in of["AdaKD against KD"][1] and "(" not in "".join(of["AdaKD"])
+
     for cell in CELLS:  # other sentences: nothing to pair
         for seed in SEEDS:
             file = pairs.cell_task(pairs.groups[0], cell, seed, Choice()).folder / "hyp.test.jsonl"
             if file.is_file():
                 file.write_text(file.read_text().replace('"u0"', '"another"'))
     lines = table_lines(report(pairs)[0], "Across recipes: hours")
-    assert {line[3] for line in lines[1:]} == {"other test speech"}
+    assert {line[3] for line in lines[1:]} == {"other test speech", ""}
 
 
 def test_power_is_reckoned_from_dev(made: Study) -> None:
@@ -457,7 +463,8 @@ def test_trainings_that_still_fell_are_told(made: Study) -> None:
     assert (falls["Fine-tuning"], falls["KD"]) == ("7.5", "0.0") and "AdaKD" in falls
 
 
-def test_another_teacher_than_the_students_had_is_left_out(made: Study) -> None:
+def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path: Path) -> None:
+    of_each_seed, made = made, study_of(tmp_path, set={"teacher.seed": 1})
     fill(made, alike)
     folder = folder_of(made, "kd", 1).parents[1] / "teacher" / "seed1"
     decoded(folder, [1] * UTTERANCES)
@@ -474,11 +481,22 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study) -> None:
     ]
     for change, cell in zip(changes, (teacher[4], teacher[6]), strict=True):
         assert cell.startswith(f"{100 * change:+.1f} [") and cell.endswith("]")
-    assert f"Teachers: against Fine-tuning, CER {100 * changes[0]:+.1f} % [" in text
+    assert f"Teachers: CER against Fine-tuning {100 * changes[0]:+.1f} % [" in text
+    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    alone = study.against_teacher(of_each_seed, table, "kd")
+    first = UTTERANCES / errors_of(made, "kd")[0].sum() - 1
+    assert alone is not None and alone.relative == pytest.approx(first), "its own students' alone"
+    forget(made, "finetune seed 5")
+    assert "Teachers: " not in report(made)[0], "a run lacks: nothing is claimed"
     write_json(folder / "done.json", {"fingerprint": "other"})
     text, _ = report(made)
     assert "| Teacher |" not in text
     assert "teacher/seed1 holds another teacher than students here had" in text
+    write_json(folder / "done.json", {"fingerprint": "one"})
+    file = folder / "hyp.test.jsonl"
+    file.write_text(file.read_text().replace('"u0"', '"another"'))
+    text, _ = report(made)
+    assert "| Teacher |" not in text and "or other test speech" in text
 
 
 def test_the_scores_are_what_the_intervals_resample(made: Study) -> None:

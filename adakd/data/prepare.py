@@ -394,10 +394,10 @@ def _check_kept(
     for name, split in counts.items():
         if split["kept"]:
             continue
-        if split["rejected"]:
-            raise UserError(f"all {split['rejected']} utterances of {name} were rejected, {advice}")
         if name == "train" and counts.get(UNTRANSCRIBED, {"kept": 0})["kept"]:
             continue  # a teacher that is fine-tuned already can transcribe that
+        if split["rejected"]:
+            raise UserError(f"all {split['rejected']} utterances of {name} were rejected, {advice}")
         if name in ("train", "dev"):
             raise UserError(
                 f"the corpus has no transcribed utterance in {name}, and training needs some in "

@@ -174,8 +174,7 @@ def check_teachers(table: Table) -> None:
             table.teacher.remove(teacher)
             table.problems.append(
                 f"{folder} holds another teacher than students here had, or other test speech, "
-                "perhaps of the recipe's "
-                "own run: run the benchmark again."
+                "perhaps of the recipe's own run: run the benchmark again."
             )
 
 

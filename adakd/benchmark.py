@@ -61,14 +61,17 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--publish", type=Path,
-        help="copy STUDY.md and its scores to this file, and its tables to recipes/*/RESULTS.md",
+        help="copy STUDY.md and its scores to this file, and its tables to recipes/*/RESULTS.md; "
+        "what was published there before need not be run again",
     )  # fmt: skip
     options = parser.parse_args(list(arguments))
     if options.jobs is not None and options.jobs < 1:
         raise UserError("--jobs must be at least 1.")
     if steps.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
-    study = Study(options.grid, options.root.resolve(), options.set)
+    scores = options.publish.with_suffix(".jsonl") if options.publish else None
+    there = scores if scores and scores.is_file() else None
+    study = Study(options.grid, options.root.resolve(), options.set, there)
     failed = 0
     if not options.report:
         jobs = options.jobs or bearable()
@@ -154,6 +157,8 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
 
 def _run(study: Study, workers: Pool, only: str) -> int:
     earlier = study.read_records()
+    # It is enough to know of these: whatever was done on this machine is looked at.
+    published = {n: one for n, one in study.published_records().items() if n not in earlier}
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
     running: dict[str, Task] = {}
     trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
@@ -164,10 +169,10 @@ def _run(study: Study, workers: Pool, only: str) -> int:
         return task.name in matching or (task.kind == "trial" and task.group in matching)
 
     while True:
-        for task in study.tasks(now):
+        for task in study.tasks({**published, **now}):
             if len(running) >= workers.jobs:
                 break
-            if not wanted(task) or task.name in running or status(task, now):
+            if not wanted(task) or task.name in running or status(task, {**published, **now}):
                 continue
             # A candidate may be what another cell is anyway, and the one chosen is a cell again.
             if task.training and task.training in (each.training for each in running.values()):
@@ -192,7 +197,8 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             }
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
-            left = estimate(study, now, workers.jobs) if pattern == "*" else ""
+            known = {**published, **now}
+            left = estimate(study, known, workers.jobs) if pattern == "*" else ""
             steps.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
     return sum(record["status"] == "failed" for record in now.values())
 
@@ -202,10 +208,11 @@ def estimate(study: Study, records: dict[str, dict[str, Any]], jobs: int) -> str
     left = 0.0
     sizes = study.sizes()
     for kind, size in sizes.items():
-        seconds = [each["seconds"] for each in records.values() if each["kind"] == kind]
-        if len(seconds) < size and not seconds:
+        there = [each["seconds"] for each in records.values() if each["kind"] == kind]
+        seconds = [each for each in there if each is not None]  # published ones may not tell
+        if len(there) < size and not seconds:
             return f" [{len(records)} of {sum(sizes.values())}]"
-        left += (size - len(seconds)) * sum(seconds) / max(1, len(seconds))
+        left += (size - len(there)) * sum(seconds) / max(1, len(seconds))
     return f" [{len(records)} of {sum(sizes.values())}, about {clock(left / jobs)} left]"
 
 

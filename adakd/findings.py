@@ -17,7 +17,7 @@ from itertools import accumulate
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from adakd import report, significance, steps
+from adakd import published, report, significance, steps
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, last_gain, status
 from adakd.report import NOT_RUN, Experiment, Run, label_of
@@ -125,12 +125,16 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     for group in groups:
         seed = study.seeds(first, group)[0]
         place = study.place(group, first, seed, any_choice)
-        if data := steps.done(place.data):
-            table.minutes.append(data["counts"]["train"]["seconds"] / 60)
+        if minutes := minutes_of(study, group):
+            table.minutes.append(minutes)
         folder = place.experiment("teacher")
-        with contextlib.suppress(UserError):  # it has not been decoded
-            teacher = Experiment(family, "teacher", seed, group.fold, folder)
-            table.teacher.append(report.read_run(teacher))
+        teacher = Experiment(family, "teacher", seed, group.fold, folder)
+        line, whole = study.line(group, f"{group} teacher"), study.line(group)
+        if line and whole and steps.done(folder) is None:
+            table.teacher.append(published.run_of(line, whole, teacher))
+        else:
+            with contextlib.suppress(UserError):  # it has not been decoded
+                table.teacher.append(report.read_run(teacher))
     outdated: list[str] = []
     for name in study.cells:
         for ending in ("", INT8) if place.config.decode.int8 else ("",):
@@ -145,7 +149,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                         outdated.append(task.name)
                     if task and state == "done":
                         try:
-                            row.runs.append(read_cell(task, name + ending, ending))
+                            row.runs.append(read_cell(study, group, task, name + ending, ending))
                         except UserError as error:
                             table.problems.append(f"{task.name}: {error}")
             if row.runs:
@@ -162,6 +166,14 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     return table
 
 
+def minutes_of(study: Study, group: Group) -> float | None:
+    """Of training speech."""
+    if data := steps.done(study.start(group).data):
+        return data["counts"]["train"]["seconds"] / 60
+    line = study.line(group)
+    return line["minutes"] if line else None
+
+
 def check_teachers(table: Table) -> None:
     """Leave out a teacher that is not, or no longer, the one that its students had."""
     for teacher in list(table.teacher):
@@ -170,7 +182,7 @@ def check_teachers(table: Table) -> None:
         taught = {inputs.get("teacher") for inputs in own} - {None}  # fine-tuning has none
         beside = [run for run in table.runs if run.key[0] == teacher.key[0]]
         elsewhere = any(spoken(run) != spoken(teacher) for run in beside)
-        if elsewhere or taught - {teacher.done["fingerprint"]}:
+        if elsewhere or taught - {teacher.done.get("fingerprint")}:
             table.teacher.remove(teacher)
             table.problems.append(
                 f"{folder} holds another teacher than students here had, or other test speech, "
@@ -178,13 +190,19 @@ def check_teachers(table: Table) -> None:
             )
 
 
-def read_cell(task: Task, name: str, ending: str) -> Run:
-    """A finished run; `UserError` where its folder holds another one by now.
+def read_cell(study: Study, group: Group, task: Task, name: str, ending: str) -> Run:
+    """A finished run, here or published; `UserError` where its folder holds another one by now.
 
     Studies that name a recipe and a cell alike have the folder in common, and may differ in its
     settings. ending: INT8 for the student's int8 weights.
     """
     (place,) = task.places
+    line, whole = study.line(group, task.name + ending), study.line(group)
+    if line and whole and study.stands_for(group, task):
+        experiment = Experiment(
+            place.config.family, name, place.config.seed, place.config.fold, task.folder
+        )
+        return published.run_of(line, whole, experiment)
     facts = steps.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")

@@ -38,7 +38,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, steps
+from adakd import cli, published, steps
 from adakd import config as configuration
 from adakd.config import METHODS, from_dict, read_yaml
 from adakd.errors import UserError
@@ -164,9 +164,19 @@ Records = Mapping[str, dict[str, Any]]  # task's name -> {"status", "fingerprint
 class Study:
     """A grid, validated, and its tasks. Raises `UserError` for whatever is wrong in the file."""
 
-    def __init__(self, path: Path, root: Path, own: Sequence[tuple[str, str, str]] = ()) -> None:
-        """own: (recipe, key, value) that this machine sets beyond the file, such as a path."""
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        own: Sequence[tuple[str, str, str]] = (),
+        scores: Path | None = None,
+    ) -> None:
+        """own: (recipe, key, value) that this machine sets beyond the file, such as a path.
+
+        scores: what was published of the study, which counts where an experiment is not here.
+        """
         self.path, self.root = path, root
+        self.lines = published.read(scores) if scores else {}
         where = str(path)
         content = read_yaml(path)
         self.grid = from_dict(Grid, content, where, path)
@@ -185,7 +195,7 @@ class Study:
             self.recipes[recipe].set[key] = value
         self.families = {name: value or {} for name, value in self.grid.families.items()}
         self._tasks: dict[str, Task] = {}
-        self._trials: dict[Task, tuple[float, list[float]]] = {}
+        self._trials: dict[Task, published.Line] = {}
         self._configs: dict[str, configuration.Config] = {}
         self._places: dict[Any, steps.Place] = {}
         self._check()
@@ -204,6 +214,39 @@ class Study:
         """The records of earlier starts; none yet is an empty mapping."""
         found = self.records
         return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+
+    # ------------------------------------------------------------------ what was published
+
+    def line(self, group: Group, name: str = "") -> published.Line | None:
+        """What was published of a task, or of the group itself.
+
+        None if there is nothing, or if the data that are prepared here are others.
+        """
+        whole = self.lines.get(str(group))
+        data = steps.done(self.start(group).data)
+        if whole and data and whole["data"] not in (None, data["manifests"]):
+            return None
+        return self.lines.get(name) if name and whole else whole
+
+    def published_records(self) -> dict[str, dict[str, Any]]:
+        """As `read_records`, of the trials and cells that were published."""
+        groups = {str(group): group for group in self.groups}
+        found = {}
+        for name, line in self.lines.items():
+            group = groups.get(str(Group(line["recipe"], line["family"], line["fold"])))
+            if group and line["kind"] in ("trial", "cell") and self.line(group):
+                found[name] = {
+                    "kind": line["kind"],
+                    "status": "done",
+                    "reason": None,
+                    "seconds": line["train_seconds"],
+                    "fingerprint": line["settings"],
+                }
+        return found
+
+    def all_records(self) -> dict[str, dict[str, Any]]:
+        """What was done on this machine, and what was published of the rest."""
+        return {**self.published_records(), **self.read_records()}
 
     # ------------------------------------------------------------------ validation
 
@@ -388,11 +431,18 @@ class Study:
         For every group in turn: data; teacher; difficulties from other sources than its losses;
         trials with more and more epochs; trials of the candidates; what the table refers to
         (teacher and untrained student); cells, seed by seed. Only the last two look at test. What
-        trains on a difficulty waits for it, and is tried even where it failed, to say so.
+        trains on a difficulty waits for it, and is tried even where it failed, to say so. A group
+        of which everything was published, and nothing is here, has no tasks.
         """
         for recipe in self.recipes:
-            groups = [group for group in self.groups if group.recipe == recipe]
-            data = self._task(f"{recipe} data", "data", [self._start(group) for group in groups])
+            groups = [
+                group
+                for group in self.groups
+                if group.recipe == recipe and not self._published_whole(group, records)
+            ]
+            if not groups:
+                continue
+            data = self._task(f"{recipe} data", "data", [self.start(group) for group in groups])
             yield data
             if status(data, records) != "done":
                 continue
@@ -437,6 +487,22 @@ class Study:
                     task = self.cell_task(group, name, seed, choice)
                     if ready(task):
                         yield task
+
+    def _published_whole(self, group: Group, records: Records) -> bool:
+        if self.line(group) is None:
+            return False
+        choice = self.choose(group, records)[1]
+        return choice is not None and all(
+            self.stands_for(group, self.cell_task(group, name, seed, choice))
+            for name in self.cells
+            for seed in self.seeds(name, group)
+        )
+
+    def stands_for(self, group: Group, task: Task) -> bool:
+        """Whether what was published has this task, and its experiment is not here."""
+        line = self.line(group, task.name)
+        same = line is not None and line["settings"] == task.fingerprint
+        return same and steps.done(task.folder) is None
 
     def _difficulties(self, group: Group) -> dict[str, Task]:
         """What finds out the difficulties that cells of this group ask for, by their source."""
@@ -489,7 +555,7 @@ class Study:
             ]
             trials += [task for tasks in own for task in tasks]
             if all(status(task, records) for tasks in own for task in tasks):
-                dev[cell] = [self._mean_dev(tasks, records) for tasks in own]
+                dev[cell] = [self._mean_dev(group, tasks, records) for tasks in own]
                 tuned[cell] = dev[cell].index(min(dev[cell]))
         if len(tuned) < len(self.grid.tune):
             return trials, None
@@ -515,30 +581,39 @@ class Study:
             states = [status(task, records) for task in own]
             if not all(states):
                 return trials, None
-            curves = [
-                self._trial(task)[1]
+            falls = [
+                self.trial(group, task)["last_fifth"]
                 for task, state in zip(own, states, strict=True)
                 if state == "done"
             ]
-            gains.append((epochs, last_gain(curves)))
+            gains.append((epochs, sum(falls) / len(falls) if falls else math.inf))
             if gains[-1][1] < SETTLED:
                 break
         return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
 
-    def _trial(self, task: Task) -> tuple[float, list[float]]:
-        """Dev CER and dev curve of a finished trial: read once, asked for after every task."""
+    def trial(self, group: Group, task: Task) -> published.Line:
+        """`dev_cer`, `last_fifth` and `train_seconds` of a trial that is done: here, or published.
+
+        Read once: it is asked for after every task.
+        """
         if task not in self._trials:
-            facts = steps.needed(task.folder, task.name, 3)
-            self._trials[task] = facts["dev_cer"], dev_curve(task.folder)
+            line = self.line(group, task.name)
+            if line and steps.done(task.folder) is None:
+                self._trials[task] = line
+            else:
+                facts = steps.needed(task.folder, task.name, 3)
+                fall = last_gain([dev_curve(task.folder)])
+                self._trials[task] = {**facts, "last_fifth": fall}
         return self._trials[task]
 
-    def _mean_dev(self, tasks: list[Task], records: Records) -> float:
+    def _mean_dev(self, group: Group, tasks: list[Task], records: Records) -> float:
         """Mean dev CER of a candidate over its seeds; infinite where one failed."""
         if any(status(task, records) != "done" for task in tasks):
             return math.inf
-        return sum(self._trial(task)[0] for task in tasks) / len(tasks)
+        return sum(self.trial(group, task)["dev_cer"] for task in tasks) / len(tasks)
 
-    def _start(self, group: Group) -> steps.Place:
+    def start(self, group: Group) -> steps.Place:
+        """Where the data of a group lie."""
         return self._place(group, {}, self.grid.seeds[0], "")
 
     def _task(self, name: str, kind: str, places: list[steps.Place], method: str = "") -> Task:

@@ -14,7 +14,7 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from adakd.progress import clock
 from adakd.score import (
     DRAWS,
     Change,
+    Counts,
     Interval,
     UtteranceErrors,
     bootstrap_interval,
@@ -97,6 +98,13 @@ class Run:
     dev_cer: list[tuple[float, float]]  # (epoch, CER)
     task_loss: list[tuple[float, float]]  # (optimiser step, loss)
     weights: int | None = None  # bytes on disk
+    made: Mapping[str, str] = field(default_factory=dict)  # by which revision and machine
+    kinds: Counts | None = None  # of all errors, where they are not known of each utterance
+
+    @property
+    def counts(self) -> Counts:
+        """All normalised errors of the test set together."""
+        return self.kinds or total(one.normalised for one in self.errors)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -167,6 +175,8 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
             dev_cer[entry["epoch"]] = entry["dev_cer"]
         elif "task" in entry:
             task_loss[entry["step"]] = entry["task"]
+    versions = experiment.folder / "versions.json"
+    known = json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {}
     files = [
         path.stat().st_size
         for path in (experiment.folder / "model").glob("*")
@@ -180,6 +190,7 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
         sorted(dev_cer.items()),
         sorted(task_loss.items()),
         sum(files) if files else None,
+        {name: known[name] for name in ("revision", "machine") if name in known},
     )
 
 

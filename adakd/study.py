@@ -8,7 +8,6 @@ figures are plots.py's.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from adakd import plots, report, significance, steps, versions
+from adakd import plots, published, report, significance, steps, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_text
@@ -37,10 +36,11 @@ from adakd.findings import (
     compared,
     controls_of,
     count_array,
+    minutes_of,
     read_table,
     still_falling,
 )
-from adakd.grid import SETTLED, Choice, Study, status
+from adakd.grid import SETTLED, Choice, Group, Study, status
 from adakd.progress import clock
 from adakd.report import (
     BASELINES,
@@ -62,6 +62,8 @@ from adakd.report import (
 )
 from adakd.score import Change, Counts, total
 from adakd.steps import INT8
+
+ONCE = ("teacher", "difficulty")  # kinds of tasks that come once for all cells of a group
 
 # -- words ----------------------------------------------------------------------------------------
 
@@ -184,7 +186,8 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
         details.append(f"{mean(table.minutes):.0f} min to train on")
     if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
         speakers = len(set(heard.values()))
-        details.append(f"tested on {len(heard)} utterances by {counted(speakers, 'speaker')}")
+        utterances = f"{len(heard)} utterances by " if len(heard) > speakers else ""
+        details.append(f"tested on {utterances}{counted(speakers, 'speaker')}")
     return f"{recipe} ({', '.join(details)})" if details else recipe
 
 
@@ -247,8 +250,8 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
         beside: dict[Any, dict[Any, list[str]]] = {}
         for row in table.rows.values():
             for run in row.runs:
-                facts = run.done["inputs"] | {"steps": run.done.get("steps")}
-                for what in ("steps", "start", "teacher"):
+                facts = run.done["inputs"] | {"steps": run.done.get("steps")} | run.made
+                for what in ("steps", "start", "teacher", "machine"):
                     if facts.get(what) is not None:
                         kinds = beside.setdefault((*run.key, what), {})
                         kinds.setdefault(facts[what], []).append(label_of(row.name))
@@ -261,8 +264,11 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
         return f"NOT alike, other than the cells beside them: {'; '.join(odd)}."
     learned = "adakd-learned" in map(study.method, study.cells)
     but = ", but that AdaKD (learned) holds a part of the training set out" if learned else ""
+    runs = [run for table in tables for run in table.runs]
+    unknown = sum("start" not in run.done["inputs"] for run in runs)
+    where = f"all but {unknown} runs, of which it was not kept" if unknown else "every run"
     return (
-        "Checked in every run: beside each other, all cells start from the same student, have the "
+        f"Checked in {where}: beside each other, all cells start from the same student, have the "
         "same teacher and make the same number of optimiser steps; batches and their order follow "
         f"from the seed{but}."
     )
@@ -272,9 +278,11 @@ def twice(study: Study, tables: Sequence[Table]) -> Iterator[tuple[str, Run, Run
     """Runs of cells that differ in their names alone, as a tuned one may, and what to call both."""
     for table in tables:
         first: dict[Any, tuple[str, Run]] = {}
+        chosen = {group.fold: (group, choice) for group, choice in table.choices.items() if choice}
         for name in study.cells:
             for run in table.rows[name].runs:
-                same = (run.key, study.method(name), run.done["fingerprint"])
+                group, choice = chosen[run.experiment.fold]
+                same = study.cell_task(group, name, run.experiment.seed, choice).training
                 label, other = first.setdefault(same, (label_of(name), run))
                 if other is not run:
                     yield f"{label_of(name)} is {label}", run, other
@@ -352,6 +360,16 @@ def teacher_seeds(study: Study, table: Table) -> set[int]:
     }
 
 
+def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[float]]:
+    """How long that took which all cells of a group share, by kind, seconds; here, or published."""
+    found: dict[str, list[float]] = {}
+    for name, one in records.items():
+        if one["kind"] in ONCE and name.startswith(f"{group} "):
+            found.setdefault(one["kind"], []).append(one["seconds"])
+    line = study.line(group)
+    return found or (line["seconds"] if line else {})
+
+
 def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
     """What a reader must know to read the tables rightly."""
     grid = study.grid
@@ -381,11 +399,11 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     if "fold" in units:
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
     over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
-    kinds = ("teacher", "difficulty")
-    spent = [[one["seconds"] for one in records.values() if one["kind"] == kind] for kind in kinds]
-    teacher = f" ({clock(mean(spent[0]))} on average)" if spent[0] else ""
-    if spent[1]:
-        teacher += f" and, for x from another source, {clock(mean(spent[1]))} on average"
+    of_groups = [once(study, group, records) for group in study.groups]
+    spent = {kind: [n for one in of_groups for n in one.get(kind, [])] for kind in ONCE}
+    teacher = f" ({clock(mean(spent['teacher']))} on average)" if spent["teacher"] else ""
+    if spent["difficulty"]:
+        teacher += f" and, for x from another source, {clock(mean(spent['difficulty']))} on average"
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
@@ -461,6 +479,11 @@ def cost(table: Table, name: str) -> str:
     return clock(mean(known)) if known else ""
 
 
+def together(runs: Sequence[Run]) -> Counts:
+    """All errors of these runs."""
+    return Counts(*(sum(kind) for kind in zip(*(run.counts for run in runs), strict=True)))
+
+
 def by_kind(counts: Counts) -> str:
     kinds = (counts.substitutions, counts.deletions, counts.insertions)
     return " / ".join(percent(kind / counts.characters, 1) for kind in kinds)
@@ -485,7 +508,7 @@ def results(study: Study, table: Table) -> list[Line]:
     header = ["Cell", "Runs", "CER, %", "S / D / I, %", *compared, "Training"]
     lines: list[Line] = [[*header, DISK] if int8 else header]
     if table.teacher:
-        heard = total(one.normalised for run in table.teacher for one in run.errors)
+        heard = together(table.teacher)
         line = ["Teacher", str(len(table.teacher)), percent(heard.cer), by_kind(heard)]
         for base in bases:
             change = against_teacher(study, table, base)
@@ -499,7 +522,7 @@ def results(study: Study, table: Table) -> list[Line]:
             line.append("failed" if row.failed else NOT_RUN)
             lines.append([*line, *[""] * (len(lines[0]) - len(line))])
             continue
-        counts = total(one.normalised for run in row.runs for one in run.errors)
+        counts = together(row.runs)
         line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(counts)]
         for base in bases:
             both = table.both((row.name, base)) if row.name != base else []
@@ -649,7 +672,7 @@ def leverage(
             ]
             ranges.append(percent(mean(apart), 1) if apart else "")
         alpha = ""
-        if found := first_schedule(study, table):
+        if found := first_schedule(study, table, table.runs):
             low, high = report.first_alphas(found[1], (10, 90))
             alpha = f"{low:.2f} to {high:.2f} ({label_of(found[0])})"
         lines.append([table.title, luck, *ranges, alpha])
@@ -755,29 +778,36 @@ def figures_of(
         )
     schedules: dict[str, plots.Schedule] = {}
     for family, table in own.items():
-        if found := first_schedule(study, table):
+        if found := first_schedule(study, table, table.runs):
             schedules[f"{family}, {label_of(found[0])}"] = found[1]
     if schedules:
         figure = report.alpha_figure(schedules)
         yield figure._replace(title=f"{recipe}: {figure.title}")
 
 
-def first_schedule(study: Study, table: Table) -> tuple[str, plots.Schedule] | None:
-    """The first cell of AdaKD that has a run whose difficulties are still there, and its alphas."""
-    for name in [each for each in study.cells if study.method(each) == "adakd"]:
-        run = next(iter(table.rows[name].runs), None)
-        if run and (schedule := report.schedule_of(run, difficulties(study, table, run))):
-            return name, schedule
+def first_schedule(
+    study: Study, table: Table, runs: Sequence[Run]
+) -> tuple[str, plots.Schedule] | None:
+    """The first cell of AdaKD with a run whose difficulties are still known, and its alphas."""
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        firsts.setdefault(run.experiment.method, run)
+    for name in [each for each in study.cells if study.method(each) == "adakd" and each in firsts]:
+        found = report.schedule_of(firsts[name], difficulties(study, table, firsts[name]))
+        if found:
+            return name, found
     return None
 
 
 def difficulties(study: Study, table: Table, run: Run) -> list[float]:
-    """x of the training set of a run; [] if it is gone."""
+    """x of the training set of a run; where it is gone, what was published; [] if nothing was."""
     for group, choice in table.choices.items():
         if group.fold == run.experiment.fold and choice is not None:
             place = study.place(group, run.experiment.method, run.experiment.seed, choice)
             with contextlib.suppress(UserError):
                 return list(steps.difficulties(place).values())
+            line = study.line(group)
+            return line["x"] if line else []
     return []
 
 
@@ -790,7 +820,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it, and if
     that is in this repository, the tables of each recipe go to its RESULTS.md.
     """
-    records = study.read_records()
+    records = study.all_records()
     tables = [
         read_table(study, recipe, family, records)
         for recipe, family in dict.fromkeys((one.recipe, one.family) for one in study.groups)
@@ -801,7 +831,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     parts = [Part("said", said), *parts_of(study, tables, comparisons, records, command)]
     write_text(study.folder / "STUDY.md", report.markdown(title, parts))
     write_text(study.folder / "index.html", report.page(title, "A study of AdaKD", parts))
-    write_scores(study.folder / "scores.jsonl", tables)
+    write_scores(study.folder / "scores.jsonl", study, tables, records)
     if publish:
         shutil.copyfile(study.folder / "STUDY.md", publish)
         shutil.copyfile(study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
@@ -948,47 +978,70 @@ def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:
     """The revisions and machines that made the runs, which need not be the report's."""
     found: dict[str, Counter[str]] = {"revision": Counter(), "machine": Counter()}
     for run in [run for table in tables for run in table.runs]:
-        path = run.experiment.folder / "versions.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for kind, counter in found.items():
-            counter[known.get(kind, "unknown")] += 1
+            counter[run.made.get(kind, "unknown")] += 1
     return [
         (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counter.items()) or "none")
         for kind, counter in found.items()
     ]
 
 
-def write_scores(path: Path, tables: Sequence[Table]) -> None:
-    """A line for every run, teacher and choice: for those who want to reckon themselves.
-
-    by_speaker: errors and characters of each, which the intervals resample.
-    """
-
-    def line_of(table: Table, run: Run, name: str) -> dict[str, Any]:
-        counts = total(one.normalised for one in run.errors)
-        speakers: dict[str, list[int]] = {}
-        for one in run.errors:
-            sums = speakers.setdefault(one.speaker or "", [0, 0])
-            sums[0] += one.normalised.errors
-            sums[1] += one.normalised.characters
-        found: dict[str, Any] = {"recipe": table.recipe, "family": table.family, "cell": name}
-        found |= {"fold": run.experiment.fold, "seed": run.experiment.seed, "test_cer": counts.cer}
-        found |= counts._asdict()
-        found |= {key: run.done.get(key) for key in ("dev_cer", "steps", "train_seconds")}
-        return found | {"by_speaker": speakers}
-
-    def known(number: float) -> float | None:  # JSON has no infinity
-        return number if math.isfinite(number) else None
-
-    lines: list[dict[str, Any]] = []
-    for table in tables:
-        lines += [line_of(table, run, run.experiment.method) for run in table.runs]
-        lines += [line_of(table, run, "teacher") | {"seed": None} for run in table.teacher]
-        for group, choice in table.choices.items():
-            if choice:
-                found: dict[str, Any] = {"epochs": choice.epochs, "chosen": dict(choice.tuned)}
-                found |= {"last_fifth": {epochs: known(gain) for epochs, gain in choice.gains}}
-                found |= {"dev_cers": {name: [*map(known, of)] for name, of in choice.dev.items()}}
-                lines.append(dataclasses.asdict(group) | found)
+def write_scores(
+    path: Path, study: Study, tables: Sequence[Table], records: dict[str, Any]
+) -> None:
+    """Write all that the report is made from, in the lines that published.py tells of."""
+    groups = [(table, *each) for table in tables for each in table.choices.items()]
+    lines = [line for each in groups for line in lines_of(study, *each, records)]
     with atomic_write(path) as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def lines_of(
+    study: Study, table: Table, group: Group, choice: Choice | None, records: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The lines of a group, its own first; none where nothing has been done."""
+    named = {"recipe": group.recipe, "family": group.family, "fold": group.fold}
+    runs = [run for run in table.runs if run.experiment.fold == group.fold]
+    teachers = [run for run in table.teacher if run.experiment.fold == group.fold]
+    trials = [one for one in study.choose(group, records)[0] if status(one, records) == "done"]
+    if not (runs or teachers or trials):
+        return
+    data, earlier = steps.done(study.start(group).data), study.line(group)
+    heard = next(iter(runs + teachers), None)
+    utterances = [
+        (one.id, one.speaker, one.normalised.characters) for one in (heard.errors if heard else [])
+    ]
+    scheduled = first_schedule(study, table, runs)
+    yield {
+        **{"name": str(group), "kind": "group", **named},
+        "data": data["manifests"] if data else earlier and earlier["data"],
+        "minutes": minutes_of(study, group),
+        "seconds": once(study, group, records),
+        "utterances": utterances,
+        "difficulty": heard.difficulties if heard and any(heard.difficulties) else [],
+        "x": [float(f"{x:.6g}") for x in scheduled[1].difficulties] if scheduled else [],
+    }
+    for run in teachers:
+        yield {"name": f"{group} teacher", "kind": "teacher", **named} | published.line_of(
+            run, utterances
+        )
+    for task in trials:
+        facts = study.trial(group, task)
+        yield {
+            **{"name": task.name, "kind": "trial", **named, "settings": task.fingerprint},
+            **{name: known(facts[name]) for name in ("dev_cer", "last_fifth", "train_seconds")},
+        }
+    for run in runs:
+        assert choice is not None  # or there were no cells
+        ending = INT8 if run.experiment.method.endswith(INT8) else ""
+        cell = run.experiment.method.removesuffix(INT8)
+        task = study.cell_task(group, cell, run.experiment.seed, choice)
+        yield {
+            **{"name": task.name + ending, "kind": "cell", **named, "settings": task.fingerprint},
+            **published.line_of(run, utterances),
+        }
+
+
+def known(number: float | None) -> float | None:
+    """JSON has no infinity."""
+    return number if number is not None and math.isfinite(number) else None

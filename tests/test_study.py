@@ -18,6 +18,7 @@ import yaml
 from scipy import stats
 
 from adakd import findings, grid, significance, steps, study
+from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
 from adakd.report import Run
@@ -64,17 +65,22 @@ def study_of(folder: Path, **changes: Any) -> Study:
 
 
 def fill(
-    made: Study, rate: Rates, failing: str = "", missing: str = "focal", group: int = 0
+    made: Study,
+    rate: Rates,
+    failing: str = "",
+    missing: str = "focal",
+    group: int = 0,
+    choice: Choice | None = None,
 ) -> None:
     """Runs of all cells but those that begin with `missing`, in one group after the other.
 
     x of an utterance is its number, its speaker that modulo 6.
     """
-    records: dict[str, Any] = dict(made.read_records()) if group else {}
+    records: dict[str, Any] = dict(made.read_records()) if group or choice else {}
     draw = np.random.default_rng(group)
     runs = [(cell, seed) for cell in made.cells for seed in made.seeds(cell, made.groups[group])]
     for cell, seed in [run for run in runs if not "{} {}".format(*run).startswith(missing)]:
-        task = made.cell_task(made.groups[group], cell, seed, Choice())
+        task = made.cell_task(made.groups[group], cell, seed, choice or Choice())
         record = {"kind": "cell", "status": "done", "fingerprint": task.fingerprint}
         records[task.name] = {**record, "seconds": 9.0, "reason": None}
         if f"{cell} {seed}" == failing:
@@ -500,19 +506,155 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
 
 
 def test_the_scores_are_what_the_intervals_resample(made: Study) -> None:
-    """Errors and characters by speaker, of which the table's mean comes again."""
+    """Errors of every utterance, and who spoke it, of which the table's mean comes again."""
     fill(made, better_when_easy)
     report(made)
     lines = [json.loads(line) for line in (made.folder / "scores.jsonl").read_text().splitlines()]
+    (whole,) = [line for line in lines if line["kind"] == "group"]
+    assert whole["utterances"] == [[f"u{n}", f"s{n % 6}", LENGTH] for n in range(UTTERANCES)]
     own = [line for line in lines if line.get("cell") == "adakd"]
     assert [line["seed"] for line in own] == SEEDS
-    errors = errors_of(made, "adakd").reshape(5, UTTERANCES // SPEAKERS, SPEAKERS).sum(1)
-    for line, expected in zip(own, errors.tolist(), strict=True):
-        heard = [[wrong, 8 * LENGTH] for wrong in expected]
-        assert line["by_speaker"] == {f"s{n}": found for n, found in enumerate(heard)}
+    for line, expected in zip(own, errors_of(made, "adakd").tolist(), strict=True):
+        assert line["errors"] == expected
         assert line["test_cer"] == pytest.approx(sum(expected) / (UTTERANCES * LENGTH))
-    (choice,) = [line for line in lines if "chosen" in line]
-    assert (choice["recipe"], choice["family"], choice["fold"]) == ("tiny/hi", "whisper", None)
+
+
+# -- a study that goes on elsewhere ---------------------------------------------------------------
+
+TUNED: dict[str, Any] = {
+    "epochs": [5, 6],
+    "tune": {"kd": [{"methods.kd.alpha": 0.1}, {"methods.kd.alpha": 0.9}]},
+}
+
+
+def fill_trials(tuned: Study, curve: list[float]) -> Choice:
+    """Trials of the only group: 5 epochs are enough, the second candidate is better."""
+    (group,) = tuned.groups
+    choice = None
+    while choice is None:
+        records: dict[str, Any] = dict(tuned.read_records())
+        for task in tuned.choose(group, records)[0]:
+            task.folder.mkdir(parents=True, exist_ok=True)
+            cer = 0.4 if "try2" in task.name else 0.5
+            steps.mark_done(task.folder, {}, dev_cer=cer, train_seconds=7.0)
+            epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve)]
+            (task.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+            records[task.name] = {"kind": "trial", "status": "done", "seconds": 7.0} | {
+                "fingerprint": task.fingerprint
+            }
+        write_json(tuned.records, records)
+        choice = tuned.choose(group, records)[1]
+    return choice
+
+
+@pytest.fixture
+def moved(made: Study, tmp_path: Path) -> Callable[..., Study]:
+    """Runs a study's report, and opens it with these scores alone in an empty folder."""
+
+    def move(old: Study, **changes: Any) -> Study:
+        report(old)
+        shutil.copyfile(old.folder / "scores.jsonl", tmp_path / "scores.jsonl")
+        shutil.rmtree(tmp_path / "root")
+        path = study_of(tmp_path, **changes).path
+        return Study(path, tmp_path / "root", scores=tmp_path / "scores.jsonl")
+
+    return move
+
+
+def test_a_report_from_what_was_published_is_the_same(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    tuned = study_of(tmp_path, **TUNED)
+    choice = fill_trials(tuned, [0.9, 0.7, 0.5, 0.5, 0.5])
+    assert (choice.epochs, choice.tuned) == (5, {"kd": 1})
+    fill(tuned, better_when_easy, choice=choice)
+    before = report(tuned)
+    folder = folder_of(tuned, "adakd", 1).parents[1] / "teacher" / "seed1"
+    assert "| Teacher |" not in before[0] and not folder.exists()
+    elsewhere = moved(tuned, **TUNED)
+    assert [group for group in elsewhere.groups if elsewhere.line(group)] == elsewhere.groups
+    made_of = re.compile(r"(?m)^- Time: .*$|Time</dt><dd>[^<]*|data:image/png;base64,[^\"]*")
+    for one, other in zip(before, report(elsewhere), strict=True):
+        assert made_of.sub("", one) == made_of.sub("", other)
+    again = (elsewhere.folder / "scores.jsonl").read_text()
+    assert again == (tmp_path / "scores.jsonl").read_text(), "and may be published again"
+
+
+def test_what_was_published_need_not_be_run(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    tuned = study_of(tmp_path, **TUNED)
+    choice = fill_trials(tuned, [0.9, 0.7, 0.5, 0.5, 0.5])
+    fill(tuned, better_when_easy, choice=choice)  # focal is missing
+    elsewhere = moved(tuned, **TUNED)
+    asked = [task.name for task in tasks_of(elsewhere)]
+    group = "tiny/hi whisper"
+    shared = ["tiny/hi data", f"{group} teacher", f"{group} reference"]
+    assert asked == [*shared, *(f"{group} focal seed {seed}" for seed in SEEDS)]
+    cells = {name: each for name, each in CELLS.items() if name != "focal"}
+    fewer = TUNED | {"cells": cells, "primary": [["adakd", "kd"]]}
+    path = study_of(tmp_path, **fewer).path
+    whole = Study(path, tmp_path / "root", scores=tmp_path / "scores.jsonl")
+    assert not list(tasks_of(whole)), "no teacher for a group that is all there"
+
+
+def tasks_of(made: Study) -> list[grid.Task]:
+    """What a start would do, everything succeeding."""
+    records = made.all_records()
+    todo: list[grid.Task] = []
+    while new := [task for task in made.tasks(records) if not grid.status(task, records)]:
+        for task in new:
+            records[task.name] = {"status": "done", "fingerprint": task.fingerprint}
+        todo += new
+    return todo
+
+
+def test_what_was_published_of_other_settings_or_data_says_nothing(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    fill(made, better_when_easy)
+    other = moved(made, set={"student.train.epochs": 7})
+    assert "Unfinished: 0 of 30 runs" in report(other)[0]
+    write_json(other.start(other.groups[0]).data / "done.json", {"manifests": "here"})
+    lines = (tmp_path / "scores.jsonl").read_text()
+    for manifests, runs in (("null", 25), ('"here"', 25), ('"there"', 0)):  # null: nobody knows
+        scores = tmp_path / "other.jsonl"
+        scores.write_text(lines.replace('"data": null', f'"data": {manifests}'))
+        found = Study(study_of(tmp_path).path, other.root, scores=scores)
+        assert len(found.published_records()) == runs
+
+
+def test_a_run_here_stands_before_the_published_one(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    fill(made, better_when_easy)
+    elsewhere = moved(made)
+    task = elsewhere.cell_task(elsewhere.groups[0], "adakd", 1, Choice())
+    decoded(task.folder, [0] * UTTERANCES)
+    inputs = steps.training_settings(task.places[0], task.method)
+    steps.mark_done(task.folder, inputs | {"start": "of seed 1"}, dev_cer=0.1, steps=40)
+    table = findings.read_table(elsewhere, "tiny/hi", "whisper", elsewhere.all_records())
+    first, second = table.rows["adakd"].runs[:2]
+    assert first.counts.errors == 0 and second.counts.errors > 0
+
+
+def test_students_of_two_machines_are_not_alike(made: Study) -> None:
+    fill(made, alike)
+    for cell in ("finetune", "kd", "adakd"):
+        machine = "another" if cell == "kd" else "one"
+        write_json(folder_of(made, cell, 2) / "versions.json", {"machine": machine})
+    assert (
+        "NOT alike, other than the cells beside them: KD (tiny/hi, whisper, seed 2: machine)"
+        in (report(made)[0])
+    )
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"recipe": "a"}', '{"kind": "odd", "name": "a"}'])
+def test_a_file_of_other_scores_is_refused(made: Study, tmp_path: Path, line: str) -> None:
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"scores\.jsonl:1 is no line that this version publishes"):
+        Study(made.path, tmp_path, scores=scores)
 
 
 def test_runs_of_other_settings_are_told_of(made: Study) -> None:

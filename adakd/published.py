@@ -1,0 +1,98 @@
+"""What a study publishes beside its report: all scores, a line of JSON for each piece of work.
+
+They are for those who want to reckon themselves, and for the study: where an experiment is not on
+this machine its line stands for it, so that a study goes on from what it has published. Every line
+has `name`, `kind`, `recipe`, `family` and `fold`; and
+
+- `group`: `utterances`, the test set as (id, speaker, characters); `difficulty`, x of each by the
+  teacher; `x` of the training set; `minutes` of it; `data`, the fingerprint of its manifests
+- `cell`, and `teacher`: `errors` of each utterance, their kinds in all, how training went
+- `trial`, a run that chooses on dev: `dev_cer`, and `last_fifth`, by how much it fell at the end
+
+`settings` is the fingerprint of the task: where the grid has others, a line says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adakd.errors import UserError
+from adakd.report import Experiment, Run
+from adakd.score import Counts, UtteranceErrors
+
+Line = dict[str, Any]
+
+KINDS = ("group", "teacher", "trial", "cell")
+FACTS = ("dev_cer", "steps", "train_seconds", "parameters", "alpha", "taken_over", "fingerprint")
+INPUTS = ("start", "teacher")
+
+
+def read(path: Path) -> dict[str, Line]:
+    """The lines of a file by name. Raises `UserError` where one is none of a study's."""
+    found: dict[str, Line] = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            known = {"recipe", "family", "fold"} <= line.keys() and line["kind"] in KINDS
+            found[line["name"]] = line
+        except (ValueError, KeyError, AttributeError, TypeError):
+            known = False
+        if not known:
+            raise UserError(
+                f"{path}:{number} is no line that this version publishes; delete the file to "
+                "publish anew what is on this machine."
+            )
+    return found
+
+
+def line_of(run: Run, utterances: Sequence[tuple[str, str, int]]) -> Line:
+    """A run, with its errors in the order of `utterances`; `UserError` if it heard others."""
+    errors = {(one.id, one.speaker, one.normalised.characters): one for one in run.errors}
+    if errors.keys() != set(utterances):
+        raise UserError(
+            f"{run.experiment.folder} was decoded on other utterances than the runs beside it: run "
+            "the benchmark again."
+        )
+    inputs = run.done.get("inputs", {})
+    return {
+        "cell": run.experiment.method,
+        "seed": run.experiment.seed,
+        "test_cer": run.counts.cer,
+        **run.counts._asdict(),
+        **{fact: run.done.get(fact) for fact in FACTS},
+        **{f"of_{name}": inputs.get(name) for name in INPUTS},
+        **run.made,
+        "weights": run.weights,
+        "dev_curve": run.dev_cer,
+        "errors": [errors[each].normalised.errors for each in utterances],
+    }
+
+
+def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
+    """The run of which `line_of` made a line.
+
+    What was wrong in an utterance is a number there: its kinds are known of the whole run.
+    """
+    difficulties = group["difficulty"] or [None] * len(group["utterances"])
+    done = {fact: line[fact] for fact in FACTS if line[fact] is not None}
+    inputs = {name: line[f"of_{name}"] for name in INPUTS if line[f"of_{name}"] is not None}
+    unknown = Counts(0, 0, 0, 0)
+    return Run(
+        experiment,
+        [
+            UtteranceErrors(id, speaker, Counts(errors, 0, 0, characters), unknown)
+            for errors, (id, speaker, characters) in zip(
+                line["errors"], group["utterances"], strict=True
+            )
+        ],
+        difficulties,
+        done | {"inputs": inputs},
+        [(epoch, cer) for epoch, cer in line["dev_curve"]],
+        [],
+        line["weights"],
+        {name: line[name] for name in ("revision", "machine") if name in line},
+        Counts(*(line[kind] for kind in Counts._fields)),
+    )

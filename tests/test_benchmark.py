@@ -194,6 +194,32 @@ def test_the_report_of_the_miniature(
     assert "http://" not in page and "https://" not in page
 
 
+def test_a_study_goes_on_elsewhere_from_its_scores(finished: Any, tmp_path: Path) -> None:
+    """Where a run is missing it alone is made, with the data and the teacher that it needs."""
+    study, _ = finished
+    published = tmp_path / "STUDY.md"
+    write_report(study, "there", published)
+    scores = published.with_suffix(".jsonl")
+    whole = scores.read_text(encoding="utf-8").splitlines(keepends=True)
+    pool = Here()
+    elsewhere = Study(MINIATURE, tmp_path / "root", scores=scores)
+    assert run(elsewhere, pool) == 0 and not pool.given
+    group = "tiny/en fold 1 wav2vec2"
+    missing = f"{group} adakd seed 2"
+    scores.write_text("".join(line for line in whole if f'"{missing}"' not in line))
+    elsewhere = Study(MINIATURE, tmp_path / "root", scores=scores)
+    assert run(elsewhere, pool) == 0
+    made = ["tiny/en data", f"{group} teacher", f"{group} reference", missing]
+    assert [task.name for task in pool.given] == made == list(elsewhere.read_records())
+    write_report(elsewhere, "here", published)
+    lines = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+    before = [json.loads(line) for line in whole]
+    for line in lines + before:  # of those made here they differ
+        line.pop("train_seconds", None)
+        line.pop("seconds", None)
+    assert lines == before
+
+
 def test_two_runs_of_a_study_are_refused(finished: Any) -> None:
     study, _ = finished
 

@@ -34,7 +34,7 @@ from typing import Any, NoReturn, Protocol
 from adakd import steps
 from adakd.errors import UserError
 from adakd.files import write_json
-from adakd.grid import REPOSITORY, Study, Task, status
+from adakd.grid import REPOSITORY, Study, Task
 from adakd.progress import clock
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -157,8 +157,6 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
 
 def _run(study: Study, workers: Pool, only: str) -> int:
     earlier = study.read_records()
-    # It is enough to know of these: whatever was done on this machine is looked at.
-    published = {n: one for n, one in study.published_records().items() if n not in earlier}
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
     running: dict[str, Task] = {}
     trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
@@ -169,10 +167,10 @@ def _run(study: Study, workers: Pool, only: str) -> int:
         return task.name in matching or (task.kind == "trial" and task.group in matching)
 
     while True:
-        for task in study.tasks({**published, **now}):
+        for task in study.tasks(now):
             if len(running) >= workers.jobs:
                 break
-            if not wanted(task) or task.name in running or status(task, {**published, **now}):
+            if not wanted(task) or task.name in running or study.status(task, now):
                 continue
             # A candidate may be what another cell is anyway, and the one chosen is a cell again.
             if task.training and task.training in (each.training for each in running.values()):
@@ -186,7 +184,8 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             if reason is None and task.training:
                 trained.setdefault(task.training, task.folder)
             old = earlier.get(task.name, {})
-            if reason is None and status(task, earlier) == "done":
+            same = old.get("status") == "done" and old["fingerprint"] == task.fingerprint
+            if reason is None and same:
                 seconds = old["seconds"]  # of doing it, not of finding it done
             now[task.name] = {
                 "kind": task.kind,
@@ -197,8 +196,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             }
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
-            known = {**published, **now}
-            left = estimate(study, known, workers.jobs) if pattern == "*" else ""
+            left = estimate(study, now, workers.jobs) if pattern == "*" else ""
             steps.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
     return sum(record["status"] == "failed" for record in now.values())
 
@@ -206,13 +204,12 @@ def _run(study: Study, workers: Pool, only: str) -> int:
 def estimate(study: Study, records: dict[str, dict[str, Any]], jobs: int) -> str:
     """How many cells are done, and about how long the rest takes, from the means so far."""
     left = 0.0
-    sizes = study.sizes()
+    sizes = study.sizes(records)
     for kind, size in sizes.items():
-        there = [each["seconds"] for each in records.values() if each["kind"] == kind]
-        seconds = [each for each in there if each is not None]  # published ones may not tell
-        if len(there) < size and not seconds:
+        seconds = [each["seconds"] for each in records.values() if each["kind"] == kind]
+        if len(seconds) < size and not seconds:
             return f" [{len(records)} of {sum(sizes.values())}]"
-        left += (size - len(there)) * sum(seconds) / max(1, len(seconds))
+        left += (size - len(seconds)) * sum(seconds) / max(1, len(seconds))
     return f" [{len(records)} of {sum(sizes.values())}, about {clock(left / jobs)} left]"
 
 

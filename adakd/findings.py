@@ -9,17 +9,18 @@ all this is told in study.py.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from adakd import published, report, significance, steps
 from adakd.errors import UserError
-from adakd.grid import Choice, Group, Study, Task, last_gain, status
+from adakd.grid import Choice, Group, Study, Task, last_gain
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import Change, Interval, bootstrap_unit
 from adakd.steps import INT8
@@ -128,13 +129,9 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         if minutes := minutes_of(study, group):
             table.minutes.append(minutes)
         folder = place.experiment("teacher")
-        teacher = Experiment(family, "teacher", seed, group.fold, folder)
-        line, whole = study.line(group, f"{group} teacher"), study.line(group)
-        if line and whole and steps.done(folder) is None:
-            table.teacher.append(published.run_of(line, whole, teacher))
-        else:
-            with contextlib.suppress(UserError):  # it has not been decoded
-                table.teacher.append(report.read_run(teacher))
+        with contextlib.suppress(UserError):  # it has not been decoded
+            teacher = Experiment(family, "teacher", seed, group.fold, folder)
+            table.teacher.append(report.read_run(teacher))
     outdated: list[str] = []
     for name in study.cells:
         for ending in ("", INT8) if place.config.decode.int8 else ("",):
@@ -143,13 +140,13 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                 for seed in study.seeds(name, group):
                     row.planned.add((-1 if group.fold is None else group.fold, seed))
                     task = study.cell_task(group, name, seed, choice) if choice else None
-                    state = status(task, records) if task else ""
+                    state = study.status(task, records) if task else ""
                     row.failed |= state == "failed"
                     if task and not state and task.name in records:
                         outdated.append(task.name)
                     if task and state == "done":
                         try:
-                            row.runs.append(read_cell(study, group, task, name + ending, ending))
+                            row.runs.append(read_cell(study, task, name + ending, ending))
                         except UserError as error:
                             table.problems.append(f"{task.name}: {error}")
             if row.runs:
@@ -162,16 +159,28 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
             f"has now, {outdated[0]} for one: run the benchmark again."
         )
+    for group in groups:
+        add_published_teacher(study, group, table)
     check_teachers(table)
     return table
+
+
+def add_published_teacher(study: Study, group: Group, table: Table) -> None:
+    """The teacher of published runs that count, if it was not trained here again."""
+    line = study.lines.get(f"{group} teacher")
+    runs = [run for run in table.runs if run.experiment.fold == group.fold]
+    here = any(one.experiment.fold == group.fold for one in table.teacher)
+    if line and not here and any(run.kinds is not None for run in runs):
+        folder = runs[0].experiment.folder.parents[1] / "teacher" / f"seed{line['seed']}"
+        teacher = Experiment(group.family, "teacher", line["seed"], group.fold, folder)
+        table.teacher.append(published.run_of(line, study.lines[str(group)], teacher))
 
 
 def minutes_of(study: Study, group: Group) -> float | None:
     """Of training speech."""
     if data := steps.done(study.start(group).data):
         return data["counts"]["train"]["seconds"] / 60
-    line = study.line(group)
-    return line["minutes"] if line else None
+    return study.lines.get(str(group), {}).get("minutes")
 
 
 def check_teachers(table: Table) -> None:
@@ -190,19 +199,17 @@ def check_teachers(table: Table) -> None:
             )
 
 
-def read_cell(study: Study, group: Group, task: Task, name: str, ending: str) -> Run:
+def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     """A finished run, here or published; `UserError` where its folder holds another one by now.
 
     Studies that name a recipe and a cell alike have the folder in common, and may differ in its
     settings. ending: INT8 for the student's int8 weights.
     """
     (place,) = task.places
-    line, whole = study.line(group, task.name + ending), study.line(group)
-    if line and whole and study.stands_for(group, task):
-        experiment = Experiment(
-            place.config.family, name, place.config.seed, place.config.fold, task.folder
-        )
-        return published.run_of(line, whole, experiment)
+    config, folder = place.config, place.experiment(task.method + ending)
+    experiment = Experiment(config.family, name, config.seed, config.fold, folder)
+    if line := study.published(task, ending):
+        return published.run_of(line, study.lines[task.group], experiment)
     facts = steps.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
@@ -211,8 +218,11 @@ def read_cell(study: Study, group: Group, task: Task, name: str, ending: str) ->
             f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
             "another study: run the benchmark again."
         )
-    config, folder = place.config, place.experiment(task.method + ending)
-    run = report.read_run(Experiment(config.family, name, config.seed, config.fold, folder))
+    run = report.read_run(experiment)
+    versions = place.experiment("teacher") / "versions.json"
+    if facts["inputs"].get("teacher") and versions.is_file():
+        taught = json.loads(versions.read_text(encoding="utf-8"))["time"]
+        run = replace(run, made={**run.made, "taught": taught})
     if ending and run.done.get("inputs") != {"model": facts["fingerprint"]}:
         raise UserError(f"{folder} is of an earlier student: run the benchmark again.")
     return run

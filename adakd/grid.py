@@ -38,10 +38,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, published, steps
+from adakd import cli, steps
 from adakd import config as configuration
 from adakd.config import METHODS, from_dict, read_yaml
 from adakd.errors import UserError
+from adakd.published import Line, name_of_group, read_lines
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
@@ -103,8 +104,7 @@ class Group:
     fold: int | None
 
     def __str__(self) -> str:
-        fold = "" if self.fold is None else f" fold {self.fold}"
-        return f"{self.recipe}{fold} {self.family}"
+        return name_of_group(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ class Study:
         scores: what was published of the study, which counts where an experiment is not here.
         """
         self.path, self.root = path, root
-        self.lines = published.read(scores) if scores else {}
+        self.lines = read_lines(scores) if scores else {}
         where = str(path)
         content = read_yaml(path)
         self.grid = from_dict(Grid, content, where, path)
@@ -195,7 +195,8 @@ class Study:
             self.recipes[recipe].set[key] = value
         self.families = {name: value or {} for name, value in self.grid.families.items()}
         self._tasks: dict[str, Task] = {}
-        self._trials: dict[Task, published.Line] = {}
+        self._trials: dict[Task, Line] = {}
+        self._here: Records = {}  # as they were last read
         self._configs: dict[str, configuration.Config] = {}
         self._places: dict[Any, steps.Place] = {}
         self._check()
@@ -213,40 +214,42 @@ class Study:
     def read_records(self) -> dict[str, dict[str, Any]]:
         """The records of earlier starts; none yet is an empty mapping."""
         found = self.records
-        return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        self._here = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        return self._here
 
-    # ------------------------------------------------------------------ what was published
+    # ------------------------------------------------------------------ what is known of a task
 
-    def line(self, group: Group, name: str = "") -> published.Line | None:
-        """What was published of a task, or of the group itself.
+    def status(self, task: Task, records: Records) -> str:
+        """ "done", "failed", or nothing for a task that has not run with these settings.
 
-        None if there is nothing, or if the data that are prepared here are others.
+        What was published counts unless the task is done in `records`.
         """
-        whole = self.lines.get(str(group))
-        data = steps.done(self.start(group).data)
-        if whole and data and whole["data"] not in (None, data["manifests"]):
+        record = records.get(task.name, {})
+        same = record.get("fingerprint") == task.fingerprint
+        state = str(record.get("status", "")) if same else ""
+        if state != "done" and (line := self.published(task)):
+            return "failed" if line.get("reason") else "done"
+        return state
+
+    def published(self, task: Task, ending: str = "") -> Line | None:
+        """The line that stands for a task; ending: INT8 for a cell's int8 weights.
+
+        It must be of the same settings, and of the data that are prepared here, if any are. None
+        where the task was done on this machine, too: that is looked at.
+        """
+        line = self.lines.get(task.name + ending)
+        if line is None or line.get("settings") != task.fingerprint:  # a teacher's has none
             return None
-        return self.lines.get(name) if name and whole else whole
-
-    def published_records(self) -> dict[str, dict[str, Any]]:
-        """As `read_records`, of the trials and cells that were published."""
-        groups = {str(group): group for group in self.groups}
-        found = {}
-        for name, line in self.lines.items():
-            group = groups.get(str(Group(line["recipe"], line["family"], line["fold"])))
-            if group and line["kind"] in ("trial", "cell") and self.line(group):
-                found[name] = {
-                    "kind": line["kind"],
-                    "status": "done",
-                    "reason": None,
-                    "seconds": line["train_seconds"],
-                    "fingerprint": line["settings"],
-                }
-        return found
-
-    def all_records(self) -> dict[str, dict[str, Any]]:
-        """What was done on this machine, and what was published of the rest."""
-        return {**self.published_records(), **self.read_records()}
+        (place, *_) = task.places
+        data = steps.done(place.data)
+        if data and line["of_data"] not in (None, data["manifests"]):
+            return None
+        if task.kind == "cell" and place.config.decode.int8:
+            if task.name + steps.INT8 not in self.lines:
+                return None
+        here = self._here.get(task.name, {})
+        done = here.get("status") == "done" and here["fingerprint"] == task.fingerprint
+        return None if done else line
 
     # ------------------------------------------------------------------ validation
 
@@ -444,7 +447,7 @@ class Study:
                 continue
             data = self._task(f"{recipe} data", "data", [self.start(group) for group in groups])
             yield data
-            if status(data, records) != "done":
+            if self.status(data, records) != "done":
                 continue
             for group in groups:
                 yield from self._tasks_of(group, records)
@@ -458,14 +461,14 @@ class Study:
         ]
         teacher = self._task(f"{group} teacher", "teacher", every)
         yield teacher
-        if status(teacher, records) != "done":
+        if self.status(teacher, records) != "done":
             return
         by_source = self._difficulties(group)
         yield from by_source.values()
 
         def ready(task: Task) -> bool:
             source = by_source.get(_source_of_difficulty(task.places[0]))
-            return source is None or bool(status(source, records))
+            return source is None or bool(self.status(source, records))
 
         trials, choice = self.choose(group, records)
         yield from filter(ready, trials)
@@ -479,7 +482,7 @@ class Study:
             [self.place(group, first, seed, choice) for seed in seeds],
         )
         yield reference
-        if status(reference, records) != "done":
+        if self.status(reference, records) != "done":
             return
         for seed in seeds:
             for name in self.cells:
@@ -489,20 +492,12 @@ class Study:
                         yield task
 
     def _published_whole(self, group: Group, records: Records) -> bool:
-        if self.line(group) is None:
-            return False
-        choice = self.choose(group, records)[1]
+        choice = self.choose(group, records)[1] if str(group) in self.lines else None
         return choice is not None and all(
-            self.stands_for(group, self.cell_task(group, name, seed, choice))
+            self.published(self.cell_task(group, name, seed, choice))
             for name in self.cells
             for seed in self.seeds(name, group)
         )
-
-    def stands_for(self, group: Group, task: Task) -> bool:
-        """Whether what was published has this task, and its experiment is not here."""
-        line = self.line(group, task.name)
-        same = line is not None and line["settings"] == task.fingerprint
-        return same and steps.done(task.folder) is None
 
     def _difficulties(self, group: Group) -> dict[str, Task]:
         """What finds out the difficulties that cells of this group ask for, by their source."""
@@ -554,8 +549,8 @@ class Study:
                 for number in range(len(candidates))
             ]
             trials += [task for tasks in own for task in tasks]
-            if all(status(task, records) for tasks in own for task in tasks):
-                dev[cell] = [self._mean_dev(group, tasks, records) for tasks in own]
+            if all(self.status(task, records) for tasks in own for task in tasks):
+                dev[cell] = [self._mean_dev(tasks, records) for tasks in own]
                 tuned[cell] = dev[cell].index(min(dev[cell]))
         if len(tuned) < len(self.grid.tune):
             return trials, None
@@ -578,39 +573,33 @@ class Study:
                 for seed in self.grid.tune_seeds
             ]
             trials += own
-            states = [status(task, records) for task in own]
+            states = [self.status(task, records) for task in own]
             if not all(states):
                 return trials, None
-            falls = [
-                self.trial(group, task)["last_fifth"]
+            curves = [
+                self.trial(task)["dev_curve"]
                 for task, state in zip(own, states, strict=True)
                 if state == "done"
             ]
-            gains.append((epochs, sum(falls) / len(falls) if falls else math.inf))
+            gains.append((epochs, last_gain(curves)))
             if gains[-1][1] < SETTLED:
                 break
         return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
 
-    def trial(self, group: Group, task: Task) -> published.Line:
-        """`dev_cer`, `last_fifth` and `train_seconds` of a trial that is done: here, or published.
-
-        Read once: it is asked for after every task.
-        """
-        if task not in self._trials:
-            line = self.line(group, task.name)
-            if line and steps.done(task.folder) is None:
-                self._trials[task] = line
-            else:
-                facts = steps.needed(task.folder, task.name, 3)
-                fall = last_gain([dev_curve(task.folder)])
-                self._trials[task] = {**facts, "last_fifth": fall}
+    def trial(self, task: Task) -> Mapping[str, Any]:
+        """`dev_cer`, `dev_curve`, `train_seconds` and `inputs` of a trial that is done."""
+        if line := self.published(task):
+            return {**line, "inputs": {"data": line["of_data"]}}
+        if task not in self._trials:  # asked for after every task
+            facts = steps.needed(task.folder, task.name, 3)
+            self._trials[task] = {**facts, "dev_curve": dev_curve(task.folder)}
         return self._trials[task]
 
-    def _mean_dev(self, group: Group, tasks: list[Task], records: Records) -> float:
+    def _mean_dev(self, tasks: list[Task], records: Records) -> float:
         """Mean dev CER of a candidate over its seeds; infinite where one failed."""
-        if any(status(task, records) != "done" for task in tasks):
+        if any(self.status(task, records) != "done" for task in tasks):
             return math.inf
-        return sum(self.trial(group, task)["dev_cer"] for task in tasks) / len(tasks)
+        return sum(self.trial(task)["dev_cer"] for task in tasks) / len(tasks)
 
     def start(self, group: Group) -> steps.Place:
         """Where the data of a group lie."""
@@ -638,17 +627,33 @@ class Study:
                 found |= {*cells, *needs, *sources, str(group)}
         return found
 
-    def sizes(self) -> dict[str, int]:
-        """How many tasks of each kind there are, at most (epochs may be chosen early)."""
+    def sizes(self, records: Records) -> dict[str, int]:
+        """How many tasks of each kind there are, at most (epochs may be chosen early).
+
+        Without those that were published and have no record.
+        """
         trials = sum(map(len, self.grid.tune.values())) + len(self.grid.epochs)
-        groups = len(self.groups)
+        groups = [group for group in self.groups if not self._published_whole(group, records)]
+        cells = {
+            f"{group} {name} seed {seed}"
+            for group in groups
+            for name in self.cells
+            for seed in self.seeds(name, group)
+        }
+        elsewhere = self.lines.keys() - records.keys()
+        of_groups = tuple(f"{group} " for group in groups)
+        chosen = [
+            name
+            for name in elsewhere
+            if self.lines[name]["kind"] == "trial" and name.startswith(of_groups)
+        ]
         return {
-            "data": len(self.recipes),
-            "teacher": groups,
-            "difficulty": sum(len(self._difficulties(group)) for group in self.groups),
-            "trial": groups * trials * len(self.grid.tune_seeds),
-            "reference": groups,
-            "cell": sum(len(self.seeds(name, each)) for name in self.cells for each in self.groups),
+            "data": len({group.recipe for group in groups}),
+            "teacher": len(groups),
+            "difficulty": sum(len(self._difficulties(group)) for group in groups),
+            "trial": len(groups) * trials * len(self.grid.tune_seeds) - len(chosen),
+            "reference": len(groups),
+            "cell": len(cells - elsewhere),
         }
 
 
@@ -675,12 +680,6 @@ def _seeds_by_fold(folds: dict[Any, Any]) -> bool:
         and all(type(seed) is int for seed in seeds)
         for fold, seeds in folds.items()
     )
-
-
-def status(task: Task, records: Records) -> str:
-    """ "done", "failed", or nothing for a task that has not run with these settings."""
-    record = records.get(task.name, {})
-    return str(record.get("status", "")) if record.get("fingerprint") == task.fingerprint else ""
 
 
 def dev_curve(folder: Path) -> list[float]:

@@ -5,11 +5,14 @@ this machine its line stands for it, so that a study goes on from what it has pu
 has `name`, `kind`, `recipe`, `family` and `fold`; and
 
 - `group`: `utterances`, the test set as (id, speaker, characters); `difficulty`, x of each by the
-  teacher; `x` of the training set; `minutes` of it; `data`, the fingerprint of its manifests
+  teacher; `x` of the training set; `minutes` of it; `seconds` that the teacher took
 - `cell`, and `teacher`: `errors` of each utterance, their kinds in all, how training went
-- `trial`, a run that chooses on dev: `dev_cer`, and `last_fifth`, by how much it fell at the end
+- `trial`, a run that chooses on dev: `dev_cer`, and `dev_curve`, the lowest up to each epoch;
+  of one that failed, the `reason`
 
-`settings` is the fingerprint of the task: where the grid has others, a line says nothing.
+`settings` is the fingerprint of the task, `of_data` that of the data, `of_start` and `of_teacher`
+those of what made the models it came from; null is not known. `taught` is when the teacher was
+trained: a study that goes on elsewhere trains it again.
 """
 
 from __future__ import annotations
@@ -25,27 +28,44 @@ from adakd.score import Counts, UtteranceErrors
 
 Line = dict[str, Any]
 
-KINDS = ("group", "teacher", "trial", "cell")
 FACTS = ("dev_cer", "steps", "train_seconds", "parameters", "alpha", "taken_over", "fingerprint")
-INPUTS = ("start", "teacher")
+INPUTS = ("data", "start", "teacher")
+OF_RUN = {"cell", "seed", "errors", "of_data", "dev_curve", "weights", *FACTS, *Counts._fields}
+KINDS = {  # what a line must have
+    "group": {"utterances", "difficulty", "x", "minutes", "seconds"},
+    "teacher": OF_RUN,
+    "trial": {"settings", "of_data", "dev_cer", "dev_curve", "train_seconds"},
+    "cell": {"settings", *OF_RUN},
+}
 
 
-def read(path: Path) -> dict[str, Line]:
-    """The lines of a file by name. Raises `UserError` where one is none of a study's."""
+def read_lines(path: Path) -> dict[str, Line]:
+    """The lines of a file by name; `UserError` where one is none of a study's, or a second one."""
     found: dict[str, Line] = {}
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             line = json.loads(text)
-            known = {"recipe", "family", "fold"} <= line.keys() and line["kind"] in KINDS
-            found[line["name"]] = line
+            wrong = {"name", "recipe", "family", "fold", *KINDS[line["kind"]]} - line.keys()
         except (ValueError, KeyError, AttributeError, TypeError):
-            known = False
-        if not known:
+            wrong = {"kind"}
+        if wrong or line["name"] in found:
+            what = f"lacks {sorted(wrong)[0]}" if wrong else f"is a second {line['name']}"
             raise UserError(
-                f"{path}:{number} is no line that this version publishes; delete the file to "
-                "publish anew what is on this machine."
+                f"{path}:{number} {what}: take the file as it was published, from git; without it "
+                "the study publishes what is on this machine alone."
             )
+        found[line["name"]] = line
+    for name, line in found.items():
+        utterances: list[Any] = found.get(name_of_group(line), {}).get("utterances", [])
+        if len(line.get("errors", utterances)) != len(utterances):
+            raise UserError(f"{path}: {name} has errors of other utterances than its group has.")
     return found
+
+
+def name_of_group(line: Line) -> str:
+    """As `adakd.grid.Group` is written."""
+    fold = "" if line["fold"] is None else f" fold {line['fold']}"
+    return f"{line['recipe']}{fold} {line['family']}"
 
 
 def line_of(run: Run, utterances: Sequence[tuple[str, str, int]]) -> Line:
@@ -93,6 +113,6 @@ def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
         [(epoch, cer) for epoch, cer in line["dev_curve"]],
         [],
         line["weights"],
-        {name: line[name] for name in ("revision", "machine") if name in line},
+        {name: line[name] for name in ("revision", "machine", "taught") if name in line},
         Counts(*(line[kind] for kind in Counts._fields)),
     )

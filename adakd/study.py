@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ from adakd.findings import (
     read_table,
     still_falling,
 )
-from adakd.grid import SETTLED, Choice, Group, Study, status
+from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.progress import clock
 from adakd.report import (
     BASELINES,
@@ -264,13 +263,15 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
         return f"NOT alike, other than the cells beside them: {'; '.join(odd)}."
     learned = "adakd-learned" in map(study.method, study.cells)
     but = ", but that AdaKD (learned) holds a part of the training set out" if learned else ""
-    runs = [run for table in tables for run in table.runs]
-    unknown = sum("start" not in run.done["inputs"] for run in runs)
-    where = f"all but {unknown} runs, of which it was not kept" if unknown else "every run"
+    runs = [run for table in tables for run in table.runs if "steps" in run.done]  # not int8
+    known = sum("start" in run.done["inputs"] for run in runs)
+    rest = ""
+    if known < len(runs):
+        rest = f" Start and teacher could be checked in {known} of {len(runs)} runs alone."
     return (
-        f"Checked in {where}: beside each other, all cells start from the same student, have the "
+        "Checked in every run: beside each other, all cells start from the same student, have the "
         "same teacher and make the same number of optimiser steps; batches and their order follow "
-        f"from the seed{but}."
+        f"from the seed{but}.{rest}"
     )
 
 
@@ -296,7 +297,7 @@ def repeats(study: Study, tables: Sequence[Table]) -> str:
         alike[said] += 1
         if "taken_over" not in run.done:
             pairs = zip(run.errors, other.errors, strict=True)
-            apart.append(any(one.normalised != two.normalised for one, two in pairs))
+            apart.append(any(one.normalised.errors != two.normalised.errors for one, two in pairs))
     if not alike:
         return "Here no two cells have the same settings and seed."
     found = ", ".join(f"{both} in {counted(number, 'run')}" for both, number in alike.items())
@@ -341,6 +342,17 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
         found.append(
             "Students of all seeds have one teacher (in each fold): its luck is in no interval."
         )
+    for table in tables:
+        for fold in sorted({run.key[0] for run in table.runs}):
+            where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}"
+            runs = [run for run in table.runs if run.key[0] == fold]
+            times = {run.made["taught"] for run in runs if "taught" in run.made}
+            if len(times) > 1:
+                found.append(
+                    f"The students of {where} were made in {len(times)} sittings, each with a "
+                    "teacher trained anew with the same settings, which need not be the same to "
+                    "the bit."
+                )
     if folded := sorted({table.recipe for table in tables if len(table.choices) > 1}):
         found.append(
             f"The folds of {listed(folded)} train on mostly the same people, but are counted as if "
@@ -366,8 +378,7 @@ def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[
     for name, one in records.items():
         if one["kind"] in ONCE and name.startswith(f"{group} "):
             found.setdefault(one["kind"], []).append(one["seconds"])
-    line = study.line(group)
-    return found or (line["seconds"] if line else {})
+    return {**study.lines.get(str(group), {}).get("seconds", {}), **found}
 
 
 def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
@@ -806,8 +817,7 @@ def difficulties(study: Study, table: Table, run: Run) -> list[float]:
             place = study.place(group, run.experiment.method, run.experiment.seed, choice)
             with contextlib.suppress(UserError):
                 return list(steps.difficulties(place).values())
-            line = study.line(group)
-            return line["x"] if line else []
+            return study.lines.get(str(group), {}).get("x", [])
     return []
 
 
@@ -820,7 +830,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     publish: a Markdown file that gets a copy of STUDY.md; scores.jsonl is copied beside it, and if
     that is in this repository, the tables of each recipe go to its RESULTS.md.
     """
-    records = study.all_records()
+    records = study.read_records()
     tables = [
         read_table(study, recipe, family, records)
         for recipe, family in dict.fromkeys((one.recipe, one.family) for one in study.groups)
@@ -833,11 +843,24 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     write_text(study.folder / "index.html", report.page(title, "A study of AdaKD", parts))
     write_scores(study.folder / "scores.jsonl", study, tables, records)
     if publish:
-        shutil.copyfile(study.folder / "STUDY.md", publish)
-        shutil.copyfile(study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
+        check_nothing_is_lost(study, study.folder / "scores.jsonl", publish.with_suffix(".jsonl"))
+        for name, copy in (("STUDY.md", publish), ("scores.jsonl", publish.with_suffix(".jsonl"))):
+            write_text(copy, (study.folder / name).read_text(encoding="utf-8"))
         publish_tables(study, tables, title, publish)
     where = f"Report: {steps.shown(study.folder / 'index.html')}"
     return "\n".join([aligned(primary(comparisons)), "", *said, where])
+
+
+def check_nothing_is_lost(study: Study, new: Path, old: Path) -> None:
+    """Raise `UserError` where a published result would go, perhaps the last trace of a run."""
+    there = published.read_lines(new)
+    lost = [n for n, line in study.lines.items() if "errors" in line and n not in there]
+    if lost:
+        raise UserError(
+            f"{old} has {counted(len(lost), 'result')} that the study does not find with its "
+            f"present settings and data, {lost[0]} for one: run the benchmark to have them anew, "
+            f"or delete {old.name} to publish without them. Nothing was published."
+        )
 
 
 def begun(table: Table) -> bool:
@@ -962,10 +985,11 @@ def parts_of(
     for heading, words, lines in sections:
         if len(lines) > 1:
             parts += [Part("heading", heading), Part("words", words), Part("table", lines)]
+    every = [each for group in study.groups for each in study.choose(group, records)[0]]
     failures = [
-        f"{task.name}: {records[task.name]['reason']}"
-        for task in study.tasks(records)
-        if status(task, records) == "failed"
+        f"{name}: {records[name]['reason'] if name in records else study.lines[name]['reason']}"
+        for name, task in {task.name: task for task in [*study.tasks(records), *every]}.items()
+        if study.status(task, records) == "failed"
     ]
     failures += [problem for table in tables for problem in table.problems]
     if failures:
@@ -1003,22 +1027,21 @@ def lines_of(
     named = {"recipe": group.recipe, "family": group.family, "fold": group.fold}
     runs = [run for run in table.runs if run.experiment.fold == group.fold]
     teachers = [run for run in table.teacher if run.experiment.fold == group.fold]
-    trials = [one for one in study.choose(group, records)[0] if status(one, records) == "done"]
+    trials = [one for one in study.choose(group, records)[0] if study.status(one, records)]
     if not (runs or teachers or trials):
         return
-    data, earlier = steps.done(study.start(group).data), study.line(group)
-    heard = next(iter(runs + teachers), None)
+    heard = runs + teachers
     utterances = [
-        (one.id, one.speaker, one.normalised.characters) for one in (heard.errors if heard else [])
+        (one.id, one.speaker, one.normalised.characters) for run in heard[:1] for one in run.errors
     ]
+    known = [run.difficulties for run in heard if any(x is not None for x in run.difficulties)]
     scheduled = first_schedule(study, table, runs)
     yield {
         **{"name": str(group), "kind": "group", **named},
-        "data": data["manifests"] if data else earlier and earlier["data"],
         "minutes": minutes_of(study, group),
         "seconds": once(study, group, records),
         "utterances": utterances,
-        "difficulty": heard.difficulties if heard and any(heard.difficulties) else [],
+        "difficulty": known[0] if known else [],
         "x": [float(f"{x:.6g}") for x in scheduled[1].difficulties] if scheduled else [],
     }
     for run in teachers:
@@ -1026,10 +1049,14 @@ def lines_of(
             run, utterances
         )
     for task in trials:
-        facts = study.trial(group, task)
+        failed = study.status(task, records) == "failed"
+        where = records if task.name in records else study.lines
+        facts = {} if failed else study.trial(task)
         yield {
             **{"name": task.name, "kind": "trial", **named, "settings": task.fingerprint},
-            **{name: known(facts[name]) for name in ("dev_cer", "last_fifth", "train_seconds")},
+            **{name: facts.get(name) for name in ("dev_cer", "dev_curve", "train_seconds")},
+            "of_data": facts.get("inputs", {}).get("data"),
+            "reason": where[task.name]["reason"] if failed else None,
         }
     for run in runs:
         assert choice is not None  # or there were no cells
@@ -1040,8 +1067,3 @@ def lines_of(
             **{"name": task.name + ending, "kind": "cell", **named, "settings": task.fingerprint},
             **published.line_of(run, utterances),
         }
-
-
-def known(number: float | None) -> float | None:
-    """JSON has no infinity."""
-    return number if number is not None and math.isfinite(number) else None

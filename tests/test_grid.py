@@ -64,7 +64,7 @@ def finish(study: Study, records: dict[str, Any], task: grid.Task, dev_cer: floa
 
 
 def due(study: Study, records: dict[str, Any]) -> list[grid.Task]:
-    return [task for task in study.tasks(records) if not grid.status(task, records)]
+    return [task for task in study.tasks(records) if not study.status(task, records)]
 
 
 def test_where_a_machine_keeps_things_makes_no_other_task(
@@ -147,7 +147,7 @@ def test_tasks_come_in_their_order_and_test_is_read_last(folder: Path) -> None:
     assert choice is not None and choice.tuned == {"kd-tuned": 1}
     assert choice.dev == {"kd-tuned": [0.5, 0.4]} and choice.epochs == 6
     kinds = {"data": 1, "teacher": 1, "difficulty": 0, "trial": 4, "reference": 1, "cell": 11}
-    assert study.sizes() == kinds
+    assert study.sizes({}) == kinds
 
 
 def test_a_difficulty_is_a_task_that_its_cells_wait_for(folder: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_difficulty_is_a_task_that_its_cells_wait_for(folder: Path) -> None:
     records[dropout.name] = {"status": "failed", "fingerprint": dropout.fingerprint}
     told = {f"{group} {name} seed 1" for name in ("adakd-guard", "adakd-dropout")}
     assert {task.name for task in due(study, records)} == {*waiting, *told, crossfit.name}
-    assert study.sizes()["difficulty"] == 2
+    assert study.sizes({})["difficulty"] == 2
     assert crossfit.name in study.names(lambda name: "crossfit" in name)
 
 
@@ -199,7 +199,7 @@ def test_folds_may_have_seeds_of_their_own(folder: Path) -> None:
     assert {name for name in seen if "adakd-mean" in name} == {
         f"fold {fold} wav2vec2 adakd-mean seed 1" for fold in (4, 5)
     }, "what a cell says of itself goes first"
-    assert study.sizes()["cell"] == len(seen) == 5 * 3 + 2
+    assert study.sizes({})["cell"] == len(seen) == 5 * 3 + 2
     assert "tiny/en fold 5 wav2vec2 kd seed 3" in study.names(lambda name: "seed 3" in name)
     assert "tiny/en fold 4 wav2vec2" not in study.names(lambda name: "seed 3" in name)
 
@@ -284,7 +284,7 @@ def test_mistakes_are_sentences(folder: Path, changes: dict[str, Any], sentence:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("study/*.yaml")), ids=lambda path: path.stem)
 def test_the_committed_studies_are_valid(path: Path, tmp_path: Path) -> None:
     study = Study(path, tmp_path)
-    assert study.grid.primary and study.sizes()["cell"] > 0
+    assert study.grid.primary and study.sizes({})["cell"] > 0
     assert len(study.grid.seeds) >= (5 if path.stem == "tier-a" else 3)
     for group in study.groups:  # every setting reaches its cell's configuration
         for name, cell in study.cells.items():

@@ -30,7 +30,10 @@ Line = dict[str, Any]
 
 FACTS = ("dev_cer", "steps", "train_seconds", "parameters", "alpha", "taken_over", "fingerprint")
 INPUTS = ("data", "start", "teacher")
-OF_RUN = {"cell", "seed", "errors", "of_data", "dev_curve", "weights", *FACTS, *Counts._fields}
+OF_RUN = {
+    *("cell", "seed", "errors", "dev_curve", "weights", *FACTS, *Counts._fields),
+    *(f"of_{name}" for name in INPUTS),
+}
 KINDS = {  # what a line must have
     "group": {"utterances", "difficulty", "x", "minutes", "seconds"},
     "teacher": OF_RUN,

@@ -619,9 +619,14 @@ def falling(study: Study, tables: Sequence[Table]) -> list[Line]:
     names = [each for each in study.cells if each in told]
     lines: list[Line] = [["Recipe, family", *map(label_of, names)]]
     for table in tables:
-        gains = [still_falling(table.rows[name].runs) for name in names]
+        rows = [table.rows[name] for name in names]
+        gains = [still_falling(row.runs) for row in rows]
         if any(map(math.isfinite, gains)):
-            lines.append([table.title, *[percent(each, 1) for each in gains]])
+            cells = [
+                percent(gain, 1) if math.isfinite(gain) else "not known" if row.runs else NOT_RUN
+                for gain, row in zip(gains, rows, strict=True)
+            ]
+            lines.append([table.title, *cells])
     return lines
 
 

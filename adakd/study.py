@@ -709,13 +709,16 @@ def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
         line: list[Cell | str] = [str(group), epochs]
         for name, candidates in study.grid.tune.items():
             picked = candidates[choice.tuned[name]]
-            settings = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in picked.items())
             cers = " ".join(
                 percent(cer, 1) if math.isfinite(cer) else "failed" for cer in choice.dev[name]
             )
-            line.append(Cell(settings + at_an_end(picked, candidates), f"({cers})"))
+            line.append(Cell(said(picked) + at_an_end(picked, candidates), f"({cers})"))
         lines.append(line)
     return lines
+
+
+def said(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in settings.items())
 
 
 def at_an_end(picked: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> str:
@@ -726,6 +729,31 @@ def at_an_end(picked: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> s
         if numbers and min(tried) < max(tried) and value in (min(tried), max(tried)):
             return " *"
     return ""
+
+
+def one_for_all(study: Study, tables: Sequence[Table]) -> list[Line]:
+    """The dev CER of each candidate over the mean of its method's, in every recipe and family."""
+    choices = {table.title: [one for one in table.choices.values() if one] for table in tables}
+    titles = [title for title in choices if choices[title]]
+    lines: list[Line] = [["Method", "Candidate", "All, %", *[f"{title}, %" for title in titles]]]
+    for name, candidates in study.grid.tune.items():
+        ratios = []  # of each recipe and family: of each candidate, the mean over folds
+        for title in titles:
+            folds = [over_mean(one.dev[name]) for one in choices[title]]
+            ratios.append([mean(of_one) for of_one in zip(*folds, strict=True)])
+        of_candidate = list(zip(*ratios, strict=True))
+        least = min(map(mean, of_candidate), default=math.inf)
+        for candidate, own in zip(candidates, of_candidate, strict=False):
+            best = " (best)" if mean(own) == least < math.inf else ""
+            told = [signed(each - 1) if each < math.inf else "failed" for each in (mean(own), *own)]
+            lines.append([label_of(name), said(candidate) + best, *told])
+    return lines
+
+
+def over_mean(cers: Sequence[float]) -> list[float]:
+    """CERs over the mean of those that are finite; one without errors at all is average."""
+    middle = mean([cer for cer in cers if cer < math.inf] or [0.0])
+    return [cer / middle if middle else 1.0 for cer in cers]
 
 
 # -- figures --------------------------------------------------------------------------------------
@@ -985,6 +1013,13 @@ def parts_of(
             "brackets its change there. Candidates: the chosen one, and the dev CERs (%) of all in "
             "their order; *: the least or greatest number tried, a better one may lie beyond.",
             chosen(study, tables),
+        ),
+        (
+            "One setting for all",
+            "What dev would have as defaults: the dev CER of each candidate, relative in % to the "
+            "mean of its method's candidates in the same group; folds averaged first, then all "
+            "recipes and families alike. What lies within luck (above) tells nothing.",
+            one_for_all(study, tables),
         ),
     )
     for heading, words, lines in sections:

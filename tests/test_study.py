@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -518,6 +519,30 @@ def test_the_scores_are_what_the_intervals_resample(made: Study) -> None:
     for line, expected in zip(own, errors_of(made, "adakd").tolist(), strict=True):
         assert line["errors"] == expected
         assert line["test_cer"] == pytest.approx(sum(expected) / (UTTERANCES * LENGTH))
+
+
+def test_one_setting_for_all_weighs_recipes_alike_and_folds_within_them() -> None:
+    candidates = [{"methods.kd.alpha": 0.1}, {"methods.kd.alpha": 0.9}]
+    asked: Any = SimpleNamespace(grid=SimpleNamespace(tune={"kd-tuned": candidates}))
+
+    def table(title: str, *folds: list[float] | None) -> Any:
+        choices = [cers and Choice(dev={"kd-tuned": cers}) for cers in folds]
+        return SimpleNamespace(title=title, choices=dict(enumerate(choices)))
+
+    hindi, open_one = table("Hindi", [0.2, 0.3]), table("none yet", None)
+    digits = table("digits", [0.3, 0.1], [0.1, 0.1], None)
+    heading, *lines = study.one_for_all(asked, [hindi, digits, open_one])
+    assert heading[2:] == ["All, %", "Hindi, %", "digits, %"]
+    assert lines == [
+        ["KD (tuned)", "alpha 0.1", "+2.5", "-20.0", "+25.0"],  # 0.2 / 0.25; (0.3 / 0.2 + 1) / 2
+        ["KD (tuned)", "alpha 0.9 (best)", "-2.5", "+20.0", "-25.0"],
+    ]
+    lines = study.one_for_all(asked, [hindi, table("digits", [0.3, math.inf])])[1:]
+    assert lines[0][1:] == ["alpha 0.1 (best)", "-10.0", "-20.0", "+0.0"]
+    assert lines[1][1:] == ["alpha 0.9", "failed", "+20.0", "failed"]
+    lines = study.one_for_all(asked, [table("perfect", [0.0, 0.0])])[1:]
+    assert [line[3] for line in lines] == ["+0.0", "+0.0"]
+    assert study.one_for_all(asked, [open_one])[1:] == [], "nothing has been chosen"
 
 
 # -- a study that goes on elsewhere ---------------------------------------------------------------

@@ -854,7 +854,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
   font-size: .93rem; }
 th, td { padding: .45rem .6rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { color: var(--muted); font-weight: 500; font-size: .82rem;
+thead th { color: var(--muted); font-weight: 500; font-size: .82rem; white-space: normal;
   border-bottom: 1px solid #9ca3af; }
 tbody th { font-weight: 600; }
 tbody tr + tr > * { border-top: 1px solid var(--line); }

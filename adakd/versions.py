@@ -14,6 +14,8 @@ PACKAGES = (
     "torch", "torchaudio", "speechbrain", "transformers", "sentencepiece", "jiwer", "numpy",
     "espeakng-loader", "pypinyin",
 )  # fmt: skip
+STATUS = ("git", "status", "--porcelain", "-uno")
+PAGES = (":(exclude)*.md", ":(exclude)docs")
 
 
 def describe() -> dict[str, Any]:
@@ -33,12 +35,15 @@ def describe() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The git commit of the code, with "+changes" where files differ from it."""
+    """The git commit of the code, with "+changes" where files that can change a result differ.
+
+    What publishing writes cannot: pages, and what lies in docs/.
+    """
     folder = Path(__file__).resolve().parents[1]
     try:
         run = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10}
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run)  # type: ignore[call-overload]
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run)  # type: ignore[call-overload]
+        changed = subprocess.run([*STATUS, "--", ".", *PAGES], **run)  # type: ignore[call-overload]
     except (OSError, subprocess.TimeoutExpired):
         return "unknown (no git)"
     if commit.returncode:

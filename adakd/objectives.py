@@ -284,8 +284,8 @@ class _TokenLosses(torch.autograd.Function):
                 # As `_divergence`, in the same memory throughout
                 two, three = more
                 if temperature != 1:
-                    log = torch.log_softmax(torch.div(z, temperature, out=two), dim=-1, out=one)
-                torch.log_softmax(two.copy_(part.logits).div_(temperature), dim=-1, out=three)
+                    log = torch.log_softmax(_scaled(z, temperature, two), dim=-1, out=one)
+                torch.log_softmax(_scaled(part.logits, temperature, two), dim=-1, out=three)
                 probability = torch.exp(three, out=two)
                 # 0 log 0 = 0: what was -inf is finite, and its probability 0.
                 difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
@@ -308,7 +308,7 @@ class _TokenLosses(torch.autograd.Function):
             else:
                 two, three = more
                 part, factor = teacher.at(where[rows]), temperature * distill[rows, None]
-                scaled = torch.div(z, temperature, out=two)
+                scaled = _scaled(z, temperature, two)
                 both = temperature == 1  # one softmax then serves both losses
                 if isinstance(part, TopK):
                     teacher_log = _teacher_log(part, z.shape[-1], temperature)
@@ -323,12 +323,20 @@ class _TokenLosses(torch.autograd.Function):
                 else:
                     share = factor + weight if both else factor
                     gradient = torch.softmax(scaled, dim=-1, out=three).mul_(share)
-                    scaled = two.copy_(part.logits).div_(temperature)
+                    scaled = _scaled(part.logits, temperature, two)
                     gradient.addcmul_(torch.softmax(scaled, dim=-1, out=one), -factor)
                 if not both:
                     gradient.addcmul_(torch.softmax(z, dim=-1, out=one), weight)
             logits[rows] = gradient.scatter_add_(-1, targets[rows, None], -weight)
         return logits, None, None, None, None
+
+
+def _scaled(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
+    """Logits over the temperature, by way of ``out``; at 1 themselves, if their dtype is its."""
+    if logits.dtype == out.dtype:
+        return logits if temperature == 1 else torch.div(logits, temperature, out=out)
+    out.copy_(logits)  # first, or half precision would round the quotient
+    return out if temperature == 1 else out.div_(temperature)
 
 
 def _log_sum_exp(scores: Tensor, out: Tensor) -> Tensor:

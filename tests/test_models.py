@@ -377,9 +377,11 @@ def test_the_squared_error_takes_the_frames_that_the_kl_takes(build, entries, cl
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("k", [None, 0, 5])
+@pytest.mark.parametrize(
+    ("k", "scale"), [(None, None), (0, None), (5, None), (None, 1.0), (0, 0.3)]
+)
 def test_both_losses_for_training_are_the_two_and_so_is_their_gradient(
-    build, folder, entries, clips, kind, k
+    build, folder, entries, clips, kind, k, scale
 ):
     student, settings = fresh(kind, folder, seed=2), configuration.Distill()
     batch = student.collate(entries, clips)
@@ -391,11 +393,11 @@ def test_both_losses_for_training_are_the_two_and_so_is_their_gradient(
 
     def found(output, joint):
         if joint:
-            pair = student.losses(output, batch, soft, settings)
+            pair = student.losses(output, batch, soft, settings, scale)
         else:
             distill = None
             if soft is not None:
-                distill = student.distillation_loss(output, soft, batch, settings)
+                distill = student.distillation_loss(output, soft, batch, settings, scale)
             pair = student.task_loss(output, batch), distill
         task, distill = pair
         loss = task if distill is None else 0.2 * task + torch.linspace(0.1, 0.9, 5) * distill

@@ -311,7 +311,7 @@ class Whisper(Family):
         distill: configuration.Distill,
         scale: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        if scale is not None:
+        if soft is not None and scale is not None:
             return super().losses(output, batch, soft, distill, scale)
         assert isinstance(output.scores, Projected)  # see `forward`
         targets, mask = self._targets(batch)

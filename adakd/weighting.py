@@ -195,7 +195,8 @@ class FixedWeight(Weighting):
 
     Args:
         alpha: weight of the distillation loss, 0 to 1. 0.5 weighs both equally, the AdaKD paper's
-            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503).
+            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503). With the embedded models
+            0.3 is better (docs/STUDY-recipes.md), and their recipes have it.
     """
 
     def __init__(self, alpha: float = 0.5) -> None:

@@ -20,7 +20,7 @@ does=(
     "fine-tune the teacher"
     "fine-tune the student: the baseline to beat"
     "teacher pass: losses and soft outputs of the training set"
-    "standard KD: equal weights"
+    "standard KD: one weight for all utterances"
     "AdaKD (and, with --methods, other instance-level methods)"
     "decode dev and test with every trained model"
     "score: CER with confidence intervals"

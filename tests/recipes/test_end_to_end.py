@@ -232,7 +232,7 @@ def test_every_method_reports_what_it_did(finished: Finished, family: str) -> No
     for method in METHODS:
         assert facts[method]["parameters"] == facts["untrained"]["parameters"]
         assert facts[method]["train_seconds"] > 0 and facts[method]["steps"] > 0
-    assert facts["kd"]["alpha"] == {"alpha": 0.3}
+    assert facts["kd"]["alpha"] == {"alpha": 0.5}
     alpha = facts["adakd"]["alpha"]
     assert alpha["k_start"] > 0 and alpha["k_end"] == 0
     assert 0 <= alpha["start"]["min"] < alpha["start"]["max"] <= 1

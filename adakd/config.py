@@ -127,7 +127,7 @@ class Train:
 class Distill:
     temperature: float = 2.0  # tau, softens teacher and student
     teacher: str = "cached"  # cached: soft outputs of the teacher store | online: the live teacher
-    top_k: int = 0  # logits kept a frame or token; 0 keeps all (dense)
+    top_k: int = 0  # logits kept a frame or token, and as many drawn from the rest; 0 keeps all
     frames: str = "all"  # CTC frames that count: all | nonblank | symmetric
     difficulty: str = "insample"  # x: insample | crossfit | pretrained | dropout, adakd.difficulty
     dropout_passes: int = 8  # over every utterance, for difficulty: dropout

@@ -19,10 +19,11 @@ Numerics. Logits of less than 32 bits become float32 before the log-softmax (flo
 Positions that do not count are left out before anything is computed on them, so whatever padding
 holds, NaN included, reaches neither the loss nor the gradient. The teacher carries no gradient.
 
-Shapes: B utterances, T frames, U tokens or labels, V units of the vocabulary, K <= V stored units.
+Shapes: B utterances, T frames, U tokens or labels, V units of the vocabulary, K <= V kept ones, M
+drawn from the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -60,12 +61,14 @@ class Dense:
 
 @dataclass(frozen=True)
 class TopK:
-    """A teacher's K most probable units, and all that remains as a single number; `top_k` makes it.
+    """A teacher's K most probable units, and M of the others, drawn; `top_k` makes it.
 
     values (B, T, K)    raw logits
     indices (B, T, K)   which units these are, int64, no unit twice
     tail (B, T)         log of the sum of exp(logit / temperature) over the other V - K units
-    temperature         the one of the tail: the tail's mass at another cannot be computed from it
+    drawn (B, T, M)     units drawn from these, each as often as its probability among them asks
+    level (B, T)        mean of logit / temperature over the drawn ones
+    temperature         the one of all this: what is drawn at another cannot be computed from it
 
     V is not kept: losses cannot see that a teacher with other units was asked.
     """
@@ -73,12 +76,20 @@ class TopK:
     values: Tensor
     indices: Tensor
     tail: Tensor
+    drawn: Tensor
+    level: Tensor
     temperature: float
 
     def at(self, where: Tensor) -> "TopK":
-        """The outputs at N positions, (N, K) and (N,); see `_rows`."""
-        values, indices, tail = (_rows(x, where) for x in (self.values, self.indices, self.tail))
-        return TopK(values, indices, tail, self.temperature)
+        """The outputs at N positions, (N, K), (N, M) and (N,); see `_rows`."""
+        return self.each(lambda tensor: _rows(tensor, where))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "TopK":
+        """The same with every tensor changed."""
+        return TopK(
+            change(self.values), change(self.indices), change(self.tail),
+            change(self.drawn), change(self.level), self.temperature,
+        )  # fmt: skip
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""
@@ -104,13 +115,23 @@ class Projected:
         return functional.linear(self.states, self.weight)
 
 
-def top_k(logits: Tensor, k: int, temperature: float) -> TopK:
-    """Shrink a teacher's logits (..., V) to their k largest and the rest in one number.
+def top_k(
+    logits: Tensor, k: int, temperature: float, generator: torch.Generator | None = None
+) -> TopK:
+    """Shrink a teacher's logits (..., V) to their k largest and a sample of the rest.
+
+    As many of the rest as are kept, M = min(k, V - k), by systematic sampling: equal steps through
+    the cumulated probabilities from a random start (Madow 1949, doi 10.1214/aoms/1177729988). So
+    the KL that a loss estimates from them has the dense one as its mean, and its gradient too
+    (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv 2503.16870, who draw all units at
+    random); the k largest alone, or the rest as one number, would leave out what the teacher says
+    of tens of thousands of units.
 
     Args:
         logits: raw logits, (..., V).
         k: units to keep, 1 to V.
         temperature: the tau that a later `token_kl` or `frame_kl` will use.
+        generator: of the random starts, on the CPU; None takes torch's own.
     Raises:
         UserError: k is not within 1 to V, or the temperature is not positive.
     """
@@ -120,7 +141,17 @@ def top_k(logits: Tensor, k: int, temperature: float) -> TopK:
     _check_temperature(temperature)
     values, indices = logits.topk(k, dim=-1)
     rest = (_at_least_float32(logits) / temperature).scatter_(-1, indices, -torch.inf)
-    return TopK(values, indices, rest.logsumexp(dim=-1), temperature)
+    tail, draws = rest.logsumexp(dim=-1), min(k, units - k)
+    # Where the teacher excludes all of the rest, nothing can be drawn, and what is has no weight.
+    cumulated = rest.softmax(dim=-1).nan_to_num_().cumsum_(dim=-1)
+    start = torch.rand(tail.shape, generator=generator).to(tail).unsqueeze(-1)
+    steps = torch.arange(draws, device=tail.device) + start
+    total = cumulated[..., -1:].clone()
+    # Below the total, or rounding would draw a unit without probability.
+    points = torch.minimum(steps / max(1, draws) * total, torch.nextafter(total, total - 1))
+    drawn = torch.searchsorted(cumulated, points, right=True).clamp_(max=units - 1)
+    level = rest.gather(-1, drawn).mean(dim=-1) if draws else torch.zeros_like(tail)
+    return TopK(values, indices, tail, drawn, level, temperature)
 
 
 def ctc(
@@ -242,13 +273,10 @@ class _TokenLosses(torch.autograd.Function):
 
         cross-entropy   softmax(z)_v - [v = target]
         tau^2 KL        tau (q_v - p_v)
-        of a unit in the bucket of a top-k teacher, with q_r and p_r the two buckets,
-                        tau (q_r - p_r) exp(z_v / tau) / sum of exp(z / tau) over the bucket
 
     Autograd would come to the same with a dozen passes over the whole vocabulary, each kept. At
-    tau = 1 both losses share the student's softmax. With a top-k teacher that is one pass each way,
-    as for the cross-entropy alone: the log-sum-exp of all units is that of the kept ones and the
-    bucket, and within the bucket both gradients are multiples of the same exponentials.
+    tau = 1 both losses share the student's softmax. With a top-k teacher, whose p is zero but for a
+    few units, that is one pass each way, as for the cross-entropy alone.
     """
 
     @staticmethod
@@ -261,37 +289,27 @@ class _TokenLosses(torch.autograd.Function):
         temperature: float,
     ) -> tuple[Tensor, Tensor | None]:
         wide = torch.promote_types(logits.dtype, torch.float32)
-        task, distill, bucket = (logits.new_empty(len(logits), dtype=wide) for _ in range(3))
+        task, distill = (logits.new_empty(len(logits), dtype=wide) for _ in range(2))
         for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
-            z, target = logits[rows].to(wide), targets[rows, None]
-            part = None if teacher is None else teacher.at(where[rows])
-            if isinstance(part, TopK):
-                teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                kept = z.gather(-1, part.indices)
-                others = one.copy_(z).scatter_(-1, part.indices, -torch.inf)
-                rest = _log_sum_exp(others, more[0])
-                total = _with_bucket(kept, rest, teacher_log).logsumexp(dim=-1)
-                task[rows] = total - z.gather(-1, target).squeeze(-1)
-                if temperature != 1:
-                    rest = _log_sum_exp(others.div_(temperature), more[0])
-                bucket[rows] = rest
-                scores = _with_bucket(kept / temperature, rest, teacher_log)
-                distill[rows] = temperature**2 * _kl(teacher_log, scores.log_softmax(dim=-1))
-                continue
+            z = logits[rows].to(wide)
             log = torch.log_softmax(z, dim=-1, out=one)
-            task[rows] = -log.gather(-1, target).squeeze(-1)
-            if part is not None:
-                # As `_divergence`, in the same memory throughout
-                two, three = more
-                if temperature != 1:
-                    log = torch.log_softmax(_scaled(z, temperature, two), dim=-1, out=one)
-                torch.log_softmax(_scaled(part.logits, temperature, two), dim=-1, out=three)
-                probability = torch.exp(three, out=two)
-                # 0 log 0 = 0: what was -inf is finite, and its probability 0.
-                difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
-                distill[rows] = temperature**2 * torch.linalg.vecdot(probability, difference)
+            task[rows] = -log.gather(-1, targets[rows, None]).squeeze(-1)
+            if teacher is None:
+                continue
+            part, (two, three) = teacher.at(where[rows]), more
+            if temperature != 1:
+                log = torch.log_softmax(_scaled(z, temperature, two), dim=-1, out=one)
+            if isinstance(part, TopK):
+                distill[rows] = temperature**2 * _sparse_kl(part, log, temperature)
+                continue
+            # As `_divergence`, in the same memory throughout
+            torch.log_softmax(_scaled(part.logits, temperature, two), dim=-1, out=three)
+            probability = torch.exp(three, out=two)
+            # 0 log 0 = 0: what was -inf is finite, and its probability 0.
+            difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
+            distill[rows] = temperature**2 * torch.linalg.vecdot(probability, difference)
         # Not save_for_backward: that would refuse the logits once they are overwritten.
-        ctx.kept = logits, targets, teacher, where, temperature, bucket
+        ctx.kept = logits, targets, teacher, where, temperature
         return task, None if teacher is None else distill
 
     @staticmethod
@@ -299,34 +317,27 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, task: Tensor, distill: Tensor | None) -> Any:  # type: ignore[override]
         if ctx.kept is None:
             raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
-        logits, targets, teacher, where, temperature, bucket = ctx.kept
+        logits, targets, teacher, where, temperature = ctx.kept
         ctx.kept = None
-        for rows, (one, *more) in _chunks(logits, bucket.dtype, 1 if teacher is None else 3):
-            z, weight = logits[rows].to(bucket.dtype), task[rows, None]
+        for rows, (one, *more) in _chunks(logits, task.dtype, 1 if teacher is None else 3):
+            z, weight = logits[rows].to(task.dtype), task[rows, None]
             if teacher is None or distill is None:
                 gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
             else:
-                two, three = more
-                part, factor = teacher.at(where[rows]), temperature * distill[rows, None]
-                scaled = _scaled(z, temperature, two)
+                part, (two, three) = teacher.at(where[rows]), more
+                factor = temperature * distill[rows, None]
                 both = temperature == 1  # one softmax then serves both losses
-                if isinstance(part, TopK):
-                    teacher_log = _teacher_log(part, z.shape[-1], temperature)
-                    kept = scaled.gather(-1, part.indices)
-                    student = _with_bucket(kept, bucket[rows], teacher_log).softmax(dim=-1)
-                    change = factor * (student - teacher_log.exp())
-                    if both:
-                        change += weight * student
-                    scaled.scatter_(-1, part.indices, -torch.inf)
-                    gradient = torch.softmax(scaled, dim=-1, out=three).mul_(change[:, -1:])
-                    gradient.scatter_(-1, part.indices, change[:, : kept.shape[-1]])
-                else:
-                    share = factor + weight if both else factor
-                    gradient = torch.softmax(scaled, dim=-1, out=three).mul_(share)
-                    scaled = _scaled(part.logits, temperature, two)
-                    gradient.addcmul_(torch.softmax(scaled, dim=-1, out=one), -factor)
+                share = factor + weight if both else factor
+                scaled = _scaled(z, temperature, two)
+                gradient = torch.softmax(scaled, dim=-1, out=one).mul_(share)
                 if not both:
-                    gradient.addcmul_(torch.softmax(z, dim=-1, out=one), weight)
+                    gradient.addcmul_(torch.softmax(z, dim=-1, out=two), weight)
+                if isinstance(part, TopK):
+                    units, probability, _ = _sparse(part, temperature)
+                    gradient.scatter_add_(-1, units, -factor * probability.to(z.dtype))
+                else:
+                    scaled = _scaled(part.logits, temperature, two)
+                    gradient.addcmul_(torch.softmax(scaled, dim=-1, out=three), -factor)
             logits[rows] = gradient.scatter_add_(-1, targets[rows, None], -weight)
         return logits, None, None, None, None
 
@@ -337,15 +348,6 @@ def _scaled(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
         return logits if temperature == 1 else torch.div(logits, temperature, out=out)
     out.copy_(logits)  # first, or half precision would round the quotient
     return out if temperature == 1 else out.div_(temperature)
-
-
-def _log_sum_exp(scores: Tensor, out: Tensor) -> Tensor:
-    """(N,) log-sum-exp of (N, V), through ``out`` of that shape.
-
-    torch.logsumexp asks for new memory and takes exponentials more slowly than log-softmax, which
-    takes this value off every score, off the largest too.
-    """
-    return scores.amax(dim=-1) - torch.log_softmax(scores, dim=-1, out=out).amax(dim=-1)
 
 
 def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -366,13 +368,6 @@ def _rows(tensor: Tensor, where: Tensor) -> Tensor:
     if where.dtype == torch.bool:
         return tensor[where]
     return tensor.flatten(0, 1).index_select(0, where)
-
-
-def _with_bucket(kept: Tensor, bucket: Tensor, like: Tensor) -> Tensor:
-    """(N, K) scores and that of the bucket (N,), as the teacher has it: not where K = V."""
-    if kept.shape == like.shape:
-        return kept
-    return torch.cat([kept, bucket.unsqueeze(-1)], dim=-1)
 
 
 def frame_kl(
@@ -478,43 +473,57 @@ def _divergence(student: Tensor, teacher: SoftOutputs, temperature: float) -> Te
 
         p = softmax(teacher / tau)   q = softmax(student / tau)   KL = sum_v p_v (log p_v - log q_v)
 
-    tau^2 keeps the gradient's size when tau changes. With a top-k teacher, p and q are both reduced
-    to K units and one bucket that holds the rest: by the log-sum inequality a lower bound of the
-    full KL, tight when the teacher is peaked, equal to it at K = V.
+    tau^2 keeps the gradient's size when tau changes. With a top-k teacher the sum over the other
+    units is estimated from those drawn (see `_sparse`): its mean over draws is the KL, and the KL
+    itself at K = V; for a single position it may be below zero.
 
     Args: student (N, V), teacher (N, ...). Returns (N,).
     """
     _check_temperature(temperature)
     student_log = (_at_least_float32(student) / temperature).log_softmax(dim=-1)  # (N, V)
-    teacher_log = _teacher_log(teacher, student.shape[-1], temperature)
     if isinstance(teacher, TopK):
-        kept = student_log.gather(-1, teacher.indices)
-        rest = student_log.scatter(-1, teacher.indices, -torch.inf).logsumexp(dim=-1)
-        student_log = _with_bucket(kept, rest, teacher_log)
-    return temperature**2 * _kl(teacher_log, student_log)
+        return temperature**2 * _sparse_kl(teacher, student_log, temperature)
+    teacher_log = (_at_least_float32(teacher.logits.detach()) / temperature).log_softmax(dim=-1)
+    return temperature**2 * _kl(teacher_log.exp(), teacher_log, student_log)
 
 
-def _teacher_log(teacher: SoftOutputs, units: int, temperature: float) -> Tensor:
-    """log p at N positions: (N, V), or (N, K + 1) with the bucket last, (N, K) where K = V."""
-    if isinstance(teacher, Dense):
-        scores = _at_least_float32(teacher.logits.detach()) / temperature
-    else:
-        if teacher.temperature != temperature:
-            raise UserError(
-                f"The teacher's top-k outputs were stored at temperature {teacher.temperature}, "
-                f"and the loss asks for {temperature}: use the former, or run the teacher again."
-            )
-        scores = _at_least_float32(teacher.values.detach()) / temperature
-        if scores.shape[-1] < units:
-            # The tail is a log-sum of exp(logit / tau), so it is the logit of the bucket.
-            tail = teacher.tail.detach().to(scores.dtype).unsqueeze(-1)
-            scores = torch.cat([scores, tail], dim=-1)
-    return scores.log_softmax(dim=-1)
+def _sparse_kl(teacher: TopK, student_log: Tensor, temperature: float) -> Tensor:
+    """KL(p || q) at N positions from the kept and the drawn units, log q (N, V)."""
+    units, probability, teacher_log = _sparse(teacher, temperature)
+    return _kl(probability, teacher_log, student_log.gather(-1, units))
 
 
-def _kl(teacher_log: Tensor, student_log: Tensor) -> Tensor:
-    """sum_v p_v (log p_v - log q_v) over the last dimension."""
-    probability = teacher_log.exp()
+def _sparse(teacher: TopK, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Units (N, K + M) that stand for all, the probability that each stands for, and log p of each.
+
+    A drawn one stands for a Mth of what the K kept ones leave, so that the sum over units drawn
+    estimates that over all the rest. Its log p is the mean over all drawn ones, which gives the
+    same sum and is one number to store instead of M.
+    """
+    if teacher.temperature != temperature:
+        raise UserError(
+            f"The teacher's top-k outputs were stored at temperature {teacher.temperature}, "
+            f"and the loss asks for {temperature}: use the former, or run the teacher again."
+        )
+    kept = _at_least_float32(teacher.values.detach()) / temperature  # (N, K)
+    draws = teacher.drawn.shape[-1]
+    tail, level = (each.detach().to(kept.dtype) for each in (teacher.tail, teacher.level))
+    total = kept.logsumexp(dim=-1)
+    if draws:
+        total = torch.logaddexp(total, tail)
+    total = total.unsqueeze(-1)
+    kept_log = kept - total
+    share = ((tail.unsqueeze(-1) - total).exp() / max(1, draws)).expand(-1, draws)
+    drawn_log = (level.unsqueeze(-1) - total).expand(-1, draws)
+    return (
+        torch.cat([teacher.indices, teacher.drawn], dim=-1),
+        torch.cat([kept_log.exp(), share], dim=-1),
+        torch.cat([kept_log, drawn_log], dim=-1),
+    )
+
+
+def _kl(probability: Tensor, teacher_log: Tensor, student_log: Tensor) -> Tensor:
+    """sum p (log p - log q) over the last dimension."""
     # 0 log 0 = 0: a unit the teacher excludes (logit -inf) adds nothing, not NaN.
     terms = torch.where(probability > 0, probability * (teacher_log - student_log), 0.0)
     return terms.sum(dim=-1)

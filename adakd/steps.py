@@ -878,7 +878,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         "normaliser": config.data.normalise,
         "input length": config.audio.encode,
         "reduction": "per target unit",
-        "top_k": distill.top_k,
+        "top_k": f"{distill.top_k} and as many drawn" if distill.top_k else 0,
         # Dense logits serve any temperature.
         "temperature": distill.temperature if distill.top_k else None,
         "dtype": "float16",

@@ -1,15 +1,15 @@
 """The teacher store: what the teacher thinks of every training utterance, written once.
 
 Per utterance: its difficulty x (the teacher's task loss) and, where asked for, the soft outputs:
-raw logits in fp16, all of them (dense) or the top k with the log-sum-exp of the rest at the stored
-temperature. It describes clean audio under a teacher in eval mode.
+raw logits in fp16, all of them (dense), or the top k and a sample of the rest at the stored
+temperature (`adakd.objectives.top_k`). It describes clean audio under a teacher in eval mode.
 
     store/meta.json          what the contents depend on, part by part; top_k, temperature
     store/index.<R>.jsonl    one line an utterance: id, x, shard, row, rows
     store/logits.<R>.<N>.npy     (rows, V) fp16, dense
-    store/values.<R>.<N>.npy     (rows, K) fp16   \\
-    store/indices.<R>.<N>.npy    (rows, K) int32   top k
-    store/tail.<R>.<N>.npy       (rows,) fp32     /
+    store/values.<R>.<N>.npy     (rows, K) fp16       \\
+    store/indices.<R>.<N>.npy    (rows, K + M) uint    top k, then the drawn ones
+    store/rest.<R>.<N>.npy       (rows, 2) fp32       /  tail and level
 
 <R> is the process that wrote it, <N> its shard. Shards are memory-mapped for reading. `meta.json`
 is written last, so a store without it is unfinished.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,14 @@ class Writer:
             )
         if self.top_k:
             # Where the logits are: a GPU finds them faster than it can hand over all the others.
-            small = top_k(logits.float(), self.top_k, self.temperature)
+            # By the utterance, so that processes and batches change nothing.
+            draw = torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
+            small = top_k(logits.float(), self.top_k, self.temperature, draw)
+            units = torch.cat([small.indices, small.drawn], dim=-1).cpu().numpy()
             part: tuple[np.ndarray, ...] = (
                 small.values.to(torch.float16).cpu().numpy(),
-                small.indices.to(torch.int32).cpu().numpy(),
-                small.tail.cpu().numpy(),
+                units.astype(np.min_scalar_type(logits.shape[-1] - 1)),
+                torch.stack([small.tail, small.level], dim=-1).cpu().numpy(),
             )
         else:
             part = (logits.to(torch.float16).cpu().numpy(),)
@@ -183,7 +187,7 @@ class Store:
     def soft(self, utterances: Sequence[str]) -> SoftOutputs:
         """The soft outputs of a batch, padded to the longest with zeros.
 
-        Dense logits (B, T, V) float16, or TopK with (B, T, K) and (B, T).
+        Dense logits (B, T, V) float16, or TopK with (B, T, K), (B, T, M) and (B, T).
         """
         import numpy as np
         import torch
@@ -197,10 +201,13 @@ class Store:
             block = np.zeros((len(rows), length, *column[0].shape[1:]), column[0].dtype)
             for target, part in zip(block, column, strict=True):
                 target[: len(part)] = part
-            padded.append(torch.from_numpy(block))
+            padded.append(block)
         if not self.top_k:
-            return Dense(padded[0])
-        return TopK(padded[0], padded[1].long(), padded[2], self.temperature)
+            return Dense(torch.from_numpy(padded[0]))
+        values, rest = torch.from_numpy(padded[0]), torch.from_numpy(padded[2])
+        indices, drawn = torch.from_numpy(padded[1].astype(np.int64)).tensor_split([self.top_k], -1)
+        tail, level = rest.unbind(-1)
+        return TopK(values, indices, tail, drawn, level, self.temperature)
 
     def _rows(self, utterance: str) -> tuple[np.ndarray, ...]:
         import numpy as np
@@ -225,4 +232,4 @@ class Store:
 
 
 def _names(top_k: int) -> tuple[str, ...]:
-    return ("values", "indices", "tail") if top_k else ("logits",)
+    return ("values", "indices", "rest") if top_k else ("logits",)

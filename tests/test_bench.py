@@ -207,7 +207,7 @@ def test_store(tmp_path: Path, monkeypatch, capsys):
     from adakd.bench import made, store
 
     monkeypatch.setattr(made, "UNITS", 500)
-    monkeypatch.setattr(store, "ROWS", 4)
+    monkeypatch.setattr(store, "PARTS", 2)
     arguments = ["--size", "tiny", "--rounds", "1", "--clips", "16", "--root", str(tmp_path)]
     arguments += ["--top-k", "20 100"]
     rows = run("store", arguments, capsys)
@@ -219,8 +219,14 @@ def test_store(tmp_path: Path, monkeypatch, capsys):
         "whisper, top 100",
     ]
     assert sizes["whisper, top 20"] < sizes["whisper, top 100"]
-    shares = [[float(cell) for cell in row[3:]] for row in rows if row[0].startswith("scale")]
-    assert len(shares) == 8 and all(0 < few <= more <= 1.0001 for few, more in shares)
+    synthetic = [row for row in rows if row[0].startswith("scale")]
+    assert len(synthetic) == 8
+    for row in synthetic:
+        for over, spread in (row[3:5], row[5:7]):
+            ratio, error = map(float, over.split(" ± "))
+            assert abs(ratio - 1) <= 4 * error + 1e-4
+            # 128 positions; 20 make an utterance
+            assert float(spread) == pytest.approx(100 * error * (128 / 20) ** 0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])

@@ -23,7 +23,7 @@ from adakd import config as configuration
 from adakd import models, objectives
 from adakd.data import audio, manifest
 from adakd.errors import UserError
-from adakd.models import units
+from adakd.models import incremental, units, wav2vec2, whisper
 from adakd.models.wav2vec2 import mel_filters_
 from adakd.objectives import Dense, top_k
 from adakd.teacher_store import Store, Writer
@@ -123,6 +123,32 @@ def test_nothing_depends_on_the_batch_size_or_on_padding(build, entries, clips, 
         )
 
 
+@pytest.mark.parametrize("seconds", [0, 1.5, 2.5])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_pieces_give_what_the_whole_batch_gives(build, entries, clips, kind, seconds, monkeypatch):
+    """A CPU computes a batch piece by piece where no gradient is asked for."""
+    family = build(kind)
+    batch = family.collate(entries, clips)
+    whole = family(batch).logits  # (B, T, V)
+    monkeypatch.setattr(whisper, "PIECE", seconds)
+    monkeypatch.setattr(wav2vec2, "PIECE", seconds * family.hf.config.hidden_size)
+    sizes = []
+    part = family._encode_piece if kind == "whisper" else family._logits
+    name = part.__name__
+
+    def watched(inputs, *others):
+        sizes.append(len(inputs))
+        return part(inputs, *others)
+
+    monkeypatch.setattr(family, name, watched)
+    with torch.no_grad():
+        pieces = family(batch).logits
+    assert sum(sizes) == len(entries) and len(sizes) > 1
+    assert seconds or set(sizes) == {1}
+    for row, truth, count in zip(pieces, whole, family.positions(batch), strict=True):
+        torch.testing.assert_close(row[:count], truth[:count].detach(), **NOISE)
+
+
 def test_group_norm_would_leak_over_padding(build, entries, clips):
     """Why such checkpoints run one utterance at a time."""
     group = build("group")
@@ -171,6 +197,7 @@ def test_moving_a_batch_keeps_all_of_it(build, entries, clips):
         if soft is small:
             assert moved.soft.temperature == 2.0
             tensors += [moved.soft.values, moved.soft.indices, moved.soft.tail]
+            tensors += [moved.soft.drawn, moved.soft.level]
         elif soft is not None:
             tensors.append(moved.soft.logits)
         assert {tensor.device.type for tensor in tensors} == {"meta"}
@@ -245,25 +272,30 @@ def test_greedy_search_says_what_generate_says(folder, entries, clips):
         assert len(set(truth)) > 1
 
 
-def test_greedy_search_goes_on_without_the_utterances_that_have_ended(folder, entries, clips):
+def test_greedy_search_goes_on_without_the_utterances_that_have_ended(
+    folder, entries, clips, monkeypatch
+):
     family = fresh("whisper", folder)
     batch = family.collate(entries, clips)
     ends_at = torch.tensor([3, 1, 6, 2, 4])  # the step at which each utterance is made to end
     with torch.inference_mode():
-        known = family._encode(batch.inputs)[:, 0]
+        known = incremental.Decoder(family.hf, family._encode(batch.inputs), 9)._heard[0][0]
     seen = []  # the utterances that the decoder reads, step by step
 
-    def watch(module, arguments, options):
-        if options["past_key_values"] is None:
+    class Watched(incremental.Decoder):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
             seen.clear()
-        states = options["encoder_hidden_states"][:, 0]
-        seen.append(torch.cdist(states, known).argmin(dim=1))
 
-    def end(module, inputs, logits):
-        logits[:, family.end] = torch.where(ends_at[seen[-1]] == len(seen) - 1, 1e9, -1e9)
+        def __call__(self, tokens):
+            keys = self._heard[0][0]
+            assert len(tokens) == len(keys) == len(self._said[-1][1])
+            seen.append(torch.cdist(keys.flatten(1), known.flatten(1)).argmin(dim=1))
+            logits = super().__call__(tokens)
+            logits[:, family.end] = torch.where(ends_at[seen[-1]] == len(seen) - 1, 1e9, -1e9)
+            return logits
 
-    family.hf.model.decoder.register_forward_pre_hook(watch, with_kwargs=True)
-    family.hf.proj_out.register_forward_hook(end)
+    monkeypatch.setattr(whisper, "Decoder", Watched)
     found = transcripts(family, batch)
     # From where two of five are left, and then one of two, the decoder reads no other.
     everyone = [0, 1, 2, 3, 4]
@@ -271,6 +303,27 @@ def test_greedy_search_goes_on_without_the_utterances_that_have_ended(folder, en
     for entry, clip, text in zip(entries, clips, found, strict=True):
         assert transcripts(family, family.collate([entry], [clip])) == [text]
     assert len(set(found)) > 1
+
+
+def test_a_token_at_a_time_is_the_whole_at_once_by_hugging_faces_decoder(build, entries, clips):
+    family = build("whisper")
+    batch = family.collate(entries, clips)
+    tokens = torch.randint(5, 300, (len(entries), 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        states = family._encode(batch.inputs)
+        truth = family.hf.proj_out(
+            family.hf.model.decoder(
+                input_ids=tokens, encoder_hidden_states=states, use_cache=False
+            ).last_hidden_state
+        )
+        decoder = incremental.Decoder(family.hf, states, 9)
+        torch.testing.assert_close(decoder(tokens[:, :4]), truth[:, 3], **NOISE)
+        torch.testing.assert_close(decoder(tokens[:, 4:5]), truth[:, 4], **NOISE)
+        on = torch.tensor([4, 1])
+        decoder.keep(on)
+        for place in range(5, 9):
+            found = decoder(tokens[on, place : place + 1])
+            torch.testing.assert_close(found, truth[on, place], **NOISE)
 
 
 def test_chinese_whisper_text_begins_without_a_space(build, entries, clips):
@@ -449,8 +502,12 @@ def test_whispers_gradient_is_hugging_faces_own_the_shared_embedding_included(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [0, 5])
-def test_the_cached_teacher_equals_the_live_one(build, entries, clips, tmp_path, kind, k):
+def test_the_cached_teacher_equals_the_live_one(
+    build, entries, clips, tmp_path, kind, k, monkeypatch
+):
     """Written in one batching, read in another."""
+    # The units that a top k draws of the rest, from one start everywhere
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.full(shape, 0.3))
     teacher, student = build(kind, 1), build(kind, 2)
     settings = configuration.Distill(top_k=k)
     writer = Writer(tmp_path, k, settings.temperature)

@@ -151,10 +151,13 @@ def test_frame_kl_is_the_divergence_summed_over_frames_per_label(temperature):
 
 @pytest.mark.parametrize("kept", [None, 3])
 @pytest.mark.parametrize("select", ["all", "nonblank", "symmetric"])
-def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept):
+def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept, monkeypatch):
     student, teacher, _ = ctc_batch()
 
     def soft(logits):
+        # The same start for every position, so that an utterance alone is drawn as in its batch.
+        draw = torch.full(logits.shape[:-1], 0.3)
+        monkeypatch.setattr(torch, "rand", lambda shape, generator: draw)
         return Dense(logits) if kept is None else top_k(logits, kept, 2.0)
 
     batch = frame_kl(student, soft(teacher), FRAMES, LABEL_LENGTHS, 2.0, select)
@@ -243,41 +246,113 @@ def test_a_unit_that_the_teacher_excludes_costs_nothing():
 # ---- Top k ---------------------------------------------------------------------------------------
 
 
-def test_top_k_is_a_bound_from_below_that_rises_with_k_to_the_dense_divergence():
+DRAWS = 4000
+
+
+@pytest.fixture
+def many_draws(monkeypatch):
+    """many_draws(logits (V,), k): their top k at temperature 2 from 4,000 starts, (1, DRAWS, ...).
+
+    Evenly spaced starts, so that a mean over them is the mean over all starts but for the spacing.
+    """
+    starts = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: starts.expand(shape))
+    return lambda teacher, k: top_k(teacher.expand(1, DRAWS, -1), k, 2.0)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_mean_over_draws_is_the_dense_divergence_and_its_gradient(many_draws, k):
+    teacher, student = random_logits(UNITS, seed=8), random_logits(UNITS, seed=9)
+    drawn = many_draws(teacher, k)
+    many = student.expand(1, DRAWS, -1).clone().requires_grad_()
+    one = student.expand(1, 1, -1).clone().requires_grad_()
+    mask = torch.ones(1, DRAWS)
+    sampled = token_kl(many, drawn, mask, 2.0)
+    dense = token_kl(one, Dense(teacher.expand(1, 1, -1)), mask[:, :1], 2.0)
+    (slopes,) = torch.autograd.grad(sampled.sum(), many)
+    (truth,) = torch.autograd.grad(dense.sum(), one)
+    torch.testing.assert_close(sampled, dense, rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(slopes.sum(dim=1), truth.sum(dim=1), rtol=0.0, atol=1e-3)
+    # What the rest has to say is far more than that.
+    share = (drawn.tail[0, 0] - (teacher / 2).logsumexp(dim=-1)).exp()
+    assert share > 0.01
+
+
+def test_the_whole_vocabulary_is_dense():
     student, teacher, _ = ctc_batch()
-    dense = frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, 2.0)
-    bounds = [
-        frame_kl(student, top_k(teacher, k, 2.0), FRAMES, LABEL_LENGTHS, 2.0)
-        for k in range(1, UNITS + 1)
-    ]
-    for lower, higher in zip(bounds, bounds[1:], strict=False):
-        assert (lower <= higher + 1e-12).all()
-    assert (bounds[0] < dense - 1e-3).all()
-    torch.testing.assert_close(bounds[-1], dense)
-    torch.testing.assert_close(bounds[-2], dense)  # one unit in the bucket is no bucket
+    mask = torch.arange(12) < FRAMES.unsqueeze(1)
+    kept = top_k(teacher, UNITS, 2.0)
+    assert kept.drawn.shape[-1] == 0
+    torch.testing.assert_close(
+        token_kl(student, kept, mask, 2.0), token_kl(student, Dense(teacher), mask, 2.0)
+    )
 
 
-def test_top_k_is_the_divergence_with_the_rest_in_one_bucket():
+def test_one_unit_outside_is_drawn_for_sure_and_makes_it_dense():
+    student, teacher, _ = ctc_batch()
+    mask = torch.arange(12) < FRAMES.unsqueeze(1)
+    kept = top_k(teacher, UNITS - 1, 2.0)
+    assert kept.drawn.shape[-1] == 1
+    torch.testing.assert_close(
+        token_kl(student, kept, mask, 2.0), token_kl(student, Dense(teacher), mask, 2.0)
+    )
+
+
+def test_the_divergence_is_the_sum_over_kept_and_drawn_units_written_out():
     student, teacher = random_logits(1, 1, UNITS, seed=8), random_logits(1, 1, UNITS, seed=9)
-    kept = teacher[0, 0].argsort(descending=True)[:3]
+    soft = top_k(teacher, 3, 2.0, torch.Generator().manual_seed(2))
+    kept = set(teacher[0, 0].argsort(descending=True)[:3].tolist())
+    drawn = soft.drawn[0, 0].tolist()
+    assert set(soft.indices[0, 0].tolist()) == kept and not kept & set(drawn) and len(drawn) == 3
+    p, q = ((each[0, 0] / 2).softmax(dim=-1).tolist() for each in (teacher, student))
+    left = 1 - sum(p[unit] for unit in kept)
+    truth = sum(p[unit] * math.log(p[unit] / q[unit]) for unit in kept)
+    truth += sum(left / 3 * math.log(p[unit] / q[unit]) for unit in drawn)
+    assert token_kl(student, soft, torch.ones(1, 1), 2.0).item() == pytest.approx(4 * truth)
 
-    def bucketed(logits):
-        probabilities = (logits[0, 0] / 2.0).softmax(dim=-1)
-        return Categorical(torch.cat([probabilities[kept], 1 - probabilities[kept].sum()[None]]))
 
-    loss = token_kl(student, top_k(teacher, 3, 2.0), torch.ones(1, 1), 2.0)
-    truth = 4 * kl_divergence(bucketed(teacher), bucketed(student))
-    torch.testing.assert_close(loss[0], truth)
+@pytest.mark.parametrize("k", [2, 5])
+def test_units_are_drawn_as_often_as_their_probability_asks(many_draws, k):
+    """Systematic sampling: M p of a unit, rounded up or down each time, and so on average."""
+    teacher = random_logits(12, seed=10)
+    soft = many_draws(teacher, k)
+    rest = (teacher / 2).softmax(dim=-1)
+    rest[teacher.topk(k).indices] = 0
+    expected = k * rest / rest.sum()
+    counts = functional.one_hot(soft.drawn[0], 12).sum(dim=1)  # (draws, V)
+    assert ((counts >= expected.floor()) & (counts <= expected.ceil())).all()
+    torch.testing.assert_close(counts.double().mean(dim=0), expected, rtol=0.0, atol=1e-3)
+    level = (teacher / 2)[soft.drawn].mean(dim=-1)
+    torch.testing.assert_close(soft.level, level)
+
+
+def test_the_same_start_draws_the_same_units_and_another_draws_others():
+    teacher = random_logits(2, 9, 40)
+    first, again, other = (
+        top_k(teacher, 4, 2.0, torch.Generator().manual_seed(seed)).drawn for seed in (5, 5, 6)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("excluded", [[4], [3, 4], [2, 3, 4]])
+def test_a_unit_that_the_teacher_excludes_is_never_drawn(excluded):
+    teacher = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]).index_fill(
+        0, torch.tensor(excluded), -math.inf
+    )
+    student = random_logits(5, seed=3).expand(1, 500, -1).clone().requires_grad_()
+    soft = top_k(teacher.expand(1, 500, -1).double(), 2, 2.0, torch.Generator().manual_seed(1))
+    loss = token_kl(student, soft, torch.ones(1, 500), 2.0)
+    (slope,) = torch.autograd.grad(loss.sum(), student)
+    assert loss.isfinite().all() and slope.isfinite().all()
+    dense = token_kl(student, Dense(teacher.expand(1, 500, -1)), torch.ones(1, 500), 2.0)
+    torch.testing.assert_close(loss, dense.to(loss), rtol=0.02, atol=0.0)
 
 
 def test_top_k_keeps_the_whole_mass():
     teacher = random_logits(2, 5, UNITS)
     kept = top_k(teacher, 3, 2.0)
-    assert (kept.values.shape, kept.indices.shape, kept.tail.shape) == (
-        (2, 5, 3),
-        (2, 5, 3),
-        (2, 5),
-    )
+    assert kept.values.shape == kept.indices.shape == kept.drawn.shape == (2, 5, 3)
+    assert kept.tail.shape == kept.level.shape == (2, 5)
     mass = (kept.values / 2.0).exp().sum(dim=-1) + kept.tail.exp()
     torch.testing.assert_close(mass, (teacher / 2.0).exp().sum(dim=-1))
 
@@ -352,7 +427,7 @@ def test_an_unknown_selection_is_an_error():
 
 
 def soft_outputs(kind: str, teacher: torch.Tensor, temperature: float) -> SoftOutputs | None:
-    """The teacher as "none", "dense", or its top k with a bucket (3) or without one (7).
+    """The teacher as "none", "dense", or its top k with drawn ones (3) or without any (7).
 
     Or dense, "excluding" a unit: its logit is -inf.
     """
@@ -360,7 +435,7 @@ def soft_outputs(kind: str, teacher: torch.Tensor, temperature: float) -> SoftOu
         return Dense(teacher.index_fill(-1, torch.tensor([4]), -math.inf))
     if kind in ("none", "dense"):
         return Dense(teacher) if kind == "dense" else None
-    return top_k(teacher, int(kind), temperature)
+    return top_k(teacher, int(kind), temperature, torch.Generator().manual_seed(6))
 
 
 def projected_batch() -> tuple[Projected, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -484,7 +559,8 @@ def test_padding_reaches_neither_loss_nor_gradient(garbage, kept):
         student, teacher, labels = ctc_batch()
         student[~mask], teacher[~mask] = value, value
         student, teacher = student.float().requires_grad_(), teacher.float()
-        soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0)
+        draw = torch.Generator().manual_seed(6)
+        soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0, draw)
         targets = torch.full((3, 12), 2).where(mask, torch.tensor(-100))
         for loss in (
             ctc(student, FRAMES, labels, LABEL_LENGTHS),
@@ -516,7 +592,7 @@ def test_losses_are_computed_in_float32_from_logits_of_any_precision(dtype):
                 ctc(each, FRAMES, labels, LABEL_LENGTHS),
                 cross_entropy(each, targets, mask),
                 token_kl(each, Dense(other), mask, 2.0),
-                token_kl(each, top_k(other, 3, 2.0), mask, 2.0),
+                token_kl(each, top_k(other, 3, 2.0, torch.Generator().manual_seed(6)), mask, 2.0),
                 logits_mse(each, Dense(other), mask, LABEL_LENGTHS, 0.5),
             )
             for each, other in ((student, teacher), (student.double(), teacher.double()))
@@ -538,7 +614,8 @@ def test_a_top_k_teacher_of_another_frame_rate_is_an_error():
     student, _, _ = ctc_batch()
     short = torch.zeros(3, 6, 2)
     with pytest.raises(UserError, match="same positions"):
-        frame_kl(student, TopK(short, short.long(), short[..., 0], 1.0), FRAMES, LABEL_LENGTHS)
+        soft = TopK(short, short.long(), short[..., 0], short.long(), short[..., 0], 1.0)
+        frame_kl(student, soft, FRAMES, LABEL_LENGTHS)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])

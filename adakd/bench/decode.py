@@ -6,7 +6,7 @@ Whisper, one batch, features made from the waveforms within the clock:
     adakd, encode full    our search on the same input; its hypotheses must be the same
     adakd, encode speech  our search, encoding only what is there: other input, so a model may say
                           something else; how often it does is printed
-    encoder alone         features and encoder on 30 s of input, which no search can do without
+    encoder alone         features and our encoder on 30 s of input, which no search can do without
 
 From random weights no utterance ever ends: all take --tokens steps. With --model FOLDER, a model
 that says where it ends, the noise that stands for speech makes hypotheses of many lengths.
@@ -130,7 +130,7 @@ def contenders(
     def encoder() -> None:
         batch = full.collate(clips.entries, clips.clips).to(device())
         with torch.inference_mode():
-            full.hf.model.encoder(batch.inputs)
+            full._encode(batch.inputs)
 
     return {
         GENERATE: generate, FULL: ours(FULL, full), SPEECH: ours(SPEECH, short), ENCODER: encoder,

@@ -286,11 +286,13 @@ def soft_outputs(student: Family, batch: Batch, top_k: int) -> SoftOutputs:
     if not top_k:
         return Dense(torch.randn(*shape, units_count, generator=draw, dtype=torch.float16))
     kept = min(top_k, units_count)
+    drawn = torch.randint(units_count, (*shape, min(kept, units_count - kept)), generator=draw)
     first = torch.randint(units_count, (*shape, 1), generator=draw)
     apart = units_count // kept
     indices = (first + apart * torch.arange(kept)) % units_count
     values = 5 + torch.randn(*shape, kept, generator=draw)
-    return TopK(values.half(), indices, torch.full(shape, 5.0), TEMPERATURE)
+    tail = torch.full(shape, 5.0)
+    return TopK(values.half(), indices, tail, drawn, tail - 8, TEMPERATURE)
 
 
 def store(student: Family, clips: Sequence[Speech], folder: Path, top_k: int) -> Store:

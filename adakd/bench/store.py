@@ -4,20 +4,22 @@ Three tables:
 
 - bytes an hour of speech, and reading: batches of utterances in random order, from files that the
   operating system may have in memory;
-- the KL of a top-k teacher over that of the dense one, on synthetic distributions over 51,865
+- the KL from a top-k teacher over that from the dense one, on synthetic distributions over 51,865
   units. Teacher: logits scale x N(0, 1), as random as what a decoder gives to units that do not
   fit, and a few candidates that do, lifted by `lift` minus 0, 1, 2, ... Student: teacher + N(0, 1);
 - the same on the outputs of trained checkpoints: teacher and fine-tuned student of a recipe that
   has been run (--recipe, --root), on its training utterances.
 
-The second and third matter since the top-k loss is a lower bound: what the student could still
-learn about the rest is lost.
+The second and third matter since a top-k KL is an estimate: right on average, and by how much it is
+off for a single utterance tells what training sees. Both are printed: the ratio of means with its
+standard error, and the standard deviation for an utterance, in percent of the mean KL.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 SYNTHETIC = ((1.0, 15.0), (2.0, 15.0), (2.0, 20.0), (3.0, 25.0))  # scale and lift
 CANDIDATES = 8
 TEMPERATURES = (1.0, 2.0)
-ROWS = 64  # positions of each synthetic distribution
+ROWS, PARTS = 64, 32  # positions of each synthetic distribution that are made at a time, and times
+TOKENS = 20  # of an utterance
+UTTERANCES = 64  # of the recipe that has been run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -98,14 +102,16 @@ def _synthetic(kept: Sequence[int]) -> None:
     rows = []
     for scale, lift in SYNTHETIC:
         draw = torch.Generator().manual_seed(0)
-        teacher = scale * torch.randn(1, ROWS, UNITS, generator=draw)
-        best = torch.randint(UNITS, (1, ROWS, CANDIDATES), generator=draw)
-        teacher.scatter_(-1, best, lift - torch.arange(CANDIDATES).expand_as(best).float())
-        student = teacher + torch.randn(teacher.shape, generator=draw)
-        mask = torch.ones(1, ROWS, dtype=torch.bool)
+        losses: Losses = {}
+        for _ in range(PARTS):
+            teacher = scale * torch.randn(ROWS, 1, UNITS, generator=draw)
+            best = torch.randint(UNITS, (ROWS, 1, CANDIDATES), generator=draw)
+            teacher.scatter_(-1, best, lift - torch.arange(CANDIDATES).expand_as(best).float())
+            student = teacher + torch.randn(teacher.shape, generator=draw)
+            _add_losses(losses, student, teacher, kept, draw)
         for temperature in TEMPERATURES:
-            losses = _losses(student, teacher, mask, kept, temperature)
-            rows.append([f"scale {scale:g}, lift {lift:g}", *_row(losses, temperature)])
+            row = _row(losses, temperature, kept, TOKENS)
+            rows.append([f"scale {scale:g}, lift {lift:g}", *row])
     measure.print_table(["synthetic, 51,865 units", *_head(kept)], rows)
 
 
@@ -124,21 +130,15 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
         print(f"Trained checkpoints of {options.recipe}: not measured (run ./run.sh first).")
         return
     teacher, student = (models.open_folder(place.config, folder).eval() for folder in folders)
-    sums: dict[tuple[float, int], float] = {}
+    losses: Losses = {}
+    draw = torch.Generator().manual_seed(0)
     entries = place.manifest("train")
-    entries = entries[:: max(1, len(entries) // ROWS)]
-    for entry in entries:
+    for entry in entries[:: max(1, len(entries) // UTTERANCES)]:
         batch = student.collate([entry], [audio.read(place.root / entry.audio)])
         with torch.no_grad():
-            outputs = student(batch).logits, teacher(batch).logits
-        mask = torch.ones(outputs[0].shape[:2], dtype=torch.bool)
-        for temperature in TEMPERATURES:
-            found = _losses(*outputs, mask, kept, temperature)
-            for k, loss in found.items():
-                sums[temperature, k] = sums.get((temperature, k), 0.0) + loss / len(entries)
-    for temperature in TEMPERATURES:
-        losses = {k: loss for (each, k), loss in sums.items() if each == temperature}
-        rows.append(["whisper", *_row(losses, temperature)])
+            _add_losses(losses, student(batch).logits, teacher(batch).logits, kept, draw)
+    kept = [k for k in kept if k < len(teacher.vocabulary())]
+    rows = [["whisper", *_row(losses, temperature, kept, 1)] for temperature in TEMPERATURES]
     measure.print_table([f"trained, {len(teacher.vocabulary()):,} units", *_head(kept)], rows)
 
 
@@ -151,24 +151,41 @@ def _recipe(name: str) -> Path:
     return folder
 
 
-def _losses(
-    student: Tensor, teacher: Tensor, mask: torch.Tensor, kept: Sequence[int], temperature: float
-) -> dict[int, float]:
-    """The mean KL for each k that the vocabulary has; 0 stands for dense."""
-    from adakd.objectives import Dense, token_kl, top_k
+Losses = dict[tuple[float, int], list[float]]  # of each temperature and k; k = 0 stands for dense
 
-    losses = {0: token_kl(student, Dense(teacher), mask, temperature).mean().item()}
-    for k in kept:
-        if k <= teacher.shape[-1]:
-            soft = top_k(teacher, k, temperature)
-            losses[k] = token_kl(student, soft, mask, temperature).mean().item()
-    return losses
+
+def _add_losses(
+    losses: Losses, student: Tensor, teacher: Tensor, kept: Sequence[int], draw: torch.Generator
+) -> None:
+    """Add the KL (B,) of logits (B, U, V) for each temperature and each k that V allows."""
+    import torch
+
+    from adakd.objectives import Dense, SoftOutputs, token_kl, top_k
+
+    mask = torch.ones(teacher.shape[:2], dtype=torch.bool)
+    for temperature in TEMPERATURES:
+        soft: dict[int, SoftOutputs] = {0: Dense(teacher)}
+        for k in kept:
+            if k < teacher.shape[-1]:
+                soft[k] = top_k(teacher, k, temperature, draw)
+        for k, outputs in soft.items():
+            found = token_kl(student, outputs, mask, temperature).tolist()
+            losses.setdefault((temperature, k), []).extend(found)
 
 
 def _head(kept: Sequence[int]) -> list[str]:
-    return ["temperature", "dense KL", *(f"top {k} over it" for k in kept)]
+    pairs = [(f"top {k} and as many drawn, over it", "an utterance, %") for k in kept]
+    return ["temperature", "dense KL", *(name for pair in pairs for name in pair)]
 
 
-def _row(losses: dict[int, float], temperature: float) -> list[str]:
-    dense = losses.pop(0)
-    return [f"{temperature:g}", f"{dense:.4f}", *(f"{one / dense:.4f}" for one in losses.values())]
+def _row(losses: Losses, temperature: float, kept: Sequence[int], tokens: int) -> list[str]:
+    """Each loss is the mean over an utterance, or one of ``tokens`` that make an utterance."""
+    dense = losses[temperature, 0]
+    mean = statistics.fmean(dense)
+    row = [f"{temperature:g}", f"{mean:.4f}"]
+    for k in kept:
+        off = [one - truth for one, truth in zip(losses[temperature, k], dense, strict=True)]
+        ratio, spread = 1 + statistics.fmean(off) / mean, statistics.stdev(off) / mean
+        row.append(f"{ratio:.4f} ± {spread / len(off) ** 0.5:.4f}")
+        row.append(f"{100 * spread / tokens**0.5:.1f}")
+    return row

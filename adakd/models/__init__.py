@@ -67,12 +67,7 @@ class Batch:
         if isinstance(self.soft, Dense):
             moved["soft"] = Dense(self.soft.logits.to(device))
         elif isinstance(self.soft, TopK):
-            moved["soft"] = TopK(
-                self.soft.values.to(device),
-                self.soft.indices.to(device),
-                self.soft.tail.to(device),
-                self.soft.temperature,
-            )
+            moved["soft"] = self.soft.each(lambda tensor: tensor.to(device))
         return replace(self, **moved)
 
 
@@ -162,6 +157,15 @@ class Family(nn.Module):
     def transcribe(self, batch: Batch) -> list[str]:
         """The greedy hypothesis of each utterance."""
         raise NotImplementedError
+
+    @staticmethod
+    def computes_whole_batches(inputs: Tensor) -> bool:
+        """Whether a forward pass takes a batch as it is; else the family cuts it into pieces.
+
+        What a layer hands to the next one stays in a CPU's cache only while it is small. Without a
+        gradient to keep it for, small pieces are faster, whatever the batch (docs/PERFORMANCE.md).
+        """
+        return torch.is_grad_enabled() or inputs.device.type != "cpu"
 
     def prepare_training(self, train: configuration.Train) -> None:
         """Set SpecAugment, auxiliary heads and what is frozen."""

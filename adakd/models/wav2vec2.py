@@ -29,6 +29,7 @@ from adakd.objectives import SoftOutputs
 if TYPE_CHECKING:
     import numpy as np
 
+PIECE = 12 * 1024  # seconds of audio times hidden units that a CPU computes at a time
 LEAST_FILTER = 200  # samples: a first kernel this long spans a pitch period, as a filterbank does
 
 
@@ -187,22 +188,38 @@ class Wav2Vec2(Family):
         return self.tokenizer(text).input_ids
 
     def forward(self, batch: Batch) -> Output:
-        if self.hf.config.feat_extract_norm == "group" and len(batch.ids) > 1:
-            rows = [
-                self._logits(wave[:length].unsqueeze(0), None)[0]
-                for wave, length in zip(batch.inputs, batch.lengths.tolist(), strict=True)
-            ]
-            return Output(nn.utils.rnn.pad_sequence(rows, batch_first=True))
-        mask = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
-        mask = mask < batch.lengths.unsqueeze(1)
-        return Output(self._logits(batch.inputs, mask.long()))
+        pieces = self._pieces(batch)
+        if len(pieces) == 1:
+            return Output(self._logits(batch.inputs, batch.lengths))
+        rows: list[Tensor] = []  # (T, V) of each utterance
+        for piece in pieces:
+            lengths = batch.lengths[piece]
+            rows.extend(self._logits(batch.inputs[piece, : lengths.max()], lengths))
+        return Output(nn.utils.rnn.pad_sequence(rows, batch_first=True))
 
-    def _logits(self, waves: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, V) of waveforms (B, N)."""
+    def _pieces(self, batch: Batch) -> list[slice]:
+        """Which utterances, one after the other, are computed together."""
+        lengths, group = batch.lengths.tolist(), self.hf.config.feat_extract_norm == "group"
+        if self.computes_whole_batches(batch.inputs) and not group:
+            return [slice(len(lengths))]
+        most = 0 if group else PIECE * SAMPLE_RATE / self.hf.config.hidden_size
+        pieces, first = [], 0
+        for i in range(1, len(lengths) + 1):
+            if i == len(lengths) or (i - first + 1) * max(lengths[first : i + 1]) > most:
+                pieces.append(slice(first, i))
+                first = i
+        return pieces
+
+    def _logits(self, waves: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, V) of waveforms (B, N), of which so many samples (B,) are not padding."""
         settings = self.hf.config
         frames = int(self.hf._get_feat_extract_output_lengths(waves.shape[1]))
         # transformers refuses to mask spans longer than the input.
         settings.apply_spec_augment = self.masks and frames >= settings.mask_time_length
+        mask = None
+        if bool((lengths < waves.shape[1]).any()):  # attention without a mask is faster
+            places = torch.arange(waves.shape[1], device=waves.device)
+            mask = (places < lengths.unsqueeze(1)).long()
         return self.hf(waves, attention_mask=mask).logits
 
     def positions(self, batch: Batch) -> Tensor:

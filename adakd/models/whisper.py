@@ -28,6 +28,7 @@ from adakd.data.manifest import Entry
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
 from adakd.models import Batch, Family, Limit, Output, pretrained
+from adakd.models.incremental import Decoder
 from adakd.objectives import Projected, SoftOutputs
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language th
 CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
+PIECE = 30  # seconds of audio, padding included, that a CPU encodes at a time
 GRID = 0.5  # seconds; few padded lengths, so that many clips share one
 
 
@@ -276,6 +278,11 @@ class Whisper(Family):
         The encoder of transformers takes its full length only; this is the same computation with
         its positions cut to the length that is there (tested against it).
         """
+        whole = self.computes_whole_batches(features)
+        at_once = len(features) if whole else max(1, PIECE * FRAMES_A_SECOND // features.shape[2])
+        return torch.cat([self._encode_piece(piece) for piece in features.split(at_once)])
+
+    def _encode_piece(self, features: Tensor) -> Tensor:
         encoder = self.hf.model.encoder
         dropout = nn.functional.dropout
         states = nn.functional.gelu(encoder.conv1(features))
@@ -354,22 +361,16 @@ class Whisper(Family):
             torch.tensor(tokens or [], dtype=torch.long, device=device)
             for tokens in (generation.suppress_tokens, generation.begin_suppress_tokens)
         )
-        states = self._encode(batch.inputs)
-        inputs = torch.tensor([self.prompt(code) for code in batch.languages], device=device)
-        room = self.hf.config.max_target_positions - inputs.shape[1]
+        prompts = torch.tensor([self.prompt(code) for code in batch.languages], device=device)
+        longest = self.hf.config.max_target_positions
+        room = longest - prompts.shape[1]
+        decoder = Decoder(self.hf, self._encode(batch.inputs), longest)
         said = torch.full((len(batch.ids), room), self.end, device=device)
         rows = torch.arange(len(batch.ids), device=device)  # the utterances still decoded
         finished = torch.zeros(len(batch.ids), dtype=torch.bool, device=device)
-        cache = None
+        inputs = prompts
         for position in range(room):
-            result = self.hf.model.decoder(
-                input_ids=inputs,
-                encoder_hidden_states=states,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache = result.past_key_values
-            logits = self.hf.proj_out(result.last_hidden_state[:, -1]).float()
+            logits = decoder(inputs).float()
             logits[:, never] = -torch.inf
             if position == 0:
                 logits[:, not_first] = -torch.inf
@@ -381,8 +382,8 @@ class Whisper(Family):
                 break
             if 2 * left <= len(rows):  # copying what is cached costs about as much as a step
                 on = (~finished).nonzero().squeeze(1)
-                cache.batch_select_indices(on)
-                rows, states, chosen, finished = rows[on], states[on], chosen[on], finished[on]
+                decoder.keep(on)
+                rows, chosen, finished = rows[on], chosen[on], finished[on]
             inputs = chosen.unsqueeze(1)
         decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in decoded]

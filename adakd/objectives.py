@@ -140,17 +140,22 @@ def top_k(
         raise UserError(f"top_k is {k}, but the teacher has {units} units: take 1 to {units}.")
     _check_temperature(temperature)
     values, indices = logits.topk(k, dim=-1)
+    # In one piece of memory throughout: a teacher pass comes here for every utterance.
     rest = (_at_least_float32(logits) / temperature).scatter_(-1, indices, -torch.inf)
-    tail, draws = rest.logsumexp(dim=-1), min(k, units - k)
-    # Where the teacher excludes all of the rest, nothing can be drawn, and what is has no weight.
-    cumulated = rest.softmax(dim=-1).nan_to_num_().cumsum_(dim=-1)
-    start = torch.rand(tail.shape, generator=generator).to(tail).unsqueeze(-1)
-    steps = torch.arange(draws, device=tail.device) + start
+    # Finite where the teacher excludes all of the rest: the tail is then log 0, and what is drawn,
+    # without probability, has no weight.
+    top = rest.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(rest.dtype).min)
+    cumulated = rest.sub_(top).exp_().cumsum_(dim=-1)
     total = cumulated[..., -1:].clone()
+    draws = min(k, units - k)
+    start = torch.rand(total.shape[:-1], generator=generator).to(total).unsqueeze(-1)
+    steps = torch.arange(draws, device=total.device) + start
     # Below the total, or rounding would draw a unit without probability.
     points = torch.minimum(steps / max(1, draws) * total, torch.nextafter(total, total - 1))
     drawn = torch.searchsorted(cumulated, points, right=True).clamp_(max=units - 1)
-    level = rest.gather(-1, drawn).mean(dim=-1) if draws else torch.zeros_like(tail)
+    tail, level = (top + total.log()).squeeze(-1), torch.zeros_like(total[..., 0])
+    if draws:
+        level = (_at_least_float32(logits.gather(-1, drawn)) / temperature).mean(dim=-1)
     return TopK(values, indices, tail, drawn, level, temperature)
 
 

@@ -53,10 +53,13 @@ from adakd.data.text import units_of_error
 from adakd.errors import UserError
 from adakd.files import write_text
 from adakd.models import Batch, Family, Output
+from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
 from adakd.weighting import Weighted, Weighting, derivatives_along
 
 PATIENCE = 20  # optimiser steps with a gradient that is not finite, before training gives up
+
+Predictions = tuple[Output, SoftOutputs | None]  # the student's, and the teacher's
 
 logging.getLogger("speechbrain").setLevel(logging.WARNING)
 
@@ -155,25 +158,31 @@ class DistillationBrain(speechbrain.Brain):
 
     # ------------------------------------------------------------------ the loss
 
-    def compute_forward(self, batch: Batch, stage: speechbrain.Stage) -> Output:
-        """Raw logits of the student under teacher forcing."""
-        return self.modules.student(batch)
+    def compute_forward(self, batch: Batch, stage: speechbrain.Stage) -> Predictions:
+        """Raw logits of the student under teacher forcing, and the teacher's where they are wanted.
 
-    def compute_objectives(self, output: Output, batch: Batch, stage: speechbrain.Stage) -> Loss:
+        The live teacher comes first: what it computed on the way is gone before the student keeps
+        what its backward pass needs, and that takes the same memory.
+        """
+        wanted = self.weighting.wants_distill(self.progress)
+        soft = self._soft_outputs(batch) if wanted else None
+        return self.modules.student(batch), soft
+
+    def compute_objectives(
+        self, predictions: Predictions, batch: Batch, stage: speechbrain.Stage
+    ) -> Loss:
         """THE loss: task and distillation loss of each utterance, weighted, summed."""
+        output, soft = predictions
         progress = self.progress
-        soft = self._soft_outputs(batch) if self.weighting.wants_distill(progress) else None
         scale = self.weighting.logits_scale(progress)
         task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, progress)
         total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
         return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)
 
-    def _soft_outputs(self, batch: Batch) -> Any:
+    def _soft_outputs(self, batch: Batch) -> SoftOutputs | None:
         if self.teacher is None:
             return batch.soft
-        from adakd.objectives import Dense
-
         with torch.no_grad(), self.training_ctx:
             return Dense(self.teacher(batch.teacher or batch).logits)
 
@@ -198,8 +207,8 @@ class DistillationBrain(speechbrain.Brain):
             # Gradients are exchanged once, with the last micro-batch; DDP averages over processes.
             with self.no_sync(number < len(step) - 1):
                 with self.training_ctx:
-                    output = self.compute_forward(batch, speechbrain.Stage.TRAIN)
-                    loss = self.compute_objectives(output, batch, speechbrain.Stage.TRAIN)
+                    predictions = self.compute_forward(batch, speechbrain.Stage.TRAIN)
+                    loss = self.compute_objectives(predictions, batch, speechbrain.Stage.TRAIN)
                 (loss.total * (_world() / utterances)).backward()
                 losses.append(loss)
         rate = self.optimizer.param_groups[0]["lr"]

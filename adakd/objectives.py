@@ -121,11 +121,11 @@ def top_k(
     """Shrink a teacher's logits (..., V) to their k largest and a sample of the rest.
 
     As many of the rest as are kept, M = min(k, V - k), by systematic sampling: equal steps through
-    the cumulated probabilities from a random start (Madow 1949, doi 10.1214/aoms/1177729988). So
-    the KL that a loss estimates from them has the dense one as its mean, and its gradient too
-    (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv 2503.16870, who draw all units at
-    random); the k largest alone, or the rest as one number, would leave out what the teacher says
-    of tens of thousands of units.
+    the cumulated probabilities from a random start (Madow 1949, "On the theory of systematic
+    sampling, II"). So the KL that a loss estimates from them has the dense one as its mean, and its
+    gradient too (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv 2503.16870, who draw all
+    units at random); the k largest alone, or the rest as one number, would leave out what the
+    teacher says of tens of thousands of units.
 
     Args:
         logits: raw logits, (..., V).
@@ -141,11 +141,16 @@ def top_k(
     _check_temperature(temperature)
     values, indices = logits.topk(k, dim=-1)
     # In one piece of memory throughout: a teacher pass comes here for every utterance.
-    rest = (_at_least_float32(logits) / temperature).scatter_(-1, indices, -torch.inf)
+    rest = (_at_least_float32(logits) / temperature).contiguous()
+    rest.scatter_(-1, indices, -torch.inf)
     # Finite where the teacher excludes all of the rest: the tail is then log 0, and what is drawn,
     # without probability, has no weight.
     top = rest.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(rest.dtype).min)
-    cumulated = rest.sub_(top).exp_().cumsum_(dim=-1)
+    weights = rest.sub_(top).exp_()
+    if weights.device.type == "cpu":
+        cumulated = weights.cumsum_(dim=-1)
+    else:  # which adds up in parts: rounded to float32 a sum could fall here and there
+        cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     total = cumulated[..., -1:].clone()
     draws = min(k, units - k)
     start = torch.rand(total.shape[:-1], generator=generator).to(total).unsqueeze(-1)
@@ -153,7 +158,8 @@ def top_k(
     # Below the total, or rounding would draw a unit without probability.
     points = torch.minimum(steps / max(1, draws) * total, torch.nextafter(total, total - 1))
     drawn = torch.searchsorted(cumulated, points, right=True).clamp_(max=units - 1)
-    tail, level = (top + total.log()).squeeze(-1), torch.zeros_like(total[..., 0])
+    tail = (top + total.log()).squeeze(-1).to(rest.dtype)
+    level = torch.zeros_like(tail)
     if draws:
         level = (_at_least_float32(logits.gather(-1, drawn)) / temperature).mean(dim=-1)
     return TopK(values, indices, tail, drawn, level, temperature)

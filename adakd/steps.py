@@ -672,6 +672,8 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         found["method"] = config.methods.get(method) or {}
     if method not in ("teacher", "finetune"):
         found["distill"] = dataclasses.asdict(config.distill)
+        if config.distill.teacher == "cached":
+            found["distill"]["top_k"] = kept_units(config.distill)
         # They change what looks at x, and nothing else.
         source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
         if method in configuration.ADAPTIVE and source != "insample":
@@ -867,6 +869,11 @@ def supervision(
 # ------------------------------------------------------------------ stage 4
 
 
+def kept_units(distill: configuration.Distill) -> str | int:
+    """What a store holds of each token, in the words of its fingerprint; 0 is all of it."""
+    return f"{distill.top_k} and as many drawn" if distill.top_k else 0
+
+
 def store_parts(place: Place) -> dict[str, Any]:
     """All that the teacher store depends on, by the name that an error message gives it."""
     config, distill = place.config, place.config.distill
@@ -878,7 +885,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         "normaliser": config.data.normalise,
         "input length": config.audio.encode,
         "reduction": "per target unit",
-        "top_k": f"{distill.top_k} and as many drawn" if distill.top_k else 0,
+        "top_k": kept_units(distill),
         # Dense logits serve any temperature.
         "temperature": distill.temperature if distill.top_k else None,
         "dtype": "float16",

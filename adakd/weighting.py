@@ -325,7 +325,8 @@ class FocalLoss(FixedWeight):
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
     ) -> Weighted:
         plain = super().weigh(task, distill, difficulty, progress)
-        # 1 - p, above 0: a KL may be below 0 by rounding, and the slope of 0^gamma may be infinite.
+        # 1 - p, above 0: a KL may be below 0 by rounding, or as an estimate from a top-k teacher,
+        # and the slope of 0^gamma may be infinite.
         rest = -torch.expm1(-plain.loss)
         factor = rest.clamp(min=torch.finfo(rest.dtype).tiny) ** self.gamma
         weight = factor.detach()

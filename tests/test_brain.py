@@ -370,6 +370,27 @@ def test_a_live_teacher_stays_in_eval_mode_and_learns_nothing(
     assert names == set(made.student.state_dict()), "no teacher in the checkpoint"
 
 
+def test_a_live_teacher_is_done_before_the_student_begins(speech: Speech, build: Build) -> None:
+    """Between the student's two passes its memory would come on top."""
+    made = started(build("whisper", "kd", online=True))
+    heard: list[str] = []
+    assert made.teacher is not None
+    made.teacher.register_forward_hook(lambda *_: heard.append("teacher"))
+    made.student.register_forward_pre_hook(lambda *_: heard.append("student"))
+    made.fit_batch([Steps(speech.train, speech.root, made.student, supply).batch([0, 1])])
+    assert heard == ["teacher", "student"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_autocast_ends_with_the_step_whoever_the_teacher_is(
+    family: str, speech: Speech, build: Build
+) -> None:
+    """Dev is decoded in float32, whatever training computes in."""
+    made = started(build(family, "kd", online=True, precision="bf16"))
+    made.fit_batch([Steps(speech.train, speech.root, made.student, supply).batch([0, 1])])
+    assert not torch.is_autocast_enabled("cpu")
+
+
 # ------------------------------------------------------------------ a run and its log
 
 

@@ -761,3 +761,16 @@ def test_teacher_and_student_must_share_units(tmp_path: Path, teacher: str) -> N
         steps.supervision(here, weighting.build("kd"), student)
     # Without a teacher there is nothing to compare.
     assert steps.supervision(here, weighting.build("finetune"), student) == (None, None)
+
+
+def test_a_student_of_few_units_depends_on_how_the_store_keeps_the_rest(tmp_path: Path) -> None:
+    """One that was trained when the rest was kept as one number is trained anew."""
+    few, live = (
+        place_of(tmp_path, distill={"top_k": 8, "teacher": teacher})
+        for teacher in ("cached", "online")
+    )
+    settings = steps.training_settings(few, "kd")
+    assert settings["distill"]["top_k"] == "8 and as many drawn"
+    older = {**settings, "distill": {**settings["distill"], "top_k": 8}}
+    assert steps.changed_settings(few, "kd", {"inputs": older}) == ["distill.top_k"]
+    assert steps.training_settings(live, "kd")["distill"]["top_k"] == 8

@@ -81,6 +81,17 @@ def test_round_trip(tmp_path, monkeypatch, k, shard_bytes):
     check(store, outputs, k)
 
 
+@pytest.mark.parametrize("units", [256, 257, 65_536, 65_537])
+def test_the_last_unit_of_any_vocabulary_comes_back(tmp_path, units):
+    """Indices are stored in as many bytes as the vocabulary needs."""
+    logits = torch.zeros(2, units)
+    logits[0, -1], logits[1, 0] = 9.0, 9.0
+    write(tmp_path, {"one": logits}, 2).finish(PARTS)
+    soft = Store(tmp_path).soft(["one"])
+    assert soft.best().tolist() == [[units - 1, 0]]
+    assert 0 <= soft.drawn.min() and soft.drawn.max() < units
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_processes_write_side_by_side_in_any_order(tmp_path, monkeypatch, order):
     monkeypatch.setattr(teacher_store, "SHARD_BYTES", 200)

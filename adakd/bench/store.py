@@ -100,6 +100,7 @@ def _synthetic(kept: Sequence[int]) -> None:
     from adakd.bench.made import UNITS
 
     rows = []
+    kept = [k for k in kept if k < UNITS]
     for scale, lift in SYNTHETIC:
         draw = torch.Generator().manual_seed(0)
         losses: Losses = {}
@@ -123,7 +124,6 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
     from adakd.data import audio
     from adakd.steps import Place
 
-    rows = []
     place = Place(options.root, configuration.load(_recipe(options.recipe), "whisper"))
     folders = [place.experiment(name) / "model" for name in ("teacher", "finetune")]
     if not all(folder.is_dir() for folder in folders):

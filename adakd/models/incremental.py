@@ -2,9 +2,9 @@
 
 The computation is that of `WhisperDecoder` in transformers, with its own layers and weights (tested
 against it). What is saved is what lies between them: keys and values are written into room made
-once instead of being copied into a longer tensor at every step, no mask is built, and only the last
-position is projected on the vocabulary. A step of a small decoder is some twenty operations a layer
-of a few microseconds each, so that this is a large part of its time.
+beforehand instead of being copied into a longer tensor at every step, no mask is built, and only
+the last position is projected on the vocabulary. A step of a small decoder is some twenty
+operations a layer of a few microseconds each, so that this is a large part of its time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Pair = tuple[Tensor, Tensor]  # keys and values
+ROOM = 64  # tokens there is room for at first: more than most utterances take
 
 
 class Decoder:
@@ -22,10 +23,9 @@ class Decoder:
     Args:
         hf: `WhisperForConditionalGeneration` in eval mode; its linear layers may be int8.
         states: (B, T, d) the encoder's.
-        room: tokens that will be read at most, the prompt's included.
     """
 
-    def __init__(self, hf: Any, states: Tensor, room: int) -> None:
+    def __init__(self, hf: Any, states: Tensor) -> None:
         self._hf, self._read = hf, 0
         self._layers = list(hf.model.decoder.layers)
         # Of each layer, (B, H, T, d / H) of what the encoder says, and of the tokens read so far.
@@ -35,13 +35,15 @@ class Decoder:
             attend = layer.encoder_attn
             keys, values = attend.k_proj(states), attend.v_proj(states)
             self._heard.append((_heads(attend, keys), _heads(attend, values)))
-            size = (len(states), attend.num_heads, room, attend.head_dim)
-            self._said.append((keys.new_empty(size), values.new_empty(size)))
+            nothing = keys.new_empty(len(states), attend.num_heads, 0, attend.head_dim)
+            self._said.append((nothing, nothing))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(B, V) logits of what follows ``tokens`` (B, N), which follow those read before."""
         decoder, start = self._hf.model.decoder, self._read
         self._read += tokens.shape[1]
+        if self._read > self._said[0][0].shape[2]:
+            self._make_room()
         positions = decoder.embed_positions.weight[start : self._read]
         states = decoder.embed_tokens(tokens) + positions  # (B, N, d)
         for layer, said, heard in zip(self._layers, self._said, self._heard, strict=True):
@@ -59,8 +61,18 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these of the utterances, (n,) int, and forget the others."""
-        for kept in (self._heard, self._said):
-            kept[:] = [(keys[rows], values[rows]) for keys, values in kept]
+        # Layer by layer, so that no more than one is there twice.
+        for place, (keys, values) in enumerate(self._heard):
+            self._heard[place] = keys[rows], values[rows]
+        for place, (keys, values) in enumerate(self._said):
+            self._said[place] = keys[rows, :, : self._read], values[rows, :, : self._read]
+
+    def _make_room(self) -> None:
+        """For twice as many tokens as have been read, so that few are copied, and seldom."""
+        for place, pair in enumerate(self._said):
+            padding = max(ROOM, 2 * self._read) - pair[0].shape[2]
+            keys, values = (nn.functional.pad(each, (0, 0, 0, padding)) for each in pair)
+            self._said[place] = keys, values
 
 
 def _heads(attend: Any, states: Tensor) -> Tensor:

@@ -192,21 +192,21 @@ class Wav2Vec2(Family):
         if len(pieces) == 1:
             return Output(self._logits(batch.inputs, batch.lengths))
         rows: list[Tensor] = []  # (T, V) of each utterance
-        for piece in pieces:
-            lengths = batch.lengths[piece]
-            rows.extend(self._logits(batch.inputs[piece, : lengths.max()], lengths))
+        for piece, longest in pieces:
+            rows.extend(self._logits(batch.inputs[piece, :longest], batch.lengths[piece]))
         return Output(nn.utils.rnn.pad_sequence(rows, batch_first=True))
 
-    def _pieces(self, batch: Batch) -> list[slice]:
-        """Which utterances, one after the other, are computed together."""
-        lengths, group = batch.lengths.tolist(), self.hf.config.feat_extract_norm == "group"
+    def _pieces(self, batch: Batch) -> list[tuple[slice, int]]:
+        """Which utterances, one after the other, are computed together; samples of the longest."""
+        group = self.hf.config.feat_extract_norm == "group"
         if self.computes_whole_batches(batch.inputs) and not group:
-            return [slice(len(lengths))]
-        most = 0 if group else PIECE * SAMPLE_RATE / self.hf.config.hidden_size
+            return [(slice(len(batch.ids)), batch.inputs.shape[1])]
+        lengths = batch.lengths.tolist()
+        most = 0 if group else PIECE * SAMPLE_RATE / self.hf.config.hidden_size  # samples
         pieces, first = [], 0
         for i in range(1, len(lengths) + 1):
             if i == len(lengths) or (i - first + 1) * max(lengths[first : i + 1]) > most:
-                pieces.append(slice(first, i))
+                pieces.append((slice(first, i), max(lengths[first:i])))
                 first = i
         return pieces
 
@@ -216,8 +216,8 @@ class Wav2Vec2(Family):
         frames = int(self.hf._get_feat_extract_output_lengths(waves.shape[1]))
         # transformers refuses to mask spans longer than the input.
         settings.apply_spec_augment = self.masks and frames >= settings.mask_time_length
-        mask = None
-        if bool((lengths < waves.shape[1]).any()):  # attention without a mask is faster
+        mask = None  # faster, where nothing is padding; only to look would make a GPU wait
+        if waves.device.type != "cpu" or bool((lengths < waves.shape[1]).any()):
             places = torch.arange(waves.shape[1], device=waves.device)
             mask = (places < lengths.unsqueeze(1)).long()
         return self.hf(waves, attention_mask=mask).logits

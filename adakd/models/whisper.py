@@ -249,7 +249,7 @@ class Whisper(Family):
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
     def forward(self, batch: Batch) -> Output:
-        # transformers masks in place; a live teacher shall hear the same batch unmasked.
+        # transformers masks in place, and the batch may be used again.
         features = batch.inputs.clone() if self.training else batch.inputs
         states = self._encode(self.hf.model._mask_input_features(features))
         embedded, output = self._embed(batch.labels[:, :-1])
@@ -362,9 +362,8 @@ class Whisper(Family):
             for tokens in (generation.suppress_tokens, generation.begin_suppress_tokens)
         )
         prompts = torch.tensor([self.prompt(code) for code in batch.languages], device=device)
-        longest = self.hf.config.max_target_positions
-        room = longest - prompts.shape[1]
-        decoder = Decoder(self.hf, self._encode(batch.inputs), longest)
+        room = self.hf.config.max_target_positions - prompts.shape[1]
+        decoder = Decoder(self.hf, self._encode(batch.inputs))
         said = torch.full((len(batch.ids), room), self.end, device=device)
         rows = torch.arange(len(batch.ids), device=device)  # the utterances still decoded
         finished = torch.zeros(len(batch.ids), dtype=torch.bool, device=device)

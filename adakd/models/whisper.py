@@ -278,8 +278,9 @@ class Whisper(Family):
         The encoder of transformers takes its full length only; this is the same computation with
         its positions cut to the length that is there (tested against it).
         """
-        whole = self.computes_whole_batches(features)
-        at_once = len(features) if whole else max(1, PIECE * FRAMES_A_SECOND // features.shape[2])
+        if self.computes_whole_batches(features):
+            return self._encode_piece(features)
+        at_once = max(1, PIECE * FRAMES_A_SECOND // features.shape[2])
         return torch.cat([self._encode_piece(piece) for piece in features.split(at_once)])
 
     def _encode_piece(self, features: Tensor) -> Tensor:

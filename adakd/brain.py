@@ -52,6 +52,7 @@ from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
 from adakd.errors import UserError
 from adakd.files import write_text
+from adakd.memory import keep_freed_memory
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
@@ -577,11 +578,12 @@ def seed_everything(seed: int, purpose: str) -> None:
 
 
 def device() -> torch.device:
-    """The GPU of this process if there is one, else the CPU."""
+    """The GPU of this process if there is one, else the CPU, which then keeps freed memory."""
     import os
 
     if torch.cuda.is_available():
         return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
+    keep_freed_memory()
     return torch.device("cpu")
 
 

@@ -50,7 +50,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 BENCHMARKS = [
     "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
-    "profile", "start",
+    "profile", "start", "allocator",
 ]  # fmt: skip
 
 

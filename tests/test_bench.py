@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import platform
 import weakref
 from pathlib import Path
 
@@ -245,3 +247,12 @@ def test_size(family, monkeypatch, capsys):
 def test_start(capsys):
     rows = run("start", ["--rounds", "1"], capsys)
     assert [row[0] for row in rows] == ["python, doing nothing", "adakd --help", "./run.sh --help"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_allocator(monkeypatch, capsys):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    rows = run("allocator", ["--lengths", "1", *TINY], capsys)
+    assert [row[0] for row in rows] == ["glibc's defaults", "freed memory kept"]
+    assert all(value > 0 for value in column(rows, 1).values())

@@ -73,6 +73,9 @@ def _wav2vec2(width: int, layers: int, **changes: Any) -> dict[str, Any]:
         "feat_extract_norm": "layer",
         "do_stable_layer_norm": True,
         "conv_bias": True,
+        "activation_dropout": 0.0,
+        "final_dropout": 0.0,
+        "feat_proj_dropout": 0.1,
         **changes,
     }
 

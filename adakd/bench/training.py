@@ -100,7 +100,12 @@ def contenders(
         return train
 
     bf16 = precision(options.precision) == "bf16"
-    theirs = trainer(student, teacher, theirs_batches(student, clips), folder, bf16)
+    # A student of their own: training has changed how ours drops (`adakd.models.dropout`).
+    plain = made.family(options.family, "student", options.size, folder)
+    if not whisper:
+        plain.hf.freeze_feature_encoder()
+        plain.hf.config.layerdrop = 0.0
+    theirs = trainer(plain, teacher, theirs_batches(plain, clips), folder, bf16)
     return {THEIRS: theirs.train, LIVE: ours(LIVE), CACHED: ours(CACHED)}
 
 

@@ -23,7 +23,7 @@ from adakd import objectives
 from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
-from adakd.models import Batch, Family, Limit, Output, pretrained
+from adakd.models import Batch, Family, Limit, Output, dropout, pretrained
 from adakd.objectives import SoftOutputs
 
 if TYPE_CHECKING:
@@ -267,6 +267,8 @@ class Wav2Vec2(Family):
         # transformers asks for the waveform's gradient, for gradient checkpointing. Nothing here
         # uses it, and it took a fifth of a step of wav2vec2-micro.
         self.hf.wav2vec2.feature_extractor._requires_grad = False
+        if not torch.cuda.is_available():
+            dropout.use(self.hf)
         if train.freeze_feature_encoder:
             self.hf.freeze_feature_encoder()
 

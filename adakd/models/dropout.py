@@ -67,9 +67,12 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **rest
         )
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    # Every pass over (B, H, T, S) counts: one fewer where the queries are scaled, not the scores,
+    # and two where a masked score is made small in place, which needs nothing on the way back.
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = query @ key.transpose(2, 3)
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        scores += torch.finfo(scores.dtype).min * ~attention_mask
     weights = _dropout(scores.softmax(dim=-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 

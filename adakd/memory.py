@@ -16,9 +16,9 @@ def keep_freed_memory() -> bool:
 
     glibc hands blocks of more than 32 MiB, and much of what is free at the end of its heap, back to
     the system, which clears every page before it hands it out again. A step of training frees and
-    asks again for gigabytes: of XLS-R 300M's, a third to a half of the time went there
+    asks again for gigabytes; 2 to 8 % of its time went there, and more where batches are larger
     (`adakd bench allocator`, docs/PERFORMANCE.md). The price: a process stays as large as it once
-    was, and is somewhat larger at its peak, since blocks no longer fit the gaps exactly.
+    was.
 
     Nothing is done where another C library or allocator is at work, or where the user has set
     `MALLOC_...` (mallopt(3)).

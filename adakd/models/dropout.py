@@ -1,6 +1,6 @@
 """Dropout for a CPU, where torch draws its masks one number after the other.
 
-`torch.nn.functional.dropout` asks Mersenne Twister for a double a value, on one thread: a sixth of
+`torch.nn.functional.dropout` asks Mersenne Twister for a double a value, on one thread: a tenth of
 a step of XLS-R 300M on two cores (docs/PERFORMANCE.md). Sixteen bits a value are enough; four
 values share one draw here. As in torch, what is kept is scaled up (Srivastava et al. 2014).
 """

@@ -27,7 +27,7 @@ def dropout(states: Tensor, p: float) -> Tensor:
     Returns:
         states * mask / (1 - p), with a new mask from torch's own generator at every call.
     """
-    dropped = round(p * DRAWN)
+    dropped = min(round(p * DRAWN), DRAWN - 1)
     count = states.numel()
     words = torch.empty(math.ceil(count / 4), dtype=torch.int64).random_(-(2**63), None)
     drawn = words.view(torch.int16)[:count].view(states.shape)
@@ -67,8 +67,8 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **rest
         )
-    # Every pass over (B, H, T, S) counts: one fewer where the queries are scaled, not the scores,
-    # and two where a masked score is made small in place, which needs nothing on the way back.
+    # Passes over (B, H, T, S) take time. Scaling the queries saves one each way, and a mask that is
+    # added in place saves one and needs none on the way back.
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = query @ key.transpose(2, 3)
     if attention_mask is not None:

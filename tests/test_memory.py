@@ -26,7 +26,8 @@ def left_of_300_mib(setting: str | None) -> tuple[bool, float]:
     from adakd.brain import device
 
     before = resident()
-    device()
+    if device().type != "cpu":
+        pytest.skip("freed memory is kept on a CPU alone")
     tensors = [torch.ones(50 * 2**18) for _ in range(6)]
     assert resident() - before > 295
     del tensors

@@ -73,11 +73,16 @@ def steps(options: argparse.Namespace, name: str) -> Found:
     """Steps of a process that has run none before."""
     if name == DEFAULT:
         os.environ["MALLOC_PERTURB_"] = "0"  # its default; `keep_freed_memory` then does nothing
+    import torch
+
     from adakd.bench import made
     from adakd.memory import keep_freed_memory
 
-    if keep_freed_memory() != (name == KEPT):
-        raise UserError("This is about glibc as it comes: unset the MALLOC_ variables, use Linux.")
+    if torch.cuda.is_available() or keep_freed_memory() != (name == KEPT):
+        raise UserError(
+            "This is about a CPU and glibc as it comes: use Linux, hide the GPU "
+            "(CUDA_VISIBLE_DEVICES=), and unset the MALLOC_ variables."
+        )
     with made.scratch() as folder:
         student = made.family(options.family, "student", options.size, folder)
         brain = made.brain(student, "adakd", folder / "brain")

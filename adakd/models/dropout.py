@@ -17,7 +17,7 @@ ATTENTION = "adakd_dropout"  # the name under which transformers finds `attentio
 DRAWN = 1 << 16  # equally probable numbers
 
 
-def dropout(states: Tensor, p: float) -> Tensor:
+def drop(states: Tensor, p: float) -> Tensor:
     """Zero each value with probability ``p``, and scale the others so that the mean stays.
 
     Args:
@@ -41,7 +41,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and 0 < self.p < 1 and input.device.type == "cpu":
-            return dropout(input, self.p)
+            return drop(input, self.p)
         return super().forward(input)
 
 
@@ -73,11 +73,8 @@ def attention(
     scores = query @ key.transpose(2, 3)
     if attention_mask is not None:
         scores += torch.finfo(scores.dtype).min * ~attention_mask
-    weights = _dropout(scores.softmax(dim=-1), dropout)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-_dropout = dropout  # `attention` has an argument of that name, as transformers calls it
 
 
 def use(hf: Any) -> None:

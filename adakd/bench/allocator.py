@@ -9,12 +9,12 @@ the process for the first time, are not counted.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adakd.bench import measure
 from adakd.errors import UserError
@@ -45,10 +45,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="processes of each (3)")
     options = parser.parse_args(list(arguments))
     measure.print_heading("allocator", arguments)
-    found: dict[str, list[Found]] = {DEFAULT: [], KEPT: []}
-    for number in range(options.rounds):
-        for name in (DEFAULT, KEPT) if number % 2 else (KEPT, DEFAULT):
-            found[name].append(measure.alone(steps, options, name))
+    if not measure.memory_is_ours():
+        raise UserError(
+            "This is about a CPU and glibc as it comes: use Linux, hide the GPU "
+            "(CUDA_VISIBLE_DEVICES=), and unset the MALLOC_ variables."
+        )
+    found = measure.in_turn(
+        {name: partial(measure.alone, steps, options, name) for name in (DEFAULT, KEPT)},
+        options.rounds,
+    )
     rows = []
     for name, each in found.items():
         row = [name]
@@ -72,17 +77,9 @@ def main(arguments: Sequence[str]) -> int:
 def steps(options: argparse.Namespace, name: str) -> Found:
     """Steps of a process that has run none before."""
     if name == DEFAULT:
-        os.environ["MALLOC_PERTURB_"] = "0"  # its default; `keep_freed_memory` then does nothing
-    import torch
-
+        measure.leave_memory_to_libc()
     from adakd.bench import made
-    from adakd.memory import keep_freed_memory
 
-    if torch.cuda.is_available() or keep_freed_memory() != (name == KEPT):
-        raise UserError(
-            "This is about a CPU and glibc as it comes: use Linux, hide the GPU "
-            "(CUDA_VISIBLE_DEVICES=), and unset the MALLOC_ variables."
-        )
     with made.scratch() as folder:
         student = made.family(options.family, "student", options.size, folder)
         brain = made.brain(student, "adakd", folder / "brain")

@@ -3,6 +3,8 @@
 Whisper, one batch, features made from the waveforms within the clock:
 
     generate              Hugging Face, 30 s of input
+    ... kept              the same, where its process keeps the memory that it frees, as ours do
+                          (`adakd.memory`; on a CPU)
     adakd, encode full    our search on the same input; its hypotheses must be the same
     adakd, encode speech  our search, encoding only what is there: other input, so a model may say
                           something else; how often it does is printed
@@ -14,7 +16,10 @@ that says where it ends, the noise that stands for speech makes hypotheses of ma
 With --family wav2vec2 (CTC), four batches of clips of 3 to 7 s:
 
     pipeline              Hugging Face, batches in the order of the clips
+    ... kept              the same, with its memory kept
     adakd                 as stage 7 does it: batches as large, of clips of like length
+
+Every round of a contender is a process of its own, which decodes twice; the second time counts.
 """
 
 from __future__ import annotations
@@ -22,14 +27,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adakd.bench import measure
 
-if TYPE_CHECKING:
-    from adakd.models import Family
-
+KEPT = ", freed memory kept"
 GENERATE, FULL, SPEECH = "generate", "adakd, encode full", "adakd, encode speech"
 ENCODER = "encoder alone"
 PIPELINE, OURS = "pipeline", "adakd"
@@ -50,14 +55,26 @@ def main(arguments: Sequence[str]) -> int:
     if options.family == "wav2vec2" and options.model:
         parser.error("--model is for Whisper: a CTC model takes no longer for what it says")
     measure.print_heading("decode", arguments)
-    said: dict[str, list[str]] = {}
-    make = contenders if options.family == "whisper" else ctc_contenders
-    with tempfile.TemporaryDirectory() as scratch:
-        work = make(options, Path(scratch), said)
-        costs = measure.interleaved(work, options.rounds)
-    rival, *others = work
-    measure.print_costs(costs, dict.fromkeys(others, [rival]))
-    if options.family == "wav2vec2":
+    ctc = options.family == "wav2vec2"
+    rival, ours = (PIPELINE, [OURS]) if ctc else (GENERATE, [FULL, SPEECH, ENCODER])
+    rivals = [rival, rival + KEPT] if measure.memory_is_ours() else [rival]
+    found = measure.in_turn(
+        {name: partial(measure.alone, second_time, options, name) for name in (*rivals, *ours)},
+        options.rounds,
+    )
+    costs = {name: [each.cost for each in rounds] for name, rounds in found.items()}
+    measure.print_costs(costs, dict.fromkeys([*rivals[1:], *ours], [rival]))
+    rows = [
+        [name]
+        + [
+            measure.spread([1 / ratio for ratio in measure.ratios(costs, name, [other], "wall")], 2)
+            for other in rivals
+        ]
+        for name in ours
+    ]
+    measure.print_table(["what", *(f"x {each}" for each in rivals)], rows)
+    said = {name: rounds[0].said for name, rounds in found.items()}
+    if ctc:
         same = sum(
             bool(b) and a.startswith(b) for a, b in zip(said[PIPELINE], said[OURS], strict=True)
         )
@@ -74,28 +91,43 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def contenders(
-    options: argparse.Namespace, folder: Path, said: dict[str, list[str]]
-) -> dict[str, Callable[[], Any]]:
-    """The ways to decode one batch; each leaves its hypotheses in ``said``."""
+@dataclass(frozen=True)
+class Decoded:
+    """Of one process."""
+
+    cost: measure.Cost
+    said: list[str] = field(repr=False)  # the hypotheses
+
+
+def second_time(options: argparse.Namespace, name: str) -> Decoded:
+    """The second time that a process decodes, its models fresh from the first."""
+    if name in (GENERATE, PIPELINE):
+        measure.leave_memory_to_libc()
+    make = contender if options.family == "whisper" else ctc_contender
+    with tempfile.TemporaryDirectory() as scratch:
+        decode = make(options, name, Path(scratch))
+        said = decode()
+        return Decoded(measure.clocked(decode), said)
+
+
+def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], list[str]]:
+    """One of the ways to decode a batch with Whisper; returns the hypotheses."""
     import torch
 
     from adakd.bench import made
     from adakd.brain import device
 
     clips = made.batches(1, options.batch)[0]
-
-    def family(encode: str) -> Any:
-        if options.model is None:
-            longest = 4 + options.tokens  # with the prompt
-            random: Any = made.family(
-                "whisper", options.role, options.size, folder, encode, longest
-            )
-            # All tokens above "no timestamps" say times: after some, `generate` begins anew.
-            last = random.hf.config.vocab_size - 1
-            random.hf.generation_config.no_timestamps_token_id = last
-            random.prompts["hi"] = [*random.prompt("hi")[:-1], last]
-            return random
+    encode = "speech" if name == SPEECH else "full"
+    model: Any
+    if options.model is None:
+        longest = 4 + options.tokens  # with the prompt
+        model = made.family("whisper", options.role, options.size, folder, encode, longest)
+        # All tokens above "no timestamps" say times: after some, `generate` begins anew.
+        last = model.hf.config.vocab_size - 1
+        model.hf.generation_config.no_timestamps_token_id = last
+        model.prompts["hi"] = [*model.prompt("hi")[:-1], last]
+    else:
         from adakd import config as configuration
         from adakd import models
 
@@ -104,43 +136,30 @@ def contenders(
             language=configuration.Language(code="hi"),
             audio=configuration.Audio(encode=encode),
         )
-        return models.open_folder(config, options.model)
+        model = models.open_folder(config, options.model)
+    model.to(device()).eval()
+    # The prompt needs the real tokenizer, once.
+    silent = {*model.prompt("hi"), model.tokenizer.eos_token_id}
+    model.tokenizer = Numbers(model.tokenizer, silent)
 
-    full, short = (family(encode).to(device()).eval() for encode in ("full", "speech"))
-    for each in (full, short):
-        # The prompt needs the real tokenizer, once.
-        each.tokenizer = Numbers(each.tokenizer, {*each.prompt("hi"), each.tokenizer.eos_token_id})
-
-    def generate() -> None:
-        batch = full.collate(clips.entries, clips.clips).to(device())
+    def decode() -> list[str]:
+        batch = model.collate(clips.entries, clips.clips).to(device())
         with torch.inference_mode():
-            indices = full.hf.generate(
+            if name == ENCODER:
+                model._encode(batch.inputs)
+                return []
+            if name in (FULL, SPEECH):
+                return model.transcribe(batch)
+            indices = model.hf.generate(
                 batch.inputs, language="hi", task="transcribe", return_timestamps=False
             )
-        said[GENERATE] = full.tokenizer.batch_decode(indices)
+        return model.tokenizer.batch_decode(indices)
 
-    def ours(name: str, model: Family) -> Callable[[], None]:
-        def decode() -> None:
-            batch = model.collate(clips.entries, clips.clips).to(device())
-            with torch.inference_mode():
-                said[name] = model.transcribe(batch)
-
-        return decode
-
-    def encoder() -> None:
-        batch = full.collate(clips.entries, clips.clips).to(device())
-        with torch.inference_mode():
-            full._encode(batch.inputs)
-
-    return {
-        GENERATE: generate, FULL: ours(FULL, full), SPEECH: ours(SPEECH, short), ENCODER: encoder,
-    }  # fmt: skip
+    return decode
 
 
-def ctc_contenders(
-    options: argparse.Namespace, folder: Path, said: dict[str, list[str]]
-) -> dict[str, Callable[[], Any]]:
-    """The ways to decode a small test set with CTC; each leaves its hypotheses in ``said``."""
+def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], list[str]]:
+    """One of the ways to decode a small test set with CTC; returns the hypotheses."""
     import random
 
     import torch
@@ -158,12 +177,12 @@ def ctc_contenders(
         feature_extractor=model.extractor,
     )  # fmt: skip
 
-    def theirs() -> None:
+    def theirs() -> list[str]:
         inputs = [{"raw": clip, "sampling_rate": SAMPLE_RATE} for clip in clips.clips]
         found = recognise(inputs, batch_size=options.batch)
-        said[PIPELINE] = [each["text"].strip() for each in found]
+        return [each["text"].strip() for each in found]
 
-    def ours() -> None:
+    def ours() -> list[str]:
         by_length = sorted(range(len(clips.clips)), key=lambda i: clips.entries[i].seconds)
         texts: dict[int, str] = {}
         for first in range(0, len(by_length), options.batch):
@@ -173,9 +192,9 @@ def ctc_contenders(
             )
             with torch.inference_mode():
                 texts.update(zip(chosen, model.transcribe(batch.to(device())), strict=True))
-        said[OURS] = [texts[i] for i in range(len(texts))]
+        return [texts[i] for i in range(len(texts))]
 
-    return {PIPELINE: theirs, OURS: ours}
+    return ours if name == OURS else theirs
 
 
 class Numbers:

@@ -3,6 +3,10 @@
 Two clocks, because a machine may do other work meanwhile: wall time, and processor time of this
 process, over all its threads and with the child processes that have ended. On a GPU only the first
 says something.
+
+Contenders that are all ours run in turn in one process. A rival and what is held against it each
+run in processes of their own: memory that one has freed, and what glibc was told to do with it,
+would serve the other.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,17 +59,22 @@ def interleaved(
     contenders: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[Cost]]:
     """Every contender once unmeasured, then all of them in turn, ``rounds`` times."""
-    names = list(contenders)
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
     for work in contenders.values():
         work()
+    return in_turn({name: partial(clocked, work) for name, work in contenders.items()}, rounds)
+
+
+def in_turn(contenders: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[Result]]:
+    """What each contender returns, round after round."""
+    names = list(contenders)
+    found: dict[str, list[Result]] = {name: [] for name in names}
     for number in range(rounds):
         # Another one first in every round: whoever runs first may find a colder machine.
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            costs[name].append(clocked(contenders[name]))
-            print(f"round {number + 1}: {name}: {costs[name][-1]}", file=sys.stderr)
-    return costs
+            found[name].append(contenders[name]())
+            print(f"round {number + 1}: {name}: {found[name][-1]}", file=sys.stderr)
+    return found
 
 
 def ratios(
@@ -124,6 +136,20 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     # Spawned: a forked process would begin with this one's memory.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def leave_memory_to_libc() -> None:
+    """This process, whatever it imports of ours, has memory as processes of others have it."""
+    os.environ["MALLOC_PERTURB_"] = "0"  # glibc's default; `adakd.memory` then does nothing
+
+
+def memory_is_ours() -> bool:
+    """Whether `adakd.memory` does something on this machine: keeps what a process frees."""
+    import torch
+
+    from adakd.memory import keep_freed_memory
+
+    return not torch.cuda.is_available() and keep_freed_memory()
 
 
 def forget_peak() -> None:

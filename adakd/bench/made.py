@@ -136,17 +136,16 @@ def speech(lengths: Sequence[float], tokens: int | None = None, seed: int = 0) -
 
 
 def batches(count: int, size: int, seed: int = 0) -> list[Speech]:
-    """Batches of clips of about 5 s, up to 3 to 7 s, as bucketing makes them of a big corpus.
+    """Batches of clips of 3 to 7 s, about 5 on average, as bucketing makes them of a big corpus.
 
-    The clips of a batch lie within a whole second, which is what Whisper pads them to (`audio.encode:
-    speech`); the batches spread evenly around 5 s. So all together have half a second of padding a
-    clip, but for one batch alone, of 5 to 6 s.
+    The clips of a batch lie within half a second, so that Whisper pads them to one length (`audio.
+    encode: speech`: by 0.75 s on average); the batches evenly cover the range.
     """
-    draw, span = random.Random(seed), min(4, count)
+    draw = random.Random(seed)
     made = []
     for number in range(count):
-        shortest = int(5 + span * ((number + 0.5) / count - 0.5))
-        lengths = [shortest + draw.uniform(0.01, 0.99) for _ in range(size)]
+        shortest = int(2 * (3 + 4 * (number + 0.5) / count)) / 2
+        lengths = [shortest + draw.uniform(0.01, 0.49) for _ in range(size)]
         made.append(speech(lengths, seed=1000 * seed + number))
     return made
 

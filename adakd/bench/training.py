@@ -11,9 +11,9 @@ The same clips in the same batches, teacher and student of the same sizes, the s
     AdaKD, cached    our training with soft outputs as the teacher store gives them
 
 The convolutions of wav2vec2 are frozen, in the recipes for XLS-R as in Hugging Face's own script.
-Clips last about 5 s and lie in memory as samples (`adakd bench loading` says what reading costs).
-Every round of a contender is a process of its own, which goes over the batches three times; the third
-counts.
+Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says what reading costs).
+Every round of a contender is a process of its own, which goes over the batches three times; the
+third counts.
 """
 
 from __future__ import annotations

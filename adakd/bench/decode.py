@@ -100,7 +100,7 @@ class Decoded:
 
 
 def second_time(options: argparse.Namespace, name: str) -> Decoded:
-    """The second time that a process decodes, its models fresh from the first."""
+    """A process of its own decodes twice: what the second time costs, and what it said."""
     if name in (GENERATE, PIPELINE):
         measure.leave_memory_to_libc()
     make = contender if options.family == "whisper" else ctc_contender

@@ -47,6 +47,7 @@ def test_a_ratio_is_taken_within_a_round():
     }
     assert measure.ratios(costs, "slow", ["one", "other"], "wall") == [2.0, 4.0]
     assert measure.ratios(costs, "slow", ["one"], "processor") == [4.0, 2.5]
+    assert measure.times(costs, "one", "slow") == "5.50 [5.00, 6.00]"
     assert measure.spread([4.0, 1.0, 2.0], 1) == "2.0 [1.0, 4.0]"
 
 

@@ -64,14 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     costs = {name: [each.cost for each in rounds] for name, rounds in found.items()}
     measure.print_costs(costs, dict.fromkeys([*rivals[1:], *ours], [rival]))
-    rows = [
-        [name]
-        + [
-            measure.spread([1 / ratio for ratio in measure.ratios(costs, name, [other], "wall")], 2)
-            for other in rivals
-        ]
-        for name in ours
-    ]
+    rows = [[name, *(measure.times(costs, name, each) for each in rivals)] for name in ours]
     measure.print_table(["what", *(f"x {each}" for each in rivals)], rows)
     said = {name: rounds[0].said for name, rounds in found.items()}
     if ctc:

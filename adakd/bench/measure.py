@@ -87,6 +87,11 @@ def ratios(
     ]
 
 
+def times(costs: Mapping[str, Sequence[Cost]], name: str, rival: str, clock: str = "wall") -> str:
+    """How many times as fast as ``rival``: the median and the spread over rounds."""
+    return spread([1 / ratio for ratio in ratios(costs, name, [rival], clock)], 2)
+
+
 def print_costs(costs: Mapping[str, Sequence[Cost]], floors: Mapping[str, Sequence[str]]) -> None:
     """A table in Markdown; ``floors`` says what each contender is compared with, if anything."""
     rows = []

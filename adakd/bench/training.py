@@ -66,8 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         for clock in ("wall", "processor"):
             row.append(measure.spread([seconds / getattr(cost, clock) for cost in found], 2))
             for rival in rivals:
-                times = [1 / ratio for ratio in measure.ratios(costs, name, [rival], clock)]
-                row.append("" if name in rivals else measure.spread(times, 2))
+                row.append("" if name in rivals else measure.times(costs, name, rival, clock))
         rows.append(row)
     measure.print_table(head, rows)
     return 0

@@ -38,10 +38,9 @@ def check_imports():
     except Exception as error:
         versions = " and ".join(f"{name} {metadata.version(name)}" for name in IMPORTED[:2])
         said = (str(error).strip().splitlines() or [repr(error)])[-1]
-        sys.exit(
-            f"{versions} do not import together ({said}); the pair that fits is torch 2.11.* "
-            "with torchaudio 2.11.*"
-        )
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        pair = " with ".join(map(" ".join, re.findall(r'"(torch|torchaudio)==(.+?)"', text)))
+        sys.exit(f"{versions} do not import together ({said}); the pair that fits is {pair}")
 
 
 if __name__ == "__main__":

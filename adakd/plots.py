@@ -58,14 +58,15 @@ class Schedule:
     threshold: float
     k_start: float
     k_end: float
+    alpha_at_t: float
     difficulties: np.ndarray
 
     def alpha(self, x: np.ndarray, progress: float) -> np.ndarray:
-        """alpha = exp(-exp(k (x - t) / 2)), PAPER.md; k falls linearly over progress 0..1."""
+        """alpha = alpha_at_t ** exp(k (x - t) / 2); k falls linearly over progress 0..1."""
         import numpy as np
 
         k = self.k_start + progress * (self.k_end - self.k_start)
-        return np.exp(-np.exp(np.clip(k * (x - self.threshold) / 2, -50, 50)))
+        return self.alpha_at_t ** np.exp(np.clip(k * (x - self.threshold) / 2, -50, 50))
 
 
 Families = Mapping[str, Sequence[Method]]

@@ -718,7 +718,8 @@ def schedule_of(run: Run, difficulties: Sequence[float] | np.ndarray) -> plots.S
     if not ({"t", "k_start", "k_end"} <= alpha.keys() and plain and len(difficulties)):
         return None
     x = np.asarray(difficulties)
-    return plots.Schedule(alpha["t"], alpha["k_start"], alpha["k_end"], x)
+    at_t = alpha.get("alpha", math.exp(-1))  # runs before 2026-11-28 do not say so
+    return plots.Schedule(alpha["t"], alpha["k_start"], alpha["k_end"], at_t, x)
 
 
 def alpha_figure(schedules: Mapping[str, plots.Schedule]) -> Figure:
@@ -726,7 +727,7 @@ def alpha_figure(schedules: Mapping[str, plots.Schedule]) -> Figure:
     return Figure(
         plots.alpha_by_difficulty(schedules),
         "AdaKD's weight of the teacher",
-        "alpha = exp(-exp(k (x - t) / 2)): the weight of the distillation loss on a training "
+        "alpha = a ^ exp(k (x - t) / 2): the weight of the distillation loss on a training "
         "utterance of difficulty x, as k falls, and how many utterances have that x. "
         + " ".join(_alpha_range(*item) for item in schedules.items()),
     )
@@ -743,9 +744,10 @@ def first_alphas(schedule: plots.Schedule, shares: Sequence[float]) -> list[floa
 def _alpha_range(family: str, schedule: plots.Schedule) -> str:
     low, tenth, half, ninetieth, high = first_alphas(schedule, (0, 10, 50, 90, 100))
     return (
-        f"{family}: t = {schedule.threshold:.3g}, k from {schedule.k_start:.3g} to "
-        f"{schedule.k_end:.3g}; at the start alpha runs from {low:.2f} to {high:.2f}, the middle "
-        f"80 % of the utterances from {tenth:.2f} to {ninetieth:.2f}, half below {half:.2f}."
+        f"{family}: a = {schedule.alpha_at_t:.3g}, t = {schedule.threshold:.3g}, k from "
+        f"{schedule.k_start:.3g} to {schedule.k_end:.3g}; at the start alpha runs from {low:.2f} "
+        f"to {high:.2f}, the middle 80 % of the utterances from {tenth:.2f} to {ninetieth:.2f}, "
+        f"half below {half:.2f}."
     )
 
 

@@ -43,7 +43,10 @@ ThresholdName = Literal["mean", "p25", "p50", "p75"]
 Scale = Literal["linear", "log", "rank"]
 Control = Literal["none", "permuted", "inverted", "mean", "threshold"]
 
-# "k: auto" gives the utterance at this quantile of the teacher's losses this alpha at the start.
+# The paper's alpha at x = t, and of all utterances where k is 0.
+ALPHA_AT_T = math.exp(-1)
+# "k: auto" gives the utterance at this quantile of the teacher's losses this alpha at the start, if
+# the alpha at t is the paper's.
 AUTO_QUANTILE = 0.95
 AUTO_ALPHA = 0.1
 # On the log scale what is easier than this counts as this easy: float32 has no say below it.
@@ -391,7 +394,9 @@ class AnnealingKD(Weighting):
         return {"max_temperature": self.max_temperature, "restart_at": self.restart_at}
 
 
-def adaptive_alpha(difficulty: Tensor, threshold: Tensor, k: Tensor) -> Tensor:
+def adaptive_alpha(
+    difficulty: Tensor, threshold: Tensor, k: Tensor, alpha_at_t: float = ALPHA_AT_T
+) -> Tensor:
     """AdaKD's weight of the distillation loss: alpha = exp(-exp(k (x - t) / 2)).
 
     The paper (arXiv 2405.08019) writes it in two steps, alpha = exp(-1 / sqrt(d_f)) with the
@@ -401,10 +406,17 @@ def adaptive_alpha(difficulty: Tensor, threshold: Tensor, k: Tensor) -> Tensor:
         x far below t (easy)  alpha -> 1      x = t, or k = 0  alpha = 1/e = 0.368
         x far above t (hard)  alpha -> 0
 
-    Args: x, t and k of any shapes that broadcast, finite, of any floating dtype.
+    The 1/e is a basis like any other: alpha = a ** exp(k (x - t) / 2) is the same curve through
+    a at x = t. That generalisation is ours; a is the paper's 1/e unless given.
+
+    Args:
+        difficulty, threshold, k: x, t and k of any shapes that broadcast, finite, of any floating
+            dtype.
+        alpha_at_t: a, above 0 and below 1.
     Returns: alpha in float32 or wider; neither it nor its derivatives are ever NaN.
     """
     exponent = _at_least_float32(k) * (_at_least_float32(difficulty) - threshold) / 2
+    exponent = exponent + math.log(-math.log(alpha_at_t))  # exactly 0 for 1/e
     # From 7 on alpha is 0 even in float64: the clamp costs nothing. Without it the inner exp
     # overflows, and the derivative -exp(e) exp(-exp(e)) becomes inf * 0 = NaN.
     return torch.exp(-torch.exp(exponent.clamp(max=10.0)))
@@ -482,11 +494,12 @@ class AdaKD(Weighting):
     """A weight for every utterance: easy ones are distilled first, hard ones as training goes on.
 
         loss_i  = (1 - alpha_i) task_i + alpha_i distill_i
-        alpha_i = exp(-exp(k (x_i - t) / 2))                        see `adaptive_alpha`
+        alpha_i = alpha ** exp(k (x_i - t) / 2)                     see `adaptive_alpha`
         k       = k_start + (k_end - k_start) progress
 
-    Ganguly et al. 2024, arXiv 2405.08019. x_i is the difficulty of the utterance for the frozen
-    teacher, so alpha carries no gradient. `fit` finds t and k_start on the training set.
+    Ganguly et al. 2024, arXiv 2405.08019, with alpha = 1/e. x_i is the difficulty of the utterance
+    for the frozen teacher, so alpha_i carries no gradient. `fit` finds t and k_start on the
+    training set.
 
     `scale` puts something else in place of x throughout, t and k included. Losses are skewed, and
     few utterances far above the others leave the others alphas that hardly differ.
@@ -521,13 +534,16 @@ class AdaKD(Weighting):
         threshold: t, as the mean or the 25th, 50th or 75th percentile of the training set's x, or
             as a number in the units of x (nats per target unit, if the scale is linear).
         k: k_start, as a number in 1 / units of x, or "auto": such that the utterance at the 95th
-            percentile of x starts with alpha = 0.1, whatever the scale of x:
-            k_start = 2 ln(ln(1 / 0.1)) / (x_95 - t).
+            percentile of x starts with alpha ** 2.3, which is 0.1 for the paper's alpha, whatever
+            the scale of x: k_start = 2 ln(ln(1 / 0.1)) / (x_95 - t).
         k_end: k at the end of training, as a number in the same units, or "mirror", -k_start. 0
-            gives every utterance the weight 1/e in the end; below 0 the hard ones end with more
+            gives every utterance the weight `alpha` in the end; below 0 the hard ones end with more
             weight on the teacher than the easy ones. The paper only says that k falls linearly;
             the 0 is our choice.
         scale, control: see above.
+        alpha: weight of the distillation loss where x = t, and of all utterances where k is 0,
+            between 0 and 1: how much the teacher counts on the whole, as KD's alpha says it. The
+            paper has 1/e, and no setting for it.
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
 
@@ -551,6 +567,7 @@ class AdaKD(Weighting):
         scale: Scale = "linear",
         control: Control = "none",
         guard: float | None = None,
+        alpha: float = ALPHA_AT_T,
     ) -> None:
         super().__init__()
         names = get_args(ThresholdName)
@@ -568,6 +585,9 @@ class AdaKD(Weighting):
         if self.guard is not None and not 0 <= self.guard <= 1:
             raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
         self.uses_doubt = self.guard is not None
+        self.alpha_at_t = _number("alpha", alpha)
+        if not 0 < self.alpha_at_t < 1:
+            raise UserError(f"alpha is {alpha}: AdaKD's lies above 0 and below 1.")
         # NaN stands for "not known before fit", and survives the trip through a checkpoint.
         known_t = math.nan if isinstance(self.threshold, str) else self.threshold
         known_k = math.nan if isinstance(self.k, str) else self.k
@@ -666,7 +686,7 @@ class AdaKD(Weighting):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _solve_k(self, x: Tensor) -> float:
-        """k with alpha(x_q) = 0.1: exp(k (x_q - t) / 2) = ln(1 / 0.1), solved for k."""
+        """k with exp(k (x_q - t) / 2) = ln(1 / 0.1): with alpha(t) = 1/e it is alpha(x_q) = 0.1."""
         quantile = x.quantile(AUTO_QUANTILE).float().item()
         t = self.t.item()
         # Both are float32 by now: a gap in the rounding of a float64 mean is no gap, and one whose
@@ -675,8 +695,8 @@ class AdaKD(Weighting):
             raise UserError(
                 f"k: auto has no solution: the {AUTO_QUANTILE:.0%} quantile of the teacher's "
                 f"{len(x)} losses, {quantile:.6g}, is not above the threshold t = {t:.6g} "
-                f"({self.threshold}), so no k gives it alpha = {AUTO_ALPHA}; set k or threshold by "
-                "hand."
+                f"({self.threshold}), so no k lets it start with less of the teacher; set k or "
+                "threshold by hand."
             )
         return 2 * math.log(math.log(1 / AUTO_ALPHA)) / (quantile - t)
 
@@ -714,10 +734,10 @@ class AdaKD(Weighting):
             places = torch.searchsorted(self.known[0], x.to(self.known))
             x = self.known[1][places.clamp(max=self.known.shape[1] - 1)]
         x = self._scaled(x)
-        alpha = adaptive_alpha(x, self.t, k)
+        alpha = adaptive_alpha(x, self.t, k, self.alpha_at_t)
         if self.control in ("mean", "threshold"):
             others = self._scaled(self.known[0])
-            every = adaptive_alpha(others, self.t, k)
+            every = adaptive_alpha(others, self.t, k, self.alpha_at_t)
             if self.control == "mean":
                 return every.mean().to(alpha).expand_as(alpha)
             easy, hard = every[others <= self.t].mean(), every[others > self.t].mean()
@@ -737,7 +757,7 @@ class AdaKD(Weighting):
         """t, k and alpha's real range over the training set, which a skewed x makes narrow.
 
         Returns:
-            {"t", "k_start", "k_end": float, "scale", "control": str,
+            {"t", "k_start", "k_end", "alpha": float, "scale", "control": str,
             "start", "end": {"min", "p10", "mean", "p90", "max"}}, and with a guard "guard",
             "doubt_mean", "doubted": float, the last the share of transcripts taken for wrong
         Raises:
@@ -754,6 +774,7 @@ class AdaKD(Weighting):
             "t": self.t.item(),
             "k_start": self.k_start.item(),
             "k_end": float(self._last_k),
+            "alpha": self.alpha_at_t,
             "scale": self.scale,
             "control": self.control,
             "start": start,

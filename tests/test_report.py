@@ -494,11 +494,12 @@ def test_alpha_is_drawn_over_x_only_where_it_depends_on_x_itself(tmp_path, chang
     assert ("alpha" in figures) == (not changed)
 
 
+@pytest.mark.parametrize("at_t", [0.1, math.exp(-1)])
 @pytest.mark.parametrize(("progress", "k"), [(0.0, 2.0), (0.5, 1.0), (1.0, 0.0)])
-def test_schedule_is_the_closed_form(progress, k):
+def test_schedule_is_the_closed_form(progress, k, at_t):
     x = np.array([0.0, 1.0, 3.0])
-    expected = [math.exp(-math.exp(k * (value - 1.0) / 2)) for value in x]
-    schedule = plots.Schedule(1.0, 2.0, 0.0, x)
+    expected = [math.exp(math.log(at_t) * math.exp(k * (value - 1.0) / 2)) for value in x]
+    schedule = plots.Schedule(1.0, 2.0, 0.0, at_t, x)
     assert schedule.alpha(x, progress) == pytest.approx(expected)
     assert np.isfinite(schedule.alpha(np.array([-1e9, 1e9]), progress)).all()
 

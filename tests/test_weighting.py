@@ -84,6 +84,34 @@ def test_alpha_is_1_over_e_for_all_at_k_0_and_for_x_at_the_threshold():
         torch.testing.assert_close(alpha, torch.full_like(alpha, INVERSE_E))
 
 
+@pytest.mark.parametrize("a", [1e-9, 0.1, INVERSE_E, 0.5, 0.999])
+def test_alpha_is_a_power_of_the_alpha_at_the_threshold(a):
+    x, t, k = torch.tensor(list(product(EXTREMES, repeat=3)), dtype=torch.float64).unbind(dim=1)
+    powers = np.float64(a) ** np.exp(np.clip((k * (x - t) / 2).numpy(), -700, 700))
+    found = adaptive_alpha(x, t, k, a)
+    torch.testing.assert_close(found, torch.from_numpy(powers), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("a", [0.1, 0.7])
+def test_at_k_0_adakd_is_kd_with_that_alpha(a):
+    task, distill, x = torch.rand(3, 6, generator=torch.Generator().manual_seed(2))
+    adakd, kd = AdaKD(threshold=0.5, k=4.0, alpha=a), FixedWeight(a)
+    torch.testing.assert_close(adakd(task, distill, x, 1.0), kd(task, distill, None, 1.0))
+    auto = AdaKD(alpha=a, scale="log")
+    auto.fit(skewed())
+    assert auto.k_start.item() == fitted(scale="log").k_start.item()
+    assert auto.alpha(skewed().quantile(0.95), 0.0).item() == pytest.approx(
+        a ** math.log(10), abs=2e-3
+    )
+    assert auto.summary()["alpha"] == a and auto.summary()["end"]["p90"] == pytest.approx(a)
+
+
+@pytest.mark.parametrize("alpha", [0, 1.0, -0.5])
+def test_an_alpha_that_leaves_no_room_is_a_sentence(alpha):
+    with pytest.raises(UserError, match=r"lies above 0 and below 1"):
+        AdaKD(alpha=alpha)
+
+
 def test_easy_utterances_are_distilled_first_and_hard_ones_later():
     weighting = AdaKD(threshold=1.0, k=4.0)
     easy, hard = torch.tensor([0.2]), torch.tensor([2.5])

@@ -24,7 +24,9 @@ while (($#)); do
             # The rest is the study's: --jobs N, --only PATTERN, --report, --root DIR ...
             [[ $# -ge 2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"
             . "$root/path.sh"
-            exec "$python" -m adakd.cli benchmark "${rest[@]}" "${@:2}"
+            study=("$python" -m adakd.cli benchmark "${rest[@]}" "${@:2}")
+            dry_run "${study[@]}" || exec "${study[@]}"
+            exit 0
             ;;
         *) rest+=("$1") ;;
     esac

@@ -12,6 +12,13 @@ fail() {
     exit 1
 }
 
+# dry_run COMMAND...: with ADAKD_DRY_RUN shows the command, which then is not to be run; else fails.
+dry_run() {
+    [[ -n ${ADAKD_DRY_RUN:-} ]] || return 1
+    printf '%q ' "$@"
+    printf '\n'
+}
+
 # is_among WORD CANDIDATE...
 is_among() {
     local word=$1 candidate

@@ -177,11 +177,7 @@ run_logged() {
     local how=$1 command
     shift
     launch_command "$how" "$nproc" "$python" "$@" # sets the array `command`
-    if [[ -n ${ADAKD_DRY_RUN:-} ]]; then
-        printf '%q ' "${command[@]}"
-        printf '\n'
-        return
-    fi
+    ! dry_run "${command[@]}" || return 0
     local folder="${root:-$adakd_root}/exp/$recipe/log" log status=0
     mkdir -p -- "$folder" || fail "cannot write to $folder"
     log="$folder/$(date +%Y-%m-%dT%H-%M-%S)-$$.log" # two runs may start in one second

@@ -350,8 +350,12 @@ def test_a_repository_that_cannot_be_written_runs_with_a_named_interpreter(copy:
 
 def test_a_study_gets_its_own_options(copy: Path) -> None:
     echo = shutil.which("echo") or "/bin/echo"
-    result = run(copy / "run.sh", "--benchmark", "my study.yaml", "--jobs", "2", ADAKD_PYTHON=echo)
+    options = ("--benchmark", "my study.yaml", "--jobs", "2")
+    result = run(copy / "run.sh", *options, ADAKD_PYTHON=echo)
     assert result.stdout.splitlines()[-1] == "-m adakd.cli benchmark my study.yaml --jobs 2"
+    shown = run(copy / "run.sh", *options, ADAKD_DRY_RUN="1", ADAKD_PYTHON="false")
+    assert shown.returncode == 0
+    assert shown.stdout == "false -m adakd.cli benchmark my\\ study.yaml --jobs 2 \n"
     assert "--benchmark needs a grid" in refusal("--benchmark")
 
 

@@ -15,6 +15,7 @@ What there is to run is in grid.py, the report in study.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fcntl
 import fnmatch
@@ -235,7 +236,8 @@ class Workers:
             number = next(n for n in range(self.jobs) if n not in taken)
             worker = _Worker(self.context, number, self.perform, self.logs)
         worker.task, worker.started = task, time.monotonic()
-        worker.pipe.send(task)
+        with contextlib.suppress(BrokenPipeError):  # it has died: `finished` will say so
+            worker.pipe.send(task)
         self.busy.append(worker)
 
     def finished(self) -> list[tuple[Task, Outcome, float]]:
@@ -247,7 +249,7 @@ class Workers:
             try:
                 reason = worker.pipe.recv()
                 self.idle.append(worker)
-            except EOFError:  # the process is gone, and its end of the pipe with it
+            except (EOFError, ConnectionResetError):  # the process is gone, with its end of it
                 worker.process.join()
                 code = worker.process.exitcode
                 how = f"killed by signal {-code}" if code and code < 0 else f"ended with {code}"

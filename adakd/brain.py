@@ -155,7 +155,6 @@ class DistillationBrain(speechbrain.Brain):
         self.teacher = teacher.to(self.device).eval() if teacher is not None else None
         self.train_sampler = sampler
         self.not_finite = 0
-        self.best: float | None = None
 
     # ------------------------------------------------------------------ the loss
 
@@ -218,7 +217,8 @@ class DistillationBrain(speechbrain.Brain):
         self.optimizers_step()
         total = torch.stack([loss.total.detach() for loss in losses]).sum() / max(local, 1)
         self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
-        self._tell_weighting(step, losses)
+        if not self.not_finite:  # a step that was skipped taught the student nothing
+            self._tell_weighting(step, losses)
         return total.cpu()
 
     def _learn(self, step: list[Batch]) -> None:
@@ -516,7 +516,11 @@ class WholeCheckpointer(Checkpointer):
 
 @register_checkpoint_hooks
 class RandomState:
-    """The state of all random generators, saved with a checkpoint."""
+    """The state of all random generators, saved with a checkpoint.
+
+    Of several processes the first one's is saved. The others get sequences of their own from it,
+    the same for the same checkpoint, but not those that they would have gone on with.
+    """
 
     @mark_as_saver
     def save(self, path: str) -> None:
@@ -524,7 +528,7 @@ class RandomState:
             "python": random.getstate(),
             "numpy": np.random.get_state(),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
         torch.save(state, path)
 
@@ -534,8 +538,10 @@ class RandomState:
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["torch"])
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        if _rank():
+            seed_everything(int(torch.randint(2**31, ())), f"resumed {_rank()}")
 
 
 @register_checkpoint_hooks

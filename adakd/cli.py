@@ -45,6 +45,8 @@ OPTIONS = {
     "tag": "a name for this variant of the students, added to the experiments' folders",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
+# Those that several processes share; each of them would do all of another one.
+SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -168,6 +170,11 @@ def run(arguments: Sequence[str]) -> None:
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if alone := [step for step in steps if step not in SHARED]:
+            raise UserError(
+                f"{alone[0]} is not for several processes: start it without the launcher, which "
+                f"{', '.join(SHARED)} may have."
+            )
         _join_processes()
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]

@@ -163,7 +163,7 @@ class Config:
     student: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
     distill: Distill = field(default_factory=Distill)
-    methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # options of each weighting
+    methods: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # of each weighting
     decode: Decode = field(default_factory=Decode)
     score: Score = field(default_factory=Score)
 
@@ -266,12 +266,10 @@ def _check_inner_groups(layer: Mapping[str, Any], merged: Mapping[str, Any], pat
 
 def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = None) -> None:
     """Check the names; the options are for `adakd.weighting.build`, which needs torch."""
-    for name, options in methods.items():
-        place = _place(where, f"methods.{name}", path)
+    for name in methods:
         if name not in METHODS:
+            place = _place(where, f"methods.{name}", path)
             raise UserError(f"{place}: unknown method '{name}'; {suggest(name, list(METHODS))}")
-        if options is not None and not isinstance(options, Mapping):
-            raise UserError(f"{place}: 'methods.{name}' must hold options, found {options!r}.")
 
 
 def _located(source: str | None) -> str | None:
@@ -440,11 +438,11 @@ def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -
         if dataclasses.is_dataclass(hint):
             values[key] = _build(hint, value, where, f"{full}.", path)
         else:
-            values[key] = _typed(hint, value, full, _place(where, full, path))
+            values[key] = _typed(hint, value, full, where, path)
     return cls(**values)
 
 
-def _typed(hint: Any, value: Any, key: str, place: str) -> Any:
+def _typed(hint: Any, value: Any, key: str, where: str, path: Path | None) -> Any:
     """``value`` as ``hint`` asks; an int passes for a float, nothing else is converted."""
     origin = typing.get_origin(hint)
     options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
@@ -460,13 +458,14 @@ def _typed(hint: Any, value: Any, key: str, place: str) -> Any:
             return float(value)
         if kind is list and isinstance(value, (list, tuple)):
             inner = typing.get_args(option)
-            return [_typed(inner[0], v, key, place) for v in value] if inner else list(value)
+            return [_typed(inner[0], v, key, where, path) for v in value] if inner else list(value)
         if kind is dict and isinstance(value, Mapping):
-            return dict(value)
+            inner = typing.get_args(option) or (Any, Any)
+            return {k: _typed(inner[1], v, f"{key}.{k}", where, path) for k, v in value.items()}
         if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
             return value
     names = " or ".join(_type_name(option) for option in options)
-    raise UserError(f"{place}: '{key}' must be {names}, found {value!r}.")
+    raise UserError(f"{_place(where, key, path)}: '{key}' must be {names}, found {value!r}.")
 
 
 def _type_name(option: Any) -> str:

@@ -81,7 +81,7 @@ class Grid:
 
     title: str = ""
     recipes: dict[str, Any] = field(default_factory=dict)  # name -> Source
-    families: dict[str, Any] = field(default_factory=dict)  # name -> configuration values
+    families: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # name -> values
     seeds: list[int] = field(default_factory=lambda: [1])
     set: dict[str, Any] = field(default_factory=dict)  # configuration values of everything
     epochs: list[int] = field(default_factory=list)  # to choose from; empty: the recipe's own
@@ -175,6 +175,8 @@ class Study:
 
         scores: what was published of the study, which counts where an experiment is not here.
         """
+        if not path.is_file():
+            raise UserError(f"There is no grid {path}: name one, such as study/tier-a.yaml.")
         self.path, self.root = path, root
         self.lines = read_lines(scores) if scores else {}
         where = str(path)
@@ -290,6 +292,9 @@ class Study:
                 )  # fmt: skip
         if any(len(pair) != 2 for pair in grid.primary):
             raise self._wrong("primary", "a comparison is two cells, such as [adakd, kd].")
+        for name, candidates in grid.tune.items():
+            if not candidates:
+                raise self._wrong(f"tune.{name}", f"'{name}' has no candidates.")
         if len({len(candidates) for candidates in grid.tune.values()}) > 1:
             counts = ", ".join(f"{name} {len(found)}" for name, found in grid.tune.items())
             raise self._wrong(
@@ -303,6 +308,15 @@ class Study:
                         f"{{methods.kd.alpha: 0.3}}, found {candidate!r}."
                     )  # fmt: skip
                 self._check_settings(f"tune.{name}", candidate)
+        if not 0 < grid.difference < 1:
+            raise self._wrong(
+                "difference", f"it is a share of the CER, such as 0.03, found {grid.difference:g}."
+            )
+        seeds = {"seeds": grid.seeds, "tune_seeds": grid.tune_seeds}
+        seeds |= {f"cells.{name}.seeds": cell.seeds for name, cell in self.cells.items()}
+        for key, numbers in seeds.items():
+            if len(set(numbers)) < len(numbers):
+                raise self._wrong(key, f"a seed stands twice in {numbers}: it is one run.")
         if grid.epochs and min(grid.epochs) < FEWEST_EPOCHS:
             raise self._wrong(
                 "epochs", f"numbers from {FEWEST_EPOCHS} on: the last fifth is looked at."
@@ -310,6 +324,11 @@ class Study:
         if grid.epochs and self.baseline is None:
             raise self._wrong("epochs", "they are chosen by fine-tuning: add a cell 'finetune'.")
         for group in self.groups:
+            for one, other in grid.primary:
+                if not {*self.seeds(one, group)} & {*self.seeds(other, group)}:
+                    raise self._wrong(
+                        "primary", f"'{one}' and '{other}' have no seed in common ({group})."
+                    )
             for name in self.cells:  # unknown keys and values are told before anything has run
                 self.place(group, name, grid.seeds[0], Choice(tuned=dict.fromkeys(grid.tune, 0)))
 

@@ -74,8 +74,8 @@ class Change:
 
     relative: float
     interval: Interval
-    p_value: float  # two-sided: how often resampling turns the sign of the difference
-    unit: str  # "speaker" or "utterance"
+    p_value: float  # two-sided, of the test of the function that made this
+    unit: str  # what was resampled: "speaker", "utterance" or "fold"
 
     @property
     def decided(self) -> bool:

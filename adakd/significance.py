@@ -230,4 +230,4 @@ def seeds_needed(
         middle = (low + high) // 2
         enough = power(middle, deviation, change, level) >= wanted
         low, high = (low, middle) if enough else (middle, high)
-    return high
+    return high if high <= MOST_SEEDS else None

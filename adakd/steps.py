@@ -197,15 +197,19 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
     return True
 
 
+# How fast a training goes and how often it is saved: another value makes nothing anew.
+UNHEEDED = ("train.workers", "train.checkpoint_minutes")
+
+
 def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ between two nested mappings."""
+    """Dotted names of the values that differ between two nested mappings, but for UNHEEDED."""
     new = json.loads(json.dumps(new))
     found = []
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             found += changes(before, after, f"{prefix}{key}.")
-        elif before != after:
+        elif before != after and f"{prefix}{key}" not in UNHEEDED:
             found.append(f"{prefix}{key}")
     return found
 
@@ -402,7 +406,25 @@ def prepare(place: Place) -> None:
             f"({shown(place.data / label_noise.LISTING)})"
         )
     manifests = fingerprint(place.data / f"{split}.jsonl" for split in counts)
-    mark_done(place.data, inputs, manifests=manifests, counts=counts)
+    of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
+    mark_done(place.data, inputs, manifests=manifests, units=of_units, counts=counts)
+
+
+def prepared(place: Place) -> dict[str, Any]:
+    """What is to be added to the inputs of whatever depends on the prepared data.
+
+    The manifests hold text: other text units make other targets of the same manifests. Those of a
+    checkpoint count with the checkpoint.
+    """
+    facts = needed(place.data, "The prepared data", 1)
+    own = {"units": facts["units"]} if facts.get("units") else {}
+    return {"data": facts["manifests"], **own}
+
+
+def prompt(config: configuration.Config) -> dict[str, Any]:
+    """Whisper's language token, if it does not follow from the corpus's language."""
+    named = config.family == "whisper" and config.language.whisper
+    return {"prompt": config.whisper_language} if named else {}
 
 
 @dataclass(frozen=True)
@@ -472,7 +494,7 @@ def teacher_inputs(place: Place) -> dict[str, Any]:
     """What the teacher depends on."""
     return {
         **({} if place.config.teacher.finetuned else training_settings(place, "teacher")),
-        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        **prepared(place),
         "source": source_fingerprint(place.config.teacher),
     }
 
@@ -531,12 +553,12 @@ def transcribe_training(place: Place) -> None:
     The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
     """
     config, folder = place.config, place.transcripts
-    data = needed(place.data, "The prepared data", 1)
     names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
     heard = {
         "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
-        "data": data["manifests"],
+        "data": needed(place.data, "The prepared data", 1)["manifests"],
         "audio": dataclasses.asdict(config.audio),
+        **prompt(config),
     }
     said = folder / "hypotheses"
     if not is_current(said, heard, f"{place.title}: hypotheses of train"):
@@ -605,7 +627,7 @@ def start_inputs(place: Place) -> dict[str, Any]:
     """What the untrained student depends on."""
     student = place.config.student
     inputs = {
-        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        **prepared(place),
         "student": source_fingerprint(student),
         "seed": place.config.seed,
     }
@@ -667,6 +689,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         "audio": dataclasses.asdict(config.audio),
         "train": dataclasses.asdict(config.train_of(role)),
         "seed": place.seed_of(method),
+        **prompt(config),
     }
     if role == "student":
         found["method"] = config.methods.get(method) or {}
@@ -683,7 +706,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
 
 def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
     """Dotted names of the settings with which a finished training differs from this place's."""
-    on_disk = ("data", "start", "teacher", "source", "half", "transcripts")
+    on_disk = ("data", "units", "start", "teacher", "source", "half", "transcripts")
     made = {name: value for name, value in facts["inputs"].items() if name not in on_disk}
     return changes(made, training_settings(place, method))
 
@@ -711,9 +734,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     if half:
         inputs["half"] = configuration.fingerprint(half[1])
     if role == "student":
-        inputs["data"] = needed(place.data, "The prepared data", 1)["manifests"]
         inputs["start"] = key_of(start_inputs(place))
-        inputs |= lessons_inputs(place)
+        inputs |= prepared(place) | lessons_inputs(place)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if is_current(folder, inputs, title, folder / "model"):
@@ -749,6 +771,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     live, extra = supervision(place, weighting, family)
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
+    if rank():  # what it has made is the same everywhere; dropout and masks are not to be
+        seed_everything(seed, f"training {rank()}")
     if half:
         entries = entries.pick(half[1])
     held_out = None
@@ -796,21 +820,33 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
 
 
 def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) -> None:
-    """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs."""
-    if rank() == 0:
-        started = folder / "started.json"
-        same = (
-            started.exists()
-            and not (folder / "done.json").exists()
-            and not changes(json.loads(started.read_text(encoding="utf-8"))["inputs"], inputs)
+    """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs.
+
+    Raises:
+        UserError: as many processes as began that run make one of its optimiser steps, and now
+            there are more or fewer.
+    """
+    started = folder / "started.json"
+    before = json.loads(started.read_text(encoding="utf-8")) if started.exists() else {}
+    finished = (folder / "done.json").exists()
+    same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    processes = before.get("processes", world())
+    if same and processes != world() and any(folder.glob("ckpt/*")):
+        raise UserError(
+            f"{shown(folder)} holds a cut run of {processes} processes, and this one has "
+            f"{world()}: go on with as many (--nproc {processes}), or remove that folder to begin "
+            "anew."
         )
+    wait_for_all()  # all have read it
+    if rank() == 0:
         if not same and folder.exists():
             for path in folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif path.suffix != ".lock":  # one that is removed no longer keeps anyone out
                     path.unlink()
-        write_json(started, {"inputs": inputs, "fingerprint": key_of(inputs)})
+        facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs)}
+        write_json(started, facts)
         from adakd.versions import describe
 
         write_text(folder / "config.yaml", configuration.dump_yaml(dataclasses.asdict(config)))
@@ -818,17 +854,19 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     wait_for_all()
 
 
+@one_at_a_time(lambda folder, twin: folder)
 def take_over(folder: Path, twin: Path) -> None:
-    """Copy a finished experiment of the same method, unless this one is finished.
+    """Copy a finished experiment of the same method, unless this one is finished with its inputs.
 
-    Whether its inputs are the same is for `train` to find out, as always.
+    Whether these are what `folder` should have is for `train` to find out, as always.
     """
-    if twin == folder or done(folder) is not None:
+    facts, here = done(twin) or {}, done(folder)
+    if here is not None and not changes(here["inputs"], facts["inputs"]):
         return
     if folder.exists():
         shutil.rmtree(folder)
+    # done.json is written last: a copy that was cut is none.
     shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json"))
-    facts = done(twin) or {}  # written last: a copy that was cut is none
     write_json(folder / "done.json", {"taken_over": f"{twin.parent.name}/{twin.name}", **facts})
 
 
@@ -1173,6 +1211,7 @@ def decode_one(place: Place, name: str) -> None:
         # Its losses x stand beside every hypothesis.
         "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
         "audio": dataclasses.asdict(deployed.audio),
+        **prompt(place.config),
     }
     outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
     if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):

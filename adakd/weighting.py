@@ -506,8 +506,8 @@ class AdaKD(Weighting):
 
         linear   x itself, as in the paper
         log      log x
-        rank     the share of the training set that is easier, 0 to 1: with t and k as they are by
-                 default, alpha starts out spread from 0.67 to 0.08, whatever x is like
+        rank     the share of the training set that is easier, 0 to 1: with t, k and alpha as they
+                 are by default, alpha_i starts out spread from 0.67 to 0.08, whatever x is like
 
     `control` changes one thing only, to tell what of AdaKD it is that helps:
 
@@ -542,8 +542,8 @@ class AdaKD(Weighting):
             the 0 is our choice.
         scale, control: see above.
         alpha: weight of the distillation loss where x = t, and of all utterances where k is 0,
-            between 0 and 1: how much the teacher counts on the whole, as KD's alpha says it. The
-            paper has 1/e, and no setting for it.
+            between 0 and 1: it is KD's alpha then. Before that their mean lies elsewhere (`summary`
+            has it). The paper has 1/e, and no setting for it.
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
 
@@ -689,16 +689,17 @@ class AdaKD(Weighting):
         """k with exp(k (x_q - t) / 2) = ln(1 / 0.1): with alpha(t) = 1/e it is alpha(x_q) = 0.1."""
         quantile = x.quantile(AUTO_QUANTILE).float().item()
         t = self.t.item()
+        rise = 2 * math.log(math.log(1 / AUTO_ALPHA))
         # Both are float32 by now: a gap in the rounding of a float64 mean is no gap, and one whose
         # k would be infinite is none either.
-        if quantile - t <= 1 / torch.finfo(torch.float32).max:
+        if quantile - t <= rise / torch.finfo(torch.float32).max:
             raise UserError(
                 f"k: auto has no solution: the {AUTO_QUANTILE:.0%} quantile of the teacher's "
                 f"{len(x)} losses, {quantile:.6g}, is not above the threshold t = {t:.6g} "
                 f"({self.threshold}), so no k lets it start with less of the teacher; set k or "
                 "threshold by hand."
             )
-        return 2 * math.log(math.log(1 / AUTO_ALPHA)) / (quantile - t)
+        return rise / (quantile - t)
 
     @property
     def _last_k(self) -> Tensor | float:
@@ -1007,9 +1008,10 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _number(name: str, value: object, expected: str = "a number") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and abs(cast(float, value)) <= torch.finfo(torch.float32).max):  # nor NaN
         raise UserError(f"{name} is {value!r}: it must be {expected}.")
-    return float(value)
+    return float(cast(float, value))
 
 
 def _choice(name: str, value: object, choices: Sequence[str]) -> str:

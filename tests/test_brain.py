@@ -327,6 +327,13 @@ def test_a_step_that_is_not_finite_is_skipped(
 ) -> None:
     monkeypatch.setattr(training, "PATIENCE", 2)
     made = started(build(still=True, epochs=9))
+    told_steps = 0
+
+    def step_done(*losses: object) -> None:
+        nonlocal told_steps
+        told_steps += 1
+
+    monkeypatch.setattr(made.weighting, "step_done", step_done)
     step = [Steps(speech.train, speech.root, made.student).batch([0, 1])]
     healthy = made.student.task_loss
     broken = lambda output, batch: healthy(output, batch) * math.nan  # noqa: E731
@@ -340,7 +347,7 @@ def test_a_step_that_is_not_finite_is_skipped(
         made.fit_batch(step)
         assert not same(before, state_of(made.student))
         before = state_of(made.student)
-    assert made.optimizer_step == 9
+    assert made.optimizer_step == 9 and told_steps == 3
     told = [line for line in capsys.readouterr().out.splitlines() if "is skipped" in line]
     assert told == [
         f"a test: step {step} is skipped, its gradient is not finite" for step in (1, 2, 4, 5, 7, 8)
@@ -748,6 +755,24 @@ def test_a_run_cut_after_its_last_checkpoint_only_picks_the_best(
     assert metrics(again) == lines and same(state_of(again.student), state)
     assert (also["epoch"], also["dev_cer"]) == (outcome["epoch"], outcome["dev_cer"])
     assert not again.states, "no epoch is trained or decoded again"
+
+
+def test_processes_do_not_share_their_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = training.RandomState()
+    training.seed_everything(1, "training")
+    state.save(str(tmp_path / "random"))
+    whole = torch.rand(3).tolist()
+
+    def drawn(rank: int) -> list[float]:
+        monkeypatch.setattr(training, "_rank", lambda: rank)
+        state.load(str(tmp_path / "random"), end_of_epoch=False)
+        return torch.rand(3).tolist() + [random.random()]
+
+    assert drawn(0)[:3] == whole
+    assert len({tuple(drawn(rank)) for rank in range(3)}) == 3
+    assert drawn(2) == drawn(2)
 
 
 def test_training_time_is_summed_over_the_parts(tmp_path: Path) -> None:

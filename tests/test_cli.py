@@ -153,6 +153,21 @@ def test_what_a_tag_would_replace_is_told_before_it_is_done(
     assert capsys.readouterr().err == "adakd: shared\n"
 
 
+def test_a_launcher_is_for_what_processes_share(
+    recipes: Path,
+    done: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    joined: list[int] = []
+    monkeypatch.setattr(cli, "_join_processes", lambda: joined.append(1))
+    assert cli.main(["kd", "decode", "--recipe", "tiny/hi"]) == 1
+    assert "decode is not for several processes: start it without" in capsys.readouterr().err
+    assert not done and not joined
+    assert cli.main(["teacher", "kd", "--recipe", "tiny/hi"]) == 0 and joined == [1]
+
+
 def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
     recipes: Path, done: list[tuple[Any, ...]]
 ) -> None:
@@ -220,7 +235,7 @@ def test_the_report_gets_the_command_that_repeats_it(
         (["--recipe", "tiny/hi", "--methods", "finetune adakdd"], "did you mean 'adakd'?"),
         (["--recipe", "tiny/hi", "--methods", "xyz"], "superloss, focal, annealing"),
         (["--recipe", "tiny/hi", "--methods.adakdd.k", "3"], "did you mean 'adakd'?"),
-        (["--recipe", "tiny/hi", "--methods.kd", "0.5"], "'methods.kd' must hold options"),
+        (["--recipe", "tiny/hi", "--methods.kd", "0.5"], "'methods.kd' must be a mapping"),
         (["--recipe", "tiny/hi", "--methods", ","], "--methods"),
         (["--recipe", "tiny/hi", "--fold", "1"], "no folds; leave it out"),
         (["--recipe", "tiny/en", "--fold", "6"], "the folds are 0 to 5"),

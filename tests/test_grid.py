@@ -271,6 +271,22 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
             for folds in ({1: 1}, {1: []}, {1: [2, 2]}, {1: [True]}, {"all": [2]}, {True: [2]}, {})
         ),
         ({"epochs": [3]}, "numbers from 5 on"),
+        ({"difference": 3}, "a share of the CER, such as 0.03, found 3"),
+        ({"difference": 0}, "a share of the CER, such as 0.03, found 0"),
+        ({"tune": {"kd": []}}, "'kd' has no candidates"),
+        ({"tune": {"kd": None}}, "'tune.kd' must be a list, found None"),
+        ({"ablations": {"t": None}}, "'ablations.t' must be a list, found None"),
+        ({"across": {"hours": "tiny/en"}}, "'across.hours' must be a list, found 'tiny/en'"),
+        ({"families": {"wav2vec2": [1]}}, "'families.wav2vec2' must be a mapping or empty"),
+        ({"seeds": [1, 2, 2]}, "a seed stands twice in [1, 2, 2]"),
+        (
+            {"cells": {"kd": {"seeds": [3, 3]}}, "tune": {}, "primary": [], "ablations": {}},
+            "a seed stands twice in [3, 3]",
+        ),
+        (
+            {"seeds": [2, 3], "primary": [["adakd-mean", "kd"]]},
+            "'adakd-mean' and 'kd' have no seed in common (tiny/en fold 0 wav2vec2)",
+        ),
         ({"families": {"wav2vec": {}}}, "Unknown family 'wav2vec'"),
     ],
 )

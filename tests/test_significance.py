@@ -235,4 +235,7 @@ def test_seeds_needed_is_the_fewest_that_will_do() -> None:
     assert significance.seeds_needed(0.0) == 2
     assert significance.seeds_needed(1e-6) == 2
     assert significance.seeds_needed(10.0) is None
+    # By the normal quantiles ((1.960 + 0.842) deviation / 0.0305)^2: 9,000 and 12,000.
+    assert significance.seeds_needed(1.031) == pytest.approx(9_000, rel=0.01)
+    assert significance.seeds_needed(1.191) is None
     assert significance.seeds_needed(0.02, level=0.01) > significance.seeds_needed(0.02)

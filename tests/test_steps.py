@@ -106,6 +106,12 @@ def test_a_tag_is_a_plain_name(tmp_path: Path, tag: str) -> None:
         ({"a": {"b": 1}}, {"a": None}, ["a"]),
         ({"a": "x"}, {"a": {"b": 1}}, ["a"]),
         ({"a": {"b": 1}}, {"a": {"b": 1.0}}, []),
+        (
+            {"train": {"workers": 0, "clip": 1}},
+            {"train": {"workers": 8, "clip": 2}},
+            ["train.clip"],
+        ),
+        ({"train": {"checkpoint_minutes": 5}}, {"train": {"checkpoint_minutes": 60}}, []),
     ],
 )
 def test_changes_are_named_with_their_path(old: dict, new: dict, expected: list[str]) -> None:
@@ -427,6 +433,63 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) ->
     assert not (folder / "ckpt").exists() and steps.done(folder) is None
 
 
+def test_a_cut_run_goes_on_with_as_many_processes(
+    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, inputs = place.experiment("kd"), {"seed": 1}
+    monkeypatch.setattr(steps, "wait_for_all", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    steps.begin(folder, inputs, place.config)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    steps.begin(folder, inputs, place.config)  # nothing had been saved
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cut run of 1 processes, and this one has 2: .*--nproc 1"):
+        steps.begin(folder, inputs, place.config)
+    assert (folder / "ckpt" / "CKPT+1").is_dir()
+    steps.begin(folder, {"seed": 2}, place.config)  # another run begins anew all the same
+    assert not (folder / "ckpt").exists()
+
+
+def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+
+    def inputs(**facts: object) -> list[dict]:
+        mark(place.data, manifests="m", **facts)
+        return [steps.teacher_inputs(place), steps.start_inputs(place)]
+
+    before = inputs()  # as stage 1 left it before 2026-11-28, and where checkpoints bring their own
+    assert before == inputs(units=None)
+    for old, new, other in zip(before, inputs(units="a"), inputs(units="b"), strict=True):
+        assert steps.changes(old, new) == steps.changes(new, other) == ["units"]
+    # Students do not look at the configuration for that, or stage 7 would ask them for it.
+    steps.mark_done(place.experiment("kd"), {"units": "a", **steps.training_settings(place, "kd")})
+    assert steps.changed_settings(place, "kd", steps.done(place.experiment("kd"))) == []
+
+
+def test_another_prompt_is_another_training(tmp_path: Path) -> None:
+    mark(place_of(tmp_path).data, manifests="m")
+    plain, named = (
+        steps.training_settings(place_of(tmp_path, language={"code": "en", "whisper": code}), "kd")
+        for code in (None, "de")
+    )
+    assert steps.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
+
+
+def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) -> None:
+    twin, folder = tmp_path / "kd-tuned" / "seed1", tmp_path / "kd" / "seed1"
+    for path, alpha in ((twin, 0.1), (folder, 0.5)):
+        path.mkdir(parents=True)
+        (path / "weights").write_text(str(alpha))
+        steps.mark_done(path, {"method": {"alpha": alpha}})
+    steps.take_over(folder, twin)
+    assert (folder / "weights").read_text() == "0.1"
+    assert steps.done(folder)["taken_over"] == "kd-tuned/seed1"
+    (folder / "weights").write_text("mine")  # as it should be already
+    steps.take_over(folder, twin)
+    assert (folder / "weights").read_text() == "mine"
+
+
 def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
     mark(place.data, manifests="m")
     for name in METHODS:
@@ -555,6 +618,9 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         with pytest.raises(Held) as caught:
             step(place, *arguments)
         assert caught.value.args == (folder,)
+    with pytest.raises(Held) as caught:
+        steps.take_over(place.experiment("kd"), place.experiment("kd-tuned"))
+    assert caught.value.args == (place.experiment("kd"),)
 
 
 def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ show_progress() {
 install() {
     local venv=$adakd_root/.venv base
     if [[ ! -x $venv/bin/python ]]; then
-        base=$(supported_python)
+        base=$(supported_python) || exit 1 # errexit is off in what `||` guards
         check_disk 9 # 5.4 GB in the end, 7.2 GB with the wheels on the way, and pip's cache
         "$base" -c 'import ensurepip, venv' 2>/dev/null ||
             fail "$base cannot make virtual environments; install its package (Debian: apt install python3-venv)"
@@ -80,7 +80,7 @@ install() {
     rm -rf -- "$temporary"
     "$venv/bin/python" "$adakd_root/local/check_python.py" imports ||
         fail "what was installed does not fit; remove .venv and run again (log: $log)"
-    cp -- "$adakd_root/pyproject.toml" "$venv/pyproject.toml"
+    cp -- "$adakd_root/pyproject.toml" "$venv/pyproject.toml" || fail "cannot write to $venv"
     say "Installed in $SECONDS s"
 }
 

@@ -87,6 +87,7 @@ def pipeline_texts(
 
     from adakd.brain import device
     from adakd.data import manifest
+    from adakd.models.units import without_unknown
     from adakd.steps import Place
 
     # Where the hypotheses were made: the rounding of another device may tip a close decision.
@@ -96,5 +97,5 @@ def pipeline_texts(
     for utterance in track(ids, len(ids), f"{config.recipe} {config.family}: checking the export"):
         clip = audio.read(root / entries[utterance].audio)
         said = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE})
-        texts[utterance] = said["text"].strip()
+        texts[utterance] = without_unknown(said["text"], recognise.tokenizer)
     return texts

@@ -933,7 +933,7 @@ def html_figure(figure: Figure) -> str:
 
 def typeset(text: str) -> str:
     """Escaped, with true minus signs and percent signs that stay with their number."""
-    text = escape(text).replace(" %", "&nbsp;%").replace("exp(-exp", "exp(\u2212exp")
+    text = escape(text).replace(" %", "&nbsp;%")
     return re.sub(r"(?<=[ (\[])-(?=\d)", "\u2212", text).replace("(x - t)", "(x \u2212 t)")
 
 

@@ -322,7 +322,10 @@ def summarise(
     recording condition, where there are any.
     """
     if not utterances:
-        raise UserError(f"The {split} set has no hypotheses to score: decode it first (stage 7).")
+        raise UserError(
+            f"The {split} set has no hypotheses to score: decode it (stage 7), or give the corpus "
+            f"some speech in {split}, from stage 0 on."
+        )
     conditions = by_condition(utterances)
     apart = {"conditions": {name: _rates(own, draws) for name, own in conditions.items()}}
     return {"split": split, **_rates(utterances, draws), **(apart if conditions else {})}

@@ -438,7 +438,9 @@ class Walk:
         module, options = corpus_options(config)
         for one in module.utterances(options, self.place.corpus, config.fold):
             languages = config.data.languages
-            if isinstance(one, corpora.Rejected) or not languages or one.language in languages:
+            if isinstance(one, corpora.Rejected) or not languages:
+                yield one
+            elif (one.language or config.language.code) in languages:
                 yield one
 
 

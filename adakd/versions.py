@@ -14,7 +14,7 @@ PACKAGES = (
     "torch", "torchaudio", "speechbrain", "transformers", "sentencepiece", "jiwer", "numpy",
     "espeakng-loader", "pypinyin",
 )  # fmt: skip
-STATUS = ("git", "status", "--porcelain", "-uno")
+STATUS = ("git", "status", "--porcelain")
 PAGES = (":(exclude)*.md", ":(exclude)docs")
 
 

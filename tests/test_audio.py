@@ -83,6 +83,29 @@ def test_segments(tmp_path: Path) -> None:
             audio.read(path, start, end)
 
 
+def test_what_is_too_long_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, noise(24_000), 8_000)
+    assert len(audio.read(path, longest=3.0)) == 48_000
+    assert len(audio.read(path, 1.0, 2.0, longest=1.5)) == 16_000
+    monkeypatch.delattr(soundfile.SoundFile, "read")
+    for part in ((None, None), (0.5, 2.75), (0.5, None)):
+        with pytest.raises(audio.AudioError, match=r"too long: .* s, at most 2 s allowed"):
+            audio.read(path, *part, longest=2.0)
+
+
+def test_a_streamed_flac_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, noise(16_000), 16_000)
+    whole = bytearray(path.read_bytes())
+    assert whole[:8] == b"fLaC\0\0\0\x22", "STREAMINFO comes first"
+    whole[21] &= 0xF0  # its number of samples: 36 bits (RFC 9639, 8.2)
+    whole[22:26] = bytes(4)
+    path.write_bytes(whole)
+    with pytest.raises(audio.AudioError, match="does not tell its length, .*ffmpeg"):
+        audio.read(path)
+
+
 def test_is_ready(tmp_path: Path) -> None:
     for name, rate, channels, ready in (
         ("a.wav", 16_000, 1, True),

@@ -98,7 +98,8 @@ def test_whatever_does_not_fit_is_listed_with_its_place(data: Path) -> None:
     for one in ("lost", "odd", "odd2", "odd3"):
         append(dev / "text", f"{one} maji")
         append(dev / "utt2spk", f"{one} s9")
-    append(dev / "wav.scp", "unused wav/unused.wav")
+    append(dev / "wav.scp", "unused wav/unused.wav", "untold wav/untold.wav")
+    append(dev / "segments", "no-text untold 0 1")
     found, rejected = read(data)
     assert len(found) == sum(tiny_corpora.SAID.values())
     assert found["train-s0-00"].audio.name == "train-s0-00.wav"  # the first of two lines stands
@@ -124,8 +125,9 @@ def test_whatever_does_not_fit_is_listed_with_its_place(data: Path) -> None:
             )
         ),
         ("unused", "dev", "recording without a segment", "dev/wav.scp:2"),
+        ("no-text", "dev", "not in text", "dev/segments:9"),
     }
-    assert len(rejected) == 13, "nothing is listed twice"
+    assert len(rejected) == 14, "nothing is listed twice"
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,24 @@ def test_greedy_search_says_what_generate_says(folder, entries, clips):
         assert len(set(truth)) > 1
 
 
+def test_no_target_begins_with_what_decoding_never_says_first(folder, entries, clips):
+    family = fresh("whisper", folder)
+    spaced = [family.tokenizer(f" {e.text}", add_special_tokens=False).input_ids for e in entries]
+    bare = [family.tokenizer(e.text, add_special_tokens=False).input_ids for e in entries]
+    assert all(one[0] != other[0] for one, other in zip(spaced, bare, strict=True))
+
+    def texts() -> list[list[int]]:
+        batch = family.collate(entries, clips)
+        ends = (4 + batch.label_lengths - 1).tolist()
+        return [row[4:end] for row, end in zip(batch.labels.tolist(), ends, strict=True)]
+
+    assert texts() == spaced
+    family.hf.generation_config.begin_suppress_tokens = [spaced[0][0], family.end]
+    assert texts()[0] == bare[0]
+    for found, one, other in zip(texts(), spaced, bare, strict=True):
+        assert found == (other if one[0] == spaced[0][0] else one)
+
+
 def test_greedy_search_goes_on_without_the_utterances_that_have_ended(
     folder, entries, clips, monkeypatch
 ):

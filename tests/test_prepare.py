@@ -294,8 +294,11 @@ def test_targets_are_normalised_unless_told_otherwise(tmp_path: Path) -> None:
     entry = entries(tmp_path, "train")[0]
     assert (entry.text, entry.raw) == ("a b", "Ａ  B。")
     assert rejected(tmp_path)["marks"]["reason"] == "transcript empty once normalised: '"
-    run(tmp_path, corpus, normalise=False)
-    assert entries(tmp_path, "train")[0].text == "Ａ B。"
+    run(tmp_path, [*corpus, replace(train, id="marks", text="'")], normalise=False)
+    assert [entry.text for entry in entries(tmp_path, "train")] == ["Ａ B。"]
+    assert rejected(tmp_path)["marks"]["reason"] == "transcript empty once normalised: '", (
+        "its CER would be of nothing"
+    )
 
 
 def test_what_the_corpus_rejects_is_listed_and_counted(tmp_path: Path) -> None:

@@ -314,6 +314,7 @@ def test_no_supported_python_is_a_sentence(copy: Path) -> None:
     result = run_copy(copy)
     assert result.returncode == 1
     assert result.stderr.startswith("error: this is Python 3.9; AdaKD needs Python 3.11 to 3.14;")
+    assert result.stderr.count("error:") == 1
 
 
 def test_what_does_not_fit_is_not_believed_installed(copy: Path) -> None:

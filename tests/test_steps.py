@@ -19,7 +19,7 @@ import tiny_recipe
 
 import adakd
 from adakd import config as configuration
-from adakd import score, steps
+from adakd import corpora, score, steps
 from adakd.errors import UserError
 from adakd.files import write_json
 
@@ -465,6 +465,18 @@ def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> N
     # Students do not look at the configuration for that, or stage 7 would ask them for it.
     steps.mark_done(place.experiment("kd"), {"units": "a", **steps.training_settings(place, "kd")})
     assert steps.changed_settings(place, "kd", steps.done(place.experiment("kd"))) == []
+
+
+def test_an_utterance_that_tells_no_language_has_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = corpora.Utterance("a", "train", Path("a.wav"), "one", "s", "")
+    said = [plain, dataclasses.replace(plain, id="b", language="ta")]
+    corpus = types.SimpleNamespace(utterances=lambda options, folder, fold: iter(said))
+    monkeypatch.setattr(steps, "corpus_options", lambda config: (corpus, None))
+    for languages, expected in (([], "ab"), (["en"], "a"), (["ta"], "b"), (["en", "ta"], "ab")):
+        here = place_of(tmp_path, language={"code": "en"}, data={"languages": languages})
+        assert "".join(one.id for one in steps.Walk(here)) == expected
 
 
 def test_another_prompt_is_another_training(tmp_path: Path) -> None:

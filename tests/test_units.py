@@ -10,7 +10,7 @@ from transformers import Wav2Vec2CTCTokenizer, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from adakd.errors import UserError
-from adakd.models.units import train_bpe, train_characters
+from adakd.models.units import train_bpe, train_characters, without_unknown
 from adakd.models.wav2vec2 import Wav2Vec2
 from adakd.models.whisper import Whisper
 
@@ -19,6 +19,16 @@ TAMIL = ["வணக்கம் உலகம்", "நான் பள்ளி�
 CHINESE = ["今天天气很好", "我喜欢喝茶", "你好世界", "人人为我"]
 MARKED = ["e\u0301le\u0300ve", "ti\u1ebfng vi\u1ec7t", "q\u0323\u0307 x", "naïve café"]
 TEXTS = {"hi": HINDI, "ta": TAMIL, "zh": CHINESE, "marks": MARKED, "en": ["aa  bb", "committee"]}
+
+
+def test_an_unknown_unit_is_one_character(tmp_path) -> None:
+    train_characters(HINDI, tmp_path)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    blank, unknown = tokenizer.pad_token_id, tokenizer.unk_token_id
+    units = [*tokenizer("मैं ठीक").input_ids, blank, unknown, blank]
+    decoded = tokenizer.decode(units)
+    assert decoded == "मैं ठीक<unk>"  # as the pipeline says it
+    assert without_unknown(f" {decoded} ", tokenizer) == "मैं ठीक\ufffd"
 
 
 def recipe_text(language: str) -> list[str]:

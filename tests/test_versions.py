@@ -34,3 +34,6 @@ def test_a_published_page_is_no_change_of_the_code(
         (tmp_path / name).write_text("two")
         assert versions.revision() == commit.stdout[:12] + "+changes"
         (tmp_path / name).write_text("one")
+    (tmp_path / "recipes/a/conf").mkdir()  # a recipe of one's own is in no commit
+    (tmp_path / "recipes/a/conf/recipe.yaml").touch()
+    assert versions.revision() == commit.stdout[:12] + "+changes"

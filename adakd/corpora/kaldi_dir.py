@@ -108,9 +108,12 @@ def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rej
     scp, segments, speakers = (folder / name for name in ("wav.scp", "segments", "utt2spk"))
     segmented = segments.is_file()
     recordings: dict[str, kaldi_tables.Row | None] = {}
+    named: set[str] = set()  # also by segments that are rejected below
     if segmented:
         recordings = yield from kaldi_tables.index(scp, split)
-    named = set()
+        for line in kaldi_tables.rows(segments, split):
+            if isinstance(line, kaldi_tables.Row):
+                named.update(line.value.split()[:1])
     others = [segments if segmented else scp, *([speakers] if speakers.is_file() else [])]
     for joined in kaldi_tables.joined(folder / "text", others, split):
         if isinstance(joined, Rejected):
@@ -127,7 +130,6 @@ def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rej
                 reason = f"broken segment: {place.value!r} is not a recording and two times"
                 yield Rejected(text.id, split, reason, where)
                 continue
-            named.add(name)
             recording = recordings.get(name)
             if recording is None:
                 yield Rejected(text.id, split, f"segment of an unknown recording: {name}", where)

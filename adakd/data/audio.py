@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000  # Hz, of all audio that models see
 LOWEST_RATE = 8_000  # Hz; below telephone quality consonants are lost, and no resampling helps
+UNKNOWN_LENGTH = (1 << 63) - 1  # samples: libsndfile's SF_COUNT_MAX
 OVERHANG = 0.1  # seconds by which a segment may pass the file's end: rounding in segment lists
 ROLLOFF, ZEROS = 0.99, 6  # resampling: cut-off over the lower Nyquist frequency; zero crossings
 BLOCK = 64  # input samples that one row of the resampling product stands for, about
@@ -41,13 +42,24 @@ class AudioError(UserError):
         return f"{self.path}: {self.reason}"
 
 
-def read(path: Path, start: float | None = None, end: float | None = None) -> np.ndarray:
+def too_long(seconds: float, longest: float) -> str | None:
+    """Why audio of so many seconds is rejected, None if it is not."""
+    if seconds <= longest:
+        return None
+    return f"too long: {seconds:.3f} s, at most {longest:g} s allowed"
+
+
+def read(
+    path: Path, start: float | None = None, end: float | None = None, longest: float = math.inf
+) -> np.ndarray:
     """The samples of a file, or of its part from `start` to `end` seconds.
+
+    longest: seconds; of what is longer no sample is decoded.
 
     Returns float32 of shape (samples,), mono (channels averaged), 16 kHz (resampled where needed),
     in [-1, 1] but for the overshoot of resampling.
     Errors (AudioError, naming the file): missing, unreadable, truncated, empty, a sampling rate
-    under 8 kHz, samples that are not numbers, a segment outside the file.
+    under 8 kHz, samples that are not numbers, a segment outside the file, more than `longest`.
     """
     import numpy as np
     import soundfile
@@ -61,6 +73,8 @@ def read(path: Path, start: float | None = None, end: float | None = None) -> np
         with soundfile.SoundFile(path) as file:
             _check_header(file, path)
             first, last = _segment(_samples(file, path), file.samplerate, start, end, path)
+            if problem := too_long((last - first) / file.samplerate, longest):
+                raise AudioError(problem, path)
             file.seek(first)
             channels = file.read(last - first, dtype="float32", always_2d=True)  # (n, channels)
             rate = file.samplerate
@@ -118,6 +132,12 @@ def _check_header(file: soundfile.SoundFile, path: Path) -> None:
     if file.samplerate < LOWEST_RATE:
         raise AudioError(
             f"sampling rate too low: {file.samplerate} Hz, at least {LOWEST_RATE} Hz needed", path
+        )
+    if file.frames == UNKNOWN_LENGTH:
+        raise AudioError(
+            "a file that does not tell its length, as programs write FLAC that stream it: "
+            "'ffmpeg -i OLD NEW.flac' adds it",
+            path,
         )
     if file.frames == 0:
         raise AudioError("empty audio: no samples", path)

@@ -228,7 +228,8 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
         return "empty transcript"
     language = utterance.language or clips.language
     written = target(utterance.text, language, clips.normalise)
-    if not written and not bare:
+    # With data.normalise false, too: what is scored is normalised, and there it would be empty.
+    if not bare and not text.normalise(written, language):
         return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:
         path, seconds = _clip(utterance, clips)
@@ -257,14 +258,14 @@ def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, float]:
     source = Path(os.path.abspath(utterance.audio))
     whole = utterance.start is None and utterance.end is None
     if whole and source.is_file() and audio.is_ready(source):
-        return source, _seconds(audio.read(source))
+        return source, _seconds(audio.read(source, longest=clips.max_seconds))
     converted = _converted_path(utterance, source, clips)
     if _is_current(converted, source):
         try:
             return converted, _seconds(audio.read(converted))
         except audio.AudioError:
             pass  # spoilt after it was written: convert it again
-    samples = audio.read(source, utterance.start, utterance.end)
+    samples = audio.read(source, utterance.start, utterance.end, clips.max_seconds)
     seconds = _seconds(samples)
     if _wrong_length(seconds, clips) is None:
         audio.write_flac(converted, samples)
@@ -297,9 +298,7 @@ def _seconds(samples: Sized) -> float:
 def _wrong_length(seconds: float, clips: Clips) -> str | None:
     if seconds < clips.min_seconds:
         return f"too short: {seconds:.3f} s, at least {clips.min_seconds:g} s needed"
-    if seconds > clips.max_seconds:
-        return f"too long: {seconds:.3f} s, at most {clips.max_seconds:g} s allowed"
-    return None
+    return audio.too_long(seconds, clips.max_seconds)
 
 
 def _examine_all(
@@ -405,7 +404,7 @@ def _check_kept(
             )
         if name == "test":
             print(
-                "the corpus has no utterance in test: stages 7 and 8 will have nothing to score",
+                "the corpus has no utterance in test: stages 8 to 10 will have nothing to score",
                 file=sys.stderr,
             )
 

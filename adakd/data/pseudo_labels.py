@@ -51,7 +51,10 @@ def choose(
         listing.write("id\treason\ttranscript\thypothesis\n")
         for entry in chain.from_iterable(manifests):
             heard = target(hypotheses[entry.id], entry.language, normalise)
-            reason = _why_not(replace(entry, text=heard), entry.text, limits, max_cer)
+            if text.UNKNOWN_CHARACTER in hypotheses[entry.id]:
+                reason: str | None = f"a character that it has no unit for: {hypotheses[entry.id]}"
+            else:
+                reason = _why_not(replace(entry, text=heard), entry.text, limits, max_cer)
             if reason is None:
                 file.write(manifest.to_line(replace(entry, text=heard)))
                 kept, seconds = kept + 1, seconds + entry.seconds

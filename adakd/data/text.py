@@ -36,6 +36,9 @@ import unicodedata
 # Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese.
 WITHOUT_SPACES = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja".split())
 
+# In a hypothesis: something that the model's units, or their bytes, do not make a character of.
+UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+
 # AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have.
 SUBSTITUTIONS = {"\U0002b5af": "\u982b"}
 

@@ -14,11 +14,22 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from adakd.data.text import UNKNOWN_CHARACTER
 from adakd.errors import UserError
 from adakd.files import write_json
 
 BLANK, UNKNOWN, SPACE = "<pad>", "<unk>", "|"
+
+
+def without_unknown(decoded: str, tokenizer: Any) -> str:
+    """A hypothesis as a CTC tokenizer decodes it, stripped.
+
+    Its token for what it has no unit for is one character, U+FFFD, and not the five of "<unk>".
+    """
+    unknown = tokenizer.unk_token
+    return (decoded.replace(unknown, UNKNOWN_CHARACTER) if unknown else decoded).strip()
 
 
 def train_characters(texts: Iterable[str], folder: Path) -> None:

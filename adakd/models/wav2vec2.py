@@ -24,6 +24,7 @@ from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
 from adakd.models import Batch, Family, Limit, Output, dropout, pretrained
+from adakd.models.units import without_unknown
 from adakd.objectives import SoftOutputs
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class Wav2Vec2(Family):
         best = self.forward(batch).logits.argmax(dim=-1)
         frames = self.positions(batch).tolist()
         return [
-            self.tokenizer.decode(row[:count]).strip()
+            without_unknown(self.tokenizer.decode(row[:count]), self.tokenizer)
             for row, count in zip(best.tolist(), frames, strict=True)
         ]
 

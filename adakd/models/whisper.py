@@ -206,7 +206,13 @@ class Whisper(Family):
         return self.language if self.language != MULTILINGUAL else entry.language.split("-")[0]
 
     def _units(self, entry: Entry) -> list[int]:
-        return self.tokenizer(lead(entry), add_special_tokens=False).input_ids
+        units = self.tokenizer(lead(entry), add_special_tokens=False).input_ids
+        # OpenAI's checkpoints never begin with a space alone. Before a letter of Bengali, Telugu,
+        # Thai and others a leading space is a token of its own: a student would learn what decoding
+        # then forbids.
+        if units and units[0] in (self.hf.generation_config.begin_suppress_tokens or ()):
+            units = self.tokenizer(entry.text, add_special_tokens=False).input_ids
+        return units
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         seconds = max(self.padded(len(clip) / SAMPLE_RATE) for clip in audio)
@@ -240,7 +246,8 @@ class Whisper(Family):
         """What the auxiliary CTC head must say, in characters rather than tokens.
 
         A thousand tokens are too many to start an alignment from; characters are few. A character's
-        unit is its code point modulo CHARACTERS: no vocabulary to keep, and hardly a collision.
+        unit is its code point modulo CHARACTERS: no vocabulary to keep, and no two letters of an
+        alphabet meet. Chinese characters do: of the 3,755 commonest 84 % share theirs.
         """
         if self.ctc_head is None:
             return None, None

@@ -284,7 +284,7 @@ def gain_by_quartile(panels: Mapping[str, Sequence[Gain]]) -> bytes:
                 axis.plot(x, heights, color=colour, marker=marker, label=gain.label)
             axis.set_xticks(range(4), ["easiest\nquarter", "second", "third", "hardest\nquarter"])
             axis.set_xlim(-0.4, 3.4)
-            axis.set_ylabel("change of CER, % (below 0: better)" if column == 0 else "")
+            axis.set_ylabel("change of CER, %\n(below 0: better)" if column == 0 else "")
             axis.grid(axis="y")
             axis.set_title(name)
         _legend(figure, axes)

@@ -361,6 +361,7 @@ def prepare(place: Place) -> None:
         if changed and all(map(of_the_student, changed)):
             say(f"{title}: done for all tags ({shown(place.data)})")
             return
+    next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
     if is_current(place.data, inputs, title, *outputs):
         return
     from adakd import models

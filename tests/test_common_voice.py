@@ -87,6 +87,16 @@ def read(options: Options, folder: Path) -> tuple[list[Utterance], list[Rejected
     return good, [one for one in found if isinstance(one, Rejected)]
 
 
+def test_stage_1_is_of_what_stage_0_was_given(release: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(Options(corpus=str(release)), folder)
+    assert read(Options(), folder) == read(Options(corpus=str(release), name="hi"), folder)
+    with pytest.raises(UserError, match=r"made with corpus.corpus .*, but now .*17; run stage 0"):
+        read(Options(corpus=str(tmp_path / "17")), folder)
+    with pytest.raises(UserError, match=r"made with corpus.name hi, but now it is ta; run stage 0"):
+        read(Options(name="ta"), folder)
+
+
 def test_every_clip_of_the_official_splits_and_no_other(release: Path, tmp_path: Path) -> None:
     options = Options(corpus=str(release))
     fetch(options, tmp_path / "corpus")

@@ -91,6 +91,9 @@ def test_splits_share_no_speaker_and_no_sentence(options: espeak.Options, tmp_pa
     found = list(espeak.utterances(options, tmp_path / "corpus", None))
     assert len({u.id for u in found}) == len(found)
     assert found == list(espeak.utterances(options, tmp_path / "corpus", None))
+    longer = dataclasses.replace(options, hours=2.0)
+    with pytest.raises(UserError, match=r"made with corpus.hours .*, but now it is 2.0; run stage"):
+        next(espeak.utterances(longer, tmp_path / "corpus", None))
     seconds = dict.fromkeys(grammar.SPLITS, 0.0)
     for utterance in found:
         info = soundfile.info(utterance.audio)

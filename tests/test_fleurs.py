@@ -73,6 +73,15 @@ def read(options: Options, folder: Path) -> tuple[list[Utterance], list[Rejected
     return good, [one for one in found if isinstance(one, Rejected)]
 
 
+def test_stage_1_is_of_what_stage_0_was_given(hub: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(Options(corpus=str(hub)), folder)
+    assert read(Options(), folder) == read(Options(corpus=str(hub), name="hi_in"), folder)
+    for other in (Options(corpus=str(hub / "data")), Options(name="ta_in")):
+        with pytest.raises(UserError, match=r"made with corpus\..*, but now .*; run stage 0 again"):
+            read(other, folder)
+
+
 @pytest.mark.parametrize("inside", ["", "data", "data/hi_in"])
 def test_every_recording_with_its_raw_text(hub: Path, tmp_path: Path, inside: str) -> None:
     options, folder = Options(corpus=str(hub / inside)), tmp_path / "corpus"

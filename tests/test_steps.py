@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -353,7 +354,8 @@ def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.Mon
     monkeypatch.setattr(steps, "key_of", lambda _: "the same")
     monkeypatch.setattr(steps, "changes", lambda *_: [])
     mark(place.data, manifests="m")
-    monkeypatch.setattr(steps, "corpus_options", never)
+    empty = types.SimpleNamespace(utterances=lambda *_: iter(()))
+    monkeypatch.setattr(steps, "corpus_options", lambda _: (empty, None))
     for name in ("train.jsonl", "test.jsonl", "units"):
         goes_to_work(place.data / name, steps.prepare, place)
     # Models.
@@ -465,6 +467,24 @@ def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> N
     # Students do not look at the configuration for that, or stage 7 would ask them for it.
     steps.mark_done(place.experiment("kd"), {"units": "a", **steps.training_settings(place, "kd")})
     assert steps.changed_settings(place, "kd", steps.done(place.experiment("kd"))) == []
+
+
+def test_prepared_data_are_of_the_corpus_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def utterances(options: object, folder: Path, fold: int | None) -> Iterator[None]:
+        raise UserError("made with other options; run stage 0 again")
+        yield
+
+    place = place_of(tmp_path)
+    place.corpus.mkdir(parents=True)
+    (place.corpus / "fetched.json").write_text("{}")
+    steps.mark_done(place.data, steps.data_inputs(place))
+    corpus = types.SimpleNamespace(utterances=utterances)
+    monkeypatch.setattr(steps, "corpus_options", lambda config: (corpus, None))
+    with pytest.raises(UserError, match="made with other options"):
+        steps.prepare(place)
+    assert steps.done(place.data), "what is there stays"
 
 
 def test_an_utterance_that_tells_no_language_has_the_recipes(

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adakd.corpora import Utterance, grammar
+from adakd.corpora import Utterance, grammar, marker
 from adakd.errors import UserError
 from adakd.files import sha256, write_json, write_text
 
@@ -303,9 +303,9 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     options.check()
     grammars = _grammars(options, language)
     voices = _voices_in_use(_find(options.voices, "corpus.voices"))
-    marker = folder / "corpus.json"
+    path = folder / "corpus.json"
     fingerprint = _fingerprint(options, grammars, voices)
-    state = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if state.get("fingerprint") != fingerprint:
         if state:
             for part in grammar.SPLITS:
@@ -317,7 +317,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
         return
     folder.mkdir(parents=True, exist_ok=True)
     state["finished"] = False
-    write_json(marker, state)
+    write_json(path, state)
 
     seconds = {"train": options.hours * 3600, "dev": options.dev_minutes * 60}
     if not options.languages:
@@ -348,16 +348,18 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     for _ in progress(work(), total, what) if progress else work():
         pass
     state["finished"] = True
-    write_json(marker, state)
+    write_json(path, state)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
     """Utterances of a fetched corpus: by split, by language, in the order they were made."""
     if fold is not None:
         raise UserError("the espeak corpus has one division into speakers: leave out --fold")
-    marker = folder / "corpus.json"
-    if not marker.exists() or not json.loads(marker.read_text(encoding="utf-8"))["finished"]:
+    path = folder / "corpus.json"
+    state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not state.get("finished"):
         raise UserError(f"{folder}: no finished corpus there; run stage 0 (corpus) first")
+    marker.check_options(folder, state["options"], _drawn(options))
     for split in grammar.SPLITS:
         for manifest in sorted(folder.glob(f"{split}-*.jsonl")):
             for line in manifest.read_text(encoding="utf-8").splitlines():
@@ -481,12 +483,16 @@ def _fingerprint(
     """16 hexadecimal digits over all that the audio depends on; contents count, not paths."""
     from importlib.metadata import version
 
-    drawn = dataclasses.asdict(options)
-    for name in ("grammar", "text", "languages", "voices"):
-        del drawn[name]
     files = {code: sha256(g.path) for code, g in grammars.items()}
-    everything = [FORMAT, version("espeakng-loader"), drawn, bool(options.languages), files, voices]
+    made = [FORMAT, version("espeakng-loader"), _drawn(options)]
+    everything = [*made, bool(options.languages), files, voices]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _drawn(options: Options) -> dict[str, Any]:
+    """The options that are no files, whose contents count and not their paths."""
+    files = ("grammar", "text", "languages", "voices")
+    return {name: each for name, each in dataclasses.asdict(options).items() if name not in files}
 
 
 # --------------------------------------------------------------------------------------- voices

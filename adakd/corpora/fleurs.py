@@ -20,6 +20,7 @@ from typing import Any
 
 from adakd.corpora import Rejected, Utterance
 from adakd.corpora.archive import unpack
+from adakd.corpora.marker import check_given
 from adakd.corpora.tables import find_folder, rows
 from adakd.errors import UserError
 from adakd.files import sha256, write_json
@@ -118,6 +119,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     if not marker.is_file():
         raise UserError(f"{folder}: no FLEURS corpus here; run stage 0 first")
     facts = json.loads(marker.read_text(encoding="utf-8"))
+    check_given(folder, facts, options.corpus, options.name)
     place = Path(facts["folder"])
     if _checksums(place) != facts["sha256"]:
         raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")

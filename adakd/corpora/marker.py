@@ -66,13 +66,27 @@ def recall(
     wanted = dict(settings)
     if corpus is not None:
         made_with["corpus"], wanted["corpus"] = marker["source"], absolute(corpus)
+    check_options(folder, made_with, wanted)
+    return marker
+
+
+def check_options(folder: Path, made_with: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse options of now that are not those of stage 0 (UserError)."""
     for key, value in wanted.items():
         if made_with.get(key) != value:
             raise UserError(
                 f"{folder}: made with corpus.{key} {made_with.get(key)}, but now it is {value}; "
                 "run stage 0 again"
             )
-    return marker
+
+
+def check_given(
+    folder: Path, facts: Mapping[str, Any], corpus: str | None, name: str | None
+) -> None:
+    """`check_options` of a marker that tells `source` and `name`; what is None is not given now."""
+    made_with = {"corpus": facts["source"], "name": facts["name"]}
+    now = {"corpus": absolute(corpus) if corpus is not None else None, "name": name}
+    check_options(folder, made_with, {key: each for key, each in now.items() if each is not None})
 
 
 def check_tables(marker: Mapping[str, Any], now: Mapping[str, str]) -> None:

@@ -97,6 +97,23 @@ def test_stage_1_is_of_what_stage_0_was_given(release: Path, tmp_path: Path) -> 
         read(Options(name="ta"), folder)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_may_have_another_name_than_its_language(
+    release: Path, tmp_path: Path, packed: bool
+) -> None:
+    if packed:
+        (release / "hi").rename(release / "hindi")
+        source = tmp_path / "hindi.tar.gz"
+        with tarfile.open(source, "w:gz") as tar:
+            tar.add(release / "hindi", f"{release.name}/hindi")
+    else:
+        (release / "hi").rename(source := release / "hindi")
+    options, folder = Options(corpus=str(source), name="hindi"), tmp_path / "corpus"
+    fetch(options, folder)
+    good, bad = read(options, folder)
+    assert not bad and len(good) == sum(map(len, SENTENCES.values()))
+
+
 def test_every_clip_of_the_official_splits_and_no_other(release: Path, tmp_path: Path) -> None:
     options = Options(corpus=str(release))
     fetch(options, tmp_path / "corpus")

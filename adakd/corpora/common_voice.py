@@ -66,6 +66,8 @@ def fetch(
         )
     source = Path(os.path.abspath(Path(given).expanduser()))
     facts: dict[str, Any] = {"source": str(source), "name": name}
+    if language != name:  # a folder may be called otherwise than the locale that its rows tell
+        facts["language"] = language
     if facts.items() <= before.items() and _is_unpacked(source, before, folder):
         return
     if source.is_dir():
@@ -73,13 +75,13 @@ def fetch(
         facts["folder"] = str(place)
     elif source.is_file():
         marker.unlink(missing_ok=True)
-        place = _unpack(source, folder / "unpacked", name, progress)
+        place = _unpack(source, folder / "unpacked", name, language, progress)
         facts["folder"] = str(place.relative_to(folder))
         facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
     else:
         raise UserError(f"corpus.corpus: '{source}' does not exist; give a folder or an archive")
     for table in TABLES:
-        next(_read(place / table, name), None)  # stops at a table without its columns
+        next(_read(place / table, name, language), None)  # stops at a table without its columns
     found = _RELEASE.search(str(place)) or _RELEASE.search(source.name)
     facts["release"] = found[0] if found else None
     facts["sha256"] = _checksums(place)
@@ -105,7 +107,8 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
         raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
     for split in SPLITS:
         table = place / f"{split}.tsv"
-        for line, values, problem in _read(table, facts["name"]):
+        locales = facts["name"], facts.get("language", facts["name"])
+        for line, values, problem in _read(table, *locales):
             where = f"{table}:{line}"
             if problem:
                 yield Rejected(f"{table.name}:{line}", split, problem, where)
@@ -125,10 +128,10 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
             )
 
 
-def _read(table: Path, name: str) -> Iterator[tuple[int, dict[str, str], str]]:
+def _read(table: Path, *locales: str) -> Iterator[tuple[int, dict[str, str], str]]:
     """(line, values by column, why they cannot be used or "") of each row of a table.
 
-    A table without `COLUMNS` is a UserError.
+    locales: a row that tells one tells one of these. A table without `COLUMNS` is a UserError.
     """
     lines = rows(table)
     header = next(lines, None)
@@ -140,18 +143,18 @@ def _read(table: Path, name: str) -> Iterator[tuple[int, dict[str, str], str]]:
         )
     for line, fields, problem in lines:
         values = {} if problem else dict(zip(columns, fields, strict=True))
-        yield line, values, problem or _trouble(values, name)
+        yield line, values, problem or _trouble(values, locales)
 
 
-def _trouble(values: dict[str, str], name: str) -> str:
+def _trouble(values: dict[str, str], locales: tuple[str, ...]) -> str:
     """Why a complete row cannot be used, or an empty string."""
     clip = PurePosixPath(values["path"])
     if not clip.name:
         return "no clip named"
     if clip.is_absolute() or ".." in clip.parts or "\\" in values["path"]:
         return f"clip outside clips/: {values['path']}"
-    if values.get("locale") not in (None, "", name):
-        return f"another language: locale {values['locale']} instead of {name}"
+    if values.get("locale") not in (None, "", *locales):
+        return f"another language: locale {values['locale']} instead of {locales[0]}"
     return ""
 
 
@@ -174,6 +177,7 @@ def _unpack(
     archive: Path,
     target: Path,
     name: str,
+    language: str,
     progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
 ) -> Path:
     """Unpack the tables and the clips that they name; returns the language's folder.
@@ -188,7 +192,7 @@ def _unpack(
     wanted = {
         clips / values["path"]
         for table in TABLES
-        for _, values, problem in _read(place / table, name)
+        for _, values, problem in _read(place / table, name, language)
         if not problem
     }
     for _ in progress(unpack(archive, target, wanted.__contains__), len(wanted), "unpacking clips"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
+import signal
 import weakref
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def run(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     module = importlib.import_module(f"adakd.bench.{name}")
     assert module.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"    adakd bench {' '.join([name, *arguments])}"
+    assert lines[0] == f"    adakd bench {shlex.join([name, *arguments])}"
     tables = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     return [row for row in tables if row[0] not in ("what", "store")]
 
@@ -61,6 +63,15 @@ def held(megabytes: int) -> float:
 
 def test_the_peak_of_a_process_of_its_own():
     assert 190 < measure.alone(held, 200) < 230
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"was killed, perhaps for want of memory: .*--batch"):
+        measure.alone(killed)
 
 
 @pytest.fixture

@@ -161,6 +161,7 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
     from adakd.bench import made
     from adakd.brain import device
     from adakd.data.audio import SAMPLE_RATE
+    from adakd.models.units import without_unknown
 
     draw = random.Random(0)
     clips = made.speech([draw.uniform(3, 7) for _ in range(SETS * options.batch)])
@@ -173,7 +174,7 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
     def theirs() -> list[str]:
         inputs = [{"raw": clip, "sampling_rate": SAMPLE_RATE} for clip in clips.clips]
         found = recognise(inputs, batch_size=options.batch)
-        return [each["text"].strip() for each in found]
+        return [without_unknown(each["text"], recognise.tokenizer) for each in found]
 
     def ours() -> list[str]:
         by_length = sorted(range(len(clips.clips)), key=lambda i: clips.entries[i].seconds)

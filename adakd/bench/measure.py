@@ -14,15 +14,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from adakd.errors import UserError
 
 Result = TypeVar("Result")
 
@@ -129,7 +133,7 @@ def print_heading(name: str, arguments: Sequence[str]) -> None:
 
     about = describe()
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    print(f"    adakd bench {' '.join([name, *arguments])}\n")
+    print(f"    adakd bench {shlex.join([name, *arguments])}\n")
     print(
         f"{about['machine']}, {torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}; "
         f"{about['time']}; revision {about['revision']}; {versions}\n"
@@ -140,7 +144,13 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``function`` in a process of its own, for instance its peak of memory."""
     # Spawned: a forked process would begin with this one's memory.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A process of this benchmark was killed, perhaps for want of memory: try fewer "
+                "clips (--batch)."
+            ) from None
 
 
 def leave_memory_to_libc() -> None:

@@ -112,6 +112,8 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
             cached = stage == 6 and name != LIVE
             soft = made.soft_outputs(model, batch, config.distill.top_k) if cached else None
             batches.append(made.supervised(batch, soft))
+        brain.fit_batch(batches)  # from the next step on, AdamW's states are there, too
+        measure.forget_peak()
         started = time.perf_counter()
         brain.fit_batch(batches)
         took = time.perf_counter() - started

@@ -354,8 +354,8 @@ def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.Mon
     monkeypatch.setattr(steps, "key_of", lambda _: "the same")
     monkeypatch.setattr(steps, "changes", lambda *_: [])
     mark(place.data, manifests="m")
-    empty = types.SimpleNamespace(utterances=lambda *_: iter(()))
-    monkeypatch.setattr(steps, "corpus_options", lambda _: (empty, None))
+    monkeypatch.setattr(steps, "Walk", lambda _: [])  # the corpus has nothing against it
+    monkeypatch.setattr(steps, "corpus_options", never)
     for name in ("train.jsonl", "test.jsonl", "units"):
         goes_to_work(place.data / name, steps.prepare, place)
     # Models.

@@ -229,7 +229,8 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     language = utterance.language or clips.language
     written = target(utterance.text, language, clips.normalise)
     # With data.normalise false, too: what is scored is normalised, and there it would be empty.
-    if not bare and not text.normalise(written, language):
+    spoken = written if clips.normalise else text.normalise(written, language)
+    if not spoken and not bare:
         return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:
         path, seconds = _clip(utterance, clips)

@@ -1388,11 +1388,15 @@ def export(places: list[Place], methods: list[str]) -> None:
         return
     from adakd.export import write_export
 
-    checked = write_export(place.config, folder, place.export, name, place.root)
-    mark_done(place.export, inputs, method=name, seed=place.config.seed, checked=checked)
+    checked, tipped = write_export(place.config, folder, place.export, name, place.root)
+    facts = {"method": name, "seed": place.config.seed, "checked": checked, "by_rounding": tipped}
+    mark_done(place.export, inputs, **facts)
+    where = f"all {checked} test utterances"
+    if tipped:
+        where += f" but {len(tipped)} that rounding decides, such as '{tipped[0]}'"
     say(
         f"{place.title}: exported {best}, the best on dev; Hugging Face's pipeline gives the same "
-        f"text on all {checked} test utterances ({shown(place.export)})"
+        f"text on {where} ({shown(place.export)})"
     )
 
 

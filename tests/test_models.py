@@ -784,7 +784,7 @@ def test_the_export_is_written_once_the_pipeline_agrees(
         (experiment / "hyp.test.jsonl").write_text("".join(lines), encoding="utf-8")
 
     write_hypotheses()
-    assert write_export(config, experiment, target, "adakd", tmp_path) == 5
+    assert write_export(config, experiment, target, "adakd", tmp_path) == (5, [])
     card = (target / "README.md").read_text(encoding="utf-8")
     assert "tiny/hi" in card and "adakd" in card and "25.00% [20.00%, 30.00%]" in card
     assert models.open_folder(config, target).parameters_count
@@ -794,6 +794,17 @@ def test_the_export_is_written_once_the_pipeline_agrees(
         write_export(config, experiment, target, "kd", tmp_path)
     check_sentence(error, "'utterance-3'", "x'", str(target))
     assert "adakd" in (target / "README.md").read_text(encoding="utf-8")  # the one before
+
+    # With units in pairs of the same output rounding decides everywhere, and the same text passes.
+    model = models.open_folder(config, experiment / "model")
+    output = model.hf.lm_head if kind == "wav2vec2" else model.hf.proj_out
+    with torch.no_grad():
+        for parameter in output.parameters():
+            pairs = len(parameter) // 2
+            parameter[1 : 2 * pairs : 2] = parameter[0 : 2 * pairs : 2]
+    model.save(experiment / "model")
+    compared, tipped = write_export(config, experiment, target, "kd", tmp_path)
+    assert compared == 5 and "utterance-3" in tipped
 
 
 # ---- limits --------------------------------------------------------------------------------------

@@ -819,18 +819,22 @@ def test_the_best_of_all_seeds_is_exported_once(
             write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
     written = []
 
-    def write_export(config: configuration.Config, folder: Path, *arguments: object) -> int:
+    def write_export(
+        config: configuration.Config, folder: Path, *arguments: object
+    ) -> tuple[int, list[str]]:
         written.append(folder)
-        return 4
+        return 4, ["utterance-2"]
 
     fake = types.SimpleNamespace(write_export=write_export)
     monkeypatch.setitem(sys.modules, "adakd.export", fake)
     for _ in range(2):
         steps.export(places, ["finetune", "kd"])
     assert written == [places[1].experiment("kd")]
-    assert "exported kd of seed 2, the best on dev" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "exported kd of seed 2, the best on dev" in said
+    assert "all 4 test utterances but 1 that rounding decides, such as 'utterance-2'" in said
     facts = steps.done(places[0].export)
-    assert (facts["method"], facts["seed"]) == ("kd", 2)
+    assert (facts["method"], facts["seed"], facts["by_rounding"]) == ("kd", 2, ["utterance-2"])
     # Of one seed alone, what an export depends on reads as it always has.
     steps.export(places[:1], ["finetune", "kd"])
     assert steps.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}

@@ -14,7 +14,6 @@ What there is to run is in grid.py, the report in study.py.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import fcntl
@@ -30,27 +29,21 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from adakd import steps
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import REPOSITORY, Study, Task
+from adakd.options import Parser
 from adakd.progress import clock
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are sentences like all others here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see adakd benchmark --help")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run a study and write its report; 1 if a task has failed."""
-    parser = Parser(prog="adakd benchmark", allow_abbrev=False, description=__doc__.split("\n")[0])
+    parser = Parser(prog="adakd benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("grid", type=Path, help="the study, a YAML file such as study/tier-a.yaml")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="where corpus/ and exp/ go")
     parser.add_argument("--jobs", type=int, help="cells at a time (as many as cores and memory)")

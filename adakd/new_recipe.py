@@ -7,7 +7,6 @@ fill in. Nothing is downloaded.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import inspect
@@ -16,7 +15,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -24,21 +23,15 @@ from adakd import config as configuration
 from adakd import corpora
 from adakd.errors import UserError
 from adakd.files import write_text
+from adakd.options import Parser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are sentences like all others here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see adakd new-recipe --help")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Make the recipe and say what comes next. Errors are `UserError`s; nothing is written then."""
-    parser = Parser(prog="adakd new-recipe", allow_abbrev=False)
+    parser = Parser(prog="adakd new-recipe")
     parser.add_argument("name", help="CORPUS/LANGUAGE: the folder, and the language's code")
     parser.add_argument("--kind", required=True, help=f"the corpus: {', '.join(corpora.kinds())}")
     parser.add_argument("--whisper", help="Whisper's code of the language, where it differs")

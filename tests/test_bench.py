@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import signal
+import types
 import weakref
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_decode_says_the_same_as_the_pipeline(in_place, capsys):
     module = importlib.import_module("adakd.bench.decode")
     assert module.main(["--family", "wav2vec2", *TINY]) == 0
     assert "8 of 8 hypotheses of adakd are those of the pipeline" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="--model is for Whisper"):
         module.main(["--family", "wav2vec2", "--model", "somewhere"])
 
 
@@ -176,13 +177,6 @@ def test_the_plan_is_hours_over_rates():
     }
 
 
-def test_an_unknown_axis_is_an_error():
-    from adakd.bench import growth
-
-    with pytest.raises(UserError, match="no 'depth', take some of length, vocabulary, batch"):
-        growth.main(["--axes", "length depth"])
-
-
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
 def test_teacher(family, capsys):
     arguments = ["--family", family, "--size", "tiny", "--clips", "4", "--rounds", "1"]
@@ -218,6 +212,54 @@ def test_an_operation_belongs_to_what_it_ran_within():
     assert part_of(["aten::exp_", "_TokenLosses"]).startswith("token_losses")
     assert part_of(["aten::_fused_adamw_", "Optimizer.step#AdamW.step"]).endswith("optimiser")
     assert part_of(["aten::add"]) == "rest"
+
+
+def test_a_kernel_counts_once():
+    from torch.autograd import DeviceType
+
+    from adakd.bench.profile import by_part
+
+    def event(name: str, microseconds: float, device_type: DeviceType) -> types.SimpleNamespace:
+        return types.SimpleNamespace(
+            name=name,
+            device_type=device_type,
+            self_device_time_total=microseconds,
+            self_cpu_time_total=1.0,
+            cpu_parent=None,
+        )
+
+    # As torch records it: an operation has its kernels' time, and every kernel is there besides.
+    events = [
+        event("aten::mm", 30.0, DeviceType.CPU),
+        event("sm90_gemm", 30.0, DeviceType.CUDA),
+        event("aten::add", 10.0, DeviceType.CPU),
+        event("vectorized_elementwise_kernel", 10.0, DeviceType.CUDA),
+    ]
+    taken = by_part(events, device=True)
+    assert (taken["matrix products"], taken["rest"], sum(taken.values())) == (30.0, 10.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("steps", "--batch 0", "argument --batch: '0' is no whole number from 1 on"),
+        ("loading", "--workers -1", "argument --workers: '-1' is no whole number from 0 on"),
+        ("size", "--clip nan", "argument --clip: 'nan' is no number above 0"),
+        ("size", "--stages 2,3", "argument --stages: '2,3' is none of 2, 3, 4, 6"),
+        ("growth", "--axes depth", "argument --axes: 'depth' is none of length, vocabulary, batch"),
+        ("growth", "--gpus", "argument --gpus: expected one argument"),
+        ("growth", "--pass-clips=", "argument --pass-clips: it is empty: give at least one value"),
+        ("teacher", "--batch-seconds x", "argument --batch-seconds: 'x' is no number above 0"),
+        ("training", "--size huge", "argument --size: invalid choice: 'huge'"),
+        ("decode", "--batc 2", "unrecognized arguments: --batc 2"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_sentence(name, arguments, sentence):
+    module = importlib.import_module(f"adakd.bench.{name}")
+    with pytest.raises(UserError) as error:
+        module.main(arguments.split())
+    assert str(error.value).startswith(sentence)
+    assert str(error.value).endswith(f"; see adakd bench {name} --help")
 
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])

@@ -57,7 +57,8 @@ def test_clips_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["", "0", "two", "1 -1"])
 def test_numbers_that_are_none(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "prepare", "--processes", value]) == 1
-    assert "whole numbers" in capsys.readouterr().err
+    assert "--processes: " in (said := capsys.readouterr().err)
+    assert ("no whole number from 1 on" if value else "it is empty") in said
 
 
 def test_the_steps_whose_memory_is_measured(

@@ -18,6 +18,7 @@ from functools import partial
 
 from adakd.bench import measure
 from adakd.errors import UserError
+from adakd.options import Parser, natural
 
 DEFAULT, KEPT = "glibc's defaults", "freed memory kept"
 
@@ -35,14 +36,14 @@ class Found:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench allocator", allow_abbrev=False)
+    parser = Parser(prog="adakd bench allocator")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--batch", type=int, default=4, help="clips in a batch (4)")
-    parser.add_argument("--lengths", type=int, default=2, help="batches that come in turn (2)")
-    parser.add_argument("--warm", type=int, default=2, help="times round before it counts (2)")
-    parser.add_argument("--times", type=int, default=2, help="times round that count (2)")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each (3)")
+    parser.add_argument("--batch", type=natural, default=4, help="clips in a batch (4)")
+    parser.add_argument("--lengths", type=natural, default=2, help="batches that come in turn (2)")
+    parser.add_argument("--warm", type=natural, default=2, help="times round before it counts (2)")
+    parser.add_argument("--times", type=natural, default=2, help="times round that count (2)")
+    parser.add_argument("--rounds", type=natural, default=3, help="processes of each (3)")
     options = parser.parse_args(list(arguments))
     measure.print_heading("allocator", arguments)
     if not measure.memory_is_ours():

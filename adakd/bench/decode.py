@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from adakd.bench import measure
+from adakd.options import Parser, natural
 
 KEPT = ", freed memory kept"
 GENERATE, FULL, SPEECH = "generate", "adakd, encode full", "adakd, encode speech"
@@ -43,14 +44,14 @@ SETS = 4  # batches of the CTC model's test set
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench decode", allow_abbrev=False)
+    parser = Parser(prog="adakd bench decode")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--role", default="student", choices=("teacher", "student"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--model", type=Path, help="a folder instead of random weights")
-    parser.add_argument("--batch", type=int, default=16, help="clips of about 5 s in a batch (16)")
-    parser.add_argument("--tokens", type=int, default=40, help="tokens of a hypothesis (40)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that all contenders run (5)")
+    parser.add_argument("--batch", type=natural, default=16, help="clips of 5 s in a batch (16)")
+    parser.add_argument("--tokens", type=natural, default=40, help="tokens of a hypothesis (40)")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that all run (5)")
     options = parser.parse_args(list(arguments))
     if options.family == "wav2vec2" and options.model:
         parser.error("--model is for Whisper: a CTC model takes no longer for what it says")

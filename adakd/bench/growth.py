@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
 from adakd.bench.steps import FINE_TUNING, LIVE
-from adakd.errors import UserError
+from adakd.options import Parser, natural, one_of, positive, several
 
 if TYPE_CHECKING:
     from adakd.bench.measure import Cost
@@ -92,33 +92,38 @@ AXES: dict[str, dict[str, Axes]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print tables in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench growth", allow_abbrev=False)
+    parser = Parser(prog="adakd bench growth")
     parser.add_argument("--family", default="whisper", choices=tuple(AXES))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     names = "length vocabulary batch student"
-    parser.add_argument("--axes", default=names, help=f'of "{names}" (all)')
-    parser.add_argument("--batch", type=int, help="clips of the base point")
-    parser.add_argument("--length", type=float, help="seconds of its clips")
-    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured (5)")
+    axes_of = several(one_of(*names.split()))
+    parser.add_argument("--axes", type=axes_of, default=names, help=f'of "{names}" (all)')
+    parser.add_argument("--batch", type=natural, help="clips of the base point")
+    parser.add_argument("--length", type=positive, help="seconds of its clips")
+    parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that each is measured (5)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
-    parser.add_argument("--pass-clips", default="4 8 16", help='clips to pass over ("4 8 16")')
-    parser.add_argument("--plan-hours", default="1000", help='hours of speech; "" for no plan')
-    parser.add_argument("--gpus", default="1 8", help='devices of the plan ("1 8")')
-    parser.add_argument("--teacher-epochs", type=int, default=3, help="of the plan (3)")
-    parser.add_argument("--student-epochs", type=int, default=10, help="of the plan (10)")
+    parser.add_argument(
+        "--pass-clips", type=several(natural), default="4 8 16",
+        help='clips to pass over ("4 8 16")',
+    )  # fmt: skip
+    parser.add_argument(
+        "--plan-hours", type=several(positive, or_none=True), default="1000",
+        help='hours of speech; "" for no plan (1000)',
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpus", type=several(natural), default="1 8", help='devices of the plan ("1 8")'
+    )
+    parser.add_argument("--teacher-epochs", type=natural, default=3, help="of the plan (3)")
+    parser.add_argument("--student-epochs", type=natural, default=10, help="of the plan (10)")
     options = parser.parse_args(list(arguments))
     axes = AXES[options.family][options.size]
-    if unknown := set(options.axes.split()) - set(axes):
-        raise UserError(f"--axes: there is no '{unknown.pop()}', take some of {', '.join(axes)}.")
-    if not options.pass_clips.split():
-        raise UserError('--pass-clips is empty: give numbers of clips, such as "4 8 16".')
     base = Point(**{name: values[0] for name, values in axes.items()})
     base = replace(base, batch=options.batch or base.batch, length=options.length or base.length)
     measure.print_heading("growth", arguments)
     print(f"Base point: {base.describe()}.\n")
     costs: dict[Point, dict[str, list[Cost]]] = {}
-    for axis in options.axes.split():
+    for axis in options.axes:
         points = {base} | {replace(base, **{axis: value}) for value in axes[axis]}
         rows = []
         for point in sorted(points, key=Point.size):
@@ -143,12 +148,14 @@ def main(arguments: Sequence[str]) -> int:
         "Computed from the rates above, linear scaling assumed over hours and devices: the plan is "
         "not measured.\n"
     )
-    devices = [int(word) for word in options.gpus.split()]
-    for hours in map(float, options.plan_hours.split()):
+    for hours in options.plan_hours:
         stages = plan(rates, hours, options.teacher_epochs, options.student_epochs)
         measure.print_table(
-            [f"{hours:,g} h of speech", *(f"hours on {count}" for count in devices)],
-            [[name, *(f"{taken / n:,.1f}" for n in devices)] for name, taken in stages.items()],
+            [f"{hours:,g} h of speech", *(f"hours on {count}" for count in options.gpus)],
+            [
+                [name, *(f"{taken / n:,.1f}" for n in options.gpus)]
+                for name, taken in stages.items()
+            ],
         )
         print(f"Teacher store for {hours:,g} h: {bytes_an_hour * hours / 1e9:,.1f} GB.\n")
     return 0
@@ -240,7 +247,7 @@ def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
     work, seconds, stores = {}, {}, {}
     with made.scratch() as scratch:
         listener = model(options, base, "teacher", scratch)
-        for count in sorted(map(int, options.pass_clips.split())):
+        for count in sorted(options.pass_clips):
             name, folder = f"{count} clips", scratch / str(count)
             speech = made.speech([base.length] * count)
             loader = teacher.reading([speech], folder, listener, base.batch * (base.length + 1))

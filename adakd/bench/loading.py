@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from adakd.bench import measure
+from adakd.options import Parser, natural, whole
 
 MEMORY, LOADER = "in memory", "loader"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench loading", allow_abbrev=False)
+    parser = Parser(prog="adakd bench loading")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--batch", type=int, default=16, help="clips in a batch (16)")
-    parser.add_argument("--steps", type=int, default=4, help="batches of a round (4)")
-    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that both run (5)")
+    parser.add_argument("--batch", type=natural, default=16, help="clips in a batch (16)")
+    parser.add_argument("--steps", type=natural, default=4, help="batches of a round (4)")
+    parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--workers", type=whole, default=0, help="processes that read (0)")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that both run (5)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     options = parser.parse_args(list(arguments))
     measure.print_heading("loading", arguments)

@@ -17,7 +17,6 @@ trusted on a machine that does other work meanwhile. With --utterances it measur
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import io
@@ -39,6 +38,7 @@ from typing import Any
 
 from adakd.corpora import Utterance
 from adakd.errors import UserError
+from adakd.options import Parser, natural, several
 
 RATE = 48_000  # Hz, of the made-up clips, as Common Voice's
 SECONDS = (2.5, 7.5)  # their lengths, drawn evenly: 5 s on average
@@ -67,28 +67,33 @@ Contender = Callable[[Path, int], Cost]  # given an empty folder and a number of
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success. Errors are `UserError`s."""
-    parser = argparse.ArgumentParser(prog="adakd bench prepare", allow_abbrev=False)
-    parser.add_argument("--clips", type=int, default=1000, help="clips (1000)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that all contenders run (5)")
-    parser.add_argument("--processes", default="1 2", help='numbers of processes ("1 2")')
+    parser = Parser(prog="adakd bench prepare")
+    parser.add_argument("--clips", type=natural, default=1000, help="clips (1000)")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that all run (5)")
+    parser.add_argument(
+        "--processes", type=several(natural), default="1 2", help='numbers of them ("1 2")'
+    )
     parser.add_argument("--corpus", type=Path, help="folder or archive of mp3 clips; else made up")
     parser.add_argument("--speechbrain", type=Path, help="SpeechBrain's common_voice_prepare.py")
-    parser.add_argument("--utterances", help='measure memory: sizes of a corpus, "10000 1000000"')
+    parser.add_argument(
+        "--utterances", type=several(natural),
+        help='measure memory: sizes of a corpus, "10000 1000000"',
+    )  # fmt: skip
     parser.add_argument("--root", type=Path, help="where scratch files go (a temporary folder)")
     options = parser.parse_args(list(arguments))
     with tempfile.TemporaryDirectory(dir=options.root) as scratch:
         if options.utterances:
             from adakd.bench import memory
 
-            jobs = max(_numbers("processes", options.processes))
-            memory.report(_numbers("utterances", options.utterances), jobs, Path(scratch))
+            jobs = max(options.processes)
+            memory.report(options.utterances, jobs, Path(scratch))
         else:
             speed(
                 Path(scratch),
                 options.corpus,
                 options.clips,
                 options.rounds,
-                _numbers("processes", options.processes),
+                options.processes,
                 options.speechbrain,
             )
     return 0
@@ -418,13 +423,3 @@ def run_theirs(theirs: Any, clips: list[Clip], convert: bool, folder: Path, jobs
     with open(folder / "csv" / "train.csv", encoding="utf-8") as file:
         assert sum(1 for _ in file) == len(clips) + 1
     return Cost(*cost)
-
-
-def _numbers(name: str, text: str) -> list[int]:
-    try:
-        numbers = [int(word) for word in text.split()]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise UserError(f"--{name} is '{text}': give whole numbers from 1 on, such as \"1 2\"")
-    return numbers

@@ -7,11 +7,11 @@ counts nowhere. The profiler itself costs time, above all where operations are s
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from adakd.bench import measure, steps
+from adakd.options import Parser, natural
 
 REST = "rest"
 # The first part that claims the name of an operation, or of one that it ran within, gets its time.
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str]) -> int:
 
     from adakd.bench import made
 
-    parser = argparse.ArgumentParser(prog="adakd bench profile", allow_abbrev=False)
+    parser = Parser(prog="adakd bench profile")
     steps.add_options(parser)
     parser.add_argument("--live", action="store_true", help="with a live teacher")
-    parser.add_argument("--rounds", type=int, default=3, help="steps in the profile (3)")
+    parser.add_argument("--rounds", type=natural, default=3, help="steps in the profile (3)")
     options = parser.parse_args(list(arguments))
     measure.print_heading("profile", arguments)
     name = steps.LIVE if options.live else steps.cached(options)
@@ -65,8 +65,13 @@ def by_part(events: Iterable[Any], device: bool) -> dict[str, float]:
 
     ``device`` asks for the time of kernels instead of the processor's.
     """
+    from torch.autograd import DeviceType
+
     taken = {part: 0.0 for part in (*PARTS, REST)}
     for event in events:
+        # A kernel is an event of its own as well; its time is that of the operation it belongs to.
+        if event.device_type != DeviceType.CPU:
+            continue
         own = event.self_device_time_total if device else event.self_cpu_time_total
         names = []
         while event is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from adakd.bench import measure
 from adakd.errors import UserError
+from adakd.options import Parser, natural, one_of, positive, several
 
 if TYPE_CHECKING:
     from adakd.config import Config
@@ -40,13 +41,14 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
     from adakd import config as configuration
 
-    parser = argparse.ArgumentParser(prog="adakd bench size", allow_abbrev=False)
+    parser = Parser(prog="adakd bench size")
     parser.add_argument("--recipe", default="commonvoice/hi")
     parser.add_argument("--family", default="whisper", choices=configuration.FAMILIES)
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--clip", type=float, default=5.0, help="seconds of every clip (5)")
-    parser.add_argument("--batch", type=int, help="clips in a micro-batch (as the recipe has it)")
-    parser.add_argument("--stages", default="2 3 4 6", help='of "2 3 4 6"')
+    parser.add_argument("--clip", type=positive, default=5.0, help="seconds of every clip (5)")
+    parser.add_argument("--batch", type=natural, help="clips in a micro-batch (the recipe's)")
+    stages = several(one_of("2", "3", "4", "6"))
+    parser.add_argument("--stages", type=stages, default="2 3 4 6", help='of "2 3 4 6"')
     options = parser.parse_args(list(arguments))
     config = configuration.load(RECIPES / options.recipe, options.family)
     for role, known in PUBLISHED.items():
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     measure.print_heading("size", arguments)
     rows = []
     for name, stage in ROWS.items():
-        if str(stage) not in options.stages.split():
+        if str(stage) not in options.stages:
             continue
         clips, micro, seconds, mebibytes = measure.alone(step, name, options, config)
         batch = f"{micro} x {clips}" if micro > 1 else str(clips)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -13,12 +12,13 @@ from typing import Any
 from adakd.bench import measure
 from adakd.config import REPOSITORY
 from adakd.errors import UserError
+from adakd.options import Parser, natural
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench start", allow_abbrev=False)
-    parser.add_argument("--rounds", type=int, default=5, help="times that everything starts (5)")
+    parser = Parser(prog="adakd bench start")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that all start (5)")
     parser.add_argument(
         "--finished", help='arguments of a ./run.sh that has finished before, "" for none'
     )

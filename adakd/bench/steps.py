@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adakd.bench import measure
+from adakd.options import Parser, natural, whole
 
 FINE_TUNING, FORWARD, LIVE = "fine-tuning", "teacher forward", "AdaKD, live teacher"
 DENSE = "AdaKD, cached, dense"
@@ -26,9 +27,9 @@ DENSE = "AdaKD, cached, dense"
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print tables in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench steps", allow_abbrev=False)
+    parser = Parser(prog="adakd bench steps")
     add_options(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each (5); 0: no times")
+    parser.add_argument("--rounds", type=whole, default=5, help="steps of each (5); 0: no times")
     parser.add_argument("--no-memory", action="store_true", help="leave the peaks out")
     parser.add_argument("--no-live", action="store_true", help="leave the teacher's model out")
     options = parser.parse_args(list(arguments))
@@ -61,9 +62,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What one step depends on."""
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--batch", type=int, default=16, help="clips of 5 s in a batch (16)")
-    parser.add_argument("--tokens", type=int, default=60, help="tokens of a clip (60)")
-    parser.add_argument("--top-k", type=int, default=100, help="of the cached outputs (100)")
+    parser.add_argument("--batch", type=natural, default=16, help="clips of 5 s in a batch (16)")
+    parser.add_argument("--tokens", type=natural, default=60, help="tokens of a clip (60)")
+    parser.add_argument("--top-k", type=natural, default=100, help="of the cached outputs (100)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
 
 

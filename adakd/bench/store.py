@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
 from adakd.config import REPOSITORY
+from adakd.options import Parser, natural, several
 
 if TYPE_CHECKING:
     import torch
@@ -42,19 +43,20 @@ UTTERANCES = 64  # of the recipe that has been run
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print tables in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench store", allow_abbrev=False)
+    parser = Parser(prog="adakd bench store")
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--clips", type=int, default=96, help="clips of about 5 s (96)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that all are read (5)")
-    parser.add_argument("--top-k", default="20 100 500", help='numbers of units ("20 100 500")')
+    parser.add_argument("--clips", type=natural, default=96, help="clips of about 5 s (96)")
+    parser.add_argument("--rounds", type=natural, default=5, help="times that all are read (5)")
+    parser.add_argument(
+        "--top-k", type=several(natural), default="20 100 500", help='units ("20 100 500")'
+    )
     parser.add_argument("--recipe", default="espeak/hi", help="a recipe that has been run")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
     options = parser.parse_args(list(arguments))
     measure.print_heading("store", arguments)
-    kept = [int(word) for word in options.top_k.split()]
-    _sizes(options, kept)
-    _synthetic(kept)
-    _trained(options, kept)
+    _sizes(options, options.top_k)
+    _synthetic(options.top_k)
+    _trained(options, options.top_k)
     return 0
 
 

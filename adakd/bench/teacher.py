@@ -11,7 +11,6 @@ in batches of several sizes; the best forward is the rival. Both compute in floa
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
+from adakd.options import Parser, natural, positive, several, whole
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -32,16 +32,17 @@ FORWARD, STAGE = "forward", "stage 4"
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print a table in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench teacher", allow_abbrev=False)
+    parser = Parser(prog="adakd bench teacher")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--clips", type=int, default=32, help="clips of 3 to 7 s (32)")
+    parser.add_argument("--clips", type=natural, default=32, help="clips of 3 to 7 s (32)")
     parser.add_argument(
-        "--batch-seconds", default="12 24 96", help='seconds of audio in a batch ("12 24 96")'
-    )
-    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that all contenders run (3)")
+        "--batch-seconds", type=several(positive), default="12 24 96",
+        help='seconds of audio in a batch ("12 24 96")',
+    )  # fmt: skip
+    parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--workers", type=whole, default=0, help="processes that read (0)")
+    parser.add_argument("--rounds", type=natural, default=3, help="times that all run (3)")
     options = parser.parse_args(list(arguments))
     measure.print_heading("teacher", arguments)
     from adakd.bench import made
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         teacher = made.family(options.family, "teacher", options.size, folder)
         work: dict[str, Callable[[], Any]] = {}
         top_k = options.top_k if options.family == "whisper" else 0  # small vocabularies: dense
-        for size in map(float, options.batch_seconds.split()):
+        for size in options.batch_seconds:
             loader = reading(speech, folder, teacher, size, options.workers)
             work[f"{FORWARD}, {size:g} s"] = forward(teacher, loader)
             work[f"{STAGE}, {size:g} s"] = stage(teacher, loader, folder, top_k)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
 from adakd.errors import UserError
+from adakd.options import Parser, natural
 
 if TYPE_CHECKING:
     from adakd.bench.made import Speech
@@ -38,13 +39,13 @@ TASK_WEIGHT, DISTILL_WEIGHT = 0.8, 1.0  # Distil-Whisper's, arXiv 2311.00430
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print tables in Markdown; 0 on success."""
-    parser = argparse.ArgumentParser(prog="adakd bench training", allow_abbrev=False)
+    parser = Parser(prog="adakd bench training")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--batch", type=int, default=16, help="clips in a batch (16)")
-    parser.add_argument("--steps", type=int, default=4, help="batches of a pass (4)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that all contenders run (3)")
-    parser.add_argument("--top-k", type=int, default=100, help="of Whisper's store (100)")
+    parser.add_argument("--batch", type=natural, default=16, help="clips in a batch (16)")
+    parser.add_argument("--steps", type=natural, default=4, help="batches of a pass (4)")
+    parser.add_argument("--rounds", type=natural, default=3, help="times that all run (3)")
+    parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     options = parser.parse_args(list(arguments))
     measure.print_heading("training", arguments)

@@ -10,32 +10,33 @@ Contenders, on the same clips:
                  the recipes of its repository and not to its pip package. It reads headers only;
                  with ffmpeg on the PATH its `convert_to_wav` is measured too
 
-Two clocks: wall time, and processor time of all processes together. The second is what can be
-trusted on a machine that does other work meanwhile. With --utterances it measures memory instead
+Every contender runs once unmeasured. With --utterances it measures memory instead
 (`adakd.bench.memory`).
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adakd.bench import measure
+from adakd.bench.measure import Cost
 from adakd.corpora import Utterance
 from adakd.errors import UserError
 from adakd.options import Parser, natural, several
@@ -52,14 +53,6 @@ class Clip:
 
     path: Path
     text: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a contender took for all clips, in seconds."""
-
-    wall: float
-    processor: float  # of all its processes together
 
 
 Contender = Callable[[Path, int], Cost]  # given an empty folder and a number of processes
@@ -88,50 +81,64 @@ def main(arguments: Sequence[str]) -> int:
             jobs = max(options.processes)
             memory.report(options.utterances, jobs, Path(scratch))
         else:
-            speed(
-                Path(scratch),
-                options.corpus,
-                options.clips,
-                options.rounds,
-                options.processes,
-                options.speechbrain,
-            )
+            speed(Path(scratch), options, arguments)
     return 0
 
 
-def speed(
-    scratch: Path,
-    corpus: Path | None,
-    count: int,
-    rounds: int,
-    processes: list[int],
-    speechbrain: Path | None,
-) -> None:
-    """Run every contender `rounds` times over `count` clips, and print what each took."""
+def speed(scratch: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Run every contender over the clips, round after round, and print what each took."""
     os.environ["OMP_NUM_THREADS"] = "1"  # a contender has the processes that it is given, no more
-    clips = find_clips(corpus, scratch / "corpus", count) if corpus else make_clips(scratch, count)
+    clips = (
+        find_clips(options.corpus, scratch / "corpus", options.clips)
+        if options.corpus
+        else make_clips(scratch, options.clips)
+    )
     contenders: dict[str, Contender] = {
         "adakd": prepare_ours(clips, scratch),
         "floor": partial(run_floor, clips),
     }
-    if speechbrain is not None:
-        theirs = load_theirs(speechbrain)
+    if options.speechbrain is not None:
+        theirs = load_theirs(options.speechbrain)
         contenders["speechbrain, headers only"] = partial(run_theirs, theirs, clips, False)
         if shutil.which("ffmpeg"):
             contenders["speechbrain, wav by ffmpeg"] = partial(run_theirs, theirs, clips, True)
-    costs: dict[tuple[int, str], list[Cost]] = {}
-    for number in range(rounds):
-        for jobs in processes:
-            # Another one first in every round: whoever runs first may find a colder machine.
-            names = list(contenders)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                folder = scratch / "out"
-                folder.mkdir()
-                cost = contenders[name](folder, jobs)
-                shutil.rmtree(folder)
-                costs.setdefault((jobs, name), []).append(cost)
-                print(f"round {number + 1}: {name}, {jobs}: {cost}", file=sys.stderr)
-    print_table(costs, processes, list(contenders), clips)
+
+    def in_a_fresh_folder(contender: Contender, jobs: int) -> Cost:
+        folder = scratch / "out"
+        folder.mkdir()
+        try:
+            return contender(folder, jobs)
+        finally:
+            shutil.rmtree(folder)
+
+    measure.print_heading("prepare", arguments)
+    print(f"{len(clips)} clips, {length(clips):.1f} s on average.\n")
+    rows = []
+    for jobs in options.processes:
+        work = {
+            name: partial(in_a_fresh_folder, contender, jobs)
+            for name, contender in contenders.items()
+        }
+        measure.in_turn(work, 1)  # unmeasured
+        costs = measure.in_turn(work, options.rounds)
+        for name, found in costs.items():
+            rows.append(
+                [
+                    name,
+                    str(jobs),
+                    measure.spread([len(clips) / cost.wall / jobs for cost in found], 1),
+                    measure.spread(measure.ratios(costs, name, ["floor"], "wall"), 2),
+                    measure.spread([1000 * cost.processor / len(clips) for cost in found], 2),
+                    measure.spread(measure.ratios(costs, name, ["floor"], "processor"), 2),
+                ]
+            )
+    head = ["what", "processes", "clips/s a core, wall", "of the floor"]
+    measure.print_table([*head, "processor ms a clip", "of the floor"], rows)
+    if options.speechbrain is None:
+        print(
+            "SpeechBrain's common_voice_prepare: not measured, it is not part of the pip package "
+            "(give --speechbrain FILE).\n"
+        )
     print_storage([clip.path for clip in clips[:200]], scratch)
 
 
@@ -166,64 +173,29 @@ def print_storage(paths: list[Path], scratch: Path) -> None:
             (mapped[end : end + count] / np.float32(32768)).sum()  # touched, as training would
             end += count
 
-    print("\n| 16 kHz audio kept as | bytes a second | ms to write a clip | ms to read it |")
-    print("|---|---:|---:|---:|")
-    sizes = []
-    for name, write, read, found in (
-        ("FLAC, a file a clip", write_flac, read_flac, files),
-        ("16-bit samples, one large file", write_large, read_large, [large]),
-    ):
-        times = []
-        for work in (write, read):
-            cost: list[float] = []
-            for _ in range(3):
-                with measured(cost):
-                    work()
-            times.append(1000 * statistics.median(cost[1::2]) / len(paths))
-        sizes.append(sum(path.stat().st_size for path in found))
-        second = sizes[-1] / (sum(lengths) / audio.SAMPLE_RATE)
-        print(f"| {name} | {second:.0f} | {times[0]:.2f} | {times[1]:.2f} |")
-
-
-def print_table(
-    costs: dict[tuple[int, str], list[Cost]],
-    processes: list[int],
-    names: list[str],
-    clips: list[Clip],
-) -> None:
-    """Medians over the rounds and the spread; a ratio is taken within a round."""
-    from adakd.versions import describe
-
-    about = describe()
-    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
-    print(f"{len(clips)} clips, {length(clips):.1f} s on average; {about['machine']}; {versions}\n")
-    print(
-        "| what | processes | clips/s a core, wall | of the floor | processor ms a clip "
-        "| of the floor |"
+    costs = measure.interleaved(
+        {
+            "write flac": write_flac,
+            "read flac": read_flac,
+            "write large": write_large,
+            "read large": read_large,
+        },
+        3,
     )
-    print("|---|---:|---:|---:|---:|---:|")
-    for jobs in processes:
-        for name in names:
-            found, floor = costs[jobs, name], costs[jobs, "floor"]
-            pairs = list(zip(found, floor, strict=True))
-            row = [
-                spread([len(clips) / cost.wall / jobs for cost in found], 1),
-                spread([one.wall / other.wall for one, other in pairs], 2),
-                spread([1000 * cost.processor / len(clips) for cost in found], 2),
-                spread([one.processor / other.processor for one, other in pairs], 2),
-            ]
-            print(f"| {name} | {jobs} | {' | '.join(row)} |")
-    if not any("speechbrain" in name for name in names):
-        print(
-            "\nSpeechBrain's common_voice_prepare: not measured, it is not part of the pip package "
-            "(give --speechbrain FILE)."
-        )
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median, and in brackets the least and the most."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    rows = []
+    for name, key, found in (
+        ("FLAC, a file a clip", "flac", files),
+        ("16-bit samples, one large file", "large", [large]),
+    ):
+        size = sum(path.stat().st_size for path in found)
+        row = [name, f"{size / (sum(lengths) / audio.SAMPLE_RATE):,.0f}"]
+        for verb in ("write", "read"):
+            milliseconds = [1000 * cost.wall / len(paths) for cost in costs[f"{verb} {key}"]]
+            row.append(measure.spread(milliseconds, 2))
+        rows.append(row)
+    measure.print_table(
+        ["16 kHz audio kept as", "bytes a second", "ms to write a clip", "ms to read it"], rows
+    )
 
 
 # ------------------------------------------------------------------ clips
@@ -291,21 +263,6 @@ def length(clips: list[Clip]) -> float:
 # ------------------------------------------------------------------ contenders
 
 
-@contextlib.contextmanager
-def measured(cost: list[float]) -> Iterator[None]:
-    """Appends wall seconds and processor seconds, those of ended child processes among them."""
-    before, started = _processor(), time.perf_counter()
-    yield
-    cost += [time.perf_counter() - started, _processor() - before]
-
-
-def _processor() -> float:
-    own, children = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
 def prepare_ours(clips: list[Clip], scratch: Path) -> Contender:
     """Stage 1 with the limit of a CTC model, whose units are made here, outside the clock."""
     from adakd import config as configuration
@@ -328,13 +285,14 @@ def prepare_ours(clips: list[Clip], scratch: Path) -> Contender:
     ]
 
     def run(folder: Path, jobs: int) -> Cost:
-        cost: list[float] = []
-        with measured(cost), contextlib.redirect_stderr(io.StringIO()):
+        def work() -> None:
             counts = stage.prepare(
                 utterances, folder, folder, LANGUAGE, [limit], 0.1, 30.0, 0.0, True, jobs
             )
-        assert counts["train"]["kept"] + counts["dev"]["kept"] == len(clips)
-        return Cost(*cost)
+            assert counts["train"]["kept"] + counts["dev"]["kept"] == len(clips)
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            return measure.clocked(work)
 
     return run
 
@@ -406,20 +364,21 @@ def run_theirs(theirs: Any, clips: list[Clip], convert: bool, folder: Path, jobs
         header = "client_id\tpath\tsentence\tup_votes\n"
         (folder / f"{split}.tsv").write_text(header + "".join(rows), encoding="utf-8")
     cores = os.sched_getaffinity(0)
-    cost: list[float] = []
     try:
         # It starts a process for each core that it may use.
         os.sched_setaffinity(0, sorted(cores)[:jobs])
-        with measured(cost), contextlib.redirect_stderr(io.StringIO()):
-            theirs.prepare_common_voice(
-                str(folder),
-                str(folder / "csv"),
-                accented_letters=True,
-                language=LANGUAGE,
-                convert_to_wav=convert,
+        with contextlib.redirect_stderr(io.StringIO()):
+            cost = measure.clocked(
+                lambda: theirs.prepare_common_voice(
+                    str(folder),
+                    str(folder / "csv"),
+                    accented_letters=True,
+                    language=LANGUAGE,
+                    convert_to_wav=convert,
+                )
             )
     finally:
         os.sched_setaffinity(0, cores)
     with open(folder / "csv" / "train.csv", encoding="utf-8") as file:
         assert sum(1 for _ in file) == len(clips) + 1
-    return Cost(*cost)
+    return cost

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 
 from adakd.corpora import Rejected, Utterance
-from adakd.data import manifest
+from adakd.data import audio, manifest
 from adakd.data import prepare as stage
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
@@ -65,8 +66,10 @@ def test_good_utterances(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "data" / "counts.json").read_text()) == counts
     assert rejected(tmp_path) == {}
     train, dev = entries(tmp_path, "train"), entries(tmp_path, "dev")
+    samples, _ = soundfile.read(tmp_path / "corpus" / "train0.wav", dtype="int16")
+    crc32 = f"{zlib.crc32(samples.tobytes()):08x}"
     assert train[0] == Entry(
-        "train0", "corpus/train0.wav", 1.0, "नमस्ते 0", "नमस्ते, 0!", "train", "hi"
+        "train0", "corpus/train0.wav", 1.0, "नमस्ते 0", "नमस्ते, 0!", "train", "hi", crc32=crc32
     )
     converted = tmp_path / dev[1].audio
     assert converted.is_relative_to(tmp_path / "data" / "audio") and "dev1" in converted.name
@@ -260,6 +263,27 @@ def test_converts_only_what_is_missing_stale_or_spoilt(tmp_path: Path) -> None:
     assert clips[0].exists()
     after = [clip.stat().st_ino for clip in clips[1:]]
     assert after[0] != inodes[0] and after[1] != inodes[1] and after[2] == inodes[2]
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])  # used in place, and converted
+def test_other_audio_makes_another_manifest(tmp_path: Path, split: str) -> None:
+    """Of the same ids and lengths, from sources older than the clips: as tar and rsync put them."""
+    utterances = make_corpus(tmp_path, each=2)
+    run(tmp_path, utterances)
+    before = (tmp_path / "data" / f"{split}.jsonl").read_bytes()
+    first = entries(tmp_path, split)[0]
+    source = next(one.audio for one in utterances if one.id == first.id)
+    samples, rate = soundfile.read(source, dtype="int16")
+    soundfile.write(source, samples // 2, rate)
+    earlier = source.stat().st_mtime - 3600
+    os.utime(source, (earlier, earlier))
+    run(tmp_path, utterances)
+    second = entries(tmp_path, split)[0]
+    assert replace(second, crc32=first.crc32) == first and second.crc32 != first.crc32
+    assert np.abs(audio.read(tmp_path / second.audio)).max() < 0.6 * np.abs(samples / 32768).max()
+    soundfile.write(source, samples, rate)
+    run(tmp_path, utterances)
+    assert (tmp_path / "data" / f"{split}.jsonl").read_bytes() == before
 
 
 def test_each_utterance_is_normalised_in_its_own_language(tmp_path: Path) -> None:

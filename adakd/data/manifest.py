@@ -35,10 +35,11 @@ class Entry:
     speaker: str
     language: str
     condition: str = ""  # recording condition that is also scored by itself; left out where empty
+    crc32: str = ""  # `audio.checksum` of the file: other audio makes another manifest
 
 
 _TYPES: dict[str, type] = {field.name: str for field in fields(Entry)} | {"seconds": float}
-_OPTIONAL = {"condition"}
+_OPTIONAL = {"condition", "crc32"}
 
 
 class Manifest(Sequence[Entry]):

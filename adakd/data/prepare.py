@@ -27,7 +27,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from adakd.corpora import Rejected, Utterance
 from adakd.data import audio, manifest, text
@@ -35,6 +35,9 @@ from adakd.data.manifest import Entry
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_json
 from adakd.progress import track
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLITS = ("train", "dev", "test")
 UNTRANSCRIBED = "untranscribed"  # the manifest of training audio without a transcript
@@ -233,9 +236,10 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     if not spoken and not bare:
         return f"transcript empty once normalised: {' '.join(utterance.text.split())}"
     try:
-        path, seconds = _clip(utterance, clips)
+        path, samples = _clip(utterance, clips)
     except audio.AudioError as error:
         return error.reason
+    seconds = _seconds(samples)
     if problem := _wrong_length(seconds, clips):
         return problem
     stored = str(path.relative_to(clips.root)) if path.is_relative_to(clips.root) else str(path)
@@ -248,29 +252,31 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
         speaker=utterance.speaker,
         language=language,
         condition=utterance.condition,
+        crc32=audio.checksum(samples),
     )
 
 
-def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, float]:
-    """The 16 kHz mono file of an utterance and its seconds. Of the wrong length, none is written.
+def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
+    """The 16 kHz mono file of an utterance and its samples. Of the wrong length, none is written.
 
     Errors: audio.AudioError.
     """
     source = Path(os.path.abspath(utterance.audio))
     whole = utterance.start is None and utterance.end is None
     if whole and source.is_file() and audio.is_ready(source):
-        return source, _seconds(audio.read(source, longest=clips.max_seconds))
+        return source, audio.read(source, longest=clips.max_seconds)
     converted = _converted_path(utterance, source, clips)
     if _is_current(converted, source):
         try:
-            return converted, _seconds(audio.read(converted))
+            return converted, audio.read(converted)
         except audio.AudioError:
             pass  # spoilt after it was written: convert it again
+    changed = source.stat().st_mtime_ns if source.is_file() else 0
     samples = audio.read(source, utterance.start, utterance.end, clips.max_seconds)
-    seconds = _seconds(samples)
-    if _wrong_length(seconds, clips) is None:
+    if _wrong_length(_seconds(samples), clips) is None:
         audio.write_flac(converted, samples)
-    return converted, seconds
+        os.utime(converted, ns=(changed, changed))
+    return converted, samples
 
 
 def _converted_path(utterance: Utterance, source: Path, clips: Clips) -> Path:
@@ -286,8 +292,12 @@ def _converted_path(utterance: Utterance, source: Path, clips: Clips) -> Path:
 
 
 def _is_current(converted: Path, source: Path) -> bool:
+    """Whether a clip is of its source as that is now: it was given the source's time.
+
+    A later time would not do: what `tar`, `rsync` or `cp -p` put there may be older than the clip.
+    """
     try:
-        return converted.stat().st_mtime_ns >= source.stat().st_mtime_ns
+        return converted.stat().st_mtime_ns == source.stat().st_mtime_ns
     except FileNotFoundError:
         return False
 

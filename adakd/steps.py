@@ -714,6 +714,20 @@ def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[s
     return changes(made, training_settings(place, method))
 
 
+def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:
+    """What a finished training came from, of what lies here now: data, teacher or transcripts.
+
+    A teacher that is no longer there is none that has changed.
+    """
+    now = prepared(place)
+    if teacher := done(place.experiment("teacher")):
+        now["teacher"] = teacher["fingerprint"]
+    if "transcripts" in facts["inputs"]:
+        now |= lessons_inputs(place)
+    made = {name: value for name, value in facts["inputs"].items() if name in now}
+    return changes(made, {name: now[name] for name in made})
+
+
 def _folder_of_training(
     place: Place, method: str, half: tuple[int, list[int]] | None = None
 ) -> Path:
@@ -934,11 +948,26 @@ def store_parts(place: Place) -> dict[str, Any]:
     }
 
 
+def store_of(place: Place) -> Path:
+    """The folder of the teacher store: one for all tags, but for a tag that asks for another."""
+    shared, tag = place.store, place.config.tag
+    parts = _parts_of(shared) if tag else None
+    if parts is None or not changes(parts, store_parts(place)):
+        return shared
+    return shared.with_name(f"{shared.name}-{tag}")
+
+
+def _parts_of(store: Path) -> dict[str, Any] | None:
+    """What a finished store was made with; None if it is not finished."""
+    meta = store / "meta.json"
+    return json.loads(meta.read_text(encoding="utf-8"))["parts"] if meta.exists() else None
+
+
 def open_store(place: Place) -> Store:
     """The finished store of this place, checked against what it should depend on."""
     from adakd.teacher_store import Store
 
-    return Store(place.store, store_parts(place))
+    return Store(store_of(place), store_parts(place))
 
 
 def teacher_pass(place: Place) -> None:
@@ -960,16 +989,15 @@ def guarded(config: configuration.Config) -> bool:
     return any((options or {}).get("guard") is not None for options in config.methods.values())
 
 
-@one_at_a_time(lambda place: place.store)
+@one_at_a_time(store_of)
 def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
-    parts = store_parts(place)
-    meta = place.store / "meta.json"
-    if meta.exists():
-        found = json.loads(meta.read_text(encoding="utf-8"))["parts"]
-        if not changes(found, parts):
-            say(f"{place.title}: teacher store done ({shown(place.store)})")
+    parts, folder = store_parts(place), store_of(place)
+    if (found := _parts_of(folder)) is not None:
+        if not (changed := changes(found, parts)):
+            say(f"{place.title}: teacher store done ({shown(folder)})")
             return
+        say(f"{place.title}: teacher store: {' and '.join(changed)} changed, made anew")
     from adakd import models
     from adakd.brain import device
     from adakd.data.loader import Steps, evaluation_loader
@@ -986,11 +1014,11 @@ def write_store(place: Place) -> None:
         family.padded,
         train.workers,
     )
-    meta.unlink(missing_ok=True)
     if rank() == 0:
-        shutil.rmtree(place.store, ignore_errors=True)
+        (folder / "meta.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     wait_for_all()
-    writer = Writer(place.store, config.distill.top_k, config.distill.temperature, rank())
+    writer = Writer(folder, config.distill.top_k, config.distill.temperature, rank())
     title = f"{place.title}: teacher pass"
     fill(writer, family, track(loader, len(loader), title))
     writer.close()
@@ -998,10 +1026,10 @@ def write_store(place: Place) -> None:
     if rank() == 0:
         writer.finish(parts)
     wait_for_all()
-    x = Store(place.store).difficulties().values()
+    x = Store(folder).difficulties().values()
     say(
         f"{place.title}: teacher store written, mean loss x {sum(x) / max(1, len(x)):.4f} nats a "
-        f"unit ({shown(place.store)})"
+        f"unit ({shown(folder)})"
     )
 
 
@@ -1154,7 +1182,9 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         )
     for name in methods:
         facts = done(place.experiment(name))
-        if facts and (changed := changed_settings(place, name, facts)):
+        if facts is None:
+            continue
+        if changed := changed_settings(place, name, facts) or changed_on_disk(place, facts):
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
                 f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
@@ -1334,7 +1364,9 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         known = {}
         for place in reversed(places):
             insample = place.config.distill.difficulty == "insample"
-            marker_of_x = place.store / "meta.json" if insample else place.difficulty / "done.json"
+            marker_of_x = (
+                store_of(place) / "meta.json" if insample else place.difficulty / "done.json"
+            )
             if marker_of_x.exists():
                 known[place.config.family] = np.array(list(difficulties(place).values()))
         table = reporting.write_report(

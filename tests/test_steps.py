@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import threading
 import types
@@ -549,6 +550,44 @@ def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps
     # What training does not depend on may differ.
     free = {"decode": {"encode": "speech"}, "score": {"bootstrap": 9}, **weaker}
     assert steps.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
+
+
+def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.Place) -> None:
+    mark(place.data, manifests="m")
+    steps.mark_done(place.experiment("teacher"), {"seed": 1})
+    (place.experiment("teacher") / "model").mkdir()
+    teacher = steps.done(place.experiment("teacher"))["fingerprint"]
+    for name in METHODS:
+        settings = steps.training_settings(place, name)
+        of_teacher = {} if name == "finetune" else {"teacher": teacher}
+        steps.mark_done(place.experiment(name), settings | {"data": "m"} | of_teacher)
+        (place.experiment(name) / "model").mkdir()
+    assert steps.trained(place, METHODS) == ["teacher", *METHODS]
+    steps.mark_done(place.experiment("teacher"), {"seed": 2})
+    with pytest.raises(UserError, match="kd was trained with another teacher: .*--stage 5 first"):
+        steps.trained(place, METHODS)
+    assert steps.trained(place, ["finetune"]) == ["teacher", "finetune"]
+    shutil.rmtree(place.experiment("teacher"))  # it may be removed, to make room
+    assert steps.trained(place, METHODS) == METHODS
+    mark(place.data, manifests="other")
+    with pytest.raises(UserError, match="finetune was trained with another data: .*--stage 3"):
+        steps.trained(place, METHODS)
+
+
+def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) -> None:
+    def of(tag: str, **distill: object) -> steps.Place:
+        return place_of(tmp_path, tag=tag, distill={"top_k": 8, **distill})
+
+    plain = of("", temperature=2.0)
+    mark(plain.data, manifests="m")
+    mark(plain.experiment("teacher"))
+    assert steps.store_of(of("warm", temperature=4.0)) == plain.store  # none is there yet
+    write_json(plain.store / "meta.json", {"parts": steps.store_parts(plain)})
+    assert steps.store_of(of("same", temperature=2.0)) == plain.store
+    warm = steps.store_of(of("warm", temperature=4.0))
+    assert warm == plain.store.with_name("store-warm")
+    # Without a tag there is one, made anew.
+    assert steps.store_of(of("", temperature=4.0)) == plain.store
 
 
 @pytest.mark.parametrize(

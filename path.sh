@@ -4,7 +4,7 @@
 # missing or was made from another pyproject.toml. ADAKD_PYTHON names an interpreter to use as it
 # is; then nothing is installed. When all is well this costs a few milliseconds.
 
-adakd_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+adakd_root=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 . "$adakd_root/local/common.sh"
 
 # .venv/pyproject.toml, written last, is a copy of the one that was installed.
@@ -62,7 +62,7 @@ install() {
         base=$(supported_python) || exit 1 # errexit is off in what `||` guards
         check_disk 9 # 5.4 GB in the end, 7.2 GB with the wheels on the way, and pip's cache
         "$base" -c 'import ensurepip, venv' 2>/dev/null ||
-            fail "$base cannot make virtual environments; install its package (Debian: apt install python3-venv)"
+            fail "$base cannot make virtual environments; install its package (Debian: apt install $base-venv)"
         "$base" -m venv --clear "$venv" || fail "could not make $venv"
     fi
     local log=$venv/install.log temporary=$venv/tmp
@@ -75,7 +75,8 @@ install() {
         tee "$log" | show_progress; then
         rm -rf -- "$temporary"
         tail -n 8 -- "$log" >&2
-        fail "the installation failed, see above; the whole log is $log"
+        fail "the installation failed, see above (the whole log is $log);" \
+            "run again, and if it fails again, remove $venv first"
     fi
     rm -rf -- "$temporary"
     "$venv/bin/python" "$adakd_root/local/check_python.py" imports ||

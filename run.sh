@@ -7,22 +7,25 @@
 #   ./run.sh --benchmark study/tier-a.yaml     a study: many cells, and the report that judges them
 #   ./run.sh --help                            the stages, the options, the recipes
 set -euo pipefail
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+root=$(CDPATH="" cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd -P)
 . "$root/local/common.sh"
 
-recipe=espeak/hi
+recipe=""
 rest=()
 while (($#)); do
     case $1 in
+        --benchmark=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;&
         --recipe)
             [[ $# -ge 2 && $2 != --* ]] || fail "--recipe needs a value, e.g. --recipe espeak/hi"
             recipe=$2
             shift
             ;;
         --recipe=*) recipe=${1#*=} ;;
-        --benchmark)
+        --benchmark | --benchmark=*)
             # The rest is the study's: --jobs N, --only PATTERN, --report, --root DIR ...
-            [[ $# -ge 2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"
+            [[ $# -ge 2 && $2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"
+            [[ -z $recipe ]] || fail "a study names its recipes itself: leave out --recipe $recipe," \
+                "or take some of its cells with --only \"$recipe*\""
             . "$root/path.sh"
             study=("$python" -m adakd.cli benchmark "${rest[@]}" "${@:2}")
             dry_run "${study[@]}" || exec "${study[@]}"
@@ -32,6 +35,7 @@ while (($#)); do
     esac
     shift
 done
+recipe=${recipe:-espeak/hi}
 recipe=${recipe#recipes/}
 recipe=${recipe%/}
 

@@ -8,10 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# By the name they are imported under, torch and torchaudio first: most failures are theirs.
-IMPORTED = ("torch", "torchaudio", "speechbrain")
-NEEDED = ("transformers", "sentencepiece", "jiwer", "yaml", "soundfile", "matplotlib")
-NEEDED += ("tensorboard", "scipy", "pypinyin")
+IMPORTED = ("torch", "torchaudio", "speechbrain")  # most failures are of the first two
 
 
 def check_version():
@@ -27,18 +24,32 @@ def check_version():
 
 
 def check_imports():
-    from importlib import import_module, metadata, util
+    import tomllib
+    from importlib import import_module, metadata
 
-    missing = [name for name in IMPORTED + NEEDED if util.find_spec(name) is None]
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = tomllib.loads(text)["project"]["dependencies"]
+    found, missing = {}, []
+    for requirement in wanted:
+        name = re.match(r"[\w.-]+", requirement)[0]
+        try:
+            found[requirement] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
     if missing:
         sys.exit(f"{sys.executable} lacks {', '.join(missing)}")
+    from packaging.requirements import Requirement  # transformers brings it
+
+    for requirement, version in found.items():
+        if not Requirement(requirement).specifier.contains(version, prereleases=True):
+            name = Requirement(requirement).name
+            sys.exit(f"{sys.executable} has {name} {version}; AdaKD needs {requirement}")
     try:
         for name in IMPORTED:
             import_module(name)
     except Exception as error:
         versions = " and ".join(f"{name} {metadata.version(name)}" for name in IMPORTED[:2])
         said = (str(error).strip().splitlines() or [repr(error)])[-1]
-        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         pair = " with ".join(map(" ".join, re.findall(r'"(torch|torchaudio)==(.+?)"', text)))
         sys.exit(f"{versions} do not import together ({said}); the pair that fits is {pair}")
 

@@ -3,12 +3,12 @@
 # Sourced by recipes/*/*/run.sh, which may change any of the variables below before it calls
 # parse_options "$@" and then run_stages. Values from the command line are never evaluated.
 
-adakd_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+adakd_root=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 . "$adakd_root/local/common.sh"
 . "$adakd_root/local/launch.sh"
 
 # The name is the place: recipes/NAME/run.sh, which sources this file.
-recipe=$(cd -- "$(dirname -- "${BASH_SOURCE[1]}")" && pwd -P)
+recipe=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[1]}")" && pwd -P)
 recipe=${recipe#"$adakd_root/recipes/"}
 python="" # path.sh sets it
 

@@ -251,6 +251,8 @@ def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
         dataclasses.replace(options, dev_minutes=0.0).check()
     with pytest.raises(UserError, match="corpus.grammar: there is no file"):
         espeak.fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus", "hi")
+    with pytest.raises(UserError, match="nothing to say in 'sw': set corpus.grammar .*--text FILE"):
+        espeak.fetch(dataclasses.replace(options, grammar=None), tmp_path / "corpus", "sw")
 
 
 def test_table_of_voices_holds_enough_speakers() -> None:

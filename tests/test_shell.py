@@ -278,7 +278,8 @@ def test_a_failed_installation_shows_its_end_and_is_tried_again(copy: Path) -> N
     failed = run_copy(copy)
     assert failed.returncode == 1 and failed.stdout == ""
     assert "ERROR: no network" in failed.stderr
-    assert f"error: the installation failed, see above; the whole log is {copy}" in failed.stderr
+    assert f"error: the installation failed, see above (the whole log is {copy}" in failed.stderr
+    assert f"if it fails again, remove {copy}/.venv first" in failed.stderr
     (copy.parent / "bin" / "offline").unlink()
     assert run_copy(copy).returncode == 0
     assert installations(copy) == 2
@@ -357,7 +358,24 @@ def test_a_study_gets_its_own_options(copy: Path) -> None:
     shown = run(copy / "run.sh", *options, ADAKD_DRY_RUN="1", ADAKD_PYTHON="false")
     assert shown.returncode == 0
     assert shown.stdout == "false -m adakd.cli benchmark my\\ study.yaml --jobs 2 \n"
-    assert "--benchmark needs a grid" in refusal("--benchmark")
+    shown = run(copy / "run.sh", "--benchmark=a b", ADAKD_DRY_RUN="1", ADAKD_PYTHON="false")
+    assert shown.stdout == "false -m adakd.cli benchmark a\\ b \n"
+    for options in (("--benchmark",), ("--benchmark=",)):
+        assert "--benchmark needs a grid" in refusal(*options)
+    assert (
+        'leave out --recipe fsdd/en, or take some of its cells with --only "fsdd/en*"'
+        in refusal("--recipe", "fsdd/en", "--benchmark", "study/own.yaml")
+    )
+
+
+def test_a_link_to_run_sh_and_a_cdpath_find_the_repository(tmp_path: Path) -> None:
+    link = tmp_path / "distil"
+    link.symlink_to(ROOT / "run.sh")
+    environment = {"ADAKD_DRY_RUN": "1", "ADAKD_PYTHON": "PYTHON", "CDPATH": f".:{ROOT.parent}"}
+    result = run(link, "--stage", "9", cwd=tmp_path, **environment)
+    assert result.returncode == 0 and "--recipe espeak/hi" in result.stdout
+    result = run("bash", f"{ROOT.name}/recipes/fsdd/en/run.sh", cwd=ROOT.parent, **environment)
+    assert result.returncode == 0 and "--recipe fsdd/en" in result.stdout
 
 
 def test_output_errors_and_status_come_through_and_are_logged(copy: Path) -> None:
@@ -423,6 +441,14 @@ def test_check_python_names_the_pair_that_fits(tmp_path: Path) -> None:
     assert "the pair that fits is torch 2.11.0 with torchaudio 2.11.0" in result.stderr
     result = run(sys.executable, "-S", "-I", check, "imports")
     assert result.returncode == 1 and "lacks torch, torchaudio" in result.stderr
+    (tmp_path / "jiwer-1.0.dist-info").mkdir()
+    (tmp_path / "jiwer-1.0.dist-info" / "METADATA").write_text("Name: jiwer\nVersion: 1.0\n")
+    (tmp_path / "transformers-4.57.1.dist-info").mkdir()
+    metadata = tmp_path / "transformers-4.57.1.dist-info" / "METADATA"
+    metadata.write_text("Name: transformers\nVersion: 4.57.1\n")
+    result = run(sys.executable, check, "imports", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "has transformers 4.57.1; AdaKD needs transformers>=5,<6" in result.stderr
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=str)

@@ -465,8 +465,14 @@ def _grammars(options: Options, language: str) -> dict[str, grammar.Grammar]:
         }
     if options.text:
         return {language: grammar.load_text(_find(options.text, "corpus.text"))}
-    path = options.grammar or f"recipes/espeak/{language}/conf/grammar.yaml"
-    return {language: grammar.load(_find(path, "corpus.grammar"))}
+    own = REPOSITORY / "recipes" / "espeak" / language / "conf" / "grammar.yaml"
+    if options.grammar is None and not own.is_file():
+        raise UserError(
+            f"eSpeak has nothing to say in '{language}': set corpus.grammar to a grammar file, or "
+            "give your own sentences, one a line, with --text FILE"
+        )
+    path = Path(options.grammar) if options.grammar else own
+    return {language: grammar.load(_find(str(path), "corpus.grammar"))}
 
 
 def _find(path: str, key: str) -> Path:

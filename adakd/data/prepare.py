@@ -337,7 +337,7 @@ def _examine_all(
         except BrokenProcessPool:
             raise UserError(
                 "a process that prepares clips was killed, most likely for want of memory; run "
-                "stage 1 again with fewer jobs: what is converted is kept"
+                "stage 1 again with fewer processes (--data.jobs 1): what is converted is kept"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# English digits by six people: the Free Spoken Digit Dataset, 3,000 recordings, 25 minutes.
+# English digits by six people: the Free Spoken Digit Dataset, 3,000 recordings, 22 minutes.
 # CC-BY-SA 4.0, github.com/Jakobovski/free-spoken-digit-dataset (stage 0 clones it: about 30 MB).
 # Speakers of train, dev and test differ; --fold 0..5 says whose turn it is to be tested.
 #

@@ -3,7 +3,7 @@
 # for train, dev and test. Nothing is copied but what is not 16 kHz mono WAV or FLAC already.
 #
 #   recipes/kaldi/any/run.sh --corpus egs/mine/s5/data --language.code sw
-#   recipes/kaldi/any/run.sh --corpus data --language.code zh --corpus.train train_sp --root out
+#   recipes/kaldi/any/run.sh --corpus data --language.code zh --corpus.train train_clean --root out
 #
 # Models and training: conf/*.yaml; any value there is an option too (--train.epochs 3).
 set -euo pipefail

@@ -30,6 +30,7 @@ from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_lo
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
 from adakd.models import Batch, Family
+from adakd.objectives import Dense
 
 FAMILIES = configuration.FAMILIES
 
@@ -377,6 +378,37 @@ def test_a_live_teacher_stays_in_eval_mode_and_learns_nothing(
     assert names == set(made.student.state_dict()), "no teacher in the checkpoint"
 
 
+def test_a_live_teacher_hears_clips_as_it_wants_them(speech: Speech, build: Build) -> None:
+    """One that takes samples as they are, and a student that wants them normalised."""
+    made = started(build("wav2vec2", "kd", online=True))
+    assert made.teacher is not None
+    made.teacher.extractor.do_normalize = False
+    steps = Steps(speech.train, speech.root, made.student, teacher=made.teacher)
+    found = made._soft_outputs(steps.batch([0, 1]))
+    truth = made.teacher(Steps(speech.train, speech.root, made.teacher).batch([0, 1])).logits
+    assert isinstance(found, Dense)
+    torch.testing.assert_close(found.logits, truth)
+    own = made.teacher(Steps(speech.train, speech.root, made.student).batch([0, 1])).logits
+    assert not torch.allclose(own, truth, rtol=1e-2)
+
+
+def test_dev_counts_errors_over_the_references_characters(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build(epochs=1)
+    entry = speech.dev[0]
+    text = entry.text.replace(" ", "")
+    made.dev_entries = {entry.id: entry}
+    batch = Steps(speech.dev, speech.root, made.student).batch([0])
+    made.on_stage_start(training.speechbrain.Stage.VALID, 1)
+    for said, errors in ((f"{text}xyz", 3), (text[2:], 2), (text, 0)):
+        monkeypatch.setattr(made.student, "transcribe", lambda _, said=said: [said])
+        before = made.errors
+        made.evaluate_batch([batch], training.speechbrain.Stage.VALID)
+        assert made.errors - before == errors
+    assert made.characters == 3 * len(text)
+
+
 def test_a_live_teacher_is_done_before_the_student_begins(speech: Speech, build: Build) -> None:
     """Between the student's two passes its memory would come on top."""
     made = started(build("whisper", "kd", online=True))
@@ -617,8 +649,15 @@ def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
     resumed = build(family, folder="cut", **settings)
     training.seed_everything(99, "training")  # whatever came before must not matter
     compare(build(family, folder="whole", **settings), resumed, speech)
-    # The clock goes on, too: the parts of the run are added up.
-    assert resumed.clock.total > 0
+
+
+def test_the_clock_of_a_run_goes_on_where_it_was_cut(speech: Speech, build: Build) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "checkpoint_minutes": EVERY_STEP}
+    cut = build(folder="cut", **settings)
+    cut.cut_at, cut.clock.total = 2, 1000.0
+    with pytest.raises(Cut):
+        run(cut, speech)
+    assert 1000 < run(build(folder="cut", **settings), speech)["train_seconds"] < 1600
 
 
 def test_purposes_of_a_seed_draw_numbers_of_their_own() -> None:

@@ -16,9 +16,10 @@ import torch
 
 from adakd import config as configuration
 from adakd import difficulty, models, steps
+from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
-from adakd.weighting import wrong_transcript
+from adakd.weighting import AdaKD, wrong_transcript
 
 # ------------------------------------------------------------------ two halves
 
@@ -232,11 +233,20 @@ def test_nobody_pays_for_what_is_not_asked_for(place: steps.Place) -> None:
 
 
 def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
-    place: steps.Place, capsys: pytest.CaptureFixture[str]
+    place: steps.Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    heard = defaultdict(set)  # what each teacher has learnt from
+    fit_batch = DistillationBrain.fit_batch
+
+    def noting(self: DistillationBrain, step: list[models.Batch]) -> torch.Tensor:
+        heard[self.folder].update(utterance for batch in step for utterance in batch.ids)
+        return fit_batch(self, step)
+
+    monkeypatch.setattr(DistillationBrain, "fit_batch", noting)
     here = with_source(place, "crossfit", methods=GUARD)
     stored = moments(place.store)
     steps.teacher_pass(here)
+    monkeypatch.undo()
     assert moments(place.store) == stored, "the soft outputs are the full teacher's, made once"
     assert "no speaker and no sentence in both" in capsys.readouterr().out
     entries = list(here.manifest("train"))
@@ -253,6 +263,8 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
             side[entries[index].id] = number
             trained[number].add(entries[index].speaker)
     assert not trained[0] & trained[1] and len(side) == len(entries)
+    for number in (0, 1):
+        assert heard[here.half(number)] == {i for i in side if side[i] == number}
 
     # Utterance by utterance, with the models as they lie there.
     plain: dict[str, tuple[float, float]] = {}
@@ -307,6 +319,30 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: steps.Place) -> 
     doubts = [row["doubt"] for row in rows.values()]
     assert facts["alpha"]["doubt_mean"] == pytest.approx(np.mean(doubts), abs=1e-6)
     assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
+
+
+def test_every_utterance_gets_its_own_x(place: steps.Place) -> None:
+    """Whatever the order of a batch: what training adds to it, against the files of stage 4."""
+    for here in (place, with_source(place, "crossfit", methods=GUARD)):
+        steps.teacher_pass(here)
+        weighting = AdaKD(k=1.0, guard=None if here is place else 0.9)
+        student = models.open_folder(here.config, here.experiment("teacher") / "model")
+        _, add = steps.supervision(here, weighting, student)
+        assert add is not None
+        entries = list(here.manifest("train"))[9:4:-1]
+        batch = student.collate(entries, [audio.read(here.root / e.audio) for e in entries])
+        found = add(batch).difficulty
+        assert found is not None
+        if here is place:
+            truth = []
+            for entry in entries:
+                lost, units, _ = alone(here.experiment("teacher") / "model", here, entry)
+                truth.append(lost / units)
+        else:
+            rows = written(here)
+            truth = [[rows[entry.id]["x"], rows[entry.id]["doubt"]] for entry in entries]
+        assert len({str(each) for each in truth}) == len(truth)
+        np.testing.assert_allclose(found.numpy(), truth, rtol=1e-3)
 
 
 def test_another_source_makes_adakd_anew_and_nothing_else(place: steps.Place) -> None:

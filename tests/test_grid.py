@@ -150,6 +150,19 @@ def test_tasks_come_in_their_order_and_test_is_read_last(folder: Path) -> None:
     assert study.sizes({}) == kinds
 
 
+def test_a_candidate_counts_by_its_mean_over_all_tuning_seeds(folder: Path) -> None:
+    study = study_of(folder, recipes={"tiny/en": {"folds": [0]}}, epochs=[], tune_seeds=[1, 2])
+    cers = {"try1 seed 1": 0.30, "try1 seed 2": 0.50, "try2 seed 1": 0.38, "try2 seed 2": 0.38}
+    records: dict[str, Any] = {}
+    while tasks := [task for task in due(study, records) if task.kind != "cell"]:
+        for task in tasks:
+            cer = next((cers[name] for name in cers if task.name.endswith(name)), 0.5)
+            finish(study, records, task, cer)
+    _, choice = study.choose(study.groups[0], records)
+    assert choice is not None and choice.tuned == {"kd-tuned": 1}
+    assert choice.dev == {"kd-tuned": [pytest.approx(0.40), pytest.approx(0.38)]}
+
+
 def test_a_difficulty_is_a_task_that_its_cells_wait_for(folder: Path) -> None:
     """One that fails, as dropout does where a model has none, leaves the other cells alone."""
     cells = {

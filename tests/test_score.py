@@ -362,6 +362,12 @@ def test_pinyin_in_files(tmp_path):
     assert summary["cer"] == pytest.approx(3 / 4)
     assert summary["per"] == pytest.approx(2 / 4)  # men5 for men2, qi4 for qi2
     assert summary["interval_per"][0] <= summary["per"] <= summary["interval_per"][1]
+    # The interval is of syllables: where only characters are wrong there is nothing to draw.
+    same = tmp_path / "same.jsonl"
+    write_rows(same, [row("他们", "她们", id="1"), row("银行很大", "银杭很大", id="2")])
+    heard = score.score_file(same, tmp_path / "same.json", "zh", draws=100)
+    assert heard["per"] == 0 and heard["interval_per"] == [0, 0]
+    assert heard["cer"] == pytest.approx(2 / 6) and heard["interval"][1] > 0.3
     written = [json.loads(line) for line in hyp.read_text(encoding="utf-8").splitlines()]
     assert [line["errors"]["pinyin"] for line in written] == [[1, 0, 0, 2], [1, 0, 0, 2]]
     errors, _ = score.read_errors(hyp)

@@ -145,6 +145,24 @@ def test_a_seed_for_each_fold_covers_too() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_seeds_are_free_within_their_folds() -> None:
+    """Two folds of one speaker each, equal on average: the textbook's stratified mean.
+
+    se = sqrt(s0^2 / n + s1^2 / n) / 2, with 2 (n - 1) degrees of freedom.
+    """
+    draw, n = np.random.default_rng(3), 6
+    errors = 200 + np.array([[4.0], [2.0]]) * draw.standard_normal((2, n))
+    errors *= 200 / errors.mean(axis=1, keepdims=True)
+    folds = np.repeat([0, 1], n)
+    counts = np.zeros((2, 2 * n, 2))
+    for fold in (0, 1):
+        counts[fold, folds == fold] = np.stack([errors[fold], np.full(n, 1000.0)], axis=1)
+    error, free = significance.spread(counts, folds, 20_000)
+    truth = np.sqrt((errors.var(axis=1, ddof=1) / n).sum()) / 2 / 200
+    assert free == pytest.approx(2 * (n - 1))
+    assert error == pytest.approx(truth, rel=0.05)
+
+
 def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     draw = np.random.default_rng(1)
     base = 100 * np.exp(0.5 * draw.standard_normal((8, 1)) + 0.3 * draw.standard_normal((1, 5)))

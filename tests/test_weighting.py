@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.special
+import scipy.stats
 import torch
 
 from adakd import config
@@ -265,6 +266,31 @@ def test_the_threshold_control_has_two_alphas():
         assert alphas[easy].tolist() == pytest.approx([every[easy].mean().item()] * int(easy.sum()))
         assert alphas[~easy].unique().item() == pytest.approx(every[~easy].mean().item())
         assert alphas.mean().item() == pytest.approx(every.mean().item())
+
+
+@pytest.mark.parametrize("level", [1 / math.e, 0.1])
+@pytest.mark.parametrize("scale", ["linear", "log", "rank"])
+def test_controls_that_average_do_so_on_every_scale_and_level(scale, level):
+    """Against NumPy: alpha = level ** exp(k (s - t) / 2), with s the scaled x."""
+    x = skewed().float()
+    for control in ("mean", "threshold"):
+        weighting = fitted(scale=scale, alpha=level, control=control)
+        t, k = weighting.t.item(), weighting.k_start.item()
+        values = x.double().numpy()
+        s = {
+            "linear": values,
+            "log": np.log(values),
+            "rank": (scipy.stats.rankdata(values) - 0.5) / len(x),
+        }
+        for progress in (0.0, 0.5):
+            exponents = np.exp(k * (1 - progress) * (s[scale] - t) / 2)
+            alphas, easy = level**exponents, s[scale] <= t
+            if control == "mean":
+                truth = np.full(len(x), alphas.mean())
+            else:
+                truth = np.where(easy, alphas[easy].mean(), alphas[~easy].mean())
+            found = weighting.alpha(x, progress).tolist()
+            assert found == pytest.approx(truth.tolist(), rel=1e-4)
 
 
 @pytest.mark.parametrize(

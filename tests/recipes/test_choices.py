@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 import tiny_recipe
+import torch
 from safetensors.torch import load_file
 
 from adakd import cli, decode
+from adakd.brain import DistillationBrain
 from adakd.config import FAMILIES
 from adakd.data import manifest
+from adakd.models import Batch
 from adakd.score import read_hypotheses
 from adakd.teacher_store import Store
 
@@ -267,10 +270,30 @@ def test_int8_students_are_rows_of_the_table(ready: Ready, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_learned_weights_hold_out_a_part_of_train(ready: Ready, family: str) -> None:
+def test_learned_weights_hold_out_a_part_of_train(
+    ready: Ready, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--family", family, "--methods", "adakd-learned", "--train.max_steps", "3"]
     options += ["--methods.adakd-learned.every", "1", "--methods.adakd-learned.held_out", "0.25"]
+    options += ["--train.batch_seconds", "2.5"]
+    learnt: set[str] = set()
+    held: list[list[str]] = []
+    fit_batch, held_out_batch = DistillationBrain.fit_batch, DistillationBrain._held_out_batch
+
+    def noting(self: DistillationBrain, step: list[Batch]) -> torch.Tensor:
+        learnt.update(utterance for batch in step for utterance in batch.ids)
+        return fit_batch(self, step)
+
+    def noting_held(self: DistillationBrain) -> Batch:
+        batch = held_out_batch(self)
+        held.append(batch.ids)
+        return batch
+
+    monkeypatch.setattr(DistillationBrain, "fit_batch", noting)
+    monkeypatch.setattr(DistillationBrain, "_held_out_batch", noting_held)
     ready.run("adakd", *options)
+    assert len(held) == 3 and learnt and not learnt & {one for ids in held for one in ids}
+    assert len({tuple(ids) for ids in held}) > 1, "another batch every time"
     facts = ready.facts(family, "adakd-learned")
     assert facts["alpha"]["updates"] in (1, 2, 3), "as many as the best epoch has seen"
     assert facts["alpha"]["held_out"] == 0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,39 @@ def test_the_updates_are_adams_with_the_gradient_of_the_held_out_loss():
     np.testing.assert_allclose(made.learned[0].numpy(), theirs.detach().numpy(), atol=2e-4)
     assert made.updates == 12
     assert (made.learned[0] - torch.tensor([1.0, 0.0])).abs().min() > 0.05
+
+
+def _one_of_two(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
+    made = fitted(rate=0.1)
+    for x, slope in _steps():
+        half = slice(0, 11) if rank == 0 else slice(11, None)
+        # In one step a process has nothing that counts.
+        part = half if len(x) > 5 else slice(0, 5 * (1 - rank))
+        made.learn(x[part], slope[part])
+    torch.save(made.learned, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _steps() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = np.random.default_rng(1)
+    sizes = (16, 5, 16)
+    return [
+        (losses_x(300)[generator.integers(300, size=n)], torch.from_numpy(generator.normal(size=n)))
+        for n in sizes
+    ]
+
+
+def test_two_processes_learn_as_one(tmp_path):
+    torch.multiprocessing.spawn(_one_of_two, (tmp_path,), nprocs=2)
+    alone = fitted(rate=0.1)
+    for x, slope in _steps():
+        alone.learn(x, slope)
+    assert (alone.learned[0] - torch.tensor([1.0, 0.0])).abs().min() > 0.01
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), alone.learned)
 
 
 def test_what_says_nothing_changes_nothing():

@@ -280,6 +280,16 @@ def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
     assert (counts[0, :2, 1] == UTTERANCES * LENGTH).all() and (counts[1:, :2] == 0).all()
     errors = errors_of(made, "adakd").sum(1)
     assert (counts[[0, 0, 1, 2, 3], range(5), 0] == errors).all()
+    # What is told of the pair heeds the folds: seeds are drawn within theirs.
+    for name in ("adakd", "kd"):
+        row = table.rows[name]
+        row.runs = [elsewhere(run, fold) for fold, run in zip(folds, row.runs, strict=True)]
+    (found,) = [
+        one for one in findings.compared(made, [table]) if tuple(one.pair) == ("adakd", "kd")
+    ]
+    assert found.change == significance.compare(counts, np.array(folds), "fold")
+    error, free = significance.spread(counts, np.array(folds))
+    assert found.detectable[0] == significance.detectable(error, free, significance.LEVEL)
     counts, _, unit = findings.count_array(both[2:3])
     assert unit == "speaker", "one fold alone: its seed's luck cannot be known"
 

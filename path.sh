@@ -99,7 +99,7 @@ make_environment() {
 check_given_python() {
     local checked stamp=$adakd_root/.adakd-python
     command -v "$python" >/dev/null || fail "ADAKD_PYTHON is '$python', which cannot be run"
-    checked="$(command -v "$python") $(cksum <"$adakd_root/pyproject.toml")"
+    checked="$(command -v "$python") $(cat -- "$adakd_root"/{pyproject.toml,local/check_python.py} | cksum)"
     [[ ! -f $stamp || $(<"$stamp") != "$checked" ]] || return 0
     local what
     for what in version imports; do

@@ -16,11 +16,14 @@ while (($#)); do
     case $1 in
         --benchmark=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;&
         --recipe)
-            [[ $# -ge 2 && $2 != --* ]] || fail "--recipe needs a value, e.g. --recipe espeak/hi"
+            [[ $# -ge 2 && $2 && $2 != --* ]] || fail "--recipe needs a value, e.g. --recipe espeak/hi"
             recipe=$2
             shift
             ;;
-        --recipe=*) recipe=${1#*=} ;;
+        --recipe=*)
+            recipe=${1#*=}
+            [[ $recipe ]] || fail "--recipe needs a value, e.g. --recipe espeak/hi"
+            ;;
         --benchmark | --benchmark=*)
             # The rest is the study's: --jobs N, --only PATTERN, --report, --root DIR ...
             [[ $# -ge 2 && $2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"

@@ -408,7 +408,23 @@ def prepare(place: Place) -> None:
         )
     manifests = fingerprint(place.data / f"{split}.jsonl" for split in counts)
     of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
-    mark_done(place.data, inputs, manifests=manifests, units=of_units, counts=counts)
+    samples = _other_samples(place.data, manifests, fingerprint([place.data / stage.CHECKSUMS]))
+    facts = {"manifests": manifests, "units": of_units, "samples": samples, "counts": counts}
+    mark_done(place.data, inputs, **facts)
+
+
+def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:
+    """The checksum of the audio, if these manifests were prepared here with other audio before.
+
+    Manifests name clips and their lengths: of louder or cleaner clips they may be the same. Only
+    what was made here from the first audio is out of date then. In a fresh folder manifests say
+    enough, and what was published for them counts.
+    """
+    path = folder / "first_checksums.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if manifests not in known:
+        write_json(path, {**known, manifests: samples})
+    return samples if known.get(manifests, samples) != samples else None
 
 
 def prepared(place: Place) -> dict[str, Any]:
@@ -418,7 +434,7 @@ def prepared(place: Place) -> dict[str, Any]:
     checkpoint count with the checkpoint.
     """
     facts = needed(place.data, "The prepared data", 1)
-    own = {"units": facts["units"]} if facts.get("units") else {}
+    own = {name: facts[name] for name in ("units", "samples") if facts.get(name)}
     return {"data": facts["manifests"], **own}
 
 
@@ -715,17 +731,22 @@ def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[s
 
 
 def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:
-    """What a finished training came from, of what lies here now: data, teacher or transcripts.
+    """What differs between what a finished training came from and what lies here now.
 
-    A teacher that is no longer there is none that has changed.
+    Of "data", "units", "samples", "transcripts" and "teacher". What is no longer there, or was not
+    asked for in that training, has not changed.
     """
-    now = prepared(place)
+    made, now = facts["inputs"], {}
+    if done(place.data):
+        now = {"samples": None, **prepared(place)}
     if teacher := done(place.experiment("teacher")):
         now["teacher"] = teacher["fingerprint"]
-    if "transcripts" in facts["inputs"]:
-        now |= lessons_inputs(place)
-    made = {name: value for name, value in facts["inputs"].items() if name in now}
-    return changes(made, {name: now[name] for name in made})
+    if (place.config.transcripts.source == "teacher") != ("transcripts" in made):
+        return ["transcripts"]
+    if transcripts := done(place.transcripts):
+        now["transcripts"] = transcripts["fingerprint"]
+    both = [name for name in now if name in made or name == "samples"]
+    return changes({name: made.get(name) for name in both}, {name: now[name] for name in both})
 
 
 def _folder_of_training(
@@ -950,11 +971,34 @@ def store_parts(place: Place) -> dict[str, Any]:
 
 def store_of(place: Place) -> Path:
     """The folder of the teacher store: one for all tags, but for a tag that asks for another."""
-    shared, tag = place.store, place.config.tag
-    parts = _parts_of(shared) if tag else None
-    if parts is None or not changes(parts, store_parts(place)):
+    return _for_tag(place, place.store, store_parts, _parts_of)
+
+
+def difficulty_of(place: Place) -> Path:
+    """The folder of x that is not the store's own: one for all tags, as with the store."""
+    return _for_tag(
+        place, place.difficulty, difficulty_parts, lambda folder: (done(folder) or {}).get("inputs")
+    )
+
+
+def _for_tag(
+    place: Place,
+    shared: Path,
+    wanted: Callable[[Place], dict[str, Any]],
+    made: Callable[[Path], dict[str, Any] | None],
+) -> Path:
+    """The shared folder, unless it is finished with other parts than those wanted under a tag.
+
+    ``made`` tells the parts of a finished folder.
+    """
+    if not place.config.tag:
         return shared
-    return shared.with_name(f"{shared.name}-{tag}")
+    own = shared.with_name(f"{shared.name}@{place.config.tag}")  # no tag holds an @
+    parts = wanted(place)
+    for folder in (own, shared):
+        if (found := made(folder)) is not None and not changes(found, parts):
+            return folder
+    return shared if made(shared) is None else own
 
 
 def _parts_of(store: Path) -> dict[str, Any] | None:
@@ -989,7 +1033,7 @@ def guarded(config: configuration.Config) -> bool:
     return any((options or {}).get("guard") is not None for options in config.methods.values())
 
 
-@one_at_a_time(store_of)
+@one_at_a_time(lambda place: place.store)  # for all tags: which folder, is known inside
 def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts, folder = store_parts(place), store_of(place)
@@ -1051,16 +1095,17 @@ def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
     """
     if place.config.distill.difficulty == "insample" and not doubt:
         return open_store(place).difficulties()
-    facts = needed(place.difficulty, "The difficulty", 4)
+    folder = difficulty_of(place)
+    facts = needed(folder, "The difficulty", 4)
     changed = changes(facts["inputs"], difficulty_parts(place))
     if doubt and not facts["guard"]:
         changed.append("guard")
     if changed:
         raise UserError(
-            f"{place.difficulty} was made with another {' and another '.join(changed)}: run stage "
+            f"{folder} was made with another {' and another '.join(changed)}: run stage "
             "4 (teacher-pass) again."
         )
-    with (place.difficulty / "x.jsonl").open(encoding="utf-8") as file:
+    with (folder / "x.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
 
@@ -1092,7 +1137,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
 
     With a ``guard`` a line also holds the doubt in the transcript, and the losses behind it.
     """
-    folder, parts = place.difficulty, difficulty_parts(place)
+    folder, parts = difficulty_of(place), difficulty_parts(place)
     config, source = place.config, place.config.distill.difficulty
     title = f"{place.title}: difficulty {source}"
     lacks_guard = guard and not (done(folder) or {}).get("guard", True)
@@ -1184,11 +1229,17 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         facts = done(place.experiment(name))
         if facts is None:
             continue
-        if changed := changed_settings(place, name, facts) or changed_on_disk(place, facts):
+        if changed := changed_settings(place, name, facts):
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
                 f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
                 "first to train it with these."
+            )
+        if changed := changed_on_disk(place, facts):
+            raise UserError(
+                f"{place.title}: {name} was trained with another {' and another '.join(changed)} "
+                f"than lies here now: run --stage {4 if changed == ['teacher'] else 2} first, and "
+                "what is not of it is made anew."
             )
     return ready
 
@@ -1365,7 +1416,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         for place in reversed(places):
             insample = place.config.distill.difficulty == "insample"
             marker_of_x = (
-                store_of(place) / "meta.json" if insample else place.difficulty / "done.json"
+                store_of(place) / "meta.json" if insample else difficulty_of(place) / "done.json"
             )
             if marker_of_x.exists():
                 known[place.config.family] = np.array(list(difficulties(place).values()))

@@ -66,11 +66,15 @@ def test_good_utterances(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "data" / "counts.json").read_text()) == counts
     assert rejected(tmp_path) == {}
     train, dev = entries(tmp_path, "train"), entries(tmp_path, "dev")
-    samples, _ = soundfile.read(tmp_path / "corpus" / "train0.wav", dtype="int16")
-    crc32 = f"{zlib.crc32(samples.tobytes()):08x}"
     assert train[0] == Entry(
-        "train0", "corpus/train0.wav", 1.0, "नमस्ते 0", "नमस्ते, 0!", "train", "hi", crc32=crc32
+        "train0", "corpus/train0.wav", 1.0, "नमस्ते 0", "नमस्ते, 0!", "train", "hi"
     )
+    checksum = 0
+    for number in (0, 1):
+        samples, _ = soundfile.read(tmp_path / "corpus" / f"train{number}.wav", dtype="int16")
+        checksum = zlib.crc32(zlib.crc32(samples.tobytes()).to_bytes(4, "big"), checksum)
+    checksums = json.loads((tmp_path / "data" / "checksums.json").read_text())
+    assert checksums.keys() == RATES.keys() and checksums["train"] == f"{checksum:08x}"
     converted = tmp_path / dev[1].audio
     assert converted.is_relative_to(tmp_path / "data" / "audio") and "dev1" in converted.name
     header = soundfile.info(converted)
@@ -266,24 +270,40 @@ def test_converts_only_what_is_missing_stale_or_spoilt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])  # used in place, and converted
-def test_other_audio_makes_another_manifest(tmp_path: Path, split: str) -> None:
+def test_other_audio_has_another_checksum(tmp_path: Path, split: str) -> None:
     """Of the same ids and lengths, from sources older than the clips: as tar and rsync put them."""
     utterances = make_corpus(tmp_path, each=2)
-    run(tmp_path, utterances)
-    before = (tmp_path / "data" / f"{split}.jsonl").read_bytes()
+
+    def told() -> tuple[bytes, dict[str, str]]:
+        run(tmp_path, utterances)
+        written = (tmp_path / "data" / f"{split}.jsonl").read_bytes()
+        return written, json.loads((tmp_path / "data" / "checksums.json").read_text())
+
+    manifest_before, before = told()
     first = entries(tmp_path, split)[0]
     source = next(one.audio for one in utterances if one.id == first.id)
     samples, rate = soundfile.read(source, dtype="int16")
     soundfile.write(source, samples // 2, rate)
     earlier = source.stat().st_mtime - 3600
     os.utime(source, (earlier, earlier))
-    run(tmp_path, utterances)
-    second = entries(tmp_path, split)[0]
-    assert replace(second, crc32=first.crc32) == first and second.crc32 != first.crc32
-    assert np.abs(audio.read(tmp_path / second.audio)).max() < 0.6 * np.abs(samples / 32768).max()
+    manifest_after, after = told()
+    assert manifest_after == manifest_before
+    assert after != before and {**after, split: before[split]} == before
+    louder = np.abs(samples / 32768).max()
+    assert np.abs(audio.read(tmp_path / first.audio)).max() < 0.6 * louder
     soundfile.write(source, samples, rate)
+    assert told() == (manifest_before, before)
+
+
+def test_a_file_system_of_whole_seconds_makes_nothing_stale(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path, each=1)
     run(tmp_path, utterances)
-    assert (tmp_path / "data" / f"{split}.jsonl").read_bytes() == before
+    clip = tmp_path / entries(tmp_path, "dev")[0].audio
+    inode, moment = clip.stat().st_ino, clip.stat().st_mtime_ns
+    coarse = moment // 10**9 * 10**9
+    os.utime(clip, ns=(coarse, coarse))
+    run(tmp_path, utterances)
+    assert clip.stat().st_ino == inode
 
 
 def test_each_utterance_is_normalised_in_its_own_language(tmp_path: Path) -> None:

@@ -360,6 +360,8 @@ def test_a_study_gets_its_own_options(copy: Path) -> None:
     assert shown.stdout == "false -m adakd.cli benchmark my\\ study.yaml --jobs 2 \n"
     shown = run(copy / "run.sh", "--benchmark=a b", ADAKD_DRY_RUN="1", ADAKD_PYTHON="false")
     assert shown.stdout == "false -m adakd.cli benchmark a\\ b \n"
+    for options in (("--recipe", ""), ("--recipe=",)):
+        assert "--recipe needs a value" in refusal(*options)
     for options in (("--benchmark",), ("--benchmark=",)):
         assert "--benchmark needs a grid" in refusal(*options)
     assert (

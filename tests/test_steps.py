@@ -563,15 +563,52 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.
         steps.mark_done(place.experiment(name), settings | {"data": "m"} | of_teacher)
         (place.experiment(name) / "model").mkdir()
     assert steps.trained(place, METHODS) == ["teacher", *METHODS]
+
+    def refusal(methods: list[str]) -> str:
+        with pytest.raises(UserError) as caught:
+            steps.trained(place, methods)
+        return str(caught.value)
+
     steps.mark_done(place.experiment("teacher"), {"seed": 2})
-    with pytest.raises(UserError, match="kd was trained with another teacher: .*--stage 5 first"):
-        steps.trained(place, METHODS)
+    assert "kd was trained with another teacher than lies here now: run --stage 4" in refusal(
+        METHODS
+    )
     assert steps.trained(place, ["finetune"]) == ["teacher", "finetune"]
     shutil.rmtree(place.experiment("teacher"))  # it may be removed, to make room
     assert steps.trained(place, METHODS) == METHODS
+    mark(place.data, manifests="m", samples="louder")
+    assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
     mark(place.data, manifests="other")
-    with pytest.raises(UserError, match="finetune was trained with another data: .*--stage 3"):
-        steps.trained(place, METHODS)
+    assert "finetune was trained with another data than lies here now: run --stage 2" in refusal(
+        METHODS
+    )
+    (place.data / "done.json").unlink()
+    assert steps.trained(place, METHODS) == METHODS
+    place.config.transcripts.source = "teacher"
+    assert "another transcripts than lies here" in refusal(METHODS)
+
+
+def test_other_audio_of_the_same_manifests_makes_anew_what_was_made_here(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    assert steps._other_samples(folder, "m", "quiet") is None
+    assert steps._other_samples(folder, "m", "loud") == "loud"
+    assert steps._other_samples(folder, "other", "loud") is None
+    assert steps._other_samples(folder, "m", "quiet") is None, "back to where it was"
+
+
+def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:
+    def of(tag: str, passes: int) -> steps.Place:
+        distill = {"difficulty": "dropout", "dropout_passes": passes}
+        return place_of(tmp_path, tag=tag, distill=distill)
+
+    plain = of("", 5)
+    mark(plain.data, manifests="m")
+    mark(plain.experiment("teacher"))
+    assert steps.difficulty_of(of("more", 20)) == plain.difficulty  # none is there yet
+    steps.mark_done(plain.difficulty, steps.difficulty_parts(plain))
+    assert steps.difficulty_of(of("same", 5)) == plain.difficulty
+    assert steps.difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
 
 
 def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) -> None:
@@ -585,7 +622,11 @@ def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) ->
     write_json(plain.store / "meta.json", {"parts": steps.store_parts(plain)})
     assert steps.store_of(of("same", temperature=2.0)) == plain.store
     warm = steps.store_of(of("warm", temperature=4.0))
-    assert warm == plain.store.with_name("store-warm")
+    assert warm == plain.store.with_name("store@warm")
+    # Its own counts once it is there, whatever becomes of the shared one.
+    write_json(warm / "meta.json", {"parts": steps.store_parts(of("warm", temperature=4.0))})
+    (plain.store / "meta.json").unlink()
+    assert steps.store_of(of("warm", temperature=4.0)) == warm
     # Without a tag there is one, made anew.
     assert steps.store_of(of("", temperature=4.0)) == plain.store
 

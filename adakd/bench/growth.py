@@ -96,8 +96,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--family", default="whisper", choices=tuple(AXES))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     names = "length vocabulary batch student"
-    axes_of = several(one_of(*names.split()))
-    parser.add_argument("--axes", type=axes_of, default=names, help=f'of "{names}" (all)')
+    axes_of = several(one_of(*names.split()), or_none=True)
+    parser.add_argument(
+        "--axes", type=axes_of, default=names, help=f'of "{names}" (all); "" for none'
+    )
     parser.add_argument("--batch", type=natural, help="clips of the base point")
     parser.add_argument("--length", type=positive, help="seconds of its clips")
     parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")

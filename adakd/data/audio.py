@@ -123,9 +123,9 @@ def write_flac(path: Path, samples: np.ndarray) -> None:
         file.write(encoded.getbuffer())
 
 
-def checksum(samples: np.ndarray) -> str:
+def checksum(samples: np.ndarray) -> int:
     """CRC-32 of samples (n,) as 16-bit integers: before `write_flac` what it is after `read`."""
-    return f"{zlib.crc32(_integers(samples).tobytes()):08x}"
+    return zlib.crc32(_integers(samples).tobytes())
 
 
 def _integers(samples: np.ndarray) -> np.ndarray:

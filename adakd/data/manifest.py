@@ -35,11 +35,10 @@ class Entry:
     speaker: str
     language: str
     condition: str = ""  # recording condition that is also scored by itself; left out where empty
-    crc32: str = ""  # `audio.checksum` of the file: other audio makes another manifest
 
 
 _TYPES: dict[str, type] = {field.name: str for field in fields(Entry)} | {"seconds": float}
-_OPTIONAL = {"condition", "crc32"}
+_OPTIONAL = {"condition"}
 
 
 class Manifest(Sequence[Entry]):

@@ -19,11 +19,12 @@ import multiprocessing
 import os
 import re
 import sys
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "test")
 UNTRANSCRIBED = "untranscribed"  # the manifest of training audio without a transcript
+CHECKSUMS = "checksums.json"  # of the samples of each manifest's clips, in its order
 WORTH_PROCESSES = 500  # clips; a process takes about as long to start as a hundred to be read
 CHUNK = 16  # clips handed to a process at a time
 AHEAD = 4  # chunks a process that may wait to be written
@@ -50,6 +52,7 @@ EXAMPLES = 5  # characters that are named
 
 # Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
 Limit = Callable[[Entry], str | None]
+Outcome = tuple[Entry, int] | str  # an entry and its samples' checksum, or why it is rejected
 
 
 class Counts(TypedDict):
@@ -162,6 +165,7 @@ def prepare(
     counts: dict[str, Counts] = {
         split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in written
     }
+    checksums = dict.fromkeys(written, 0)
     kinds: Counter[str] = Counter()
     unknown = {split: Unknown() for split in SPLITS}
     listing = folder / "rejected.tsv"
@@ -174,17 +178,19 @@ def prepare(
             rejected.write("id\tsplit\treason\twhere\n")
             examined = _examine_all(utterances, clips, jobs if total >= WORTH_PROCESSES else 1)
             for one, outcome in track(examined, total, "preparing clips"):
-                bare = isinstance(outcome, Entry) and not outcome.text
+                bare = not isinstance(outcome, str) and not outcome[0].text
                 split = UNTRANSCRIBED if bare else one.split
                 count = counts[split]
-                if isinstance(outcome, Entry):
-                    reason = next((found for limit in limits if (found := limit(outcome))), None)
+                if not isinstance(outcome, str):
+                    entry, checksum = outcome
+                    reason = next((found for limit in limits if (found := limit(entry))), None)
                     if reason is None:
-                        files[split].write(manifest.to_line(outcome))
+                        files[split].write(manifest.to_line(entry))
                         count["kept"] += 1
-                        count["seconds"] += outcome.seconds
+                        count["seconds"] += entry.seconds
+                        checksums[split] = zlib.crc32(checksum.to_bytes(4), checksums[split])
                         if lacks is not None and not bare:
-                            unknown[split].add(outcome, lacks)
+                            unknown[split].add(entry, lacks)
                         continue
                     outcome = reason
                 kinds[_kind(outcome)] += 1
@@ -199,6 +205,7 @@ def prepare(
     if not untranscribed:
         (folder / f"{UNTRANSCRIBED}.jsonl").unlink(missing_ok=True)
     write_json(folder / "counts.json", counts)
+    write_json(folder / CHECKSUMS, {split: f"{value:08x}" for split, value in checksums.items()})
     return counts
 
 
@@ -219,8 +226,10 @@ def target(transcript: str, language: str, normalise: bool) -> str:
     return text.normalise(transcript, language)
 
 
-def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
+def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
     """The manifest's entry for an utterance, its clip converted if need be; or why it is rejected.
+
+    The entry comes with the checksum of its samples.
 
     Runs in a worker process.
     """
@@ -243,7 +252,7 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
     if problem := _wrong_length(seconds, clips):
         return problem
     stored = str(path.relative_to(clips.root)) if path.is_relative_to(clips.root) else str(path)
-    return Entry(
+    entry = Entry(
         id=utterance.id,
         audio=stored,
         seconds=seconds,
@@ -252,8 +261,8 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Entry | str:
         speaker=utterance.speaker,
         language=language,
         condition=utterance.condition,
-        crc32=audio.checksum(samples),
     )
+    return entry, audio.checksum(samples)
 
 
 def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
@@ -271,11 +280,12 @@ def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
             return converted, audio.read(converted)
         except audio.AudioError:
             pass  # spoilt after it was written: convert it again
-    changed = source.stat().st_mtime_ns if source.is_file() else 0
+    changed = source.stat().st_mtime_ns if source.is_file() else 0  # before it is read
     samples = audio.read(source, utterance.start, utterance.end, clips.max_seconds)
     if _wrong_length(_seconds(samples), clips) is None:
         audio.write_flac(converted, samples)
-        os.utime(converted, ns=(changed, changed))
+        with suppress(OSError):  # where that is not allowed, each time is the first
+            os.utime(converted, ns=(changed, changed))
     return converted, samples
 
 
@@ -295,11 +305,13 @@ def _is_current(converted: Path, source: Path) -> bool:
     """Whether a clip is of its source as that is now: it was given the source's time.
 
     A later time would not do: what `tar`, `rsync` or `cp -p` put there may be older than the clip.
+    Some file systems keep whole seconds, or every other.
     """
     try:
-        return converted.stat().st_mtime_ns == source.stat().st_mtime_ns
+        kept, given = converted.stat().st_mtime_ns, source.stat().st_mtime_ns
     except FileNotFoundError:
         return False
+    return abs(kept - given) < (2 * 10**9 if kept % 10**9 == 0 else 1000)
 
 
 def _seconds(samples: Sized) -> float:
@@ -314,7 +326,7 @@ def _wrong_length(seconds: float, clips: Clips) -> str | None:
 
 def _examine_all(
     utterances: Iterable[Utterance | Rejected], clips: Clips, jobs: int
-) -> Iterator[tuple[Utterance | Rejected, Entry | str]]:
+) -> Iterator[tuple[Utterance | Rejected, Outcome]]:
     """Every utterance with what became of it, in the corpus's order."""
     if jobs <= 1:
         for utterance in utterances:
@@ -325,7 +337,7 @@ def _examine_all(
     with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
         try:
             # Not pool.map, which would go through the whole corpus before the first clip is read.
-            waiting: deque[tuple[list[Utterance | Rejected], Future[list[Entry | str]]]] = deque()
+            waiting: deque[tuple[list[Utterance | Rejected], Future[list[Outcome]]]] = deque()
             rest = iter(utterances)
             while chunk := list(islice(rest, CHUNK)):
                 waiting.append((chunk, pool.submit(_examine_some, chunk, clips)))
@@ -344,7 +356,7 @@ def _examine_all(
             raise
 
 
-def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[Entry | str]:
+def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[Outcome]:
     return [examine(utterance, clips) for utterance in utterances]
 
 

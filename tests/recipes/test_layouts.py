@@ -72,6 +72,7 @@ def tiny(family: str) -> list[str]:
         "teacher.train.epochs": 1,
         "train.epochs": 1,
         "train.batch_seconds": 12,
+        "train.workers": 0,
         "train.max_steps": 2,
         "train.ctc_weight": settings["train"]["ctc_weight"],
         "data.max_seconds": tiny_recipe.SECONDS,

@@ -725,7 +725,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
 
 def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
     """Dotted names of the settings with which a finished training differs from this place's."""
-    on_disk = ("data", "units", "start", "teacher", "source", "half", "transcripts")
+    on_disk = ("data", "units", "samples", "start", "teacher", "source", "half", "transcripts")
     made = {name: value for name, value in facts["inputs"].items() if name not in on_disk}
     return changes(made, training_settings(place, method))
 

@@ -578,6 +578,11 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.
     assert steps.trained(place, METHODS) == METHODS
     mark(place.data, manifests="m", samples="louder")
     assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
+    louder = steps.training_settings(place, "finetune") | {"data": "m", "samples": "louder"}
+    steps.mark_done(place.experiment("finetune"), louder)
+    assert steps.trained(place, ["finetune"]) == ["finetune"]
+    mark(place.data, manifests="m")
+    assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
     mark(place.data, manifests="other")
     assert "finetune was trained with another data than lies here now: run --stage 2" in refusal(
         METHODS

@@ -584,9 +584,7 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.
     mark(place.data, manifests="m")
     assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
     mark(place.data, manifests="other")
-    assert "finetune was trained with another data than lies here now: run --stage 2" in refusal(
-        METHODS
-    )
+    assert "kd was trained with another data than lies here now: run --stage 2" in refusal(["kd"])
     (place.data / "done.json").unlink()
     assert steps.trained(place, METHODS) == METHODS
     place.config.transcripts.source = "teacher"

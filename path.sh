@@ -95,7 +95,7 @@ make_environment() {
     environment_is_current || install
 }
 
-# check_given_python: ADAKD_PYTHON is checked once, and again when pyproject.toml changes.
+# check_given_python: ADAKD_PYTHON is checked once, and again when what is asked of it changes.
 check_given_python() {
     local checked stamp=$adakd_root/.adakd-python
     command -v "$python" >/dev/null || fail "ADAKD_PYTHON is '$python', which cannot be run"

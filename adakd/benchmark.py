@@ -35,7 +35,7 @@ from adakd import steps
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import REPOSITORY, Study, Task
-from adakd.options import Parser
+from adakd.options import Parser, natural
 from adakd.progress import clock
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="adakd benchmark", description=__doc__.split("\n")[0])
     parser.add_argument("grid", type=Path, help="the study, a YAML file such as study/tier-a.yaml")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="where corpus/ and exp/ go")
-    parser.add_argument("--jobs", type=int, help="cells at a time (as many as cores and memory)")
+    parser.add_argument(
+        "--jobs", type=natural, help="cells at a time (as many as cores and memory)"
+    )
     parser.add_argument("--only", default="*", help='cells to run, such as "espeak/* adakd*"')
     parser.add_argument("--report", action="store_true", help="run nothing, write the report")
     parser.add_argument(
@@ -59,8 +61,6 @@ def main(arguments: Sequence[str]) -> int:
         "what was published there before need not be run again",
     )  # fmt: skip
     options = parser.parse_args(list(arguments))
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError("--jobs must be at least 1.")
     if steps.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
     scores = options.publish.with_suffix(".jsonl") if options.publish else None

@@ -300,7 +300,7 @@ def test_a_worker_keeps_to_the_gpus_of_its_user(monkeypatch: pytest.MonkeyPatch)
     [
         (["nowhere.yaml"], "There is no grid nowhere.yaml"),
         ([], "the following arguments are required: grid"),
-        (["x.yaml", "--jobs", "0"], "--jobs must be at least 1"),
+        (["x.yaml", "--jobs", "0"], "argument --jobs: '0' is no whole number from 1 on"),
         (["x.yaml", "--job", "2"], "unrecognized arguments: --job 2; see adakd benchmark --help"),
     ],
 )

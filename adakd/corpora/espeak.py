@@ -471,8 +471,8 @@ def _grammars(options: Options, language: str) -> dict[str, grammar.Grammar]:
             f"eSpeak has nothing to say in '{language}': set corpus.grammar to a grammar file, or "
             "give your own sentences, one a line, with --text FILE"
         )
-    path = Path(options.grammar) if options.grammar else own
-    return {language: grammar.load(_find(str(path), "corpus.grammar"))}
+    path = own if options.grammar is None else _find(options.grammar, "corpus.grammar")
+    return {language: grammar.load(path)}
 
 
 def _find(path: str, key: str) -> Path:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
 import tiny_corpora
 import tiny_recipe
 
+from adakd import config as configuration
 from adakd import steps
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def silent(items, total, what):
@@ -145,7 +151,147 @@ def test_paths_only(data: Path, value: str, words: str, capsys: pytest.CaptureFi
     with pytest.raises(UserError) as refused:
         read(data)
     assert str(refused.value).startswith(f"{place}: '{value}' {words}")
+    shown = re.search(r"as (recipes/\S+) shows$", str(refused.value))
+    assert (shown is not None) == ("command" in words)
+    if shown:
+        assert "wav.scp" in (REPOSITORY / shown[1]).read_text(encoding="utf-8")
     assert not (data.parents[2] / "corpus" / "fetched.json").exists()
+
+
+def written(s5: Path, split: str) -> subprocess.CompletedProcess:
+    """Run what recipes/kaldi/any/README.md gives for a wav.scp with commands."""
+    readme = (REPOSITORY / "recipes" / "kaldi" / "any" / "README.md").read_text(encoding="utf-8")
+    snippet = re.search(r"^    data=data/train.*?(?=^\S)", readme, re.MULTILINE | re.DOTALL)
+    assert snippet
+    code = textwrap.dedent(snippet[0]).replace("train", split)
+    return subprocess.run(["bash", "-c", code], cwd=s5, capture_output=True, text=True)
+
+
+def test_what_commands_make_can_be_written_to_files(data: Path) -> None:
+    s5, scp = data.parent, data / "test" / "wav.scp"
+    paths = scp.read_text()
+    first, second, third, *others = (line.split(" ", 1) for line in paths.splitlines())
+    sound = Path(second[1]).read_bytes()
+    (s5 / "kept.wav").write_bytes(sound)
+    lines = [
+        f"{first[0]} cat '{first[1]}' |",
+        f"{second[0]}\tcat kept.wav | cat|",  # from where Kaldi's scripts run; a pipe inside
+        f"{third[0]} cat; cat '{third[1]}' |  ",  # reads none of wav.scp
+        *(" ".join(other) for other in others),
+    ]
+    scp.write_text("\n".join(lines))  # the last line without an end
+    given = scp.read_text()
+    with pytest.raises(UserError, match="is a command"):
+        read(data)
+    done = written(s5, "test")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (data / "test" / "wav.scp.commands").read_text() == given
+    found, rejected = read(data)
+    assert rejected == [] and len(found) == sum(tiny_corpora.SAID.values())
+    for key, path in (first, second, third):
+        assert found[key].audio == s5 / "written" / "test" / f"{key}.wav"
+        assert found[key].audio.read_bytes() == Path(path).read_bytes()
+    assert [str(found[key].audio) for key, _ in others] == [path for _, path in others]
+
+
+@pytest.mark.parametrize("broken", ["cat nowhere.wav |", "cat nowhere.wav | cat |"])
+def test_a_command_that_fails_leaves_wav_scp_as_it_was(data: Path, broken: str) -> None:
+    scp = data / "dev" / "wav.scp"
+    append(scp, f"a {broken}", "b touch later |")
+    given = scp.read_text()
+    done = written(data.parent, "dev")
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"a: failed: {broken}\n")
+    assert scp.read_text() == given
+    assert not (data.parent / "later").exists()
+
+
+def mark(data: Path, split: str, number: int, words: str) -> str:
+    """Put other words in the place of a transcript's; returns its id."""
+    path = data / split / "text"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    key = lines[number - 1].split()[0]
+    lines[number - 1] = f"{key} {words}"
+    tiny_corpora.write_lines(path, lines)
+    return key
+
+
+def test_markers_in_transcripts_are_refused_until_they_are_dropped(
+    data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    one = mark(data, "train", 3, "<unk>  maji [noise] <unk>")
+    two = mark(data, "dev", 2, "{breath} !SIL\tasubuhi <SPOKEN_NOISE> <unk>")
+    three = mark(data, "test", 4, "[noise] <unk> <unk>")
+    with pytest.raises(UserError) as refused:
+        read(data)
+    assert str(refused.value) == (
+        f"{data / 'train' / 'text'}:3: markers in transcripts, which would be learnt as words, in "
+        "all splits together: <unk> 5x, [noise] 2x, {breath} 1x, !SIL 1x, <SPOKEN_NOISE> 1x; take "
+        "them out with --corpus.drop_tokens '<unk> [noise] {breath} !SIL <SPOKEN_NOISE>', or take "
+        "the brackets (or the !) away where one is a word"
+    )
+    assert not (data.parents[2] / "corpus" / "fetched.json").exists()
+    with pytest.raises(UserError) as refused:
+        read(data, drop_tokens="<unk> {breath} <SPOKEN_NOISE>")
+    assert str(refused.value).startswith(f"{data / 'train' / 'text'}:3: ")
+    assert "together: [noise] 2x, !SIL 1x; take" in str(refused.value)
+    assert "'<unk> {breath} <SPOKEN_NOISE> [noise] !SIL', or" in str(refused.value), "all together"
+    capsys.readouterr()
+    found, rejected = read(data, drop_tokens=" <unk> {breath} <SPOKEN_NOISE>\t[noise] !SIL asu uh")
+    assert (found[one].text, found[two].text) == ("maji", "asubuhi"), "whole tokens alone"
+    assert rejected == [
+        Rejected(
+            *(three, "test", "transcript empty without corpus.drop_tokens: [noise] <unk> <unk>"),
+            f"{data / 'test' / 'text'}:4",
+        )
+    ]
+    said = capsys.readouterr().err
+    taken = "<unk> 5x, {breath} 1x, <SPOKEN_NOISE> 1x, [noise] 2x, !SIL 1x, asu 0x, uh 0x"
+    assert f"{data}: taken out of transcripts: {taken}\n" in said
+
+
+def test_the_most_frequent_markers_are_named(data: Path) -> None:
+    mark(data, "test", 1, " ".join(f"<m{number:02}>" for number in range(13)))
+    mark(data, "test", 2, "<m12> <m12> <m11>")
+    named = ["<m12> 3x", "<m11> 2x", *(f"<m{number:02}> 1x" for number in range(8))]
+    with pytest.raises(UserError) as refused:
+        read(data)
+    assert f"together: {', '.join(named)}, and 3 more; take" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words", ["3 < 5 > 2", "<3 a[0] [a b] {", "habari! ! !sil !A Aha!", "<> [] {}", "maji<unk>"]
+)
+def test_what_is_no_marker_stays_as_it_is(data: Path, words: str) -> None:
+    key = mark(data, "train", 2, words)
+    found, rejected = read(data)
+    assert rejected == [] and found[key].text == words
+
+
+def test_noise_alone_does_not_become_audio_without_a_transcript(data: Path) -> None:
+    noise = mark(data, "train", 2, "[noise] <unk>")
+    silent_one = mark(data, "train", 5, "")
+    found, (rejected,) = read(data, drop_tokens="<unk> [noise]")
+    assert found[silent_one].text == "", "as whoever wrote the table meant it"
+    assert rejected.id == noise and rejected.where == f"{data / 'train' / 'text'}:2"
+
+
+def test_other_dropped_tokens_are_noticed(data: Path) -> None:
+    mark(data, "train", 2, "maji [noise]")
+    read(data, drop_tokens="[noise]")
+    folder = data.parents[2] / "corpus"
+    for now in ("", "[noise] <unk>"):
+        change = re.escape(f"corpus.drop_tokens [noise], but now it is {now}; run stage 0 again")
+        with pytest.raises(UserError, match=change):
+            next(kaldi_dir.utterances(kaldi_dir.Options(drop_tokens=now), folder, None))
+
+
+def test_tokens_from_the_command_line_are_text_and_no_yaml() -> None:
+    for tokens in ("[noise] <unk>", "!SIL", "{breath}", ""):
+        recipe = REPOSITORY / "recipes" / "kaldi" / "any"
+        given = {"corpus.drop_tokens": tokens, "language.code": "sw"}
+        found = steps.corpus_options(configuration.load(recipe, "wav2vec2", given))[1]
+        assert found.drop_tokens == tokens
 
 
 @pytest.mark.parametrize(

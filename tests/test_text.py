@@ -73,7 +73,37 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("language", "written", "expected"), SENTENCES)
+# Where a ZWJ is more than a matter of shape, and where in the same scripts it is not.
+JOINED = [
+    # Bengali and Assamese: ra with ya-phala; reph and ya; other letters; a danda on the way
+    ("bn", f"র{ZWJ}্যাব, র{ZWJ}্যালি।", f"র{ZWJ}্যাব র{ZWJ}্যালি"),
+    ("as", f"ৰ{ZWJ}্যাণ্ড", f"ৰ{ZWJ}্যাণ্ড"),
+    ("bn", f"র{ZWJ}{ZWNJ}{ZWJ}্যাব", f"র{ZWJ}্যাব"),
+    ("bn", "সূর্য কার্যালয়", "সূর্য কার্যালয়"),
+    ("bn", f"সূর্{ZWJ}য ক{ZWJ}্যা র{ZWJ}্ক র{ZWJ}ব র{ZWJ}", "সূর্য ক্যা র্ক রব র"),
+    ("bn", f"র{ZWJ} ্যা", "র ্যা"),
+    # Kannada: ra before a virama as itself, else as reph
+    ("kn", f"ರ{ZWJ}್ಯಾಂಕ್ ಸೂರ್ಯ ಕ್{ZWJ}ಷ", f"ರ{ZWJ}್ಯಾಂಕ್ ಸೂರ್ಯ ಕ್ಷ"),
+    # Sinhala: conjuncts with ra and ya, reph, letters joined; nothing to join; touching letters
+    ("si", f"ක්{ZWJ}රමය, ශ්{ZWJ}රී!", f"ක්{ZWJ}රමය ශ්{ZWJ}රී"),
+    ("si", f"විද්{ZWJ}යාලය ක්{ZWJ}ෂ අර්{ZWJ}ධ", f"විද්{ZWJ}යාලය ක්{ZWJ}ෂ අර්{ZWJ}ධ"),
+    ("si", f"ක්{ZWJ * 2}ර", f"ක්{ZWJ}ර"),
+    ("si", f"ක්{ZWJ} රට්{ZWJ} ක{ZWJ}ර ක{ZWJ}්ර ක්{ZWJ}ා", "ක් රට් කර ක්ර ක්ා"),
+    ("si", f"ක\u0dd9{ZWJ}\u0dca{ZWJ}ර ක\u0dd9\u0dca{ZWJ}ර", "ක\u0ddaර ක\u0ddaර"),  # a vowel sign
+    # Malayalam: the six old chillus are letters; no other consonant has one; a virama is not one
+    ("ml", f"ണ്{ZWJ} ന്{ZWJ} ര്{ZWJ} ല്{ZWJ} ള്{ZWJ} ക്{ZWJ}", "ൺ ൻ ർ ൽ ൾ ൿ"),
+    ("ml", f"അവന്{ZWJ} കേരളത്തില്{ZWJ}.", "അവൻ കേരളത്തിൽ"),
+    ("ml", f"എന്{ZWJ}റെ", "എൻറെ"),
+    ("ml", f"അവന് അവൻ മ്{ZWJ} ന{ZWJ}് ന{ZWJ}", "അവന് അവൻ മ് ന് ന"),
+    # nowhere else
+    ("mr", f"दुसऱ्{ZWJ}या तर्{ZWJ}हा र{ZWJ}्य", "दुसऱ्या तर्हा र्य"),
+    ("ta", f"க்{ZWJ}ஷ ர{ZWJ}்ய", "க்ஷ ர்ய"),
+    ("en", f"a{ZWJ}b {ZWJ}", "ab"),
+    ("fr", f"e{ZWJ}\u0301te{ZWJ}\u0301", "été"),
+]
+
+
+@pytest.mark.parametrize(("language", "written", "expected"), [*SENTENCES, *JOINED])
 def test_sentences(language: str, written: str, expected: str) -> None:
     assert normalise(written, language) == unicodedata.normalize("NFC", expected)
 
@@ -96,6 +126,18 @@ def test_idempotent_over_all_of_unicode() -> None:
         for first in range(0, len(characters), 64):
             once = normalise("".join(characters[first : first + 64]), language)
             assert normalise(once, language) == once
+
+
+def test_idempotent_whatever_stands_beside_a_joiner() -> None:
+    """Three letters and marks of each script that knows it, and what may come between them."""
+    parts = f"{ZWJ * 3}{ZWNJ}র্য\u09bcක්\u0dd9ന്र् ।の"
+    draw = random.Random(1)
+    for _ in range(20_000):
+        written = "".join(draw.choices(parts, k=8))
+        for language in ("si", "zh"):
+            once = normalise(written, language)
+            assert normalise(once, language) == once, written
+            assert unicodedata.is_normalized("NFC", once), written
 
 
 def test_spaces_count() -> None:

@@ -9,13 +9,19 @@
 Paths only: what is a command or an archive (`sph2pipe ... |`, `wav.ark:57`) is refused. A relative
 path starts, as Kaldi's do, from the folder in which its scripts run: mostly the one that holds the
 corpus folder. Nothing is decoded and no model is asked.
+
+Transcripts are passed on as they stand, without the tokens that `drop_tokens` names. What else
+looks like a marker (`<unk>`, `[noise]`, `{breath}`, `!SIL`) is refused: normalised it would be a
+word.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,8 @@ NAME = "a Kaldi-style corpus"
 _NEEDED, _OPTIONAL = ("wav.scp", "text"), ("utt2spk", "segments")
 _ARCHIVE = re.compile(r".*\.ark:\d+(\[.*\])?")
 _ENOUGH = 20  # relative paths that are tried, to see where they start
+_MARKER = re.compile(r"<\S+>|\[\S+\]|\{\S+\}|![A-Z][A-Z0-9_-]+")
+_NAMED = 10  # markers that an error names
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Options:
     dev: str = "dev"
     test: str = "test"
     relative_to: str | None = None  # where relative paths of wav.scp start; None: see `_start`
+    drop_tokens: str = ""  # taken out of transcripts, with spaces between: "<unk> [noise]"
 
     @property
     def splits(self) -> dict[str, str]:
@@ -53,11 +62,14 @@ def fetch(
 ) -> None:
     """Stage 0: look through the tables and remember where the corpus lies, in fetched.json.
 
-    Errors (UserError): no such folder, a table missing, a command or an archive instead of a path
-    (naming file and line).
+    Errors (UserError): no such folder, a table missing, a command or an archive instead of a path,
+    markers in transcripts (naming file and line).
     """
     corpus = marker.source_of(folder, NAME, options.corpus)
     begin = {}
+    dropped = Counter(dict.fromkeys(options.drop_tokens.split(), 0))
+    markers: Counter[str] = Counter()  # others
+    first = ""  # place of one
     for split, name in progress(options.splits.items(), 3, "looking through the tables"):
         place = corpus / name
         for table in _NEEDED:
@@ -77,6 +89,16 @@ def fetch(
         if relative:
             print(f"{scp}: relative paths start from {start}", file=sys.stderr)
         begin[split] = str(start)
+        for token, line in _odd_tokens(place / "text", split, dropped):
+            if token in dropped:
+                dropped[token] += 1
+            else:
+                markers[token] += 1
+                first = first or f"{place / 'text'}:{line}"
+    if markers:
+        raise UserError(f"{first}: {_refusal(markers, dropped)}")
+    if dropped:
+        print(f"{corpus}: taken out of transcripts: {_listed(dropped)}", file=sys.stderr)
     checksums = _checksums(corpus, options)
     marker.keep(folder, str(corpus), _settings(options), begin=begin, sha256=checksums)
 
@@ -85,13 +107,15 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     """Stage 1: the utterances of train, dev and test, in the order of `text`.
 
     Rejected: an id that is not in all tables, an id twice in one of them, a broken line, a segment
-    of an unknown recording, a recording that no segment names. The language is the recipe's.
+    of an unknown recording, a recording that no segment names, a transcript that is all dropped
+    tokens. The language is the recipe's.
     Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
     found = marker.recall(folder, NAME, options.corpus, _settings(options))
     marker.check_tables(found, _checksums(Path(found["source"]), options))
     for split, name in options.splits.items():
-        yield from _of_split(Path(found["source"]) / name, split, Path(found["begin"][split]))
+        place, begin = Path(found["source"]) / name, Path(found["begin"][split])
+        yield from _of_split(place, split, begin, frozenset(options.drop_tokens.split()))
 
 
 def _checksums(corpus: Path, options: Options) -> dict[str, str]:
@@ -104,7 +128,34 @@ def _checksums(corpus: Path, options: Options) -> dict[str, str]:
     }
 
 
-def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rejected]:
+def _odd_tokens(path: Path, split: str, dropped: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Tokens of the transcripts that are dropped or look like markers, each with its line."""
+    for row in kaldi_tables.rows(path, split):
+        if isinstance(row, kaldi_tables.Row):
+            for token in row.value.split():
+                if token in dropped or _MARKER.fullmatch(token):
+                    yield token, row.line
+
+
+def _refusal(markers: Counter[str], dropped: Iterable[str]) -> str:
+    """What the error says of markers that are not dropped, and of those that are already."""
+    named = dict(markers.most_common(_NAMED))
+    more = f", and {len(markers) - len(named)} more" if len(markers) > len(named) else ""
+    return (
+        "markers in transcripts, which would be learnt as words, in all splits together: "
+        f"{_listed(named)}{more}; take them out with --corpus.drop_tokens "
+        f"{shlex.quote(' '.join([*dropped, *named]))}, or take the brackets (or the !) away where "
+        "one is a word"
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{token} {count}x" for token, count in counts.items())
+
+
+def _of_split(
+    folder: Path, split: str, begin: Path, dropped: Collection[str]
+) -> Iterator[Utterance | Rejected]:
     scp, segments, speakers = (folder / name for name in ("wav.scp", "segments", "utt2spk"))
     segmented = segments.is_file()
     recordings: dict[str, kaldi_tables.Row | None] = {}
@@ -120,6 +171,11 @@ def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rej
             yield joined
             continue
         text, (place, *speaker) = joined
+        spoken = _without(dropped, text.value)
+        if text.value and not spoken:  # a line with the id alone is audio without a transcript
+            reason = f"transcript empty without corpus.drop_tokens: {' '.join(text.value.split())}"
+            yield Rejected(text.id, split, reason, f"{folder / 'text'}:{text.line}")
+            continue
         start, end = None, None
         recording: kaldi_tables.Row | None = place
         if segmented:
@@ -142,7 +198,7 @@ def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rej
             id=text.id,
             split=split,
             audio=begin / _path(recording, scp),
-            text=text.value,
+            text=spoken,
             speaker=speaker[0].value if speaker else "",
             language="",
             start=start,
@@ -151,6 +207,13 @@ def _of_split(folder: Path, split: str, begin: Path) -> Iterator[Utterance | Rej
     for name, row in recordings.items():
         if name not in named and row is not None:
             yield Rejected(name, split, "recording without a segment", f"{scp}:{row.line}")
+
+
+def _without(dropped: Collection[str], transcript: str) -> str:
+    """A transcript without the dropped tokens; one that has none of them is left untouched."""
+    tokens = transcript.split()
+    kept = [token for token in tokens if token not in dropped]
+    return transcript if len(kept) == len(tokens) else " ".join(kept)
 
 
 def _segment(value: str) -> tuple[str, float, float | None]:
@@ -164,7 +227,7 @@ def _path(row: kaldi_tables.Row, scp: Path) -> Path:
     if row.value.endswith("|") or row.value.startswith("|"):
         raise UserError(
             f"{scp}:{row.line}: '{row.value}' is a command, and commands are not run; write its "
-            "output to a file and put the file's path here"
+            "output to a file and put the file's path here, as recipes/kaldi/any/README.md shows"
         )
     if _ARCHIVE.fullmatch(row.value):
         raise UserError(

@@ -5,18 +5,21 @@ The rules, the same for every language, in this order:
 1. Width forms (full-width Latin and punctuation, half-width kana, the ideographic space) become
    their ordinary selves. No other compatibility character is touched: this is not NFKC.
 2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
-   selectors. So are ZWJ and ZWNJ (U+200D, U+200C): in Indic scripts they choose between shapes of
-   the same letters, seldom between words, and transcribers use them as they please (of the Hindi
-   sentences collected for Common Voice one in fifteen has a ZWJ, at times within a syllable that it
-   breaks). Persian words that differ only in a ZWNJ become one.
+   selectors. So are ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose between
+   shapes of the same letters, seldom between words, and transcribers use them as they please (of
+   the Hindi sentences collected for Common Voice one in fifteen has a ZWJ, at times within a
+   syllable that it breaks). Persian words that differ only in a ZWNJ become one.
+   A ZWJ that spells stays: in Bengali between ra and hasanta, ya, in Kannada between ra and virama
+   (which are reph without it), in Sinhala after the virama that joins two consonants. In Malayalam
+   an old chillu (consonant, virama, ZWJ) becomes the letter, U+0D7A to U+0D7F.
 3. NFC, then lower case. NFC writes most nukta letters (U+0958 to U+095F, such as U+095C) as letter
    and nukta, and Tamil's vowel signs of two parts as one.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
 5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
-   parts. Punctuation and symbols (P, S) become spaces, so that words they part stay apart: the
-   danda and double danda among them, the bar that is typed for a danda, and the abbreviation sign
-   U+0970. An apostrophe between two Latin letters stays, written '; any other counts as a quotation
-   mark, in Devanagari names (O'Brien's) too.
+   parts, as is a ZWJ that spells. Punctuation and symbols (P, S) become spaces, so that words they
+   part stay apart: the danda and double danda among them, the bar that is typed for a danda, and
+   the abbreviation sign U+0970. An apostrophe between two Latin letters stays, written '; any other
+   counts as a quotation mark, in Devanagari names (O'Brien's) too.
 6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
 7. Runs of white space become one space; none stands at either end. In languages written without
    spaces (Chinese, Japanese), one beside a Han, kana or bopomofo character goes, so that a Latin
@@ -42,6 +45,20 @@ UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 # AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have.
 SUBSTITUTIONS = {"\U0002b5af": "\u982b"}
 
+ZWJ = "\N{ZERO WIDTH JOINER}"
+
+# Malayalam consonants (nna, na, ra, la, lla, ka) and their chillus, by the Unicode Standard.
+CHILLUS = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True))
+
+# A run of ZWJs: the end of an old chillu (first group), one that spells (second), any other.
+_JOINERS = re.compile(
+    f"([{''.join(CHILLUS)}])\u0d4d{ZWJ}+"
+    f"|((?<=[\u09b0\u09f0]){ZWJ}+(?=\u09cd\u09af)"  # U+09F0: the ra of Assamese
+    f"|(?<=\u0cb0){ZWJ}+(?=\u0ccd)"
+    f"|(?<=[\u0d9a-\u0dc6]\u0dca){ZWJ}+(?=[\u0d9a-\u0dc6]))"
+    f"|{ZWJ}+"
+)
+
 # Lower-case Latin letters and the marks that may follow one (text is lower-cased before use).
 _LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
 _STRAY_APOSTROPHE = re.compile(f"(?<![{_LATIN}])'|'(?![{_LATIN}])")
@@ -66,9 +83,11 @@ class _Table(dict[int, str]):
 
 
 class _Forms(_Table):
-    """Rules 1 and 2: width forms folded, what has no width dropped."""
+    """Rules 1 and 2: width forms folded, what has no width dropped, but for ZWJ: `_joined`."""
 
     def replacement(self, character: str) -> str:
+        if character == ZWJ:
+            return character
         if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
             return unicodedata.normalize("NFKC", character)
         if character.isspace():
@@ -84,6 +103,8 @@ class _Contents(_Table):
     """Rules 4 to 6: letters, marks and numbers stay, digits become ASCII, the rest spaces."""
 
     def replacement(self, character: str) -> str:
+        if character == ZWJ:
+            return character
         if character in SUBSTITUTIONS:
             return SUBSTITUTIONS[character]
         if character in "'\u2018\u2019":
@@ -97,6 +118,16 @@ class _Contents(_Table):
 def _is_invisible_mark(character: str) -> bool:
     name = unicodedata.name(character, "")
     return "VARIATION SELECTOR" in name or name == "COMBINING GRAPHEME JOINER"
+
+
+def _joined(text: str) -> str:
+    """`text`, in NFC, with ZWJ only where rule 2 keeps it; in NFC again."""
+
+    def replacement(run: re.Match[str]) -> str:
+        consonant, spelling = run.groups()
+        return CHILLUS[consonant] if consonant else ZWJ if spelling else ""
+
+    return unicodedata.normalize("NFC", _JOINERS.sub(replacement, text))
 
 
 _FORMS = _Forms()
@@ -113,8 +144,10 @@ def normalise(text: str, language: str) -> str:
 
     language: an ISO 639 code, with or without a region ("hi", "ta", "zh-CN").
     """
-    text = unicodedata.normalize("NFC", text.translate(_FORMS)).lower()
-    text = _STRAY_APOSTROPHE.sub(" ", text.translate(_CONTENTS))
+    text = unicodedata.normalize("NFC", text.translate(_FORMS))
+    if ZWJ in text:  # in few languages
+        text = _joined(text)
+    text = _STRAY_APOSTROPHE.sub(" ", text.lower().translate(_CONTENTS))
     text = " ".join(text.split())
     if not spaces_count(language):
         text = _SPACE_BESIDE_HAN.sub("", text)

@@ -38,7 +38,7 @@ def transcribe(
     if int8 is not None:
         from adakd import quantise
 
-        quantise.load_(family, int8)
+        quantise.load_(family.hf, int8)
         where, batch_seconds = torch.device("cpu"), 0.0
     family.to(where).eval()
     loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded)

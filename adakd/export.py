@@ -48,10 +48,11 @@ def write_export(
         title = f"{config.recipe} {config.family}: checking the export"
         for entry in track(entries, len(entries), title):
             clip = audio.read(root / entry.audio)
-            said, text = _text(recognise, clip), expected[entry.id]
+            options = _spoken(config, entry.language)
+            said, text = _text(recognise, clip, options), expected[entry.id]
             if said == text:
                 continue
-            if _least_margin(recognise, clip) >= ROUNDING[recognise.device.type]:
+            if _least_margin(recognise, clip, options) >= ROUNDING[recognise.device.type]:
                 raise UserError(
                     f"Utterance '{entry.id}': the exported model says '{said}' and ours said "
                     f"'{text}'; {target} is not written, please report this."
@@ -83,9 +84,24 @@ def _own_texts(config: configuration.Config, experiment: Path, root: Path) -> di
     return {row["id"]: row["hypothesis"] for row in rows}
 
 
+def _spoken(config: configuration.Config, language: str) -> dict[str, str]:
+    """What `generate` must be told where each utterance has a language of its own.
+
+    Stage 7 says it in the prompt; without it Whisper guesses, and no training taught it to.
+    """
+    from adakd.models.whisper import MULTILINGUAL
+
+    if config.family != "whisper" or config.whisper_language != MULTILINGUAL:
+        return {}
+    return {"language": language.split("-")[0]}
+
+
 def _write_card(config: configuration.Config, experiment: Path, folder: Path, method: str) -> None:
     scores = json.loads((experiment / "score.json").read_text(encoding="utf-8"))["test"]
     low, high = scores["interval"]
+    options = _spoken(config, "hi")
+    told = f", generate_kwargs={json.dumps(options)}" if options else ""
+    guesses = "It was scored with each utterance's language given; else Whisper guesses it.\n"
     unpadded = "" if config.decode.encode == "full" else ", not padded as the pipeline pads them"
     write_text(
         folder / "README.md",
@@ -93,8 +109,18 @@ def _write_card(config: configuration.Config, experiment: Path, folder: Path, me
         f"A student trained by AdaKD's recipe `{config.recipe}` with the method `{method}`, chosen "
         f"among its methods by CER on dev. Test CER (normalised): {scores['cer']:.2%} "
         f"[{low:.2%}, {high:.2%}] over {scores['utterances']} utterances{unpadded}.\n\n"
-        "    from transformers import pipeline\n\n"
-        '    pipeline("automatic-speech-recognition", "THIS_FOLDER")("speech.wav")\n',
+        # Not pipeline(...)("speech.wav"): transformers would read that with the program ffmpeg.
+        "```python\n"
+        "import soundfile\n"
+        "from transformers import pipeline\n\n"
+        'recognise = pipeline("automatic-speech-recognition", "THIS_FOLDER")\n'
+        'samples, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)\n'
+        "mono = samples.mean(axis=1)  # soundfile gives (samples, channels)\n"
+        f'print(recognise({{"raw": mono, "sampling_rate": rate}}{told})["text"])\n'
+        "```\n\n"
+        f"The pipeline resamples what is not at {audio.SAMPLE_RATE // 1000} kHz, if torchaudio is "
+        "installed. A file name in place of the samples works only where ffmpeg is installed.\n"
+        + (f"\n{guesses}" if options else ""),
     )
 
 
@@ -108,15 +134,16 @@ def _pipeline(folder: Path) -> Any:
     return pipeline("automatic-speech-recognition", str(folder), device=device())
 
 
-def _text(recognise: Any, clip: np.ndarray) -> str:
+def _text(recognise: Any, clip: np.ndarray, options: dict[str, str]) -> str:
     """What a pipeline makes of a clip (n,) at 16 kHz."""
     from adakd.models.units import without_unknown
 
-    said = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE})
+    told = {"generate_kwargs": options} if options else {}  # CTC takes none
+    said = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE}, **told)
     return without_unknown(said["text"], recognise.tokenizer)
 
 
-def _least_margin(recognise: Any, clip: np.ndarray) -> float:
+def _least_margin(recognise: Any, clip: np.ndarray, options: dict[str, str]) -> float:
     """How near the two likeliest units of a clip come, in standard deviations of the scores."""
     import torch
 
@@ -129,7 +156,7 @@ def _least_margin(recognise: Any, clip: np.ndarray) -> float:
         else:
             # Not the logits: tokens that are never said are out of it.
             found = recognise.model.generate(
-                **inputs, return_dict_in_generate=True, output_scores=True
+                **inputs, **options, return_dict_in_generate=True, output_scores=True
             )
             scores = torch.cat(found.scores)
     first, second = scores.topk(2).values.unbind(-1)

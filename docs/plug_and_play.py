@@ -1,7 +1,7 @@
 """AdaKD in Hugging Face's Trainer, for CTC models; docs/plug_and_play.md explains it.
 
-A batch holds input_values, attention_mask, labels (padded with -100) and difficulty (B,): the
-teacher's own `ctc` loss on each utterance, to whose training set `weighting` was fitted beforehand.
+A batch holds input_values, attention_mask, labels (padded with -100) and, in training, difficulty
+(B,): the teacher's own `ctc` loss on each utterance, to which `weighting` was fitted beforehand.
 Pass `remove_unused_columns=False` to TrainingArguments, or difficulty never arrives.
 """
 
@@ -21,19 +21,20 @@ class DistillingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels, difficulty = inputs["labels"], inputs["difficulty"]
+        labels = inputs["labels"]
         audio = {name: inputs[name] for name in ("input_values", "attention_mask")}
         outputs = model(**audio)
-        with torch.no_grad():
-            soft = Dense(self.teacher(**audio).logits)
-        frames = self.teacher._get_feat_extract_output_lengths(audio["attention_mask"].sum(dim=1))
+        frames = self.model._get_feat_extract_output_lengths(audio["attention_mask"].sum(dim=1))
         counts = (labels >= 0).sum(dim=1)
-        blank = self.teacher.config.pad_token_id
+        blank = self.model.config.pad_token_id
 
-        task = ctc(outputs.logits, frames, labels, counts, blank)
-        distill = frame_kl(
-            outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
-        )
-        progress = min(1.0, self.state.global_step / max(1, self.state.max_steps - 1))
-        loss = self.weighting(task, distill, difficulty, progress).loss.mean()
-        return (loss, outputs) if return_outputs else loss
+        loss = task = ctc(outputs.logits, frames, labels, counts, blank)
+        if model.training:  # evaluation is of the task alone
+            with torch.no_grad():
+                soft = Dense(self.teacher(**audio).logits)
+            distill = frame_kl(
+                outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
+            )
+            progress = self.state.global_step / max(1, self.state.max_steps - 1)
+            loss = self.weighting(task, distill, inputs["difficulty"], progress).loss
+        return (loss.mean(), outputs) if return_outputs else loss.mean()

@@ -58,12 +58,14 @@ def collate(rows):
 
     audio = pad("input_values", 0.0)
     lengths = torch.tensor([len(row["input_values"]) for row in rows])
-    return {
+    batch = {
         "input_values": audio,
         "attention_mask": (torch.arange(audio.shape[1]) < lengths.unsqueeze(1)).long(),
         "labels": pad("labels", -100),
-        "difficulty": torch.tensor([row["difficulty"] for row in rows]),
     }
+    if "difficulty" in rows[0]:
+        batch["difficulty"] = torch.tensor([row["difficulty"] for row in rows])
+    return batch
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def dataset(teacher):
     return rows
 
 
-def train(example, folder, teacher, dataset, weighting, **arguments):
+def train(example, folder, teacher, dataset, weighting, evaluated=None, **arguments):
     student = tiny_model(seed=3)
     student.accepts_loss_kwargs = True  # so Trainer takes any model whose forward has **kwargs
     trainer = example.DistillingTrainer(
@@ -95,6 +97,7 @@ def train(example, folder, teacher, dataset, weighting, **arguments):
         weighting=weighting,
         data_collator=collate,
         train_dataset=dataset,
+        eval_dataset=evaluated,
         args=transformers.TrainingArguments(
             output_dir=str(folder),
             remove_unused_columns=False,
@@ -134,7 +137,7 @@ def test_two_steps_train_the_student_and_leave_the_teacher(example, tmp_path, te
             assert task.shape == distill.shape == weighted.loss.shape == difficulty.shape
             return weighted
 
-    student, losses, trainer = train(
+    student, losses, _ = train(
         example, tmp_path, teacher, dataset, Recorder(), max_steps=2, per_device_train_batch_size=2
     )
     assert seen == [0.0, 1.0]
@@ -142,7 +145,39 @@ def test_two_steps_train_the_student_and_leave_the_teacher(example, tmp_path, te
     fresh = tiny_model(seed=3).state_dict()
     assert any(not torch.equal(value, fresh[name]) for name, value in student.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    assert trainer.evaluate(dataset)["eval_loss"] > 0  # after the last step, progress stays 1
+
+
+def test_evaluation_is_of_the_task_alone(example, tmp_path, teacher, dataset):
+    """And needs neither the teacher nor a difficulty; rows that have one change nothing."""
+    plain = [{name: row[name] for name in ("input_values", "labels")} for row in dataset]
+    calls = []
+    handle = teacher.register_forward_hook(lambda *_: calls.append(1))
+    student, _, trainer = train(
+        example, tmp_path, teacher, dataset, fitted(dataset), evaluated=plain[:3],
+        max_steps=2, per_device_train_batch_size=2, per_device_eval_batch_size=2,
+        eval_strategy="steps", eval_steps=1,
+    )  # fmt: skip
+    found = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+    whole = trainer.evaluate(dataset)["eval_loss"]
+    handle.remove()
+    assert len(calls) == 2, "once a training step"
+
+    student.eval()
+    expected = []
+    for row in plain:  # clip by clip, so without padding
+        with torch.no_grad():
+            scores = student(row["input_values"].unsqueeze(0)).logits.log_softmax(-1)  # (1, T, V)
+        total = torch.nn.functional.ctc_loss(
+            scores.transpose(0, 1),
+            row["labels"].unsqueeze(0),
+            torch.tensor([scores.shape[1]]),
+            torch.tensor([len(row["labels"])]),
+            reduction="sum",
+        )
+        expected.append(total.item() / len(row["labels"]))
+    assert len(found) == 2
+    assert found[1] == pytest.approx(sum(expected[:3]) / 3, rel=1e-4)
+    assert whole == pytest.approx(sum(expected) / 4, rel=1e-4)
 
 
 def test_a_student_that_is_its_teacher_has_only_the_transcript_to_learn(example, tmp_path, dataset):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pytest
 import tiny
@@ -10,6 +12,7 @@ import torch
 from adakd import models, quantise
 from adakd.data import audio
 from adakd.decode import transcribe
+from adakd.errors import UserError
 
 FAMILIES = ("wav2vec2", "whisper")
 
@@ -45,7 +48,7 @@ def by_hand(layer: torch.nn.Linear, inputs: np.ndarray) -> np.ndarray:
 
 def test_a_layer_is_the_formula(student):
     family, small = opened(student), opened(student)
-    quantise.quantise_(small)
+    quantise.quantise_(small.hf)
     if student[0] == "whisper":
         plain, layer = (m.hf.model.decoder.layers[1].fc1 for m in (family, small))
     else:
@@ -64,7 +67,7 @@ def test_a_layer_is_the_formula(student):
 def test_linear_layers_become_int8_and_others_stay(student):
     kind, _, family = student
     small = opened(student)
-    quantise.quantise_(small)
+    quantise.quantise_(small.hf)
     before, after = dict(family.hf.named_modules()), dict(small.hf.named_modules())
     linear = {name for name, layer in before.items() if isinstance(layer, torch.nn.Linear)}
     kept = {name for name in linear if isinstance(after[name], torch.nn.Linear)}
@@ -82,7 +85,7 @@ def test_linear_layers_become_int8_and_others_stay(student):
 def test_what_is_on_disk_is_what_decodes_whatever_the_batches(student):
     kind, folder, _ = student
     small = opened(student)
-    quantise.save(small, folder / "int8")
+    quantise.save(small.hf, folder / "int8")
     entries = tiny.entries(folder)
     config = tiny.config(kind)
     found = [
@@ -100,6 +103,44 @@ def test_what_is_on_disk_is_what_decodes_whatever_the_batches(student):
     assert plain != texts, "these weights are drawn so wide that int8 changes some text"
 
 
+def documented(folder):
+    """What the module's own lines open: a pipeline of the student in int8."""
+    code = quantise.__doc__.split("pipelines:\n\n")[1].split("\n\nThe file")[0]
+    for there, here in (("kd-int8/seed1/model", "int8"), ("kd/seed1/model", "model")):
+        assert f'"exp/.../{there}"' in code
+        code = code.replace(f"exp/.../{there}", str(folder / here))
+    names = {}
+    exec(textwrap.dedent(code), names)
+    return names["recognise"]
+
+
+def test_the_documented_lines_open_the_model_that_decodes(student):
+    kind, folder, _ = student
+    quantise.save(opened(student).hf, folder / "int8")
+    # Decoding opens it so; that other weights were there before makes no difference.
+    ours, recognise = tiny.family(kind, folder, seed=2), documented(folder)
+    quantise.load_(ours.hf, folder / "int8")
+    entries, config = tiny.entries(folder), tiny.config(kind)
+    rows = transcribe(config, folder / "model", entries, folder, "", int8=folder / "int8")
+    for entry, row in zip(entries, rows, strict=True):
+        clip = audio.read(folder / entry.audio)
+        inputs = recognise.feature_extractor(
+            clip, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt"
+        )
+        if kind == "whisper":
+            inputs["decoder_input_ids"] = torch.tensor([[5, 6, 7]])
+        with torch.inference_mode():
+            assert torch.equal(recognise.model(**inputs).logits, ours.hf(**inputs).logits)
+        said = recognise({"raw": clip, "sampling_rate": audio.SAMPLE_RATE})["text"]
+        assert said.strip() == row["hypothesis"]
+
+
+def test_int8_is_refused_where_it_cannot_run(student):
+    elsewhere = opened(student).hf.to("meta")
+    with pytest.raises(UserError, match="on the CPU alone"):
+        quantise.load_(elsewhere, student[1] / "int8")
+
+
 def test_int8_takes_about_a_quarter(tmp_path):
     block = tiny.whisper_config(d_model=128, encoder_ffn_dim=1024, decoder_ffn_dim=1024)
     family = tiny.family("whisper", tmp_path, model=block)
@@ -109,7 +150,7 @@ def test_int8_takes_about_a_quarter(tmp_path):
         if isinstance(layer, torch.nn.Linear) and name != "proj_out"
     )
     family.save(tmp_path / "model")
-    quantise.save(family, tmp_path / "int8")
+    quantise.save(family.hf, tmp_path / "int8")
     before = (tmp_path / "model" / "model.safetensors").stat().st_size
     after = (tmp_path / "int8" / "int8.pt").stat().st_size
     assert before - after == pytest.approx(3 * linear, rel=0.05)

@@ -166,6 +166,8 @@ class DistillationBrain(speechbrain.Brain):
         """
         wanted = self.weighting.wants_distill(self.progress)
         soft = self._soft_outputs(batch) if wanted else None
+        # The squared error comes alone, not beside the task loss.
+        self.student.task_counts = not wanted or self.weighting.logits_scale(self.progress) is None
         return self.modules.student(batch), soft
 
     def compute_objectives(
@@ -596,7 +598,9 @@ def device() -> torch.device:
 def precision(name: str) -> str:
     """``auto`` becomes bf16 on a GPU that has it and fp32 elsewhere."""
     if name == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+        # Older ones (Turing) only emulate it, without their tensor cores.
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if fast else "fp32"
     return name
 
 

@@ -176,6 +176,10 @@ def run(arguments: Sequence[str]) -> None:
                 f"{', '.join(SHARED)} may have."
             )
         _join_processes()
+    else:
+        # A launcher's only process is like one without: SpeechBrain would take it for one of many.
+        os.environ.pop("RANK", None)
+        os.environ.pop("LOCAL_RANK", None)
 
     configs = [configuration.load(recipe_folder, family, overrides) for family in families]
     seeded = configs

@@ -318,7 +318,9 @@ class _TokenLosses(torch.autograd.Function):
             probability = torch.exp(three, out=two)
             # 0 log 0 = 0: what was -inf is finite, and its probability 0.
             difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
-            distill[rows] = temperature**2 * torch.linalg.vecdot(probability, difference)
+            with torch.autocast(logits.device.type, enabled=False):  # it would take 16 bits here
+                kl = torch.linalg.vecdot(probability, difference)
+            distill[rows] = temperature**2 * kl
         # Not save_for_backward: that would refuse the logits once they are overwritten.
         ctx.kept = logits, targets, teacher, where, temperature
         return task, None if teacher is None else distill

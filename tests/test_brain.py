@@ -29,7 +29,7 @@ from adakd.brain import DistillationBrain
 from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
-from adakd.models import Batch, Family
+from adakd.models import Batch
 from adakd.objectives import Dense
 
 FAMILIES = configuration.FAMILIES
@@ -142,7 +142,7 @@ def run(made: Watched, speech: Speech) -> dict[str, Any]:
     return made.run(training_loader(steps, made.train_sampler), dev)
 
 
-def state_of(family: Family) -> dict[str, Tensor]:
+def state_of(family: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in family.state_dict().items()}
 
 
@@ -603,6 +603,31 @@ def test_the_second_phase_starts_from_the_best_of_the_first_and_its_own_best_win
     assert [line["epoch"] for line in metrics(made) if "dev_cer" in line] == [1, 2, 3, 4, 5]
 
 
+def test_the_auxiliary_head_may_wait_for_the_second_phase(
+    speech: Speech, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDP raises at the second step if a parameter of the first's output got no gradient."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
+    )
+    try:
+        made = started(build("whisper", "annealing", online=True, ctc_weight=0.4))
+        assert isinstance(made.modules.student, torch.nn.parallel.DistributedDataParallel)
+        steps = Steps(speech.train, speech.root, made.student, supply)
+        head = made.student.ctc_head
+        assert isinstance(head, torch.nn.Linear)
+        before = state_of(head)
+        for number in range(min(made.total_steps, 12)):
+            made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
+            first = made.optimizer_step <= made.restart
+            assert same(state_of(head), before) == first
+        assert not first
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("settings", [{"epochs": 1}, {"epochs": 4, "max_steps": 3}])
 def test_two_phases_need_two_epochs(settings: dict[str, Any], build: Build) -> None:
     with pytest.raises(UserError, match="a test: it trains in two phases.*train.epochs"):
@@ -943,3 +968,20 @@ def test_a_run_with_learned_weights_resumes_and_tells_its_cost(
     assert metrics(again) == metrics(whole)
     assert same(state_of(again.student), state_of(whole.student))
     assert torch.equal(again.weighting.learned, whole.weighting.learned)
+
+
+# ------------------------------------------------------------------ precision
+
+
+@pytest.mark.parametrize(("card", "chosen"), [("native", "bf16"), ("emulated", "fp32")])
+def test_auto_takes_bf16_where_the_card_computes_in_it(
+    card: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return card == "native" or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training.precision("auto") == chosen and training.precision("bf16") == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert training.precision("auto") == "fp32"

@@ -168,6 +168,19 @@ def test_a_launcher_is_for_what_processes_share(
     assert cli.main(["teacher", "kd", "--recipe", "tiny/hi"]) == 0 and joined == [1]
 
 
+def test_a_launchers_only_process_is_like_one_without(
+    recipes: Path, done: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import speechbrain
+    import torch
+
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["kd", "decode", "--recipe", "tiny/hi"]) == 0 and len(done) == 4
+    brain = speechbrain.Brain({"model": torch.nn.Linear(1, 1)}, run_opts={"device": "cpu"})
+    assert not brain.distributed_launch  # else DDP would ask for a process group
+
+
 def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
     recipes: Path, done: list[tuple[Any, ...]]
 ) -> None:

@@ -272,6 +272,47 @@ def test_greedy_search_says_what_generate_says(folder, entries, clips):
         assert len(set(truth)) > 1
 
 
+def test_an_export_decodes_as_was_scored_whatever_its_source_was_set_to(
+    saved, build, entries, clips, tmp_path
+):
+    from transformers import GenerationConfig, WhisperForConditionalGeneration, pipeline
+
+    shutil.copytree(saved["whisper"], tmp_path / "source")
+    theirs = GenerationConfig.from_pretrained(tmp_path / "source")
+    theirs.update(
+        max_length=12, repetition_penalty=1.5, no_repeat_ngram_size=3, min_length=9, num_beams=2,
+        length_penalty=0.2, bad_words_ids=[[30]], forced_eos_token_id=31, language="ta",
+        suppress_tokens=[5, 300], begin_suppress_tokens=[7],
+    )  # fmt: skip
+    often = build("whisper").tokenizer.convert_tokens_to_ids("m")
+    theirs.eos_token_id = [theirs.eos_token_id, often]
+    theirs.return_timestamps, theirs.alignment_heads = True, [[1, 0]]
+    theirs.save_pretrained(tmp_path / "source")
+    family = models.open_folder(tiny.config("whisper"), tmp_path / "source").eval()
+    family.save(tmp_path / "export")
+    batch = family.collate(entries, clips)
+    texts = transcripts(family, batch)
+    opened = WhisperForConditionalGeneration.from_pretrained(tmp_path / "export").eval()
+    with torch.inference_mode():
+        said = family.tokenizer.batch_decode(opened.generate(batch.inputs), True)
+    assert [text.strip() for text in said] == texts and len(set(texts)) > 1
+    recognise = pipeline("automatic-speech-recognition", str(tmp_path / "export"), device=-1)
+    for clip, text in zip(clips, texts, strict=True):
+        assert recognise({"raw": clip, "sampling_rate": 16000})["text"].strip() == text
+    generation = opened.generation_config
+    assert generation.suppress_tokens == [5, 300] and generation.begin_suppress_tokens == [7]
+    assert generation.alignment_heads == [[1, 0]] and generation.repetition_penalty is None
+
+
+def test_an_empty_text_costs_its_end_alone(build, entries, clips):
+    family = build("whisper")
+    batch = family.collate([replace(entries[0], text="")], clips[:1])
+    assert batch.labels.tolist() == [[*family.prompt("hi"), family.end]]
+    with torch.inference_mode():
+        log = family.hf(batch.inputs, decoder_input_ids=batch.labels[:, :-1]).logits.log_softmax(-1)
+    torch.testing.assert_close(task_loss(family, batch), -log[:, -1, family.end], **NOISE)
+
+
 def test_no_target_begins_with_what_decoding_never_says_first(folder, entries, clips):
     family = fresh("whisper", folder)
     spaced = [family.tokenizer(f" {e.text}", add_special_tokens=False).input_ids for e in entries]
@@ -715,6 +756,26 @@ def test_an_english_only_whisper_has_a_prompt_of_two(folder, entries, clips, tmp
         english.prompt("hi")
 
 
+def test_an_english_only_export_takes_no_prompt_from_its_configuration(
+    folder, entries, clips, tmp_path
+):
+    from transformers import WhisperForConditionalGeneration
+
+    family = fresh("whisper", folder)
+    generation = family.hf.generation_config
+    generation.is_multilingual, generation.language, generation.task = False, None, None
+    del generation.lang_to_id, generation.task_to_id
+    family.hf.config.forced_decoder_ids = [[1, 7]]
+    family.save(tmp_path / "source")
+    english = models.open_folder(tiny.config("whisper", "en"), tmp_path / "source").eval()
+    english.save(tmp_path / "export")
+    batch = english.collate(entries, clips)
+    opened = WhisperForConditionalGeneration.from_pretrained(tmp_path / "export").eval()
+    with torch.inference_mode():
+        said = english.tokenizer.batch_decode(opened.generate(batch.inputs), True)
+    assert [text.strip() for text in said] == transcripts(english, batch)
+
+
 def test_a_whisper_older_than_its_generation_settings_gets_them(folder, clips, entries, tmp_path):
     fresh("whisper", folder).save(tmp_path)
     (tmp_path / "generation_config.json").unlink()
@@ -805,6 +866,74 @@ def test_the_export_is_written_once_the_pipeline_agrees(
     model.save(experiment / "model")
     compared, tipped = write_export(config, experiment, target, "kd", tmp_path)
     assert compared == 5 and "utterance-3" in tipped
+
+
+def test_an_export_of_several_languages_is_told_which(
+    saved, folder, entries, tmp_path, on_cpu, monkeypatch
+):
+    """Stage 7 has it in the prompt; what Whisper guesses by itself nobody has trained."""
+    from adakd import export
+    from adakd.decode import transcribe
+    from adakd.steps import Place
+
+    config = tiny.config("whisper", language="multilingual", recipe="tiny/all")
+    experiment, target = tmp_path / "experiment", tmp_path / "export"
+    model = models.open_folder(config, saved["whisper"])
+    model.save(experiment / "model")
+    spoken = [
+        replace(entry, language=code, audio=str(folder / entry.audio))
+        for entry, code in zip(entries, ["hi", "ta", "zh-CN", "ta", "zh"], strict=True)
+    ]
+    rows = transcribe(config, experiment / "model", spoken, folder, "test")
+    manifest.write(Place(tmp_path, config).data / "test.jsonl", spoken)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (experiment / "hyp.test.jsonl").write_text("".join(lines), encoding="utf-8")
+    score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
+    (experiment / "score.json").write_text(json.dumps(score))
+    assert export.write_export(config, experiment, target, "kd", tmp_path) == (5, [])
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert 'generate_kwargs={"language": "hi"})["text"]' in card and "language given" in card
+    monkeypatch.setattr(export, "_spoken", lambda config, language: {})
+    with pytest.raises(UserError, match="report this"):
+        export.write_export(config, experiment, target, "kd", tmp_path)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_code_of_the_card_needs_no_ffmpeg(
+    saved, folder, entries, clips, build, tmp_path, kind, monkeypatch, capsys
+):
+    import soundfile
+    import torchaudio
+    import transformers
+
+    from adakd import export
+
+    target = tmp_path / "export"
+    shutil.copytree(saved[kind], target)
+    score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
+    (tmp_path / "score.json").write_text(json.dumps(score))
+    export._write_card(tiny.config(kind, recipe="tiny/hi"), tmp_path, target, "kd")
+    card = (target / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", str(target))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no ffmpeg there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a card names no device
+    monkeypatch.chdir(tmp_path)
+
+    def said(samples, rate):
+        soundfile.write("speech.wav", samples, rate, subtype="FLOAT")
+        exec(code, {})
+        return capsys.readouterr().out.strip()
+
+    family = build(kind)
+    for entry, clip in zip(entries[:2], clips, strict=False):
+        (text,) = transcripts(family, family.collate([entry], [clip]))
+        assert text and said(clip, audio.SAMPLE_RATE) == text
+        assert said(np.stack([clip, 0 * clip, 2 * clip], axis=1), audio.SAMPLE_RATE) == text
+    recognise = transformers.pipeline("automatic-speech-recognition", str(target))
+    heard = torchaudio.functional.resample(torch.from_numpy(clips[0]), 48_000, audio.SAMPLE_RATE)
+    assert said(clips[0], 48_000) == recognise(heard)["text"].strip()
+    with pytest.raises(ValueError, match="ffmpeg"):
+        recognise("speech.wav")
 
 
 # ---- limits --------------------------------------------------------------------------------------

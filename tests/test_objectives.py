@@ -501,6 +501,22 @@ def test_token_losses_in_less_precision_stay_near_float64(kind, temperature, dty
         torch.testing.assert_close(one.double(), other, rtol=0.0, atol=2 * tolerance)
 
 
+@pytest.mark.parametrize("kind", ["dense", "3"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_token_losses_are_float32_under_autocast(kind, temperature):
+    student, teacher, targets, mask = projected_batch()
+    student = Projected(student.states.float(), student.weight.float())
+    soft = soft_outputs(kind, teacher.float(), temperature)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = student.logits()
+        task, distill = token_losses(student, targets, mask, soft, temperature)
+    assert logits.dtype == torch.bfloat16
+    truth = token_kl(logits.double(), soft, mask, temperature)
+    torch.testing.assert_close(distill.double(), truth, rtol=1e-5, atol=1e-6)
+    truth = cross_entropy(logits.double(), targets, mask)
+    torch.testing.assert_close(task.double(), truth, rtol=1e-5, atol=1e-6)
+
+
 def test_token_losses_leave_the_teacher_and_the_student_as_they_were():
     student, teacher, targets, mask = projected_batch()
     before = [each.clone() for each in (student.states, student.weight, teacher)]

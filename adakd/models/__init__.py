@@ -96,6 +96,9 @@ class Family(nn.Module):
     hf: Any
     tokenizer: Any
     extractor: Any
+    # False where training is by the distillation loss alone: DDP would wait for a gradient of every
+    # output that has one.
+    task_counts: bool = True
 
     @classmethod
     def untrained_units(cls, source: str, units: Path | None) -> list[str]:
@@ -310,17 +313,20 @@ def open_folder(config: configuration.Config, folder: Path) -> Family:
     return _class(config.family, model.source).build(model, config, None)
 
 
-def check_same_units(teacher: Family | Path, student: Family) -> None:
+def check_same_units(teacher: Family | Path | str, student: Family | str) -> None:
     """Distillation compares distributions over units: both models must have the same ones.
 
-    ``teacher`` may be the folder that `Family.save` wrote: its weights are not needed.
+    Either may be a folder or a hub id that holds a tokenizer: weights are not needed.
     """
-    ours = student.vocabulary()
-    if isinstance(teacher, Family):
-        theirs = teacher.vocabulary()
-    else:
-        tokenizer = pretrained(transformers.AutoTokenizer, str(teacher), "The teacher's tokenizer")
-        theirs = tokenizer.get_vocab()
+
+    def units_of(model: Family | Path | str, role: str) -> dict[str, int]:
+        if isinstance(model, Family):
+            return model.vocabulary()
+        what = f"The {role}'s tokenizer"
+        found: dict[str, int] = pretrained(transformers.AutoTokenizer, str(model), what).get_vocab()
+        return found
+
+    theirs, ours = units_of(teacher, "teacher"), units_of(student, "student")
     if ours != theirs:
         odd = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
         raise UserError(

@@ -41,6 +41,12 @@ PROMPT_LENGTH = 4  # start, language, task, no timestamps
 TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
 PIECE = 30  # seconds of audio, padding included, that a CPU encodes at a time
 GRID = 0.5  # seconds; few padded lengths, so that many clips share one
+# Of a source's generation settings, those that greedy search obeys or that only times need.
+KEPT = (
+    "is_multilingual", "lang_to_id", "task_to_id", "decoder_start_token_id", "bos_token_id",
+    "pad_token_id", "no_timestamps_token_id", "suppress_tokens", "begin_suppress_tokens",
+    "alignment_heads", "max_initial_timestamp_index", "prev_sot_token_id",
+)  # fmt: skip
 
 
 class Whisper(Family):
@@ -56,7 +62,7 @@ class Whisper(Family):
         self.end: int = tokenizer.eos_token_id
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
-        generation = hf.generation_config
+        generation = _greedy_(hf, self.end)
         if not hasattr(generation, "is_multilingual"):
             _describe_prompt(hf, tokenizer)  # random weights, or a checkpoint older than that key
         if generation.is_multilingual:
@@ -64,9 +70,6 @@ class Whisper(Family):
             known = whisper_language != MULTILINGUAL
             generation.language = whisper_language if known else None
             generation.task = "transcribe"
-        generation.forced_decoder_ids = None
-        # Unset, the pipeline would search five beams and say other texts than were scored.
-        hf.generation_config.num_beams = 1
 
     @classmethod
     def build(
@@ -266,6 +269,8 @@ class Whisper(Family):
         encoder_logits = None
         if self.ctc_head is not None and self.training:
             encoder_logits = self.ctc_head(states)
+            if not self.task_counts:
+                encoder_logits = encoder_logits.detach()
         # The prompt's own positions count nowhere: leave them out.
         skip = self._prompt_length(batch) - 1
         return Output(Projected(decoded[:, skip:], output), encoder_logits)
@@ -422,7 +427,7 @@ class _Tied(torch.autograd.Function):
 
 def lead(entry: Entry) -> str:
     """The text as Whisper writes it: words begin with a space, in scripts that write spaces."""
-    return f" {entry.text}" if spaces_count(entry.language) else entry.text
+    return f" {entry.text}" if entry.text and spaces_count(entry.language) else entry.text
 
 
 def _language_code(language: str) -> str:
@@ -464,19 +469,37 @@ def _tokenizer(source: str) -> Any:
     return tokenizer
 
 
+def _greedy_(hf: Any, end: int) -> Any:
+    """Have `generate` say what `transcribe` says, also from an export; the new generation config.
+
+    A source's lengths, penalties, beams and sampling would make the export say other texts than
+    were scored.
+    """
+    from transformers import GenerationConfig
+
+    source = vars(hf.generation_config)
+    hf.generation_config = GenerationConfig(
+        **{name: source[name] for name in KEPT if name in source},
+        eos_token_id=end,
+        max_length=hf.config.max_target_positions,
+        num_beams=1,  # unset, the pipeline would search five
+    )
+    if getattr(hf.config, "forced_decoder_ids", None):
+        hf.config.forced_decoder_ids = None  # an English-only prompt would come from these
+    return hf.generation_config
+
+
 def _describe_prompt(hf: Any, tokenizer: Any) -> None:
     """Fill the generation config that `generate` and the pipeline read for the prompt."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     index = tokenizer.convert_tokens_to_ids
     generation = hf.generation_config
-    generation._from_model_config = False  # else a loader would make it anew, without all this
     generation.is_multilingual = True
     languages = [token for code in LANGUAGES if (token := f"<|{code}|>") in tokenizer.get_vocab()]
     generation.lang_to_id = {token: index(token) for token in languages}
     generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
     generation.no_timestamps_token_id = index("<|notimestamps|>")
     generation.decoder_start_token_id = index("<|startoftranscript|>")
-    generation.max_length = hf.config.max_target_positions
     generation.suppress_tokens = None
     generation.begin_suppress_tokens = None

@@ -9,6 +9,9 @@ however many run beside it. The same command goes on where it was stopped: exper
 done are done (`adakd.steps`), one that was cut resumes, one that failed is tried again. What became
 of every task stands in records.json.
 
+A study and ./run.sh have the folders of a recipe in common. What is finished there with the same
+settings is used; with other settings it is made anew if this study made it, and else refused.
+
 What there is to run is in grid.py, the report in study.py.
 """
 
@@ -47,8 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("grid", type=Path, help="the study, a YAML file such as study/tier-a.yaml")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="where corpus/ and exp/ go")
     parser.add_argument(
-        "--jobs", type=natural, help="cells at a time (as many as cores and memory)"
-    )
+        "--jobs", type=natural,
+        help="cells at a time (one a GPU, else as many as cores and memory bear)",
+    )  # fmt: skip
     parser.add_argument("--only", default="*", help='cells to run, such as "espeak/* adakd*"')
     parser.add_argument("--report", action="store_true", help="run nothing, write the report")
     parser.add_argument(
@@ -81,8 +85,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def bearable() -> int:
-    """Workers that this machine's cores and free memory bear."""
+    """Workers that this machine's cores and free memory bear: at most one a GPU, if it has any."""
     cores = len(os.sched_getaffinity(0))
+    if gpus := visible_gpus():
+        cores = min(cores, len(gpus))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = {line.split(":")[0]: int(line.split()[1]) for line in lines}["MemAvailable"] / 2**20
@@ -96,6 +102,11 @@ def bearable() -> int:
 
 def perform(task: Task) -> None:
     """Do a task, in a worker: what is done already costs a look at its marker."""
+    with steps.keeping(task.own):
+        _perform(task)
+
+
+def _perform(task: Task) -> None:
     place = task.places[0]
     if task.twin is not None:
         steps.take_over(task.folder, task.twin)
@@ -138,6 +149,27 @@ class Pool(Protocol):
     def finished(self) -> list[tuple[Task, Outcome, float]]: ...
 
 
+def finished(task: Task) -> set[str]:
+    """Fingerprints of the finished experiments in the folders that a task trains into."""
+    if task.kind not in ("teacher", "trial", "cell"):
+        return set()
+    folders = {place.experiment(task.method or "teacher") for place in task.places}
+    return {facts["fingerprint"] for facts in map(steps.done, folders) if facts}
+
+
+def own(task: Task, records: dict[str, dict[str, Any]]) -> frozenset[str] | None:
+    """What earlier starts have made: in the task's folders, or of its data anywhere.
+
+    Records had no "made" until 2026-11: then all that is there counts.
+    """
+    its = [records[task.name]] if task.name in records else []
+    if task.kind == "data":
+        its = list(records.values())
+    if not all("made" in record for record in its):
+        return None
+    return frozenset(mark for record in its for mark in record["made"])
+
+
 def run(study: Study, workers: Pool, only: str = "*") -> int:
     """Run all tasks of a study whose cells' names match `only`; how many have failed."""
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +185,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
     earlier = study.read_records()
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
     running: dict[str, Task] = {}
+    others: dict[str, set[str]] = {}  # task -> what someone else had finished in its folders
     trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
     pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
     matching = study.names(lambda name: fnmatch.fnmatch(name, pattern))
@@ -169,24 +202,31 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             # A candidate may be what another cell is anyway, and the one chosen is a cell again.
             if task.training and task.training in (each.training for each in running.values()):
                 continue  # its turn comes when that one is there
-            running[task.name] = task
-            workers.start(dataclasses.replace(task, twin=trained.get(task.training)))
+            mine = own(task, earlier)
+            others[task.name] = set() if mine is None else finished(task) - mine
+            twin = trained.get(task.training)
+            running[task.name] = dataclasses.replace(task, twin=twin, own=mine)
+            workers.start(running[task.name])
         if not running:
             break
         for task, reason, seconds in workers.finished():
-            running.pop(task.name)
+            mine, there = running.pop(task.name).own, finished(task)
             if reason is None and task.training:
                 trained.setdefault(task.training, task.folder)
             old = earlier.get(task.name, {})
             same = old.get("status") == "done" and old["fingerprint"] == task.fingerprint
             if reason is None and same:
                 seconds = old["seconds"]  # of doing it, not of finding it done
+            made = there - others[task.name]
+            if reason is not None and mine is not None:
+                made &= mine  # what is new there may be what it was refused for
             now[task.name] = {
                 "kind": task.kind,
                 "status": "done" if reason is None else "failed",
                 "reason": reason,
                 "seconds": round(seconds, 1),
                 "fingerprint": task.fingerprint,
+                "made": sorted(made),
             }
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"

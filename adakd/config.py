@@ -293,8 +293,8 @@ def check(config: Config) -> None:
         raise UserError("data.min_seconds is above data.max_seconds: no clip would be left.")
     if not config.language.code:
         raise UserError(
-            f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or set "
-            "it in conf/recipe.yaml."
+            f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or "
+            f"set it in conf/recipe.yaml; for a study: --set {config.recipe} language.code sw."
         )
     if "kind" not in config.corpus:
         raise UserError(f"{config.recipe}: corpus.kind is missing; set it in conf/recipe.yaml.")

@@ -116,6 +116,7 @@ class Task:
     places: tuple[steps.Place, ...]
     method: str = ""
     twin: Path | None = None  # the folder of a finished run with the same training
+    own: frozenset[str] | None = frozenset()  # what it may make anew: see `steps.keeping`
 
     @cached_property
     def fingerprint(self) -> str:

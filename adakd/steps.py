@@ -11,12 +11,14 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import gc
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,6 +216,57 @@ def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[
     return found
 
 
+# Fingerprints of what may be made anew with other settings; None: whatever lies there.
+_own: ContextVar[frozenset[str] | None] = ContextVar("own", default=None)
+
+
+@contextlib.contextmanager
+def keeping(own: frozenset[str] | None) -> Iterator[None]:
+    """Within it, what was trained with other settings is made anew only if `own` names it.
+
+    ./run.sh makes it anew, and says so to whoever asked for that. A study works in the same folders
+    and would say so in a log.
+    """
+    token = _own.set(own)
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
+
+def spare(folder: Path, inputs: dict[str, Any]) -> None:
+    """Raise `UserError` where an experiment of other inputs is to be kept: see `keeping`."""
+    own, facts = _own.get(), done(folder)
+    if own is None or facts is None or facts["fingerprint"] in own:
+        return
+    if changed := changes(facts["inputs"], inputs):
+        raise UserError(
+            f"{shown(folder)} holds a finished experiment with another "
+            f"{' and another '.join(changed)}, which this study, by its records, did not make: "
+            f"{_ways_out(folder)}."
+        )
+
+
+def spare_below(folder: Path, problem: str) -> None:
+    """Raise `UserError` where a training below is to be kept, whose data would be made anew."""
+    if (own := _own.get()) is None:
+        return
+    for path in sorted(folder.rglob("seed*/done.json")):
+        facts = done(path.parent) or {}
+        if facts.get("train_seconds") and facts["fingerprint"] not in own:
+            raise UserError(
+                f"{problem}, and from what lies there {shown(path.parent)} was trained, which this "
+                f"study, by its records, did not make: {_ways_out(folder)}."
+            )
+
+
+def _ways_out(folder: Path) -> str:
+    return (
+        "give the recipe a name of its own in the grid, such as hi-study: {recipe: espeak/hi}, or "
+        f"the study another --root, or delete {shown(folder)}"
+    )
+
+
 def say(line: str) -> None:
     """One line of what is going on, on standard output, from the first process only."""
     if rank() == 0:
@@ -316,6 +369,11 @@ def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
 def corpus(place: Place) -> None:
     """Stage 0: download, generate or locate the corpus."""
     module, options = corpus_options(place.config)
+    if _own.get() is not None and any(place.corpus.glob("*.json")):
+        try:
+            next(iter(Walk(place)), None)
+        except UserError as error:  # stage 0 had other options
+            spare_below(place.results, str(error).removesuffix("; run stage 0 again"))
     module.fetch(options, place.corpus, place.config.language.code, track)
     say(f"{place.config.recipe}: corpus ready ({shown(place.corpus)})")
 
@@ -361,6 +419,9 @@ def prepare(place: Place) -> None:
         if changed and all(map(of_the_student, changed)):
             say(f"{title}: done for all tags ({shown(place.data)})")
             return
+    if (facts := done(place.data)) and (changed := changes(facts["inputs"], inputs)):
+        problem = f"{title} in {shown(place.data)} have another {' and another '.join(changed)}"
+        spare_below(place.experiment("teacher").parents[1], problem)
     next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
     if is_current(place.data, inputs, title, *outputs):
         return
@@ -543,10 +604,27 @@ def check_shared(place: Place, step: str) -> None:
         )
 
 
+def check_units(place: Place) -> None:
+    """Raise `UserError` where nothing can be distilled, before the teacher is trained for days.
+
+    Only where both models bring a tokenizer. A student of the teacher's layers has its units, and
+    one that learns from its transcripts needs none of them.
+    """
+    config = place.config
+    teacher, student = config.teacher.source, config.student.source
+    if configuration.TEACHER in (student, config.transcripts.source) or units_of(place):
+        return
+    if teacher and student:
+        from adakd import models
+
+        models.check_same_units(teacher, student)
+
+
 @one_at_a_time(lambda place: place.experiment("teacher"))
 def ready_teacher(place: Place) -> None:
     """Take the teacher as its source has it."""
     folder, inputs = place.experiment("teacher"), teacher_inputs(place)
+    spare(folder, inputs)
     if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
         return
     from adakd import models
@@ -776,6 +854,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         inputs |= prepared(place) | lessons_inputs(place)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if not half:  # halves go with the teacher
+        spare(folder, inputs)
     if is_current(folder, inputs, title, folder / "model"):
         return
 
@@ -798,7 +878,10 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             "distill.teacher to online."
         )
 
+    if role == "teacher" and not half:
+        check_units(place)
     entries = place.transcribed() if role == "teacher" else place.lessons()
+    gc.collect()  # a brain and its checkpointer hold each other: the last model may still be there
     begin(folder, inputs, config)
     seed = place.seed_of(method)
     if role == "teacher":
@@ -826,6 +909,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         rank(),
         world(),
     )
+    if world() > 1:
+        say(f"{title}: {step_of_all(config, role)}")
     brain = DistillationBrain(
         family, weighting, settings, config.distill, folder, sampler, title, live, held_out
     )
@@ -837,6 +922,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             family.padded,
         ),
     )
+    wait_for_all()  # every process has read the best checkpoint, before they are removed
     if rank() == 0:
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
@@ -854,6 +940,23 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     say(
         f"{title} trained in {outcome['train_seconds']:.0f} s, dev CER "
         f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"
+    )
+
+
+def step_of_all(config: configuration.Config, role: str) -> str:
+    """What several processes put into one optimiser step, and how to have the recipe's."""
+    train, own, count = config.train_of(role), getattr(config, role).train, world()
+    seconds = train.batch_seconds * train.accumulate
+    smaller: dict[str, float] = {"accumulate": train.accumulate // count}
+    if train.accumulate % count:
+        smaller = {"accumulate": 1, "batch_seconds": seconds / count}
+    options = (
+        f"--{role}.train.{name} {value:g}" if name in own else f"--train.{name} {value:g}"
+        for name, value in smaller.items()
+    )
+    return (
+        f"{count} processes, {count * seconds:g} s of audio in a step where one has {seconds:g} s, "
+        f"and so many times fewer steps; as with one: {' '.join(options)}"
     )
 
 
@@ -901,6 +1004,7 @@ def take_over(folder: Path, twin: Path) -> None:
     facts, here = done(twin) or {}, done(folder)
     if here is not None and not changes(here["inputs"], facts["inputs"]):
         return
+    spare(folder, facts["inputs"])
     if folder.exists():
         shutil.rmtree(folder)
     # done.json is written last: a copy that was cut is none.
@@ -1257,7 +1361,7 @@ def quantise(place: Place, name: str) -> None:
 
     begin(folder, inputs, place.config)
     with replaced_folder(folder / "model") as fresh:
-        quantisation.save(models.open_folder(place.config, student / "model"), fresh)
+        quantisation.save(models.open_folder(place.config, student / "model").hf, fresh)
         size = (fresh / quantisation.FILE).stat().st_size
     mark_done(folder, inputs, method=name + INT8, parameters=facts["parameters"])
     say(f"{place.title}: {name}{INT8}, {size / 1e6:.2f} MB ({shown(folder / 'model')})")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_the_report_of_the_miniature(
     assert cli.main(["benchmark", *arguments]) == 0
     assert "AdaKD against KD" in capsys.readouterr().out
     text = published.read_text(encoding="utf-8")
-    assert "all cells start from the same student, have the same teacher and make the same" in text
+    assert "beside each other, all cells start from the same student, have the same" in text
     lines = [json.loads(line) for line in published.with_suffix(".jsonl").read_text().splitlines()]
     kinds = Counter(line["kind"] for line in lines)
     trials = sum(task.kind == "trial" for task in study.tasks(study.read_records()))
@@ -233,7 +234,158 @@ def test_two_runs_of_a_study_are_refused(finished: Any) -> None:
             run(study, Here())
 
 
+# ------------------------------------------------------------------ what ./run.sh has made
+
+SMALL = {
+    "recipes": {"tiny/en": {"folds": [1]}},
+    "families": {"wav2vec2": {}},
+    "set": {"teacher.seed": 1, "train.max_steps": 2},
+    "cells": {"finetune": {}, "kd": {}, "kd-low": {"set": {"methods.kd.alpha": 0.1}}},
+    "primary": [["kd", "finetune"]],
+}
+GROUP = "tiny/en fold 1 wav2vec2"
+
+
+@dataclass
+class Beside:
+    """A study in folders where ./run.sh trained a teacher, fine-tuning, and KD with alpha 0.9."""
+
+    root: Path
+
+    def study(self, **settings: Any) -> Study:
+        path = self.root / "small.yaml"
+        tiny_recipe.write_yaml(path, SMALL | {"set": {**SMALL["set"], **settings}})
+        return Study(path, self.root)
+
+    def failures(self, **settings: Any) -> dict[str, str]:
+        """Why tasks fail, by name, in a start with these settings of the study."""
+        study = self.study(**settings)
+        run(study, Here())
+        records = study.read_records()
+        return {name: each["reason"] for name, each in records.items() if each["reason"]}
+
+    def folder(self, name: str) -> Path:
+        return self.root / "exp/tiny/en/fold1/wav2vec2" / name / "seed1"
+
+    def alpha(self, name: str) -> float:
+        return (steps.done(self.folder(name)) or {})["inputs"]["method"]["alpha"]
+
+    def trained(self) -> dict[Path, int]:
+        """What is of ./run.sh, and when it was written."""
+        folders = [*map(self.folder, ("teacher", "finetune", "kd")), self.root / "data"]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        kept = [path for path in files if not path.match("*/score*") and "hyp." not in path.name]
+        return {path: path.stat().st_mtime_ns for path in kept if path.parent.name != "decode"}
+
+
+@pytest.fixture(scope="module")
+def ran(repository: Path) -> Path:
+    """What ./run.sh leaves, to be copied."""
+    root = repository / "ran"
+    stages = ["corpus", "prepare", "teacher", "finetune", "teacher-pass", "kd"]
+    options = ["--recipe", "tiny/en", "--family", "wav2vec2", "--fold", "1", "--root", str(root)]
+    settings = ["--train.max_steps", "2", "--methods.kd.alpha", "0.9"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "REPOSITORY", repository)
+        assert cli.main([*stages, *options, *settings]) == 0
+    return root
+
+
+@pytest.fixture
+def beside(ran: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Beside:
+    monkeypatch.setattr(grid, "REPOSITORY", repository)
+    shutil.copytree(ran, tmp_path / "root", copy_function=shutil.copy2)
+    return Beside(tmp_path / "root")
+
+
+def test_what_run_sh_trained_with_other_settings_is_refused_and_kept(beside: Beside) -> None:
+    before = beside.trained()
+    for _ in range(2):  # that it was refused does not make it the study's
+        failures = beside.failures()
+        (reason,) = failures.values()
+        assert list(failures) == [f"{GROUP} kd seed 1"]
+        assert reason == (
+            f"{beside.folder('kd')} holds a finished experiment with another method.alpha, which "
+            "this study, by its records, did not make: give the recipe a name of its own in the "
+            "grid, such as hi-study: {recipe: espeak/hi}, or the study another --root, or delete "
+            f"{beside.folder('kd')}."
+        )
+        after = beside.trained()
+        assert {path: after[path] for path in before} == before, "the same settings: used as it is"
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures() and beside.alpha("kd") == 0.5
+
+
+def test_a_study_makes_anew_what_it_made_itself_and_not_what_it_used(beside: Beside) -> None:
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures()
+    assert not beside.failures(**{"methods.kd.alpha": 0.3}) and beside.alpha("kd") == 0.3
+    ((name, reason),) = beside.failures(**{"train.learning_rate": 1e-3}).items()
+    assert name == f"{GROUP} teacher" and "with another train.learning_rate, which" in reason
+
+
+def test_what_run_sh_has_trained_since_then_is_refused_too(beside: Beside) -> None:
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures()
+    facts = steps.done(beside.folder("kd")) or {}
+    steps.mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}})
+    assert list(beside.failures()) == [f"{GROUP} kd seed 1"] and beside.alpha("kd") == 0.8
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("data.max_seconds", 1.5, "have another data.max_seconds"),
+        ("corpus.max_digits", 2, "made with corpus.max_digits 3, but now it is 2"),
+    ],
+)
+def test_data_that_others_were_trained_on_are_refused_and_kept(
+    beside: Beside, key: str, value: float, problem: str
+) -> None:
+    def sounds() -> dict[Path, int]:
+        files = (beside.root / "corpus").rglob("*")
+        return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+    before, spoken = beside.trained(), sounds()
+    ((name, reason),) = beside.failures(**{key: value}).items()
+    assert name == "tiny/en data" and problem in reason and "stage 0" not in reason
+    assert "was trained, which this study, by its records, did not make: give" in reason
+    after = beside.trained()
+    assert {path: after[path] for path in before} == before and sounds() == spoken
+    # With all that was trained on them the data may go; the study's own may, too.
+    shutil.rmtree(beside.root / "exp/tiny")
+    assert not beside.failures(**{key: value})
+    assert not beside.failures()
+
+
+def test_records_of_earlier_versions_stand_for_what_lies_there(beside: Beside) -> None:
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures()
+    study = beside.study()
+    records = study.read_records()
+    for record in records.values():
+        del record["made"]
+    study.records.write_text(json.dumps(records))
+    changed = {"data.max_seconds": 1.5, "train.epochs": 3, "methods.kd.alpha": 0.3}
+    assert not beside.failures(**changed) and beside.alpha("kd") == 0.3
+
+
 # ------------------------------------------------------------------ worker processes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "free", "jobs"),
+    [("", 8, 16, 8), ("", 8, 5, 2), ("", 8, 1, 1), ("0,1", 8, 16, 2), ("3", 8, 16, 1),
+     ("0,1,2,3", 2, 16, 2), ("0,1,2,3", 8, 5, 2)],
+)  # fmt: skip
+def test_a_gpu_has_one_worker_and_a_cpu_as_many_as_it_bears(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, free: int, jobs: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    told = f"MemTotal: {2**26} kB\nMemAvailable: {free * 2**20} kB\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: told)
+    assert benchmark.bearable() == jobs
 
 
 def play(task: Task) -> None:

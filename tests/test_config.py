@@ -288,7 +288,8 @@ def test_other_unreadable_files(recipe: Path) -> None:
 
 def test_an_empty_file_is_an_empty_layer(recipe: Path) -> None:
     (recipe / "conf" / "recipe.yaml").write_text("# nothing yet\n")
-    assert "language.code is missing" in refusal(recipe)
+    assert "language.code is missing; give it, e.g. --language.code sw, or" in refusal(recipe)
+    assert "for a study: --set corpus/xx language.code sw" in refusal(recipe)
 
 
 def test_a_model_comes_from_one_place(recipe: Path) -> None:

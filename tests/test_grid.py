@@ -310,9 +310,25 @@ def test_mistakes_are_sentences(folder: Path, changes: dict[str, Any], sentence:
     assert "distil" in sentence or ", line " in str(error.value) or "family" in sentence
 
 
+def committed(path: Path, root: Path) -> Study:
+    own = {"own": [("kaldi/study", "language.code", "ta")]}
+    return Study(path, root, own.get(path.stem, []))
+
+
+def test_a_study_asks_for_the_language_of_your_data(tmp_path: Path) -> None:
+    """A default would make all anew in another language where one start forgets to name it."""
+    with pytest.raises(UserError) as error:
+        Study(ROOT / "study/own.yaml", tmp_path)
+    assert "language.code is missing" in str(error.value)
+    assert "for a study: --set kaldi/study language.code sw" in str(error.value)
+    study = committed(ROOT / "study/own.yaml", tmp_path)
+    (code,) = {study.start(group).config.language.code for group in study.groups}
+    assert code == "ta"
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("study/*.yaml")), ids=lambda path: path.stem)
 def test_the_committed_studies_are_valid(path: Path, tmp_path: Path) -> None:
-    study = Study(path, tmp_path)
+    study = committed(path, tmp_path)
     assert study.grid.primary and study.sizes({})["cell"] > 0
     assert len(study.grid.seeds) >= (5 if path.stem == "tier-a" else 3)
     for group in study.groups:  # every setting reaches its cell's configuration
@@ -331,7 +347,7 @@ def test_no_two_committed_studies_put_other_runs_into_the_same_folder(tmp_path: 
     """They would take turns in making them anew, and either report would hold the other's."""
     found: dict[str, dict[str, set[str]]] = {}
     for path in sorted(ROOT.glob("study/*.yaml")):
-        study = Study(path, tmp_path)
+        study = committed(path, tmp_path)
         tune = study.grid.tune
         for group in study.groups:
             epochs = str(study.grid.epochs)  # chosen alike from alike: by the group's fine-tuning

@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -523,6 +523,55 @@ def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) ->
     assert (folder / "weights").read_text() == "mine"
 
 
+def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
+    """Within `keeping`, and with other settings; tests/test_benchmark.py tells whose is whose."""
+    mark(place.data, manifests="m")
+    inputs = steps.teacher_inputs(place)
+    teacher, twin = place.experiment("teacher"), place.experiment("kd-try1")
+    other = {**inputs, "source": {"hidden_size": 8}}
+    steps.mark_done(teacher, other, train_seconds=3.0)
+    steps.mark_done(twin, inputs)
+
+    def refused(step: Callable[..., object], *arguments: object) -> None:
+        before = {path: path.stat().st_mtime_ns for path in teacher.rglob("*")}
+        with steps.keeping(frozenset({"another"})):
+            with pytest.raises(UserError, match="holds a finished experiment with another source"):
+                step(*arguments)
+        assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
+
+    refused(steps.train, place, "teacher")
+    refused(steps.take_over, teacher, twin)
+    ready = dataclasses.replace(place.config.teacher, finetuned=True)
+    as_it_is = steps.Place(place.root, dataclasses.replace(place.config, teacher=ready))
+    steps.mark_done(teacher, {**steps.teacher_inputs(as_it_is), "source": "another"})
+    refused(steps.teacher, as_it_is)
+    key = steps.key_of((steps.done(teacher) or {})["inputs"])
+    for own in (frozenset({key}), None):
+        with steps.keeping(own):
+            steps.spare(teacher, inputs)
+    with steps.keeping(frozenset()):
+        steps.spare(twin, inputs)  # it would not be made anew
+        steps.spare(place.experiment("kd"), inputs)  # nothing there
+    steps.spare(teacher, inputs)  # ./run.sh
+
+
+def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: steps.Place) -> None:
+    folder = place.experiment("teacher").parents[1]
+    steps.mark_done(place.experiment("untrained"), {"a": 1}, parameters=1)
+    steps.mark_done(place.experiment("kd-int8"), {"a": 2}, parameters=1)
+    with steps.keeping(frozenset()):
+        steps.spare_below(folder, "Other data")
+        steps.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
+        with pytest.raises(UserError) as caught:
+            steps.spare_below(folder, "Other data")
+    kd = steps.shown(place.experiment("kd"))
+    assert str(caught.value).startswith(f"Other data, and from what lies there {kd} was trained, ")
+    assert str(caught.value).endswith(f"or delete {steps.shown(folder)}.")
+    for own in (frozenset({steps.key_of({"a": 3})}), None):
+        with steps.keeping(own):
+            steps.spare_below(folder, "Other data")
+
+
 def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
     mark(place.data, manifests="m")
     for name in METHODS:
@@ -890,6 +939,62 @@ def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
     assert steps.done(here.experiment("teacher"))
     # A student of its layers has its units.
     steps.teacher(finetuned(tmp_path, student={"source": "teacher"}))
+
+
+def test_tokenizers_that_differ_are_told_before_the_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adakd import models
+
+    for name, words in {"mine": ["abab"], "other": ["cdcd efef"]}.items():
+        config = tiny_recipe.config("whisper")
+        units = tiny_recipe.train_units("whisper", tmp_path / f"{name}-units", words * 2)
+        models.load(config, "student", units).save(tmp_path / name)
+        (tmp_path / name / "model.safetensors").unlink()  # weights are not looked at
+
+    def place(student: dict, units: str = "source", **changes: object) -> steps.Place:
+        teacher = {"source": str(tmp_path / "mine")}
+        models = {"teacher": teacher, "student": student, "units": {"kind": units, "size": 270}}
+        here = place_of(tmp_path / "root", **models, **changes)
+        mark(here.data, manifests="m")
+        return here
+
+    other = {"source": str(tmp_path / "other")}
+    with pytest.raises(UserError, match=r"Teacher \(\d+ units\) and student .* different units"):
+        steps.teacher(place(other))
+    assert not (tmp_path / "root/exp/tiny/en/whisper/teacher/seed1/started.json").exists()
+    steps.check_units(place({"source": str(tmp_path / "mine")}))
+    steps.check_units(place({"source": "teacher"}))  # its layers have its units
+    steps.check_units(place(other, transcripts={"source": "teacher"}))  # text is all they share
+    steps.check_units(place({"config": tiny_recipe.whisper(8)}, "bpe"))  # one tokenizer for both
+
+    # A half has the units of the whole, which was looked at.
+    def begun(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "begin", begun)
+    monkeypatch.setattr(steps.Place, "transcribed", lambda _: [])
+    with pytest.raises(KeyboardInterrupt):
+        steps.train(place(other), "teacher", (0, []))
+
+
+def test_several_processes_are_told_what_they_make_of_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    teacher = {"config": tiny_recipe.whisper(16), "train": {"accumulate": 8}}
+    train = {"batch_seconds": 480.0, "accumulate": 2}
+    config = tiny_recipe.config("whisper", train=train, teacher=teacher)
+
+    def told(processes: int, role: str) -> str:
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        return steps.step_of_all(config, role)
+
+    assert told(2, "student") == (
+        "2 processes, 1920 s of audio in a step where one has 960 s, and so many times fewer "
+        "steps; as with one: --train.accumulate 1"
+    )
+    assert told(4, "student").endswith(": --train.accumulate 1 --train.batch_seconds 240")
+    assert told(4, "teacher").endswith(": --teacher.train.accumulate 2")
 
 
 def test_the_best_of_all_seeds_is_exported_once(

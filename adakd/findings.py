@@ -2,8 +2,8 @@
 
 Something is claimed only of the comparisons that the grid names as primary, only once all their
 runs are there (those that are done first, or do not fail, need not be like the others), and only
-with more than one seed. Statistics are in significance.py, reading a run is in report.py, and how
-all this is told in study.py.
+with five seeds or more, or with five people who each have a fold. Statistics are in
+significance.py, reading a run is in report.py, and how all this is told in study.py.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
 VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
 CONTROL = "methods.adakd.control"
+# With fewer, p-values promise too much: at the levels that Holm's correction asks for, differences
+# that are none are found five times as often with three seeds, and 17 times with two.
+FEWEST = 5
 # AdaKD must beat both before a gain is called adaptive.
 CONTROLS = {"permuted": "x permuted across utterances", "mean": "every utterance at the mean alpha"}
 
@@ -93,11 +96,14 @@ class Comparison:
     open: str  # why nothing may be claimed yet, such as "3 of 5 runs"; empty: something may
     change: Change | None = None  # over the runs that both cells have
     quarters: list[Change] = field(default_factory=list)  # of the test sets, from easy to hard
+    slope: Change | None = None  # the hardest quarter's ratio of CERs against the easiest's
     holm: float = 1.0  # corrected p-value
     seeds: int = 0  # that both cells have gone through, with all folds
     alone: list[float] = field(default_factory=list)  # SD over them of log dev CER, of each cell
     deviation: float = math.nan  # and of its difference
     needed: list[int | None] = field(default_factory=list)  # seeds to tell it; and if corrected
+    # The same with the luck of the test speech in it, which more seeds leave; None: no number will.
+    enough: list[int | None] = field(default_factory=list)
     # Smallest relative fall of the test CER that these runs would have shown; and if corrected.
     detectable: list[float] = field(default_factory=list)
 
@@ -195,7 +201,8 @@ def check_teachers(table: Table) -> None:
             table.teacher.remove(teacher)
             table.problems.append(
                 f"{folder} holds another teacher than students here had, or other test speech, "
-                "perhaps of the recipe's own run: run the benchmark again."
+                "perhaps of the recipe's own run: give the recipe a name of its own in the grid, "
+                "or delete that folder, and run the benchmark again."
             )
 
 
@@ -216,7 +223,8 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     if changed := steps.changed_settings(place, task.method, facts):
         raise UserError(
             f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
-            "another study: run the benchmark again."
+            "another study or ./run.sh: give the recipe a name of its own in the grid, or delete "
+            "that folder, and run the benchmark again."
         )
     run = report.read_run(experiment)
     versions = place.experiment("teacher") / "versions.json"
@@ -233,22 +241,26 @@ def spoken(run: Run) -> set[tuple[str, int]]:
     return {(one.id, one.normalised.characters) for one in run.errors}
 
 
+Kept = Container[tuple[tuple[int, int], str]]  # utterances: (`Run.key`, id) each
+
+
 def count_array(
-    runs: Sequence[tuple[Run, ...]], kept: Container[tuple[tuple[int, int], str]] | None = None
+    runs: Sequence[tuple[Run, ...]], kept: Sequence[Kept] = ()
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Counts (groups, runs, 2, 4 or 8) and folds (runs,) for significance.py, and what a group is.
 
     runs: one system, or two or four that are compared, in the same fold and with the same seed.
     Where one of several folds has a single seed, its luck is all of this fold's, which then is the
-    group. kept: the utterances that count, (`Run.key`, id) each; all if None. Raises `UserError`
-    where systems did not hear the same utterances.
+    group; so it is where folds test too few people to draw from. kept: of each system, the
+    utterances that count; all if empty. Raises `UserError` where systems did not hear the same
+    utterances.
     """
     import numpy as np
 
     heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
     unit = bootstrap_unit(list(heard.values()))
     seeds = Counter(systems[0].key[0] for systems in runs)
-    if len(seeds) > 1 and 1 in seeds.values():
+    if len(seeds) > 1 and (1 in seeds.values() or unit != "speaker"):
         unit = "fold"
     numbers: dict[Any, int] = {}
     entries = []
@@ -260,7 +272,7 @@ def count_array(
             )
         for kind, run in enumerate(systems):
             for one in run.errors:
-                if kept is None or (run.key, one.id) in kept:
+                if not kept or (run.key, one.id) in kept[kind]:
                     fold = run.key[0]
                     group = {"fold": fold, "speaker": one.speaker}.get(unit, (fold, one.id))
                     number = numbers.setdefault(group, len(numbers))
@@ -276,6 +288,8 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
 
     Those of which nothing may be claimed yet count in it, as if their p-value were 1.
     """
+    import numpy as np
+
     found = []
     level = significance.LEVEL / max(1, len(tables) * len(study.grid.primary))
     for a, b in study.grid.primary:
@@ -290,14 +304,28 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             counts, folds, unit = count_array(both)
             one.change = significance.compare(counts, folds, unit)
             levels = significance.LEVEL, level
-            error, free = significance.spread(counts, folds)
+            variance = significance.variance(counts, folds)
+            error, free = variance.error()
             if free and error:
                 one.detectable = [significance.detectable(error, free, each) for each in levels]
+            if variance.runs > variance.folds:  # or luck of the seeds cannot be told apart
+                difference = study.grid.difference
+                one.enough = [
+                    significance.seeds_enough(variance, difference, each) for each in levels
+                ]
             parts = [(run.key, report.quarters(run)) for run, _ in both]
             if all(quarters for _, quarters in parts):
-                for place in range(4):
-                    kept = {(key, each.id) for key, quarters in parts for each in quarters[place]}
-                    one.quarters.append(significance.compare(*count_array(both, kept)))
+                kept = [
+                    {(key, each.id) for key, quarters in parts for each in quarters[place]}
+                    for place in range(4)
+                ]
+                for own in kept:
+                    one.quarters.append(significance.compare(*count_array(both, [own, own])))
+                twice = [(*runs, *runs) for runs in both]
+                ends = [kept[3], kept[3], kept[0], kept[0]]
+                with np.errstate(all="ignore"):  # a draw of few may have no speech of a quarter
+                    slope = significance.compare(*count_array(twice, ends))
+                one.slope = slope if all(map(math.isfinite, slope.interval)) else None
             logs = log_dev_cers(both)
             one.seeds = len(logs)
             if one.seeds > 1:
@@ -307,10 +335,29 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
                     significance.seeds_needed(one.deviation, study.grid.difference, each)
                     for each in levels
                 ]
-    p_values = [one.change.p_value if one.change and not one.open else 1.0 for one in found]
-    for one, p_value in zip(found, significance.holm(p_values), strict=True):
-        one.holm = p_value
+    correct(found)
+    for one in found:
+        if not one.open and one.holm < significance.LEVEL:
+            one.open = too_few(one)
+    correct(found)
     return found
+
+
+def correct(comparisons: Sequence[Comparison]) -> None:
+    """Holm's correction; those that are open count as if their p-value were 1."""
+    p_values = [one.change.p_value if one.change and not one.open else 1.0 for one in comparisons]
+    for one, p_value in zip(comparisons, significance.holm(p_values), strict=True):
+        one.holm = p_value
+
+
+def too_few(one: Comparison) -> str:
+    """Why a difference that seems to stand may not be claimed: too few seeds, and folds."""
+    both = one.table.both(one.pair)
+    folds = len({own.key[0] for own, _ in both})
+    if len(both) - folds >= FEWEST - 1 or folds >= FEWEST:
+        return ""
+    number = len({seed for _, seed in one.table.planned(one.pair)})
+    return f"{number} seeds, a claim takes {FEWEST}"
 
 
 def log_dev_cers(both: Sequence[tuple[Run, ...]]) -> list[tuple[float, float]]:

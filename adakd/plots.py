@@ -53,13 +53,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdaKD's parameters in one run, and the difficulties x (N,) of its training set."""
+    """AdaKD's parameters in one run, and x (N,) of its training set on the run's scale."""
 
     threshold: float
     k_start: float
     k_end: float
     alpha_at_t: float
     difficulties: np.ndarray
+    scale: str = "linear"
 
     def alpha(self, x: np.ndarray, progress: float) -> np.ndarray:
         """alpha = alpha_at_t ** exp(k (x - t) / 2); k falls linearly over progress 0..1."""
@@ -160,7 +161,9 @@ def alpha_by_difficulty(schedules: Mapping[str, Schedule]) -> bytes:
             above.grid(axis="y")
             above.set_title(family)
             below.hist(x[x <= grid[-1]], bins=40, color="#9ca3af")
-            below.set_xlabel("difficulty x: the teacher's loss on the utterance")
+            scale = {"linear": "", "log": ", log", "rank": ", share of utterances below"}
+            x_is = f"difficulty x: the teacher's loss on the utterance{scale[schedule.scale]}"
+            below.set_xlabel(x_is)
             if column == 0:
                 above.set_ylabel("alpha: weight of the teacher")
                 below.set_ylabel("utterances")

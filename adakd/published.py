@@ -29,6 +29,7 @@ from adakd.score import Counts, UtteranceErrors
 Line = dict[str, Any]
 
 FACTS = ("dev_cer", "steps", "train_seconds", "parameters", "alpha", "taken_over", "fingerprint")
+LATER = ("learning_seconds",)  # of those that learn k and t; lines before 2026-11-28 lack it
 INPUTS = ("data", "start", "teacher")
 OF_RUN = {
     *("cell", "seed", "errors", "dev_curve", "weights", *FACTS, *Counts._fields),
@@ -86,6 +87,7 @@ def line_of(run: Run, utterances: Sequence[tuple[str, str, int]]) -> Line:
         "test_cer": run.counts.cer,
         **run.counts._asdict(),
         **{fact: run.done.get(fact) for fact in FACTS},
+        **{fact: run.done[fact] for fact in LATER if fact in run.done},
         **{f"of_{name}": inputs.get(name) for name in INPUTS},
         **run.made,
         "weights": run.weights,
@@ -100,7 +102,7 @@ def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
     What was wrong in an utterance is a number there: its kinds are known of the whole run.
     """
     difficulties = group["difficulty"] or [None] * len(group["utterances"])
-    done = {fact: line[fact] for fact in FACTS if line[fact] is not None}
+    done = {fact: line[fact] for fact in (*FACTS, *LATER) if line.get(fact) is not None}
     inputs = {name: line[f"of_{name}"] for name in INPUTS if line[f"of_{name}"] is not None}
     unknown = Counts(0, 0, 0, 0)
     return Run(

@@ -3,7 +3,8 @@
 Rows of a table pool all runs of a method: utterances of several folds are put together, errors of
 several seeds on the same utterance are added. Every sentence is written from the numbers, a loss as
 plainly as a win. All numbers come from the scored hypotheses (stage 8), so a table can be made
-again from these files alone. Counting errors and resampling are in score.py, figures in plots.py.
+again from these files alone. Counting errors is in score.py, intervals are in significance.py and
+figures in plots.py.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from adakd.score import (
     Change,
     Counts,
     Interval,
+    Tested,
     UtteranceErrors,
     bootstrap_interval,
     bootstrap_unit,
@@ -212,20 +214,29 @@ def pool(runs: Sequence[Run]) -> list[UtteranceErrors]:
     return list(pooled.values())
 
 
+def as_one(runs: Sequence[Run]) -> Tested:
+    """Runs of one fold as if they were one: all their errors."""
+    first = runs[0]
+    return Tested(pool(runs), first.key[0], str(first.experiment.folder))
+
+
 def compare(runs: Sequence[Run], baseline: Sequence[Run], draws: int = DRAWS) -> Change | None:
-    """Paired comparison over the runs that both have: same fold and seed, or at least same fold."""
-    common = {run.key for run in runs} & {run.key for run in baseline}
-    if common:
-        ours = [run for run in runs if run.key in common]
-        theirs = [run for run in baseline if run.key in common]
-    else:
-        folds = {run.experiment.fold for run in runs} & {run.experiment.fold for run in baseline}
-        ours = [run for run in runs if run.experiment.fold in folds]
-        theirs = [run for run in baseline if run.experiment.fold in folds]
-    if not ours:
+    """Paired comparison over the runs that both have: same fold and seed, or at least same fold.
+
+    Other seeds of the same fold are no pairs: their errors are added, and the interval covers the
+    choice of test speech alone.
+    """
+    sides = [{run.key: [run] for run in each} for each in (runs, baseline)]
+    if not sides[0].keys() & sides[1].keys():
+        sides = [
+            {(fold, 0): [run for run in each if run.key[0] == fold] for fold, _ in side}
+            for side, each in zip(sides, (runs, baseline), strict=True)
+        ]
+    common = sorted(sides[0].keys() & sides[1].keys())
+    if not common:
         return None
-    names = (str(ours[0].experiment.folder), str(theirs[0].experiment.folder))
-    return paired_bootstrap(pool(ours), pool(theirs), draws=draws, names=names)
+    ours, theirs = ([as_one(side[key]) for key in common] for side in sides)
+    return paired_bootstrap(ours, theirs, draws=draws)
 
 
 def label_of(method: str) -> str:
@@ -263,6 +274,7 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
     for method, own in by_method.items():
         utterances = pool(own)
         seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
+        heard = [as_one([run]) for run in own]
         nothing = Interval(math.nan, math.nan)
         tag = split_tag(method)[1]
         changes = {}
@@ -277,11 +289,9 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
                 label_of(method),
                 own,
                 utterances,
-                bootstrap_interval(utterances, "normalised", draws) if own else nothing,
-                bootstrap_interval(utterances, "raw", draws) if own else nothing,
-                bootstrap_interval(utterances, "pinyin", draws)
-                if total_pinyin(utterances)
-                else None,
+                bootstrap_interval(heard, "normalised", draws) if own else nothing,
+                bootstrap_interval(heard, "raw", draws) if own else nothing,
+                bootstrap_interval(heard, "pinyin", draws) if total_pinyin(utterances) else None,
                 sizes[method],
                 next((run.weights for run in own if run.weights), None),
                 sum(seconds) / len(seconds) if seconds else None,
@@ -349,12 +359,14 @@ def verdict(label: str, other: str, change: Change) -> str:
     """One clause: who is better, by how much, and whether this run can tell."""
     if not math.isfinite(change.relative):
         return f"{other} makes no error at all here, which {label} does"
-    low, high = signed(change.interval.low), signed(change.interval.high)
+    low, high = map(signed, change.interval)
     if change.relative == 0:
         claim = f"{label} makes exactly as many errors as {other}"
     else:
         word = "better" if change.relative < 0 else "worse"
         claim = f"{label} is {percent(abs(change.relative), 1)} % relative {word} than {other}"
+    if math.isnan(change.interval.low):
+        return f"{claim}; without an interval this run can't tell"
     if change.decided:
         return f"{claim}; the interval ({low} % to {high} %) excludes zero"
     return f"{claim}; the interval ({low} % to {high} %) includes zero, so this run can't tell"
@@ -374,10 +386,9 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     tag = split_tag(best.method)[1]
     own = {split_tag(row.method)[0]: row for row in rows if split_tag(row.method)[1] == tag}
     by_method |= {name: row for name, row in own.items() if row.runs}
-    sentences = [
-        f"{family}: {best.label} reaches a CER of {percent(_cer(best))} % "
-        f"(95 % interval {percent(best.interval.low)} to {percent(best.interval.high)})"
-    ]
+    sentences = [f"{family}: {best.label} reaches a CER of {percent(_cer(best))} %"]
+    if not math.isnan(best.interval.low):
+        sentences[0] += " (95 % interval {} to {})".format(*map(percent, best.interval))
     others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
     named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in others if row is not best]
     sentences[0] += f"; {', '.join(named)}." if named else "."
@@ -409,16 +420,18 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     tested = f"{len(first.utterances)} utterances"
     if len(first.runs) == 1:
         tested += f", {characters} characters"
-    by_speaker = bootstrap_unit(first.utterances) == "speaker"
-    over = "utterances, five known speakers being needed to draw over those"
-    if by_speaker:
+    over = "utterances (five known speakers are needed to draw over those)"
+    if bootstrap_unit(first.utterances) == "speaker":
         over = f"{len(speakers)} speakers"
+    if len(seeds) > 1:
+        over = f"seeds and then {over}"
     found = [
         f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
         "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions "
         "and insertions in percent of the reference's characters.",
-        f"Brackets: 95 % percentile bootstrap, {draws} draws over {over}. vs: relative change of "
-        "the CER, paired; below zero is better.",
+        f"Brackets: 95 %, from a bootstrap of {draws} draws over {over}, with t quantiles, since "
+        "the standard error is itself uncertain. vs: relative change of the CER, paired; below "
+        "zero is better.",
     ]
     if any(split_tag(row.method)[1] for row in rows):
         found.append(
@@ -435,8 +448,6 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
             "Pinyin: the error rate over tonal syllables, so that homophones count as right. Both "
             "sides are read by pypinyin, a heteronym by the phrase that it stands in."
         )
-    if by_speaker and len(speakers) < 10:
-        found.append(f"With {len(speakers)} speakers to resample an interval is rough.")
     if folds:
         found.append(f"Pooled over {len(folds)} folds.")
     if len(seeds) == 1:
@@ -448,7 +459,8 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
         listed = ", ".join(map(str, seeds))
         found.append(
             f"Errors of the seeds {listed} are added; the intervals cover the choice of test "
-            "speech, not the spread of the seeds."
+            "speech and, where a method has several seeds (vs: both have the same), the luck of "
+            "a training run."
         )
     for family, table in families.items():
         held = {row.label: len(row.runs) for row in table if row.runs}
@@ -515,6 +527,8 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
 
 
 def bracket(interval: Interval, written: Any) -> str:
+    if math.isnan(interval.low):
+        return ""
     return f"[{written(interval.low)}, {written(interval.high)}]"
 
 
@@ -550,15 +564,16 @@ def conditions_table(table: Sequence[Row], draws: int = DRAWS) -> list[Line]:
     own = {row.label: by_condition(row.utterances) for row in table if row.runs}
     names = list(dict.fromkeys(name for conditions in own.values() for name in conditions))
     lines: list[Line] = [["Method", *names]] if names else []
-    for label, conditions in own.items() if names else ():
-        line: list[Cell | str] = [label]
+    for row in [row for row in table if row.runs and names]:
+        line: list[Cell | str] = [row.label]
         for name in names:
-            found = conditions.get(name)
+            found = own[row.label].get(name)
             if found is None:
                 line.append(NOT_RUN)
                 continue
             cer = total(one.normalised for one in found).cer
-            interval = bootstrap_interval(found, "normalised", draws)
+            heard = [Tested(by_condition(run.errors).get(name, []), run.key[0]) for run in row.runs]
+            interval = bootstrap_interval(heard, "normalised", draws)
             line.append(Cell(percent(cer), bracket(interval, percent)))
         lines.append(line)
     return lines
@@ -713,13 +728,20 @@ def schedule_of(run: Run, difficulties: Sequence[float] | np.ndarray) -> plots.S
     import numpy as np
 
     alpha: dict[str, Any] = run.done.get("alpha", {})
-    plain = alpha.get("scale", "linear") == "linear" and alpha.get("control", "none") == "none"
-    plain = plain and "guard" not in alpha
+    plain = alpha.get("control", "none") == "none" and "guard" not in alpha
     if not ({"t", "k_start", "k_end"} <= alpha.keys() and plain and len(difficulties)):
         return None
-    x = np.asarray(difficulties)
+    x, scale = np.asarray(difficulties, dtype=np.float64), alpha.get("scale", "linear")
+    if scale == "log":
+        from adakd.weighting import EASIEST
+
+        x = np.log(np.maximum(x, EASIEST))
+    elif scale == "rank":
+        from scipy.stats import rankdata
+
+        x = (rankdata(x) - 0.5) / len(x)
     at_t = alpha.get("alpha", math.exp(-1))  # runs before 2026-11-28 do not say so
-    return plots.Schedule(alpha["t"], alpha["k_start"], alpha["k_end"], at_t, x)
+    return plots.Schedule(alpha["t"], alpha["k_start"], alpha["k_end"], at_t, x, scale)
 
 
 def alpha_figure(schedules: Mapping[str, plots.Schedule]) -> Figure:

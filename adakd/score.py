@@ -7,7 +7,8 @@ the utterances' own rates. Two numbers: *raw* against the untouched transcript, 
 signs. For Mandarin a third: the *pinyin* error rate, over tonal syllables (`adakd.data.pinyin`) of
 the normalised texts. What was recorded under several conditions is scored by condition as well.
 
-Not here: decoding (decode.py), and pooling over folds and seeds, tables and plots (report.py).
+Not here: decoding (decode.py), how an interval is made (significance.py), and pooling over folds
+and seeds, tables and plots (report.py).
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 ENOUGH_SPEAKERS = 5  # from here on the bootstrap resamples speakers, below it utterances
 DRAWS = 1000  # bootstrap resamples
 SEED = 0  # of the bootstrap alone: the same hypotheses always give the same interval
-TAILS = (2.5, 97.5)  # percentiles that bound every interval: 95 %
 
 
 class Counts(NamedTuple):
@@ -63,7 +63,17 @@ class UtteranceErrors:
     condition: str = ""  # the recording condition, where a corpus has several
 
 
+class Tested(NamedTuple):
+    """One run of a system: a seed of a fold. Seeds of a fold hear the same utterances."""
+
+    errors: Sequence[UtteranceErrors]
+    fold: int = 0
+    name: str = "a system"
+
+
 class Interval(NamedTuple):
+    """Of 95 %; NaN where a single utterance leaves nothing to resample."""
+
     low: float
     high: float
 
@@ -74,7 +84,7 @@ class Change:
 
     relative: float
     interval: Interval
-    p_value: float  # two-sided, of the test of the function that made this
+    p_value: float  # two-sided
     unit: str  # what was resampled: "speaker", "utterance" or "fold"
 
     @property
@@ -187,127 +197,78 @@ def bootstrap_unit(utterances: Sequence[UtteranceErrors]) -> str:
 
 
 def bootstrap_interval(
-    utterances: Sequence[UtteranceErrors],
-    kind: str = "normalised",
-    draws: int = DRAWS,
-    seed: int = SEED,
+    runs: Sequence[Tested], kind: str = "normalised", draws: int = DRAWS
 ) -> Interval:
-    """Percentile interval (95 %) of the corpus-level rate of `kind` (normalised, raw, pinyin).
+    """95 % interval of the corpus-level rate of `kind` (normalised, raw, pinyin).
 
-    Each draw takes as many units as there are, with replacement, and divides the sum of their
-    errors by the sum of their lengths (Bisani and Ney 2004, "Bootstrap estimates for confidence
-    intervals in ASR performance evaluation").
+    The speakers, or utterances, are resampled, and the seeds where a fold has several: a t interval
+    from the bootstrap's standard error, see significance.py.
     """
-    unit = bootstrap_unit(utterances)
-    groups = _groups([_group_of(utterance, unit) for utterance in utterances])
-    sums = _resample(_per_group(groups, [getattr(one, kind) for one in utterances]), draws, seed)
-    return _percentiles(sums[:, 0] / sums[:, 1])
+    from adakd import significance
+
+    counts, folds, _ = _by_group([runs], kind)
+    return significance.cer_interval(counts, folds, draws)
 
 
 def paired_bootstrap(
-    errors_a: Sequence[UtteranceErrors],
-    errors_b: Sequence[UtteranceErrors],
+    runs_a: Sequence[Tested],
+    runs_b: Sequence[Tested],
     kind: str = "normalised",
     draws: int = DRAWS,
-    seed: int = SEED,
-    names: tuple[str, str] = ("the system", "the baseline"),
 ) -> Change:
-    """Relative change of CER from the baseline `errors_b` to `errors_a`, both resampled with the
-    same draws.
+    """Relative change of CER from the baseline's runs to the system's, one by one the same folds
+    and seeds, so that both are resampled with the same draws.
 
-    The p-value is two-sided: twice the smaller share of draws on either side of zero, with one
-    added to either count (Davison and Hinkley 1997), so it is never below 2 / (draws + 1). A
-    baseline without any error gives a relative change of infinity, or 0 where the system has none
+    A baseline without any error gives a relative change of infinity, or 0 where the system has none
     either. Raises UserError when the ids differ.
     """
-    import numpy as np
+    from adakd import significance
 
-    by_id = {utterance.id: utterance for utterance in errors_b}
-    _same_ids(errors_a, errors_b, names)
-    unit = bootstrap_unit(errors_a)
-    groups = _groups([_group_of(utterance, unit) for utterance in errors_a])
-    of_a = [getattr(one, kind) for one in errors_a]
-    of_b = [getattr(by_id[one.id], kind) for one in errors_a]
-    table = np.concatenate([_per_group(groups, of_a), _per_group(groups, of_b)], axis=1)
-    sums = _resample(table, draws, seed)
-    difference = sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
-    smaller = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
-    return Change(
-        relative=float(_relative(table.sum(axis=0, keepdims=True))[0]),
-        interval=_percentiles(_relative(sums)),
-        p_value=min(1.0, 2 * (smaller + 1) / (draws + 1)),
-        unit=unit,
-    )
+    for a, b in zip(runs_a, runs_b, strict=True):
+        _same_ids(a, b)
+    counts, folds, unit = _by_group([runs_a, runs_b], kind)
+    return significance.compare(counts, folds, unit, draws)
 
 
-def _relative(sums: np.ndarray) -> np.ndarray:
-    """CER a / CER b - 1 (n,) of columns errors a, length a, errors b, length b (n, 4).
-
-    Two rates of 0 are no change.
-    """
-    import numpy as np
-
-    rate_a, rate_b = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(rate_a == rate_b, 0.0, rate_a / rate_b - 1.0)
-
-
-def _same_ids(
-    errors_a: Sequence[UtteranceErrors],
-    errors_b: Sequence[UtteranceErrors],
-    names: tuple[str, str],
-) -> None:
-    ids_a, ids_b = {one.id for one in errors_a}, {one.id for one in errors_b}
-    for name, missing in ((names[0], ids_b - ids_a), (names[1], ids_a - ids_b)):
+def _same_ids(a: Tested, b: Tested) -> None:
+    ids_a, ids_b = ({one.id for one in each.errors} for each in (a, b))
+    for name, missing in ((a.name, ids_b - ids_a), (b.name, ids_a - ids_b)):
         if missing:
             shown = ", ".join(sorted(missing)[:5]) + (" ..." if len(missing) > 5 else "")
             raise UserError(
-                f"{names[0]} and {names[1]} were not decoded on the same utterances: {name} lacks "
+                f"{a.name} and {b.name} were not decoded on the same utterances: {name} lacks "
                 f"{len(missing)} ({shown}); decode and score both again (stages 7 and 8)."
             )
 
 
-def _group_of(utterance: UtteranceErrors, unit: str) -> str:
-    return utterance.speaker if unit == "speaker" else utterance.id
+def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
 
-
-def _groups(labels: Sequence[str]) -> np.ndarray:
-    """Index (utterances,) of each one's group, numbered by sorted label, not by file order."""
+    Groups are numbered by sorted label, so that draws do not depend on the order of files. A fold
+    counts as often as it has seeds, since their errors are added, where significance.py takes the
+    mean over them: hence the weights, which are 1 where all folds have equally many.
+    """
     import numpy as np
 
-    return np.unique(np.array(labels), return_inverse=True)[1]
+    unit = bootstrap_unit([one for run in systems[0] for one in run.errors])
 
+    def labels(run: Tested) -> list[tuple[int, str]]:
+        return [(0, one.speaker) if unit == "speaker" else (run.fold, one.id) for one in run.errors]
 
-def _per_group(groups: np.ndarray, counts: Sequence[Counts]) -> np.ndarray:
-    """Errors and reference characters summed by group: (groups, 2)."""
-    import numpy as np
-
-    table = np.zeros((groups.max() + 1, 2), dtype=np.int64)
-    np.add.at(table, groups, np.array([(one.errors, one.characters) for one in counts]))
-    return table
-
-
-def _resample(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Column sums (draws, C) of `draws` resamples of the rows of `values` (U, C)."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    at_once = max(
-        1, 2_000_000 // values.size
-    )  # keeps the gathered block near 16 MB on any test set
-    blocks = []
-    for start in range(0, draws, at_once):
-        size = (min(at_once, draws - start), len(values))
-        blocks.append(values[generator.integers(len(values), size=size)].sum(axis=1))
-    return np.concatenate(blocks)
-
-
-def _percentiles(values: np.ndarray) -> Interval:
-    import numpy as np
-
-    # each bound is itself a draw: interpolating next to an infinite relative change gives NaN
-    low, high = np.percentile(values, TAILS, method="inverted_cdf")
-    return Interval(float(low), float(high))
+    known = sorted({label for run in systems[0] for label in labels(run)})
+    number = {label: place for place, label in enumerate(known)}
+    counts = np.zeros((len(known), len(systems[0]), len(systems), 2))
+    for place, system in enumerate(systems):
+        for column, run in enumerate(system):
+            of_kind: list[Counts] = [getattr(one, kind) for one in run.errors]
+            groups = np.array([number[label] for label in labels(run)], dtype=np.int64)
+            found = np.array([(one.errors, one.characters) for one in of_kind]).reshape(-1, 2)
+            np.add.at(counts[:, column, place], groups, found)
+    folds = np.array([run.fold for run in systems[0]])
+    _, fold_of, seeds = np.unique(folds, return_inverse=True, return_counts=True)
+    weights = (seeds / seeds.mean())[fold_of]  # (runs,)
+    counts *= weights[:, None, None]
+    return counts.reshape(len(known), len(folds), -1), folds, unit
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -344,13 +305,13 @@ def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
     normalised = total(one.normalised for one in utterances)
     rates: dict[str, Any] = {
         "cer": normalised.cer,
-        "interval": list(bootstrap_interval(utterances, "normalised", draws)),
+        "interval": list(bootstrap_interval([Tested(utterances)], "normalised", draws)),
         "cer_raw": total(one.raw for one in utterances).cer,
-        "interval_raw": list(bootstrap_interval(utterances, "raw", draws)),
+        "interval_raw": list(bootstrap_interval([Tested(utterances)], "raw", draws)),
     }
     if pinyin := total_pinyin(utterances):
         rates["per"] = pinyin.cer
-        rates["interval_per"] = list(bootstrap_interval(utterances, "pinyin", draws))
+        rates["interval_per"] = list(bootstrap_interval([Tested(utterances)], "pinyin", draws))
     return rates | {
         "substitutions": normalised.substitutions,
         "deletions": normalised.deletions,

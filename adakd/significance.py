@@ -2,9 +2,9 @@
 correction for many comparisons, and how many seeds a difference needs.
 
 A study trains every cell with several seeds and tests all of them on the same speech. Both are
-luck: other seeds and other speakers would have given other numbers. So both are resampled. Not
-here: counting errors and the bootstrap over test speech alone (score.py), reading and comparing
-runs (findings.py).
+luck: other seeds and other speakers would have given other numbers. So both are resampled. Where
+there is one seed the test speech alone is. Not here: counting errors (score.py), reading and
+comparing runs (findings.py).
 
 Folds may have seeds of their own, down to one. The luck of a fold's only seed cannot be told from
 that of the people whom it tests, and need not be: with the fold as the group, how far apart the
@@ -20,8 +20,9 @@ to.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from adakd.score import SEED, Change, Interval
 
@@ -67,23 +68,32 @@ def resample(
     """
     import numpy as np
 
-    generator = np.random.default_rng(seed)
-
-    def weights(number: int, drawn: bool) -> np.ndarray:  # (draws, number), 1 on average
-        if number == 1:
-            return np.ones((draws, number))
-        # Drawn even if not asked for: variances of both levels and of each, with the same draws,
-        # differ by less chance.
-        taken = generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
-        return taken * (number / (number - 1)) if drawn else np.ones((draws, number))
-
+    names, seeds = np.unique(folds, return_counts=True)
+    # The same whether asked for or not: variances of both levels and of each, with the same draws,
+    # differ by less chance.
+    *of_folds, of_groups = _weights((*seeds.tolist(), len(counts)), draws, seed)
     of_runs = np.empty((draws, len(folds)))
-    for fold in np.unique(folds):
-        chosen = folds == fold
-        of_runs[:, chosen] = weights(int(chosen.sum()), runs) / chosen.sum()  # mean over its seeds
-    of_groups = weights(len(counts), groups)
+    for fold, number, drawn in zip(names, seeds, of_folds, strict=True):
+        of_runs[:, folds == fold] = (drawn if runs else 1.0) / number  # mean over its seeds
+    if not groups:
+        of_groups = np.ones((draws, len(counts)))
     heard = (of_groups @ counts.reshape(len(counts), -1)).reshape(draws, *counts.shape[1:])
     return np.einsum("drc,dr->dc", heard, of_runs)
+
+
+@lru_cache(maxsize=2)  # drawing takes the time, and a table is of systems on the same speech
+def _weights(numbers: tuple[int, ...], draws: int, seed: int) -> list[np.ndarray]:
+    """How often each of so many is drawn, (draws, number) for each level, 1 on average."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    return [
+        generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
+        * (number / (number - 1))
+        if number > 1
+        else np.ones((draws, 1))
+        for number in numbers
+    ]
 
 
 def log_rate(sums: np.ndarray) -> np.ndarray:
@@ -98,31 +108,59 @@ def log_rate(sums: np.ndarray) -> np.ndarray:
     return rates @ np.array(SIGNS[rates.shape[1]], dtype=float)
 
 
-def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
-    """Standard error of `log_rate` by the hierarchical bootstrap, and its degrees of freedom.
+class Variance(NamedTuple):
+    """Of `log_rate`, by the hierarchical bootstrap, and of how many runs, folds and groups."""
 
-    Luck that is neither a seed's nor a speaker's, but of the two together, is in the variance that
-    resampling the seeds gives, in that of the speakers, and three times in that of both (Owen
-    2007); once is right: seeds + speakers - (both - seeds - speakers). Since it is estimated, the
-    result is never taken to be less than either level alone. The degrees of freedom are
-    Satterthwaite's (1946), from those of each part: a standard error from five seeds is itself
-    uncertain, and a percentile or a normal quantile would promise too much.
-    """
+    of_runs: float  # resampling the seeds alone
+    of_groups: float  # resampling the speakers, or utterances, alone
+    of_both: float
+    runs: int
+    folds: int
+    groups: int
+
+    def error(self, more: float = 1.0) -> tuple[float, float]:
+        """Standard error and its degrees of freedom, if there were `more` times as many seeds.
+
+        Luck that is neither a seed's nor a speaker's, but of the two together, is in the variance
+        that resampling the seeds gives, in that of the speakers, and three times in that of both
+        (Owen 2007); once is right: seeds + speakers - (both - seeds - speakers). Since it is
+        estimated, the result is never taken to be less than either level alone. The degrees of
+        freedom are Satterthwaite's (1946), from those of each part: a standard error from five
+        seeds is itself uncertain, and a percentile or a normal quantile would promise too much.
+
+        More seeds make both what is theirs and what is of the two together smaller; the luck of
+        the speakers stays.
+        """
+        together = max(0.0, self.of_both - self.of_runs - self.of_groups) / more
+        of_runs = self.of_runs / more
+        of_groups = self.of_groups - min(self.of_groups, together * (more - 1))
+        free_runs, free_groups = self.runs * more - self.folds, self.groups - 1
+        free_both = free_runs * free_groups
+        parts = [(of_runs, free_runs), (of_groups, free_groups), (together, free_both)]
+        total = of_runs + of_groups - together
+        if total <= max(of_runs, of_groups):
+            total = max(of_runs, of_groups)
+            parts = [(part, free) for part, free in parts[:2] if part == total]
+        uncertain = sum(part**2 / free for part, free in parts if free)
+        if not total:  # all come out alike, if there is more than one
+            return 0.0, max(free_runs, free_groups)
+        return math.sqrt(total), total**2 / uncertain if uncertain else 0.0
+
+
+def variance(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Variance:
+    """How `log_rate` varies with other seeds, other speakers, and both."""
     import numpy as np
 
-    def variance(runs: bool, groups: bool) -> float:
+    def of(runs: bool, groups: bool) -> float:
         return float(log_rate(resample(counts, folds, draws, runs, groups)).var())
 
-    of_both, of_runs, of_groups = variance(True, True), variance(True, False), variance(False, True)
-    free_runs, free_groups = len(folds) - len(np.unique(folds)), len(counts) - 1
-    together = max(0.0, of_both - of_runs - of_groups)
-    parts = [(of_runs, free_runs), (of_groups, free_groups), (together, free_runs * free_groups)]
-    total = of_runs + of_groups - together
-    if total <= max(of_runs, of_groups):
-        total = max(of_runs, of_groups)
-        parts = [(part, free) for part, free in parts[:2] if part == total]
-    uncertain = sum(part**2 / free for part, free in parts if free)
-    return math.sqrt(total), total**2 / uncertain if uncertain else 0.0
+    size = len(folds), len(np.unique(folds)), len(counts)
+    return Variance(of(True, False), of(False, True), of(True, True), *size)
+
+
+def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
+    """Standard error of `log_rate`, and its degrees of freedom."""
+    return variance(counts, folds, draws).error()
 
 
 def _margin(error: float, free: float) -> float:
@@ -133,10 +171,22 @@ def _margin(error: float, free: float) -> float:
 
 
 def cer_interval(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Interval:
-    """95 % interval of the CER over seeds and speech: exp(log CER +- t standard errors)."""
-    whole = float(log_rate(resample(counts, folds, 1, runs=False, groups=False))[0])
+    """95 % interval of the CER over seeds and speech: exp(log CER +- t standard errors).
+
+    It contains the CER, which has no half error added. Where no error was made at all, it ends
+    where none among so many characters would be a chance of 1 in 40 (Clopper and Pearson 1934).
+    """
+    (sums,) = resample(counts, folds, 1, runs=False, groups=False)
+    cer, whole = float(sums[0] / sums[1]), float(log_rate(sums[None])[0])
+    if not sums[0]:
+        return Interval(0.0, -math.expm1(math.log(LEVEL / 2) / float(sums[1])))
     margin = _margin(*spread(counts, folds, draws))
-    return Interval(math.exp(whole - margin), math.exp(whole + margin))
+    return _with(cer, math.exp(whole - margin), math.exp(whole + margin))
+
+
+def _with(value: float, low: float, high: float) -> Interval:
+    """An interval from the logarithms, whose half an error may have left the value itself out."""
+    return Interval(min(low, value), max(high, value))
 
 
 def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS) -> Change:
@@ -162,7 +212,7 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
         return Change(relative, Interval(0.0, 0.0), 1.0, unit)
     margin = _margin(error, free)
     p_value = 2 * float(stdtr(free, -abs(whole) / error)) if free and error else 1.0
-    interval = Interval(math.expm1(whole - margin), math.expm1(whole + margin))
+    interval = _with(relative, math.expm1(whole - margin), math.expm1(whole + margin))
     return Change(relative, interval, p_value, unit)
 
 
@@ -221,13 +271,35 @@ def seeds_needed(
     deviation: float, change: float = 0.03, level: float = LEVEL, wanted: float = POWER
 ) -> int | None:
     """The fewest seeds whose `power` is enough; None if more than MOST_SEEDS."""
+    return _fewest(lambda seeds: power(seeds, deviation, change, level) >= wanted)
+
+
+def seeds_enough(
+    variance: Variance, change: float = 0.03, level: float = LEVEL, wanted: float = POWER
+) -> int | None:
+    """The fewest seeds (of each fold) with which `compare` finds a fall of the CER by `change`.
+
+    On the same test speech, of which more seeds make no more. None where they are not enough,
+    however many (MOST_SEEDS).
+    """
+    now = variance.runs / variance.folds
+
+    def enough(seeds: int) -> bool:
+        error, free = variance.error(seeds / now)
+        shift = abs(math.log1p(-change)) / error if error else math.inf
+        return bool(free) and found_by_t(shift, free, level) >= wanted
+
+    return _fewest(enough)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """The least number above 1 that is enough, when all above it are; None above MOST_SEEDS."""
     low, high = 1, 2
-    while power(high, deviation, change, level) < wanted:
+    while not enough(high):
         low, high = high, 2 * high
         if low >= MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        enough = power(middle, deviation, change, level) >= wanted
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high if high <= MOST_SEEDS else None

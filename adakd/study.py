@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from adakd import plots, published, report, significance, steps, versions
@@ -23,6 +23,7 @@ from adakd.errors import UserError
 from adakd.files import atomic_write, write_text
 from adakd.findings import (
     BETTER,
+    CONTROL,
     CONTROLS,
     OPEN,
     SAME,
@@ -59,10 +60,14 @@ from adakd.report import (
     signed,
     size,
 )
-from adakd.score import Change, Counts, total
+from adakd.score import Change, total
 from adakd.steps import INT8
 
-ONCE = ("teacher", "difficulty")  # kinds of tasks that come once for all cells of a group
+PREDICTED = (
+    "AdaKD gives the teacher more weight on easy utterances than on hard ones, most at first: what "
+    "it gains over one weight for all should lie with the easy ones."
+)
+KINDS = ("substitutions", "deletions", "insertions")
 
 # -- words ----------------------------------------------------------------------------------------
 
@@ -111,7 +116,33 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
                 clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
         said.append(f"{title}: {'; '.join(clauses)}.")
     said += adaptivity(study, comparisons)
-    return [*said, *headroom(study, tables), *lengths(tables), *telling(study, comparisons)]
+    said += [*beside(study, tables), *headroom(study, tables), *lengths(tables)]
+    return [*said, *telling(study, comparisons)]
+
+
+def beside(study: Study, tables: Sequence[Table]) -> list[str]:
+    """What the primary comparisons are about, against all that they do not name."""
+    clauses = []
+    for own, other in unnamed(study):
+        found = [
+            (table.title, significance.compare(*count_array(both)))
+            for table in tables
+            if (both := table.both((own, other)))
+        ]
+        if not found:
+            continue
+        fewer = sum(change.relative < 0 for _, change in found)
+        clear = [
+            f"{title} {signed(change.relative)} % {bracket(change.interval, signed)}"
+            for title, change in found
+            if change.p_value < significance.LEVEL
+        ]
+        where = f" (zero is outside of {'; '.join(clear)})" if clear else ""
+        pair = f"{label_of(own)} against {label_of(other)}"
+        clauses.append(f"{pair} fewer in {fewer} of {len(found)}{where}")
+    if not clauses:
+        return []
+    return [f"Errors beside, exploratory, without correction: {'; '.join(clauses)}."]
 
 
 def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
@@ -152,14 +183,20 @@ def telling(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     found = [one.detectable[1] for one in known]
     enough = sum(each <= study.grid.difference for each in found)
     span = " to ".join(dict.fromkeys(percent(each, 1) for each in (min(found), max(found))))
-    rest = "; elsewhere no difference shown does not mean that there is none"
     said = (
         "Noise: with the seeds and the test speech that there are, a difference is found with "
         f"80 % chance, after correction, from {span} % on; {wanted} % can be told in {enough} of "
-        f"{len(known)} comparisons{rest if enough < len(known) else ''}."
+        f"{len(known)} comparisons. No difference shown does not mean that there is none."
     )
     if planned := [one.needed[1] for one in comparisons if one.needed]:
-        said += f" The plan, by the spread of the dev CER alone: {spanned(planned)} seeds."
+        said += f" The plan, by the spread of the dev CER alone: {spanned(planned)} seeds"
+        never = sum(one.enough[1] is None for one in comparisons if one.enough)
+        tried = sum(bool(one.enough) for one in comparisons)
+        said += (
+            f"; with the luck of this test speech no number of seeds will do in {never} of {tried}."
+            if never
+            else "."
+        )
     return [said]
 
 
@@ -250,7 +287,7 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
         for row in table.rows.values():
             for run in row.runs:
                 facts = run.done["inputs"] | {"steps": run.done.get("steps")} | run.made
-                for what in ("steps", "start", "teacher", "machine"):
+                for what in ("data", "steps", "start", "teacher", "machine"):
                     if facts.get(what) is not None:
                         kinds = beside.setdefault((*run.key, what), {})
                         kinds.setdefault(facts[what], []).append(label_of(row.name))
@@ -265,13 +302,14 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
     but = ", but that AdaKD (learned) holds a part of the training set out" if learned else ""
     runs = [run for table in tables for run in table.runs if "steps" in run.done]  # not int8
     known = sum("start" in run.done["inputs"] for run in runs)
-    rest = ""
+    whole = f"in {'every run' if known == len(runs) else f'{known} of {len(runs)} runs'}"
+    alone = ""
     if known < len(runs):
-        rest = f" Start and teacher could be checked in {known} of {len(runs)} runs alone."
+        alone = " In all others data and number of steps could be checked alone."
     return (
-        "Checked in every run: beside each other, all cells start from the same student, have the "
-        "same teacher and make the same number of optimiser steps; batches and their order follow "
-        f"from the seed{but}.{rest}"
+        f"Checked {whole}: beside each other, all cells start from the same student, have the same "
+        "data and teacher and make the same number of optimiser steps. Batches and their order "
+        f"follow from the seed{but}.{alone}"
     )
 
 
@@ -337,6 +375,12 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
     found = list(study.grid.limits)
     if sizes:
         found.append(f"Models are small (parameters of teacher and student): {'; '.join(sizes)}.")
+    permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
+    if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
+        found.append(
+            f"{listed([label_of(name) for name in permuted])} has one permutation of x for all "
+            "seeds: its luck is in no interval."
+        )
     taught = {seed for table in tables for seed in teacher_seeds(study, table)}
     if len(taught) == 1 and any(len(seeds_of(table)) > 1 for table in tables):
         found.append(
@@ -373,10 +417,10 @@ def teacher_seeds(study: Study, table: Table) -> set[int]:
 
 
 def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[float]]:
-    """How long that took which all cells of a group share, by kind, seconds; here, or published."""
+    """How long the tasks took that all cells of a group share, by kind, seconds; or published."""
     found: dict[str, list[float]] = {}
     for name, one in records.items():
-        if one["kind"] in ONCE and name.startswith(f"{group} "):
+        if one["kind"] in ("teacher", "difficulty") and name.startswith(f"{group} "):
             found.setdefault(one["kind"], []).append(one["seconds"])
     return {**study.lines.get(str(group), {}).get("seconds", {}), **found}
 
@@ -384,7 +428,9 @@ def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[
 def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
     """What a reader must know to read the tables rightly."""
     grid = study.grid
-    tuned = "Nothing was tuned."
+    tuned = "Nothing was tuned here: settings are the grid's, and where it has none the recipe's."
+    if grid.epochs:
+        tuned = "Epochs alone were chosen here, on dev."
     if grid.tune:
         effort = len(next(iter(grid.tune.values())))
         labels = ", ".join(label_of(name) for name in grid.tune)
@@ -393,6 +439,8 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
             f"each of {labels}, chosen by dev CER within each recipe, family and fold; the rest is "
             "as in the grid. A cell that is like a tuned one has its choice."
         )
+        if rest := [name for name in study.cells if not set(study.ancestry(name)) & set(grid.tune)]:
+            tuned += f" Not tuned: {listed([label_of(name) for name in rest])}."
         tested = {(table.recipe, seed) for table in tables for seed in seeds_of(table)}
         if both := [one for one in sorted(tested) if one[1] in grid.tune_seeds]:
             where = listed([f"seed {seed} of {recipe}" for recipe, seed in both])
@@ -410,11 +458,19 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     if "fold" in units:
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
     over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
-    of_groups = [once(study, group, records) for group in study.groups]
-    spent = {kind: [n for one in of_groups for n in one.get(kind, [])] for kind in ONCE}
-    teacher = f" ({clock(mean(spent['teacher']))} on average)" if spent["teacher"] else ""
-    if spent["difficulty"]:
-        teacher += f" and, for x from another source, {clock(mean(spent['difficulty']))} on average"
+    taught = [
+        seconds
+        for table in tables
+        for run in table.teacher
+        if (seconds := run.done.get("train_seconds"))
+    ]
+    teacher = f" ({clock(median(taught))} to train)" if taught else ""
+    if looked := [
+        seconds
+        for group in study.groups
+        for seconds in once(study, group, records).get("difficulty", [])
+    ]:
+        teacher += f" and, for x from another source, {clock(median(looked))}"
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
@@ -425,10 +481,10 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
         "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
         "it. All other intervals are exploratory and have no colour.",
-        "won : lost counts runs with fewer and with more errors. Training: mean time of a run, "
+        "won : lost counts runs with fewer and with more errors. Training: median time of a run, "
         "dev decoding included, on a machine that did other things besides"
         f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. The "
-        f"teacher and its pass{teacher} come on top, once for all cells.",
+        f"teacher{teacher} and its pass come on top, once for all cells.",
         tuned,
         "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
         "chosen on dev, from runs that never decode test.",
@@ -485,19 +541,25 @@ def won_and_lost(table: Table, pair: Pair) -> str:
 
 
 def cost(table: Table, name: str) -> str:
-    """Mean time of training; int8 students have none."""
+    """Median time of training, since a machine may stand still; int8 students have none."""
     known = [each for run in table.rows[name].runs if (each := run.done.get("train_seconds"))]
-    return clock(mean(known)) if known else ""
+    return clock(median(known)) if known else ""
 
 
-def together(runs: Sequence[Run]) -> Counts:
-    """All errors of these runs."""
-    return Counts(*(sum(kind) for kind in zip(*(run.counts for run in runs), strict=True)))
+def shares(runs: Sequence[Run]) -> tuple[float, float, float]:
+    """Substitutions, deletions and insertions over the characters: mean over seeds, all folds."""
+    seeds = Counter(run.key[0] for run in runs)
+    substitutions, deletions, insertions, characters = (
+        sum(kind)
+        for kind in zip(
+            *([number / seeds[run.key[0]] for number in run.counts] for run in runs), strict=True
+        )
+    )
+    return substitutions / characters, deletions / characters, insertions / characters
 
 
-def by_kind(counts: Counts) -> str:
-    kinds = (counts.substitutions, counts.deletions, counts.insertions)
-    return " / ".join(percent(kind / counts.characters, 1) for kind in kinds)
+def by_kind(runs: Sequence[Run]) -> str:
+    return " / ".join(percent(share, 1) for share in shares(runs))
 
 
 def against_teacher(study: Study, table: Table, name: str) -> Change | None:
@@ -519,8 +581,8 @@ def results(study: Study, table: Table) -> list[Line]:
     header = ["Cell", "Runs", "CER, %", "S / D / I, %", *compared, "Training"]
     lines: list[Line] = [[*header, DISK] if int8 else header]
     if table.teacher:
-        heard = together(table.teacher)
-        line = ["Teacher", str(len(table.teacher)), percent(heard.cer), by_kind(heard)]
+        cer = percent(sum(shares(table.teacher)))
+        line = ["Teacher", str(len(table.teacher)), cer, by_kind(table.teacher)]
         for base in bases:
             change = against_teacher(study, table, base)
             line += [plain(change) if change else "", ""]
@@ -533,8 +595,7 @@ def results(study: Study, table: Table) -> list[Line]:
             line.append("failed" if row.failed else NOT_RUN)
             lines.append([*line, *[""] * (len(lines[0]) - len(line))])
             continue
-        counts = together(row.runs)
-        line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(counts)]
+        line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(row.runs)]
         for base in bases:
             both = table.both((row.name, base)) if row.name != base else []
             line.append(plain(significance.compare(*count_array(both))) if both else "")
@@ -547,28 +608,92 @@ def results(study: Study, table: Table) -> list[Line]:
     return lines
 
 
-def others(study: Study, tables: Sequence[Table]) -> list[Line]:
-    """What the primary comparisons are about, against all other methods; exploratory."""
+def unnamed(study: Study) -> list[Pair]:
+    """What the primary comparisons are about, with each cell that they do not compare it with."""
     named = study.grid.primary
     controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
+    about = dict.fromkeys(pair[0] for pair in named if pair[0] not in controls)
+    return [
+        (own, other)
+        for own in about
+        for other in study.cells
+        if other != own and [own, other] not in named and [other, own] not in named
+    ]
+
+
+def others(study: Study, tables: Sequence[Table]) -> list[Line]:
+    """What the primary comparisons are about, against all other cells; exploratory."""
     lines: list[Line] = [["Comparison", "Recipe, family", "Runs", "Change, %", "won : lost"]]
-    for own in dict.fromkeys(pair[0] for pair in named if pair[0] not in controls):
-        for other in study.cells:
-            if [own, other] in named or study.method(other) == study.method(own):
-                continue
-            for table in tables:
-                if both := table.both((own, other)):
-                    planned = len(table.planned((own, other)))
-                    lines.append(
-                        [
-                            f"{label_of(own)} against {label_of(other)}",
-                            table.title,
-                            f"{len(both)} of {planned}" if len(both) < planned else str(planned),
-                            plain(significance.compare(*count_array(both))),
-                            won_and_lost(table, (own, other)),
-                        ]
-                    )
+    for own, other in unnamed(study):
+        for table in tables:
+            if both := table.both((own, other)):
+                planned = len(table.planned((own, other)))
+                lines.append(
+                    [
+                        f"{label_of(own)} against {label_of(other)}",
+                        table.title,
+                        f"{len(both)} of {planned}" if len(both) < planned else str(planned),
+                        plain(significance.compare(*count_array(both))),
+                        won_and_lost(table, (own, other)),
+                    ]
+                )
     return lines
+
+
+def kinds(comparisons: Sequence[Comparison]) -> list[Line]:
+    """By how many points substitutions, deletions and insertions differ."""
+    lines: list[Line] = [["Comparison", "Recipe, family", *(kind.title() for kind in KINDS)]]
+    for one in comparisons:
+        if both := one.table.both(one.pair):
+            own, other = (shares(runs) for runs in zip(*both, strict=True))
+            apart = [signed(a - b) for a, b in zip(own, other, strict=True)]
+            lines.append([one.title, one.table.title, *apart])
+    return lines
+
+
+def weights(study: Study, tables: Sequence[Table]) -> list[Line]:
+    """The teacher's weight in every cell that gives each utterance its own, as runs have it."""
+    lines: list[Line] = [
+        ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", "Learning"]
+    ]
+    for table, row in [(each, row) for each in tables for row in each.rows.values()]:
+        runs = [run for run in row.runs if {"start", "end"} <= run.done.get("alpha", {}).keys()]
+        if not runs:
+            continue
+        found = [run.done["alpha"] for run in runs]
+        ends = [
+            Cell(
+                f"{middle('mean', each):.2f}",
+                f"[{middle('p10', each):.2f}, {middle('p90', each):.2f}]",
+            )
+            for each in ([one[end] for one in found] for end in ("start", "end"))
+        ]
+        t = middle("t", found), middle("t", [{"t": one.get("t_end", one["t"])} for one in found])
+        k = middle("k_start", found), middle("k_end", found)
+        spent = [
+            run.done["learning_seconds"] / run.done["train_seconds"]
+            for run in runs
+            if "learning_seconds" in run.done
+        ]
+        lines.append(
+            [
+                label_of(row.name),
+                table.title,
+                from_to(*t),
+                from_to(*k),
+                *ends,
+                f"{percent(mean(spent), 0)} % of the time" if spent else "",
+            ]
+        )
+    return lines
+
+
+def middle(name: str, found: Sequence[dict[str, float]]) -> float:
+    return median(one[name] for one in found)
+
+
+def from_to(first: float, last: float) -> str:
+    return f"{first:.3g}" if first == last else f"{first:.3g} to {last:.3g}"
 
 
 def partly(cell: Cell, there: Sequence[Any], planned: Collection[Any]) -> Cell:
@@ -636,6 +761,7 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
         (
             "Seeds", "SD of each, %", "SD of the difference, %",
             f"Seeds for {percent(study.grid.difference, 0)} % (corrected)",
+            "On this test speech (corrected)",
             "Told, % (corrected)",
         ),
         [one for one in comparisons if one.needed],
@@ -644,6 +770,9 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
             " and ".join(percent(each, 1) for each in one.alone),
             percent(one.deviation, 1),
             "{} ({})".format(*[spanned([number]) for number in one.needed]),
+            "{} ({})".format(*[str(number or "none") for number in one.enough])
+            if one.enough
+            else "not known",
             "{} ({})".format(*[percent(each, 1) for each in one.detectable])
             if one.detectable
             else "",
@@ -698,10 +827,13 @@ def leverage(
 def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
     """What dev has chosen in every group that has come so far."""
     lines: list[Line] = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
+    first = next(iter(study.cells))
     for group, choice in [each for table in tables for each in table.choices.items()]:
         if choice is None:
             continue
-        epochs: Cell | str = "the recipe's"
+        seed = study.seeds(first, group)[0]
+        set_to = study.place(group, first, seed, choice).config.train_of("student").epochs
+        epochs: Cell | str = f"{set_to}, not chosen here"
         if choice.epochs:
             gained = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
             settled = choice.gains[-1][1] < SETTLED
@@ -817,8 +949,7 @@ def figures_of(
             plots.gain_by_quartile(quarters),
             f"{recipe}: gain by difficulty",
             "Relative change of CER in four equal parts of each test set, by the teacher's loss x "
-            "on the utterance, with 95 % intervals (exploratory). AdaKD distils easy utterances "
-            "first: its gains are predicted to differ between the quarters.",
+            f"on the utterance, with 95 % intervals (exploratory). {PREDICTED}",
         )
     schedules: dict[str, plots.Schedule] = {}
     for family, table in own.items():
@@ -912,8 +1043,9 @@ def publish_tables(study: Study, tables: Sequence[Table], title: str, whole: Pat
         if not whole.resolve().is_relative_to(folder.parents[2]):
             continue
         link = os.path.relpath(whole.resolve(), folder)
-        there = sum(len(table.runs) for table in own)
-        planned = sum(len(row.planned) for table in own for row in table.rows.values())
+        every = [table for table in tables if study.recipe_folder(table.recipe) == folder]
+        there = sum(len(table.runs) for table in every)
+        planned = sum(len(row.planned) for table in every for row in table.rows.values())
         said = (
             f"{'All' if there == planned else f'Unfinished: {there} of'} {planned} runs. Changes "
             "are relative, below zero is better; brackets are exploratory 95 % intervals over "
@@ -954,7 +1086,7 @@ def parts_of(
     ]
     sections = (
         (
-            "Against the other methods",
+            "Against the other cells",
             "Not among the primary comparisons: exploratory, without correction.",
             others(study, tables),
         ),
@@ -972,21 +1104,40 @@ def parts_of(
         (
             "Gain by difficulty",
             "Relative change of CER, %, in four equal parts of each test set by the teacher's loss "
-            "on the utterance; exploratory.",
+            f"on the utterance; exploratory. {PREDICTED} Hardest over easiest: the ratio of CERs "
+            "in the hardest quarter over that in the easiest, relative in %; above zero the gain "
+            "is with the easy ones.",
             table_of(
-                ("Easiest quarter", "Second", "Third", "Hardest quarter"),
+                ("Easiest quarter", "Second", "Third", "Hardest", "Hardest over easiest"),
                 [one for one in comparisons if one.quarters],
-                lambda one, _: [plain(change) for change in one.quarters],
+                lambda one, _: [
+                    plain(each) if each else "not known" for each in (*one.quarters, one.slope)
+                ],
             ),
+        ),
+        (
+            "By kind of error",
+            "By how many percent of the reference's characters they differ, mean over seeds; "
+            "exploratory, without intervals.",
+            kinds(comparisons),
+        ),
+        (
+            "The teacher's weight",
+            "AdaKD's t, k and alpha in the training set: mean [10th, 90th percentile], as training "
+            "begins and as it ends; median over runs. Learning: the share of a run in which "
+            "AdaKD (learned) finds its k and t.",
+            weights(study, tables),
         ),
         (
             "Noise, and how many seeds it takes",
             f"{repeats(study, tables)} A plan: standard deviations over seeds of the dev CER, "
             "relative (over folds as well where each has seeds of its own), and the fewest seeds "
             "with which a paired t-test (two-sided 5 %, power 80 %, noncentral t; Cohen 1988) "
-            "finds the difference. Told: the smallest fall of the test CER found with 80 % chance, "
-            "by the standard error of the comparison itself, which has the luck of speakers in it. "
-            "In brackets with the level shared among all primary comparisons (Bonferroni).",
+            "finds the difference, as if all speech had been tested. On this test speech: the "
+            "fewest with the luck of its speakers, which more seeds leave as it is; none: however "
+            "many, it takes other speakers. Told: the smallest fall of the test CER that the runs "
+            "there are find with 80 % chance. In brackets with the level shared among all primary "
+            "comparisons (Bonferroni).",
             noise(study, comparisons),
         ),
         (
@@ -1075,14 +1226,16 @@ def lines_of(
         (one.id, one.speaker, one.normalised.characters) for run in heard[:1] for one in run.errors
     ]
     known = [run.difficulties for run in heard if any(x is not None for x in run.difficulties)]
-    scheduled = first_schedule(study, table, runs)
+    cells = {name for name in study.cells if study.method(name) in ADAPTIVE}  # none is int8
+    adaptive_runs = [run for run in runs if run.experiment.method in cells]
+    x = next(filter(None, (difficulties(study, table, run) for run in adaptive_runs)), [])
     yield {
         **{"name": str(group), "kind": "group", **named},
         "minutes": minutes_of(study, group),
         "seconds": once(study, group, records),
         "utterances": utterances,
         "difficulty": known[0] if known else [],
-        "x": [float(f"{x:.6g}") for x in scheduled[1].difficulties] if scheduled else [],
+        "x": [float(f"{each:.6g}") for each in x],
     }
     for run in teachers:
         yield {"name": f"{group} teacher", "kind": "teacher", **named} | published.line_of(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adakd import plots, report, score
+from adakd import plots, report, score, significance
 from adakd.errors import UserError
 
 CONTEXT: report.Context = {
@@ -109,22 +110,28 @@ def test_what_intervals_are_over(
 ) -> None:
     monkeypatch.setitem(globals(), "SPEAKERS", speakers)
     _, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
-    assert (f"draws over {speakers} speakers" in markdown) == (speakers >= 5)
+    assert (f"1000 draws over {speakers} speakers, with t quantiles" in markdown) == (speakers >= 5)
     assert ("draws over utterances" in markdown) == (speakers < 5)
-    assert (f"With {speakers} speakers" in markdown) == (speakers == 6)
 
 
-def resampled(systems: list[list[int]]) -> np.ndarray:
-    """Errors of 1000 resamples of the six speakers (1000, systems), from the test's own sums."""
-    sums = np.array([[sum(wrong[s::SPEAKERS]) for wrong in systems] for s in range(SPEAKERS)])
-    generator = np.random.default_rng(score.SEED)
-    draws = [sums[generator.integers(SPEAKERS, size=SPEAKERS)].sum(axis=0) for _ in range(1000)]
-    return np.array(draws)
+def counted(*systems: list[int], characters: int = 10) -> np.ndarray:
+    """Counts of the six speakers for significance.py (6, 1, 2 x systems), from the test's sums."""
+    columns = [
+        [sum(wrong[s::SPEAKERS]), characters * len(wrong[s::SPEAKERS])]
+        for s in range(SPEAKERS)
+        for wrong in systems
+    ]
+    return np.array(columns, dtype=float).reshape(SPEAKERS, 1, -1)
 
 
-def bracket(values: np.ndarray, form: str) -> str:
-    ordered = np.sort(100 * values)
-    return f"[{ordered[24]:{form}}, {ordered[974]:{form}}]"
+def of_cer(counts: np.ndarray) -> str:
+    low, high = significance.cer_interval(counts, np.zeros(1), 1000)
+    return f"[{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def of_change(own: list[int], other: list[int]) -> str:
+    low, high = significance.compare(counted(own, other), np.zeros(1), "speaker", 1000).interval
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def test_numbers_of_the_table(tmp_path, street):
@@ -132,21 +139,21 @@ def test_numbers_of_the_table(tmp_path, street):
     rows = markdown_rows(markdown)
     assert list(rows)[2:] == ["Teacher", "Untrained student", "Fine-tuning", "KD", "AdaKD"]
 
-    draws = resampled([ADAKD, KD, FINETUNE])
+    full_stops = counted([errors + 1 for errors in ADAKD], characters=11)
     assert rows["AdaKD"] == [
         "1.23 M",
-        f"{100 * 31 / 120:.2f} {bracket(draws[:, 0] / 120, '.2f')}",
-        f"{100 * 43 / 132:.2f} {bracket((draws[:, 0] + 12) / 132, '.2f')}",  # and the full stops
+        f"{100 * 31 / 120:.2f} {of_cer(counted(ADAKD))}",
+        f"{100 * 43 / 132:.2f} {of_cer(full_stops)}",
         "25.8 / 0.0 / 0.0",
-        f"{100 * (31 / 38 - 1):+.1f} {bracket(draws[:, 0] / draws[:, 2] - 1, '+.1f')}",
-        f"{100 * (31 / 32 - 1):+.1f} {bracket(draws[:, 0] / draws[:, 1] - 1, '+.1f')}",
+        f"{100 * (31 / 38 - 1):+.1f} {of_change(ADAKD, FINETUNE)}",
+        f"{100 * (31 / 32 - 1):+.1f} {of_change(ADAKD, KD)}",
         "1:15",
     ]
     assert rows["KD"][4].startswith(f"{100 * (32 / 38 - 1):+.1f} [")
     assert rows["KD"][5] == ""  # not against itself
     assert rows["Fine-tuning"][4] == ""
     assert rows["Untrained student"][0] == "1.23 M"  # the size of its trained brothers
-    assert rows["Untrained student"][1] == "100.00 [100.00, 100.00]"
+    assert rows["Untrained student"][1] == f"100.00 {of_cer(counted([10] * 12))}"
     assert rows["Untrained student"][6] == "none"
 
 
@@ -329,6 +336,10 @@ def change(relative: float, low: float, high: float) -> score.Change:
             "zero, so this run can't tell",
         ),
         (change(math.inf, 0.0, math.inf), "KD makes no error at all here, which AdaKD does"),
+        (
+            change(-0.5, math.nan, math.nan),
+            "AdaKD is 50.0 % relative better than KD; without an interval this run can't tell",
+        ),
     ],
 )
 def test_verdict(given, expected):
@@ -389,6 +400,46 @@ def test_comparison_uses_the_runs_that_both_have(tmp_path):
     assert report.compare(runs[2:], runs[1:2]) is None
     rows = {"whisper": report.make_rows(runs)}
     assert any("do not hold the same runs (KD 2, AdaKD 1)" in n for n in report.notes(rows, 1000))
+
+
+def test_intervals_of_several_seeds_have_their_luck_too(tmp_path):
+    other = [errors + 2 for errors in ADAKD]
+    runs = [
+        report.read_run(make_experiment(tmp_path, method, wrong, seed=seed))
+        for method, seed, wrong in (
+            ("kd", 1, KD),
+            ("kd", 2, FINETUNE),
+            ("adakd", 1, ADAKD),
+            ("adakd", 2, other),
+            ("finetune", 3, FINETUNE),
+            ("finetune", 4, KD),
+        )
+    ]
+    rows = {row.method: row for row in report.make_rows(runs) if row.runs}
+    seeds = np.zeros(2)
+    counts = np.concatenate([counted(ADAKD, KD), counted(other, FINETUNE)], axis=1)
+    expected = significance.cer_interval(counts[..., :2], seeds, 1000)
+    assert rows["adakd"].interval == pytest.approx(expected)
+    change = significance.compare(counts, seeds, "speaker", 1000)
+    found = rows["adakd"].changes["kd"]
+    assert found.interval == pytest.approx(change.interval)
+    assert found.relative == pytest.approx((31 + 55) / (32 + 38) - 1)
+    # Without a seed in common what remains is the test speech, on which errors are added.
+    sums = np.concatenate([counted(ADAKD, FINETUNE), counted(other, KD)], axis=1).sum(axis=1)
+    change = significance.compare(sums[:, None], np.zeros(1), "speaker", 1000)
+    assert rows["adakd"].changes["finetune"].interval == pytest.approx(change.interval)
+    notes = " ".join(report.notes({"whisper": list(rows.values())}, 1000))
+    assert "1000 draws over seeds and then 6 speakers" in notes
+    assert "seeds 1, 2, 3, 4 are added" in notes and "luck of a training run" in notes
+
+
+def test_a_single_utterance_has_no_interval(tmp_path):
+    experiments = [make_experiment(tmp_path, name, [n]) for name, n in (("kd", 4), ("adakd", 2))]
+    for output in written(tmp_path, experiments):
+        flat = " ".join(unescape(output).split())
+        assert "AdaKD reaches a CER of 20.00 %; KD 40.00 %." in flat
+        assert "better than KD; without an interval this run can't tell." in flat
+        assert "nan" not in re.sub(r"base64,[^\"]*", "", output)
 
 
 def test_every_run_is_listed(tmp_path):
@@ -482,7 +533,7 @@ def test_without_metrics_difficulties_and_alpha_only_the_first_plot_remains(tmp_
     assert list(report.make_figures(rows, {})) == ["cer"]
 
 
-@pytest.mark.parametrize("changed", [{}, {"scale": "rank"}, {"control": "mean"}])
+@pytest.mark.parametrize("changed", [{}, {"scale": "rank"}, {"control": "mean"}, {"guard": 0.9}])
 def test_alpha_is_drawn_over_x_only_where_it_depends_on_x_itself(tmp_path, changed):
     experiment = make_experiment(tmp_path, "adakd", [1, 2, 3])
     path = experiment.folder / "done.json"
@@ -491,7 +542,26 @@ def test_alpha_is_drawn_over_x_only_where_it_depends_on_x_itself(tmp_path, chang
     path.write_text(json.dumps(done))
     rows = {"whisper": report.make_rows([report.read_run(experiment)])}
     figures = report.make_figures(rows, {"whisper": np.array([0.1, 0.5, 2.0])})
-    assert ("alpha" in figures) == (not changed)
+    assert ("alpha" in figures) == (changed.keys() <= {"scale"})
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "rank"])
+def test_alpha_is_drawn_as_training_had_it(tmp_path, scale):
+    """With equal x and an x of 0, where the scales have their corners."""
+    import torch
+
+    from adakd.weighting import AdaKD
+
+    x = [0.0, 0.3, 0.3, 0.1, 2.5, 0.7]
+    weighting = AdaKD(scale=scale, alpha=0.3)
+    weighting.fit(x)
+    experiment = make_experiment(tmp_path, "adakd", [1, 2, 3])
+    path = experiment.folder / "done.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"alpha": weighting.summary()}))
+    schedule = report.schedule_of(report.read_run(experiment), x)
+    for progress in (0.0, 0.4, 1.0):
+        expected = weighting.alpha(torch.tensor(x), progress).tolist()
+        assert schedule.alpha(schedule.difficulties, progress) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("at_t", [0.1, math.exp(-1)])
@@ -579,7 +649,7 @@ def test_conditions_have_a_table_of_their_own(tmp_path):
         row for row in report.make_rows(list(map(report.read_run, experiments[2:]))) if row.runs
     ]
     alone = [one for one in row.utterances if one.condition == "Mic"]
-    low, high = score.bootstrap_interval(alone)
+    low, high = score.bootstrap_interval([score.Tested(alone)])
     assert rows["AdaKD"][1] == f"25.00 [{100 * low:.2f}, {100 * high:.2f}]"
     for output in (text, page):
         assert f"whisper: {report.BY_CONDITION}" in output and "25.00" in output

@@ -1,17 +1,19 @@
-"""CER against cases counted by hand, and the bootstrap against a plain one that loops."""
+"""CER against cases counted by hand, intervals against their formula and in a simulation."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from adakd import score
+from adakd import score, significance
 from adakd.errors import UserError
 
 
@@ -142,38 +144,100 @@ def test_unit_is_speakers_from_five_on():
     assert unit(["a", "b", "c", "d", "e", ""]) == "utterance"  # one speaker unknown
 
 
-@pytest.mark.parametrize("number_of_speakers", [3, 8])
-def test_interval_against_a_plain_loop_with_the_same_draws(number_of_speakers):
-    rng = random.Random(1)
-    size = 40
+def interval(utterances: list[score.UtteranceErrors], draws: int = 1000) -> score.Interval:
+    return score.bootstrap_interval([score.Tested(utterances)], draws=draws)
+
+
+def paired(
+    own: list[score.UtteranceErrors], other: list[score.UtteranceErrors], draws: int = 1000
+) -> score.Change:
+    names = ("AdaKD", "KD")
+    a, b = (score.Tested(each, name=name) for each, name in zip((own, other), names, strict=True))
+    return score.paired_bootstrap([a], [b], draws=draws)
+
+
+def by_unit(utterances: list[score.UtteranceErrors], by_speaker: bool) -> list[tuple[int, int]]:
+    """Errors and characters of each speaker or utterance, in a plain loop."""
+    sums: dict[str, tuple[int, int]] = {}
+    for one in utterances:
+        unit = one.speaker if by_speaker else one.id
+        errors, characters = sums.get(unit, (0, 0))
+        sums[unit] = errors + one.normalised.errors, characters + one.normalised.characters
+    return list(sums.values())
+
+
+def t_interval(centre: float, influences: list[float]) -> tuple[float, float]:
+    """exp(centre +- t s) with G - 1 degrees of freedom and s^2 = G / (G - 1) sum of influence^2: of
+    a ratio's logarithm, linearised (Cochran 1977, Sampling Techniques, ch. 6)."""
+    number = len(influences)
+    error = math.sqrt(number / (number - 1) * sum(one**2 for one in influences))
+    margin = stats.t.ppf(0.975, number - 1) * error
+    return math.exp(centre - margin), math.exp(centre + margin)
+
+
+@pytest.mark.parametrize("number_of_speakers", [3, 5, 8, 20])
+def test_interval_is_the_t_interval_of_a_ratio(number_of_speakers):
+    rng = random.Random(number_of_speakers)
+    size = 80
     utterances = made_up(
-        [rng.randint(0, 5) for _ in range(size)],
-        [rng.randint(5, 30) for _ in range(size)],
+        [rng.randint(20, 40) + i % number_of_speakers for i in range(size)],
+        [rng.randint(100, 300) for _ in range(size)],
         [f"speaker{i % number_of_speakers}" for i in range(size)],
     )
-    by_unit: dict[str, list[score.Counts]] = {}
-    for utterance in utterances:
-        unit = utterance.speaker if number_of_speakers >= 5 else utterance.id
-        by_unit.setdefault(unit, []).append(utterance.normalised)
-    units = [by_unit[name] for name in sorted(by_unit)]
-    generator = np.random.default_rng(7)
-    rates = []
-    for _ in range(500):
-        errors = characters = 0
-        for index in generator.integers(len(units), size=len(units)):
-            errors += sum(count.errors for count in units[index])
-            characters += sum(count.characters for count in units[index])
-        rates.append(errors / characters)
-    rates.sort()
-    expected = (rates[math.ceil(0.025 * 500) - 1], rates[math.ceil(0.975 * 500) - 1])
-    assert score.bootstrap_interval(utterances, draws=500, seed=7) == pytest.approx(expected)
+    units = by_unit(utterances, number_of_speakers >= 5)
+    errors, characters = map(sum, zip(*units, strict=True))
+    influences = [e / errors - n / characters for e, n in units]
+    expected = t_interval(math.log(errors / characters), influences)
+    near = 0.015 * (expected[1] - expected[0])
+    assert interval(utterances, draws=20_000) == pytest.approx(expected, abs=near)
+
+
+@pytest.mark.parametrize("number_of_speakers", [3, 6])
+def test_a_comparison_is_the_paired_t_test_of_a_ratio(number_of_speakers):
+    rng = random.Random(8)
+    size = 60
+    lengths = [rng.randint(100, 300) for _ in range(size)]
+    speakers = [f"speaker{i % number_of_speakers}" for i in range(size)]
+    base = [length // 5 for length in lengths]
+    own = made_up([each + rng.randint(-6, 4) for each in base], lengths, speakers)
+    other = made_up([each + rng.randint(-5, 5) for each in base], lengths, speakers)
+    pairs = zip(*(by_unit(each, number_of_speakers >= 5) for each in (own, other)), strict=True)
+    units = [(mine, theirs) for (mine, _), (theirs, _) in pairs]
+    mine, theirs = map(sum, zip(*units, strict=True))
+    influences = [a / mine - b / theirs for a, b in units]
+    low, high = t_interval(math.log(mine / theirs), influences)
+    found = paired(own, other, draws=20_000)
+    assert found.relative == pytest.approx(mine / theirs - 1)
+    assert found.interval == pytest.approx((low - 1, high - 1), abs=0.015 * (high - low))
+    number = len(units)
+    error = math.sqrt(number / (number - 1) * sum(one**2 for one in influences))
+    p_value = 2 * stats.t.sf(abs(math.log(mine / theirs)) / error, number - 1)
+    assert found.p_value == pytest.approx(p_value, rel=0.1)
+    assert found.decided == (found.p_value < 0.05)
+
+
+@pytest.mark.parametrize("number_of_speakers", [5, 6, 11])
+def test_equal_systems_are_told_apart_in_one_case_of_twenty(number_of_speakers):
+    """No difference in truth, only speakers who are luckier with the one or the other."""
+    draw = np.random.default_rng(number_of_speakers)
+    names, cases = [f"s{i:02}" for i in range(number_of_speakers)], 1000
+    decided = 0
+    for _ in range(cases):
+        base = 200 * np.exp(0.2 * draw.standard_normal(number_of_speakers))
+        luck = np.exp(0.1 * draw.standard_normal((2, number_of_speakers)))
+        own, other = (
+            made_up(errors, [1000] * number_of_speakers, names)
+            for errors in (base * luck).round().astype(int).tolist()
+        )
+        decided += paired(own, other, draws=200).decided
+    chance = 3 * math.sqrt(0.05 * 0.95 / cases)
+    assert decided / cases == pytest.approx(0.05, abs=chance)
 
 
 def test_interval_against_the_normal_approximation():
     rng = np.random.default_rng(2)
     errors = rng.binomial(20, 0.15, size=2000)
-    utterances = made_up(errors.tolist(), [20] * 2000, ["a"] * 2000)
-    low, high = score.bootstrap_interval(utterances, draws=4000)
+    low, high = interval(made_up(errors.tolist(), [20] * 2000, ["a"] * 2000))
     half = 1.96 * errors.std() / 20 / math.sqrt(2000)
     assert low == pytest.approx(errors.mean() / 20 - half, abs=0.15 * half)
     assert high == pytest.approx(errors.mean() / 20 + half, abs=0.15 * half)
@@ -182,22 +246,83 @@ def test_interval_against_the_normal_approximation():
 def test_speakers_that_differ_widen_the_interval():
     speakers = [f"s{i % 8}" for i in range(80)]
     errors = [i % 8 for i in range(80)]
-    by_speaker = score.bootstrap_interval(made_up(errors, [10] * 80, speakers))
-    by_utterance = score.bootstrap_interval(made_up(errors, [10] * 80, ["one"] * 80))
+    by_speaker = interval(made_up(errors, [10] * 80, speakers))
+    by_utterance = interval(made_up(errors, [10] * 80, ["one"] * 80))
     assert by_speaker.high - by_speaker.low > 2 * (by_utterance.high - by_utterance.low)
 
 
 def test_interval_does_not_depend_on_the_order_of_utterances():
     utterances = made_up(list(range(30)), [40] * 30, [f"s{i % 6}" for i in range(30)])
-    assert score.bootstrap_interval(utterances) == score.bootstrap_interval(utterances[::-1])
+    assert interval(utterances) == interval(utterances[::-1]) == interval(utterances)
+    alone = [replace(one, speaker="") for one in utterances]
+    assert interval(alone) == interval(alone[::-1])
 
 
-def test_many_draws_in_blocks_equal_one_block():
-    # 3 * 10^6 numbers to gather: more than one block of `_resample`
-    values = np.arange(600).reshape(300, 2)
-    in_blocks = score._resample(values, 5000, seed=4)
-    picks = np.random.default_rng(4).integers(300, size=(5000, 300))
-    np.testing.assert_array_equal(in_blocks, values[picks].sum(axis=1))
+@pytest.mark.parametrize("by_speaker", [True, False])
+def test_seeds_are_resampled_with_the_speech(by_speaker):
+    """As significance.py does, of counts (groups, seeds, 2 or 4) put together here."""
+    draw = np.random.default_rng(4)
+    errors, other = draw.integers(20, 60, (2, 6, 3))  # (systems, utterances, seeds)
+    errors[:, 2] += 40  # a seed without luck
+    speakers = [f"s{i}" if by_speaker else "" for i in range(6)]
+
+    def runs(of_system: np.ndarray) -> list[score.Tested]:
+        return [score.Tested(made_up(column, [200] * 6, speakers)) for column in of_system.T]
+
+    length = np.full((6, 3), 200)
+    counts = np.stack([errors, length, other, length], axis=2)
+    expected = significance.cer_interval(counts[..., :2], np.zeros(3), 500)
+    assert score.bootstrap_interval(runs(errors), draws=500) == pytest.approx(expected)
+    change = significance.compare(
+        counts, np.zeros(3), "speaker" if by_speaker else "utterance", 500
+    )
+    found = score.paired_bootstrap(runs(errors), runs(other), draws=500)
+    assert found.unit == change.unit
+    assert found.relative == pytest.approx(errors.sum() / other.sum() - 1)
+    assert found.interval == pytest.approx(change.interval)
+    alone = interval(made_up(errors.sum(axis=1).tolist(), [600] * 6, speakers), draws=500)
+    low, high = score.bootstrap_interval(runs(errors), draws=500)
+    assert low < alone.low < alone.high < high, "the luck of a seed comes on top"
+
+
+def test_a_fold_counts_as_often_as_it_has_seeds():
+    """Their errors are added: the middle of the interval is the CER of all of them together."""
+    speakers = [f"s{i}" for i in range(5)]
+    runs = [
+        score.Tested(made_up([errors + i for i in range(5)], [1000] * 5, speakers), fold)
+        for fold, errors in ((0, 100), (0, 110), (0, 120), (1, 400))
+    ]
+    low, high = score.bootstrap_interval(runs)
+    assert math.sqrt(low * high) == pytest.approx((112 + 102 + 122 + 402) / 4000, rel=1e-3)
+    change = score.paired_bootstrap(runs, [*runs[:3], runs[3]._replace(errors=runs[0].errors)])
+    assert change.relative == pytest.approx((112 + 102 + 122 + 402) / (112 + 102 + 122 + 102) - 1)
+
+
+def test_utterances_of_two_folds_are_two_even_with_one_id():
+    """A fold more of the same utterances halves the variance (of a mean, over G (G - 1))."""
+    utterances = made_up([10, 20, 30, 40] * 5, [100] * 20, [""] * 20)
+    once, twice = (
+        score.bootstrap_interval([score.Tested(utterances, fold) for fold in folds])
+        for folds in ((0,), (0, 1))
+    )
+    assert math.log(once.high / once.low) / math.log(twice.high / twice.low) == pytest.approx(
+        math.sqrt(39 / 19) * stats.t.ppf(0.975, 19) / stats.t.ppf(0.975, 39), rel=0.1
+    )
+
+
+def test_one_utterance_alone_tells_nothing():
+    utterances, others = (made_up([errors], [20], [""]) for errors in (3, 6))
+    assert all(map(math.isnan, interval(utterances)))
+    change = paired(utterances, others)
+    assert (change.relative, change.p_value, change.decided) == (-0.5, 1.0, False)
+
+
+@pytest.mark.parametrize("number", range(2, 13))
+def test_the_same_rate_everywhere_is_an_interval_too(number):
+    """An untrained student that says nothing at all; half an error is added to the logarithm's."""
+    for length in (4, 7, 16, 25):
+        low, high = interval(made_up([length] * number, [length] * number, [""] * number))
+        assert low == 1 <= high <= 1 + 0.51 / (number * length)
 
 
 def test_paired_bootstrap_sees_a_clear_difference():
@@ -206,19 +331,17 @@ def test_paired_bootstrap_sees_a_clear_difference():
     worse = [rng.randint(2, 8) for _ in lengths]
     better = [max(0, errors - rng.randint(0, 2)) for errors in worse]
     speakers = [f"s{i % 10}" for i in range(200)]
-    change = score.paired_bootstrap(
-        made_up(better, lengths, speakers), made_up(worse, lengths, speakers)
-    )
+    change = paired(made_up(better, lengths, speakers), made_up(worse, lengths, speakers))
     assert change.relative == pytest.approx(sum(better) / sum(worse) - 1)
     assert change.interval.low < change.relative < change.interval.high < 0
     assert change.decided
-    assert change.p_value == pytest.approx(2 / 1001)
+    assert change.p_value < 1e-5
     assert change.unit == "speaker"
 
 
 def test_paired_bootstrap_of_identical_systems_is_undecided():
     utterances = made_up([1, 2, 3, 4] * 5, [20] * 20, ["a"] * 20)
-    change = score.paired_bootstrap(utterances, utterances[::-1])
+    change = paired(utterances, utterances[::-1])
     assert change.relative == 0
     assert change.interval == (0, 0)
     assert not change.decided
@@ -230,46 +353,28 @@ def test_paired_bootstrap_of_equally_good_systems_includes_zero():
     first = [rng.randint(0, 6) for _ in range(100)]
     second = first[50:] + first[:50]
     speakers = ["a"] * 100
-    change = score.paired_bootstrap(
-        made_up(first, [20] * 100, speakers), made_up(second, [20] * 100, speakers)
-    )
+    change = paired(made_up(first, [20] * 100, speakers), made_up(second, [20] * 100, speakers))
     assert change.relative == 0
     assert change.interval.low < 0 < change.interval.high
     assert change.p_value > 0.3
 
 
-def test_paired_bootstrap_against_a_plain_loop():
-    a = made_up([1, 0, 4, 2, 2, 3], [10, 12, 14, 9, 8, 20], list("abcdef"))
-    b = made_up([2, 1, 3, 2, 5, 1], [10, 12, 14, 9, 8, 20], list("abcdef"))
-    generator = np.random.default_rng(0)
-    changes = []
-    for _ in range(200):
-        picks = generator.integers(6, size=6)
-        changes.append(
-            sum(a[i].normalised.errors for i in picks) / sum(b[i].normalised.errors for i in picks)
-            - 1
-        )
-    changes.sort()
-    found = score.paired_bootstrap(a, b, draws=200)
-    assert found.interval == pytest.approx((changes[4], changes[194]))
-    below, above = sum(c <= 0 for c in changes), sum(c >= 0 for c in changes)
-    assert found.p_value == pytest.approx(min(1, 2 * (min(below, above) + 1) / 201))
-
-
 def test_a_faultless_baseline():
     perfect = made_up([0] * 10, [10] * 10, ["a"] * 10)
     some = made_up([1] * 10, [10] * 10, ["a"] * 10)
-    assert score.paired_bootstrap(some, perfect).relative == math.inf
-    assert score.paired_bootstrap(perfect, perfect).relative == 0
-    assert score.paired_bootstrap(perfect, some).interval == (-1, -1)
+    assert paired(some, perfect).relative == math.inf
+    assert paired(perfect, perfect).relative == 0
+    change = paired(perfect, some)
+    assert change.relative == -1
+    assert -1 <= change.interval.low <= change.interval.high < 0
 
 
 def test_different_utterances_are_named():
     utterances = made_up([1, 2, 3], [9] * 3, ["a"] * 3)
     with pytest.raises(UserError, match=r"KD lacks 1 \(u0002\)"):
-        score.paired_bootstrap(utterances, utterances[:2], names=("AdaKD", "KD"))
+        paired(utterances, utterances[:2])
     with pytest.raises(UserError, match=r"AdaKD lacks 2 \(u0001, u0002\)"):
-        score.paired_bootstrap(utterances[:1], utterances, names=("AdaKD", "KD"))
+        paired(utterances[:1], utterances)
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -362,11 +467,11 @@ def test_pinyin_in_files(tmp_path):
     assert summary["cer"] == pytest.approx(3 / 4)
     assert summary["per"] == pytest.approx(2 / 4)  # men5 for men2, qi4 for qi2
     assert summary["interval_per"][0] <= summary["per"] <= summary["interval_per"][1]
-    # The interval is of syllables: where only characters are wrong there is nothing to draw.
+    # The interval is of syllables: where only characters are wrong it begins at none.
     same = tmp_path / "same.jsonl"
     write_rows(same, [row("他们", "她们", id="1"), row("银行很大", "银杭很大", id="2")])
     heard = score.score_file(same, tmp_path / "same.json", "zh", draws=100)
-    assert heard["per"] == 0 and heard["interval_per"] == [0, 0]
+    assert heard["per"] == heard["interval_per"][0] == 0
     assert heard["cer"] == pytest.approx(2 / 6) and heard["interval"][1] > 0.3
     written = [json.loads(line) for line in hyp.read_text(encoding="utf-8").splitlines()]
     assert [line["errors"]["pinyin"] for line in written] == [[1, 0, 0, 2], [1, 0, 0, 2]]

@@ -218,6 +218,50 @@ def test_the_same_errors_and_no_errors() -> None:
     assert math.isnan(alone.interval.low) and alone.p_value == 1.0, "nothing to resample"
 
 
+def test_an_interval_holds_what_it_is_of() -> None:
+    """Half an error is added for the logarithm, and not to the number that is shown."""
+    folds = np.zeros(3)
+    counts = np.full((6, 3, 4), 100.0)
+    counts[..., 0], counts[..., 2] = 10, 20
+    change = significance.compare(counts, folds, "speaker")
+    assert change.relative == -0.5 == change.interval.low
+    counts[..., 0] = 0
+    assert significance.compare(counts, folds, "speaker").interval.low == -1
+    low, high = significance.cer_interval(counts[..., :2], folds)
+    exact = stats.binomtest(0, 600).proportion_ci(method="exact")
+    assert (low, high) == (exact.low, pytest.approx(exact.high))
+
+
+def test_more_seeds_leave_the_luck_of_speakers() -> None:
+    """Expected variances of seeds, speakers and both together, as ANOVA has them."""
+    seed, speaker, both, seeds, speakers = 0.03**2, 0.05**2, 0.1**2, 5, 8
+    together = both / seeds / speakers
+    of_runs, of_groups = seed / seeds + together, speaker / speakers + together
+    found = significance.Variance(
+        of_runs, of_groups, of_runs + of_groups + together, seeds, 1, speakers
+    )
+    for more in (0.4, 1, 4, 100):
+        wanted = seed / seeds / more + speaker / speakers + together / more
+        assert found.error(more)[0] == pytest.approx(math.sqrt(wanted))
+    free = (
+        (of_runs + of_groups - together) ** 2
+        / (of_runs**2 / 4 + of_groups**2 / 7 + together**2 / 28)
+    )  # fmt: skip
+    assert found.error()[1] == pytest.approx(free)
+    # 3 % is 1.7 standard errors of these speakers however many seeds there are, 10 % is 6.
+    assert significance.seeds_enough(found, 0.03) is None
+    enough = significance.seeds_enough(found, 0.1)
+    assert enough is not None
+
+    def chance(seeds: int) -> float:
+        error, free = found.error(seeds / 5)
+        return significance.found_by_t(-math.log(0.9) / error, free)
+
+    assert chance(enough) >= 0.8 > chance(enough - 1)
+    alone = significance.Variance(0.02**2 / 5, 0.0, 0.02**2 / 5, 5, 1, 8)
+    assert significance.seeds_enough(alone) == significance.seeds_needed(0.02)
+
+
 @pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.01), (5, 0.025), (12, 0.03), (30, 0.1)])
 def test_power_against_simulation(seeds: int, deviation: float) -> None:
     draw = np.random.default_rng(seeds)

@@ -241,6 +241,31 @@ def differences(panels: Mapping[str, Sequence[Difference]]) -> bytes:
         return figure_bytes(figure)
 
 
+def side_by_side(columns: Mapping[str, Sequence[Difference]]) -> bytes:
+    """The same places below each other, in a column for each comparison; some may be missing."""
+    colours = {"better": STYLES["adakd"][0], "worse": STYLES["annealing"][0]}
+    every = [one for own in columns.values() for one in own]
+    places = list(dict.fromkeys(one.place for one in every))
+    widest = 100 * max(abs(end) for one in every for end in one.interval)
+    with _figure(len(columns), 0.3 * len(places) + 1.0, width=3.0) as (figure, axes):
+        for number, (axis, (title, own)) in enumerate(zip(axes[0], columns.items(), strict=True)):
+            axis.axvline(0, color=MUTED, linewidth=1)
+            for one in own:
+                height, colour = places.index(one.place), colours.get(one.verdict, MUTED)
+                axis.hlines(height, *(100 * end for end in one.interval), color=colour)
+                axis.plot(100 * one.change, height, "o", color=colour)
+            axis.set_yticks(range(len(places)), places if number == 0 else [])
+            axis.set_ylim(len(places) - 0.5, -0.5)
+            axis.set_xlim(-1.05 * widest, 1.05 * widest)
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="x")
+            axis.set_title(title)
+        figure.supxlabel(
+            "change of CER on test, % (left of 0: better), with its 95 % interval", size=10
+        )
+        return figure_bytes(figure)
+
+
 def ablation(panels: Mapping[str, tuple[Sequence[Method], Sequence[Method]]]) -> bytes:
     """CER and its interval of some cells in their order, over those that they are to beat.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -324,6 +325,23 @@ def test_a_study_asks_for_the_language_of_your_data(tmp_path: Path) -> None:
     study = committed(ROOT / "study/own.yaml", tmp_path)
     (code,) = {study.start(group).config.language.code for group in study.groups}
     assert code == "ta"
+
+
+def test_what_is_put_together_is_of_the_published_pages(tmp_path: Path) -> None:
+    """Every page has its grid, and the page's own numbers are found again."""
+    spec = importlib.util.spec_from_file_location("together", ROOT / "study/together.py")
+    assert spec is not None and spec.loader is not None
+    together = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(together)
+    for page in ROOT.glob("docs/STUDY*.md"):
+        title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        assert Study(together.grid_of(page), tmp_path).grid.title == title
+    (page,) = ROOT.glob("docs/STUDY-learned.md")
+    text = page.read_text(encoding="utf-8")
+    for one in together.comparisons(page):
+        row = f"| {one.title} | {one.table.title} | "
+        found = "not run" if one.change is None else f"{100 * one.change.relative:+.1f} ["
+        assert row + found in text
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("study/*.yaml")), ids=lambda path: path.stem)

@@ -471,6 +471,18 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
                 f"The rows of {family} do not hold the same runs ({counts}): read vs, which "
                 "compares only runs that both have, rather than the CERs."
             )
+        steps: dict[tuple[int, int], dict[int, list[str]]] = {}
+        for row in table:
+            for run in row.runs:
+                if row.method != "teacher" and (number := run.done.get("steps")):
+                    steps.setdefault(run.key, {}).setdefault(number, []).append(row.label)
+        for unlike in [kinds for kinds in steps.values() if len(kinds) > 1][:1]:
+            made = "; ".join(f"{', '.join(labels)} {number}" for number, labels in unlike.items())
+            found.append(
+                f"The students of {family} did not make the same number of optimiser steps "
+                f"({made}), by other epochs, batches or numbers of processes (--nproc): that "
+                "difference is part of what is compared."
+            )
     return found
 
 

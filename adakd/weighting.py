@@ -516,7 +516,8 @@ class AdaKD(Weighting):
                     the same for all seeds; equal x have the same partner
         inverted    the easiest utterance has the x of the hardest, and so on: hard ones come first
         mean        every utterance has the mean alpha of the training set at this progress: the
-                    schedule without the instances
+                    schedule without the instances (not the mean of its batch, whose utterances are
+                    of one length, and so of like x: that would keep part of the instances)
         threshold   two alphas at a time, the means over the training utterances with x <= t and
                     with x > t: the instances without degrees
 

@@ -402,6 +402,22 @@ def test_comparison_uses_the_runs_that_both_have(tmp_path):
     assert any("do not hold the same runs (KD 2, AdaKD 1)" in n for n in report.notes(rows, 1000))
 
 
+def test_unlike_numbers_of_steps_are_told(tmp_path):
+    """Such as of --nproc 4 in one stage alone; the teacher's own number is no matter."""
+    made = [make_experiment(tmp_path, name, [1, 2, 3]) for name in ("teacher", "kd", "adakd")]
+    for experiment, steps in zip(made, (99, 40, 10), strict=True):
+        path = experiment.folder / "done.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": steps}))
+
+    def notes() -> str:
+        rows = {"whisper": report.make_rows([report.read_run(each) for each in made])}
+        return " ".join(report.notes(rows, 1000))
+
+    assert "the same number of optimiser steps (KD 40; AdaKD 10), by other epochs" in notes()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 40}))
+    assert "optimiser steps" not in notes()
+
+
 def test_intervals_of_several_seeds_have_their_luck_too(tmp_path):
     other = [errors + 2 for errors in ADAKD]
     runs = [

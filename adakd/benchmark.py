@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import fcntl
 import fnmatch
+import itertools
 import multiprocessing
 import os
 import shlex
@@ -102,7 +103,7 @@ def bearable() -> int:
 
 def perform(task: Task) -> None:
     """Do a task, in a worker: what is done already costs a look at its marker."""
-    with steps.keeping(task.own):
+    with steps.made_for(task.study, task.known):
         _perform(task)
 
 
@@ -149,27 +150,6 @@ class Pool(Protocol):
     def finished(self) -> list[tuple[Task, Outcome, float]]: ...
 
 
-def finished(task: Task) -> set[str]:
-    """Fingerprints of the finished experiments in the folders that a task trains into."""
-    if task.kind not in ("teacher", "trial", "cell"):
-        return set()
-    folders = {place.experiment(task.method or "teacher") for place in task.places}
-    return {facts["fingerprint"] for facts in map(steps.done, folders) if facts}
-
-
-def own(task: Task, records: dict[str, dict[str, Any]]) -> frozenset[str] | None:
-    """What earlier starts have made: in the task's folders, or of its data anywhere.
-
-    Records had no "made" until 2026-11: then all that is there counts.
-    """
-    its = [records[task.name]] if task.name in records else []
-    if task.kind == "data":
-        its = list(records.values())
-    if not all("made" in record for record in its):
-        return None
-    return frozenset(mark for record in its for mark in record["made"])
-
-
 def run(study: Study, workers: Pool, only: str = "*") -> int:
     """Run all tasks of a study whose cells' names match `only`; how many have failed."""
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +165,6 @@ def _run(study: Study, workers: Pool, only: str) -> int:
     earlier = study.read_records()
     now: dict[str, dict[str, Any]] = {}  # of this start: everything is looked at once
     running: dict[str, Task] = {}
-    others: dict[str, set[str]] = {}  # task -> what someone else had finished in its folders
     trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
     pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
     matching = study.names(lambda name: fnmatch.fnmatch(name, pattern))
@@ -202,31 +181,29 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             # A candidate may be what another cell is anyway, and the one chosen is a cell again.
             if task.training and task.training in (each.training for each in running.values()):
                 continue  # its turn comes when that one is there
-            mine = own(task, earlier)
-            others[task.name] = set() if mine is None else finished(task) - mine
-            twin = trained.get(task.training)
-            running[task.name] = dataclasses.replace(task, twin=twin, own=mine)
+            running[task.name] = dataclasses.replace(
+                task,
+                twin=trained.get(task.training),
+                study=study.path.stem,
+                known=earlier.get(task.name, {}).get("status") == "done",
+            )
             workers.start(running[task.name])
         if not running:
             break
         for task, reason, seconds in workers.finished():
-            mine, there = running.pop(task.name).own, finished(task)
+            running.pop(task.name)
             if reason is None and task.training:
                 trained.setdefault(task.training, task.folder)
             old = earlier.get(task.name, {})
             same = old.get("status") == "done" and old["fingerprint"] == task.fingerprint
             if reason is None and same:
                 seconds = old["seconds"]  # of doing it, not of finding it done
-            made = there - others[task.name]
-            if reason is not None and mine is not None:
-                made &= mine  # what is new there may be what it was refused for
             now[task.name] = {
                 "kind": task.kind,
                 "status": "done" if reason is None else "failed",
                 "reason": reason,
                 "seconds": round(seconds, 1),
                 "fingerprint": task.fingerprint,
-                "made": sorted(made),
             }
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
@@ -368,5 +345,6 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip()]
+        named = itertools.takewhile(lambda name: not name.startswith("-"), chosen.split(","))
+        return [name for name in named if name.strip()]  # CUDA stops at a -1
     return [str(n) for n in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

@@ -98,17 +98,17 @@ def _spoken(config: configuration.Config, language: str) -> dict[str, str]:
 
 def _write_card(config: configuration.Config, experiment: Path, folder: Path, method: str) -> None:
     scores = json.loads((experiment / "score.json").read_text(encoding="utf-8"))["test"]
-    low, high = scores["interval"]
-    options = _spoken(config, "hi")
+    around = "" if scores["interval"] is None else " [{:.2%}, {:.2%}]".format(*scores["interval"])
+    options = _spoken(config, "LANGUAGE")
     told = f", generate_kwargs={json.dumps(options)}" if options else ""
-    guesses = "It was scored with each utterance's language given; else Whisper guesses it.\n"
+    guesses = "Put the code of the speech's language for LANGUAGE; without it Whisper guesses.\n"
     unpadded = "" if config.decode.encode == "full" else ", not padded as the pipeline pads them"
     write_text(
         folder / "README.md",
         f"# {config.recipe}, {config.family}, {method}\n\n"
         f"A student trained by AdaKD's recipe `{config.recipe}` with the method `{method}`, chosen "
-        f"among its methods by CER on dev. Test CER (normalised): {scores['cer']:.2%} "
-        f"[{low:.2%}, {high:.2%}] over {scores['utterances']} utterances{unpadded}.\n\n"
+        f"among its methods by CER on dev. Test CER (normalised): {scores['cer']:.2%}"
+        f"{around} over {scores['utterances']} utterances{unpadded}.\n\n"
         # Not pipeline(...)("speech.wav"): transformers would read that with the program ffmpeg.
         "```python\n"
         "import soundfile\n"

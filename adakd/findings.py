@@ -258,9 +258,9 @@ def count_array(
     import numpy as np
 
     heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
-    unit = bootstrap_unit(list(heard.values()))
     seeds = Counter(systems[0].key[0] for systems in runs)
-    if len(seeds) > 1 and (1 in seeds.values() or unit != "speaker"):
+    unit = bootstrap_unit(list(heard.values()), len(seeds))
+    if len(seeds) > 1 and 1 in seeds.values():
         unit = "fold"
     numbers: dict[Any, int] = {}
     entries = []
@@ -352,12 +352,11 @@ def correct(comparisons: Sequence[Comparison]) -> None:
 
 def too_few(one: Comparison) -> str:
     """Why a difference that seems to stand may not be claimed: too few seeds, and folds."""
-    both = one.table.both(one.pair)
-    folds = len({own.key[0] for own, _ in both})
-    if len(both) - folds >= FEWEST - 1 or folds >= FEWEST:
+    seeds = Counter(own.key[0] for own, _ in one.table.both(one.pair))
+    if len(seeds) >= FEWEST or min(seeds.values()) >= FEWEST:
         return ""
-    number = len({seed for _, seed in one.table.planned(one.pair)})
-    return f"{number} seeds, a claim takes {FEWEST}"
+    of_each = f"{min(seeds.values())} seeds" + (" a fold" if len(seeds) > 1 else "")
+    return f"{of_each}, a claim takes {FEWEST}" + (", or as many folds" if len(seeds) > 1 else "")
 
 
 def log_dev_cers(both: Sequence[tuple[Run, ...]]) -> list[tuple[float, float]]:

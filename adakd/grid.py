@@ -116,7 +116,8 @@ class Task:
     places: tuple[steps.Place, ...]
     method: str = ""
     twin: Path | None = None  # the folder of a finished run with the same training
-    own: frozenset[str] | None = frozenset()  # what it may make anew: see `steps.keeping`
+    study: str = ""  # whose it is: see `steps.made_for`
+    known: bool = False
 
     @cached_property
     def fingerprint(self) -> str:

@@ -420,8 +420,9 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     tested = f"{len(first.utterances)} utterances"
     if len(first.runs) == 1:
         tested += f", {characters} characters"
-    over = "utterances (five known speakers are needed to draw over those)"
-    if bootstrap_unit(first.utterances) == "speaker":
+    unit = bootstrap_unit(first.utterances, len({run.key[0] for run in first.runs}))
+    over = f"{unit}s (five known speakers are needed to draw over those)"
+    if unit == "speaker":
         over = f"{len(speakers)} speakers"
     if len(seeds) > 1:
         over = f"seeds and then {over}"
@@ -480,8 +481,8 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
             made = "; ".join(f"{', '.join(labels)} {number}" for number, labels in unlike.items())
             found.append(
                 f"The students of {family} did not make the same number of optimiser steps "
-                f"({made}), by other epochs, batches or numbers of processes (--nproc): that "
-                "difference is part of what is compared."
+                f"({made}), by other epochs, batches or numbers of processes (--nproc), or since "
+                "AdaKD (learned) holds utterances out: that difference is part of what is compared."
             )
     return found
 

@@ -14,6 +14,7 @@ and seeds, tables and plots (report.py).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,14 +187,16 @@ def total(counts: Iterable[Counts]) -> Counts:
 # -- how sure --------------------------------------------------------------------------------------
 
 
-def bootstrap_unit(utterances: Sequence[UtteranceErrors]) -> str:
-    """ "speaker" where five or more are known, else "utterance".
+def bootstrap_unit(utterances: Sequence[UtteranceErrors], folds: int = 1) -> str:
+    """ "speaker" where five or more are known, else "fold" if there are several, else "utterance".
 
     Utterances of one speaker fail together; resampling them apart would promise too narrow an
-    interval.
+    interval. So it would with those of a fold, which has a few people, and a training, of its own.
     """
     speakers = {utterance.speaker for utterance in utterances}
-    return "speaker" if len(speakers) >= ENOUGH_SPEAKERS and all(speakers) else "utterance"
+    if len(speakers) >= ENOUGH_SPEAKERS and all(speakers):
+        return "speaker"
+    return "fold" if folds > 1 else "utterance"
 
 
 def bootstrap_interval(
@@ -250,10 +253,16 @@ def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarra
     """
     import numpy as np
 
-    unit = bootstrap_unit([one for run in systems[0] for one in run.errors])
+    heard = [one for run in systems[0] for one in run.errors]
+    unit = bootstrap_unit(heard, len({run.fold for run in systems[0]}))
 
     def labels(run: Tested) -> list[tuple[int, str]]:
-        return [(0, one.speaker) if unit == "speaker" else (run.fold, one.id) for one in run.errors]
+        of = {
+            "speaker": lambda one: (0, one.speaker),
+            "fold": lambda one: (run.fold, ""),
+            "utterance": lambda one: (run.fold, one.id),
+        }
+        return [of[unit](one) for one in run.errors]
 
     known = sorted({label for run in systems[0] for label in labels(run)})
     number = {label: place for place, label in enumerate(known)}
@@ -305,13 +314,14 @@ def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
     normalised = total(one.normalised for one in utterances)
     rates: dict[str, Any] = {
         "cer": normalised.cer,
-        "interval": list(bootstrap_interval([Tested(utterances)], "normalised", draws)),
+        "interval": _written(bootstrap_interval([Tested(utterances)], "normalised", draws)),
         "cer_raw": total(one.raw for one in utterances).cer,
-        "interval_raw": list(bootstrap_interval([Tested(utterances)], "raw", draws)),
+        "interval_raw": _written(bootstrap_interval([Tested(utterances)], "raw", draws)),
     }
     if pinyin := total_pinyin(utterances):
         rates["per"] = pinyin.cer
-        rates["interval_per"] = list(bootstrap_interval([Tested(utterances)], "pinyin", draws))
+        found = bootstrap_interval([Tested(utterances)], "pinyin", draws)
+        rates["interval_per"] = _written(found)
     return rates | {
         "substitutions": normalised.substitutions,
         "deletions": normalised.deletions,
@@ -320,6 +330,11 @@ def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
         "utterances": len(utterances),
         "bootstrap_unit": bootstrap_unit(utterances),
     }
+
+
+def _written(interval: Interval) -> list[float] | None:
+    """As JSON has it: null where there is a single utterance."""
+    return list(interval) if all(map(math.isfinite, interval)) else None
 
 
 def total_pinyin(utterances: Sequence[UtteranceErrors]) -> Counts | None:

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd import corpora
@@ -216,48 +216,72 @@ def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[
     return found
 
 
-# Fingerprints of what may be made anew with other settings; None: whatever lies there.
-_own: ContextVar[frozenset[str] | None] = ContextVar("own", default=None)
+class Maker(NamedTuple):
+    """The study that is at work. What others trained in its folders is theirs."""
+
+    study: str
+    known: bool  # it made this before 2026-11-28, since when a training says whose it is
+
+
+_maker: ContextVar[Maker | None] = ContextVar("maker", default=None)
 
 
 @contextlib.contextmanager
-def keeping(own: frozenset[str] | None) -> Iterator[None]:
-    """Within it, what was trained with other settings is made anew only if `own` names it.
+def made_for(study: str, known: bool) -> Iterator[None]:
+    """Within it a training is the study's, and only what is its own is made anew.
 
-    ./run.sh makes it anew, and says so to whoever asked for that. A study works in the same folders
-    and would say so in a log.
+    ./run.sh makes anew what was trained with other settings, and says so to whoever asked for that.
+    A study works in the same folders and would say so in a log.
     """
-    token = _own.set(own)
+    token = _maker.set(Maker(study, known))
     try:
         yield
     finally:
-        _own.reset(token)
+        _maker.reset(token)
+
+
+def whose() -> dict[str, str | None]:
+    """What a training tells of who made it: a study, or ./run.sh (None)."""
+    maker = _maker.get()
+    return {"study": maker.study if maker else None}
+
+
+def foreign(facts: dict[str, Any]) -> bool:
+    """Whether a finished training is neither the study's that is at work, nor may it be."""
+    maker = _maker.get()
+    if maker is None:
+        return False
+    return facts["study"] != maker.study if "study" in facts else not maker.known
 
 
 def spare(folder: Path, inputs: dict[str, Any]) -> None:
-    """Raise `UserError` where an experiment of other inputs is to be kept: see `keeping`."""
-    own, facts = _own.get(), done(folder)
-    if own is None or facts is None or facts["fingerprint"] in own:
+    """Raise `UserError` where others have trained with other inputs: see `made_for`."""
+    facts = done(folder)
+    if facts is None or not foreign(facts):
         return
     if changed := changes(facts["inputs"], inputs):
         raise UserError(
             f"{shown(folder)} holds a finished experiment with another "
-            f"{' and another '.join(changed)}, which this study, by its records, did not make: "
-            f"{_ways_out(folder)}."
+            f"{' and another '.join(changed)}, which this study did not make: {_ways_out(folder)}."
         )
 
 
-def spare_below(folder: Path, problem: str) -> None:
-    """Raise `UserError` where a training below is to be kept, whose data would be made anew."""
-    if (own := _own.get()) is None:
-        return
-    for path in sorted(folder.rglob("seed*/done.json")):
+def foreign_below(folder: Path) -> Path | None:
+    """A finished training below, of others than the study that is at work."""
+    for path in sorted(folder.rglob("seed*/done.json")) if _maker.get() else ():
         facts = done(path.parent) or {}
-        if facts.get("train_seconds") and facts["fingerprint"] not in own:
-            raise UserError(
-                f"{problem}, and from what lies there {shown(path.parent)} was trained, which this "
-                f"study, by its records, did not make: {_ways_out(folder)}."
-            )
+        if facts.get("train_seconds") and foreign(facts):
+            return path.parent
+    return None
+
+
+def spare_below(folder: Path, problem: str) -> None:
+    """Raise `UserError` where what others have trained would lose the data it was trained on."""
+    if found := foreign_below(folder):
+        raise UserError(
+            f"{problem}, and from what lies there {shown(found)} was trained, which this study did "
+            f"not make: {_ways_out(folder)}."
+        )
 
 
 def _ways_out(folder: Path) -> str:
@@ -369,11 +393,13 @@ def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
 def corpus(place: Place) -> None:
     """Stage 0: download, generate or locate the corpus."""
     module, options = corpus_options(place.config)
-    if _own.get() is not None and any(place.corpus.glob("*.json")):
+    if any(place.corpus.glob("*.json")) and foreign_below(place.results):
         try:
             next(iter(Walk(place)), None)
         except UserError as error:  # stage 0 had other options
             spare_below(place.results, str(error).removesuffix("; run stage 0 again"))
+        say(f"{place.config.recipe}: corpus as it was trained on ({shown(place.corpus)})")
+        return  # even what would be made alike today: fetch may remove what it cannot know
     module.fetch(options, place.corpus, place.config.language.code, track)
     say(f"{place.config.recipe}: corpus ready ({shown(place.corpus)})")
 
@@ -639,7 +665,7 @@ def ready_teacher(place: Place) -> None:
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
         size = family.parameters_count
-        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0)
+        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0, **whose())
     wait_for_all()
 
 
@@ -934,6 +960,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             steps=brain.total_steps,
             alpha=weighting.summary(),
             **outcome,
+            **whose(),
         )
         shutil.rmtree(folder / "ckpt", ignore_errors=True)
     wait_for_all()
@@ -947,12 +974,12 @@ def step_of_all(config: configuration.Config, role: str) -> str:
     """What several processes put into one optimiser step, and how to have the recipe's."""
     train, own, count = config.train_of(role), getattr(config, role).train, world()
     seconds = train.batch_seconds * train.accumulate
-    smaller: dict[str, float] = {"accumulate": train.accumulate // count}
-    if train.accumulate % count:
-        smaller = {"accumulate": 1, "batch_seconds": seconds / count}
+    batches = -(-train.accumulate // count)  # no batch is to be larger than the recipe's
+    as_one = {"accumulate": batches, "batch_seconds": seconds / (count * batches)}
     options = (
         f"--{role}.train.{name} {value:g}" if name in own else f"--train.{name} {value:g}"
-        for name, value in smaller.items()
+        for name, value in as_one.items()
+        if value != getattr(train, name)
     )
     return (
         f"{count} processes, {count * seconds:g} s of audio in a step where one has {seconds:g} s, "
@@ -1448,7 +1475,8 @@ def score_one(place: Place, name: str) -> None:
     """CER with intervals of one model."""
     folder = folder_of(place, name)
     decoded = needed(folder / "decode", f"{place.title}: decoding of {name}", 7)
-    inputs = {"decode": decoded["fingerprint"], "score": dataclasses.asdict(place.config.score)}
+    settings = dataclasses.asdict(place.config.score) | {"interval": "t"}
+    inputs = {"decode": decoded["fingerprint"], "score": settings}
     what = f"{place.title}: score of {name}"
     if is_current(folder / "score", inputs, what, folder / "score.json"):
         return

@@ -123,14 +123,10 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
 def beside(study: Study, tables: Sequence[Table]) -> list[str]:
     """What the primary comparisons are about, against all that they do not name."""
     clauses = []
-    for own, other in unnamed(study):
-        found = [
-            (table.title, significance.compare(*count_array(both)))
-            for table in tables
-            if (both := table.both((own, other)))
-        ]
-        if not found:
-            continue
+    of_pairs: dict[Pair, list[tuple[str, Change]]] = {}
+    for pair, table, change in unnamed(study, tables):
+        of_pairs.setdefault(pair, []).append((table.title, change))
+    for (own, other), found in of_pairs.items():
         fewer = sum(change.relative < 0 for _, change in found)
         clear = [
             f"{title} {signed(change.relative)} % {bracket(change.interval, signed)}"
@@ -138,8 +134,8 @@ def beside(study: Study, tables: Sequence[Table]) -> list[str]:
             if change.p_value < significance.LEVEL
         ]
         where = f" (zero is outside of {'; '.join(clear)})" if clear else ""
-        pair = f"{label_of(own)} against {label_of(other)}"
-        clauses.append(f"{pair} fewer in {fewer} of {len(found)}{where}")
+        pair_said = f"{label_of(own)} against {label_of(other)}"
+        clauses.append(f"{pair_said} fewer in {fewer} of {len(found)}{where}")
     if not clauses:
         return []
     return [f"Errors beside, exploratory, without correction: {'; '.join(clauses)}."]
@@ -193,7 +189,7 @@ def telling(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
         never = sum(one.enough[1] is None for one in comparisons if one.enough)
         tried = sum(bool(one.enough) for one in comparisons)
         said += (
-            f"; with the luck of this test speech no number of seeds will do in {never} of {tried}."
+            f"; with the luck of this test speech no number will do in {never} of {tried}."
             if never
             else "."
         )
@@ -305,7 +301,7 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
     whole = f"in {'every run' if known == len(runs) else f'{known} of {len(runs)} runs'}"
     alone = ""
     if known < len(runs):
-        alone = " In all others data and number of steps could be checked alone."
+        alone = " In all others only data and the number of steps could be checked."
     return (
         f"Checked {whole}: beside each other, all cells start from the same student, have the same "
         "data and teacher and make the same number of optimiser steps. Batches and their order "
@@ -378,8 +374,8 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
     permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
         found.append(
-            f"{listed([label_of(name) for name in permuted])} has one permutation of x for all "
-            "seeds: its luck is in no interval."
+            f"{listed([label_of(name) for name in permuted])}: one permutation of x for all seeds; "
+            "its luck is in no interval."
         )
     taught = {seed for table in tables for seed in teacher_seeds(study, table)}
     if len(taught) == 1 and any(len(seeds_of(table)) > 1 for table in tables):
@@ -608,35 +604,36 @@ def results(study: Study, table: Table) -> list[Line]:
     return lines
 
 
-def unnamed(study: Study) -> list[Pair]:
-    """What the primary comparisons are about, with each cell that they do not compare it with."""
+def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table, Change]]:
+    """What the primary comparisons are about, against each cell that they do not compare it with.
+
+    Where both have been run; exploratory.
+    """
     named = study.grid.primary
     controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
-    about = dict.fromkeys(pair[0] for pair in named if pair[0] not in controls)
-    return [
-        (own, other)
-        for own in about
-        for other in study.cells
-        if other != own and [own, other] not in named and [other, own] not in named
-    ]
+    for own in dict.fromkeys(pair[0] for pair in named if pair[0] not in controls):
+        for other in study.cells:
+            if other == own or [own, other] in named or [other, own] in named:
+                continue
+            for table in tables:
+                if both := table.both((own, other)):
+                    yield (own, other), table, significance.compare(*count_array(both))
 
 
 def others(study: Study, tables: Sequence[Table]) -> list[Line]:
-    """What the primary comparisons are about, against all other cells; exploratory."""
+    """A line for each of `unnamed`."""
     lines: list[Line] = [["Comparison", "Recipe, family", "Runs", "Change, %", "won : lost"]]
-    for own, other in unnamed(study):
-        for table in tables:
-            if both := table.both((own, other)):
-                planned = len(table.planned((own, other)))
-                lines.append(
-                    [
-                        f"{label_of(own)} against {label_of(other)}",
-                        table.title,
-                        f"{len(both)} of {planned}" if len(both) < planned else str(planned),
-                        plain(significance.compare(*count_array(both))),
-                        won_and_lost(table, (own, other)),
-                    ]
-                )
+    for pair, table, change in unnamed(study, tables):
+        there, planned = len(table.both(pair)), len(table.planned(pair))
+        lines.append(
+            [
+                f"{label_of(pair[0])} against {label_of(pair[1])}",
+                table.title,
+                f"{there} of {planned}" if there < planned else str(planned),
+                plain(change),
+                won_and_lost(table, pair),
+            ]
+        )
     return lines
 
 

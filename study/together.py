@@ -14,11 +14,11 @@ from pathlib import Path
 
 from adakd import plots
 from adakd.files import atomic_write
-from adakd.findings import FEWEST, OPEN, Comparison, compared, read_table
+from adakd.findings import OPEN, Comparison, compared, read_table, too_few
 from adakd.grid import Study
 from adakd.report import NOT_RUN, aligned
 from adakd.significance import holm
-from adakd.study import p_text, seeds_of
+from adakd.study import p_text
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -45,7 +45,7 @@ def comparisons(page: Path) -> list[Comparison]:
 
 
 def claimable(one: Comparison) -> bool:
-    return one.change is not None and one.verdict not in (OPEN, NOT_RUN)
+    return one.change is not None and one.verdict not in (OPEN, NOT_RUN) and not too_few(one)
 
 
 def figure(found: list[Comparison]) -> bytes:
@@ -54,8 +54,7 @@ def figure(found: list[Comparison]) -> bytes:
     for title, names in AGAINST.items():
         own: dict[str, plots.Difference] = {}
         for one in found:
-            enough = len(seeds_of(one.table)) >= FEWEST
-            if one.pair[0] == "adakd" and one.pair[1] in names and claimable(one) and enough:
+            if one.pair[0] == "adakd" and one.pair[1] in names and claimable(one):
                 assert one.change is not None
                 place = f"{one.table.title}, {len(one.table.both(one.pair))} runs"
                 change = one.change.relative, one.change.interval
@@ -78,7 +77,7 @@ def main() -> None:
             p_values = [p_text(each) for each in (p, one.holm, together)]
             lines.append([page.stem, one.title, one.table.title, change, *p_values])
     print(aligned(lines))
-    print(f"\n{len(found)} comparisons on {len(pages)} pages; open or not run is p = 1.")
+    print(f"\n{len(found)} comparisons on {len(pages)} pages; open, few or not run: p = 1.")
     with atomic_write(DOCS / "FINDINGS.png", "wb") as file:
         file.write(figure([one for _, one in found]))
 

@@ -306,8 +306,8 @@ def test_what_run_sh_trained_with_other_settings_is_refused_and_kept(beside: Bes
         assert list(failures) == [f"{GROUP} kd seed 1"]
         assert reason == (
             f"{beside.folder('kd')} holds a finished experiment with another method.alpha, which "
-            "this study, by its records, did not make: give the recipe a name of its own in the "
-            "grid, such as hi-study: {recipe: espeak/hi}, or the study another --root, or delete "
+            "this study did not make: give the recipe a name of its own in the grid, such as "
+            "hi-study: {recipe: espeak/hi}, or the study another --root, or delete "
             f"{beside.folder('kd')}."
         )
         after = beside.trained()
@@ -328,7 +328,7 @@ def test_what_run_sh_has_trained_since_then_is_refused_too(beside: Beside) -> No
     shutil.rmtree(beside.folder("kd"))
     assert not beside.failures()
     facts = steps.done(beside.folder("kd")) or {}
-    steps.mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}})
+    steps.mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}}, study=None)
     assert list(beside.failures()) == [f"{GROUP} kd seed 1"] and beside.alpha("kd") == 0.8
 
 
@@ -349,7 +349,7 @@ def test_data_that_others_were_trained_on_are_refused_and_kept(
     before, spoken = beside.trained(), sounds()
     ((name, reason),) = beside.failures(**{key: value}).items()
     assert name == "tiny/en data" and problem in reason and "stage 0" not in reason
-    assert "was trained, which this study, by its records, did not make: give" in reason
+    assert "was trained, which this study did not make: give" in reason
     after = beside.trained()
     assert {path: after[path] for path in before} == before and sounds() == spoken
     # With all that was trained on them the data may go; the study's own may, too.
@@ -358,25 +358,52 @@ def test_data_that_others_were_trained_on_are_refused_and_kept(
     assert not beside.failures()
 
 
-def test_records_of_earlier_versions_stand_for_what_lies_there(beside: Beside) -> None:
+def test_a_corpus_that_others_were_trained_on_is_taken_as_it_is(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 0 knows more than its options, such as lists that came with another version."""
+
+    def anew(*_: Any) -> None:
+        raise AssertionError("the corpus would be made anew")
+
+    monkeypatch.setattr("adakd.corpora.fsdd.fetch", anew)
     shutil.rmtree(beside.folder("kd"))
     assert not beside.failures()
-    study = beside.study()
-    records = study.read_records()
-    for record in records.values():
-        del record["made"]
-    study.records.write_text(json.dumps(records))
+
+
+def test_what_a_study_trained_is_its_own_even_if_its_task_failed(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are changed just then."""
+    shutil.rmtree(beside.folder("kd"))
+    with monkeypatch.context() as patch:
+        decode = steps.decode
+
+        def breaks(place: steps.Place, methods: list[str]) -> None:
+            if methods == ["kd"]:
+                raise UserError("The disk is full.")
+            decode(place, methods)
+
+        patch.setattr(steps, "decode", breaks)
+        assert f"{GROUP} kd seed 1" in beside.failures()
+    assert not beside.failures(**{"methods.kd.alpha": 0.3}) and beside.alpha("kd") == 0.3
+
+
+def test_what_earlier_versions_made_is_known_by_its_record(beside: Beside) -> None:
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures()
+    for path in (beside.root / "exp").rglob("seed*/done.json"):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts.pop("study", None)
+        path.write_text(json.dumps(facts), encoding="utf-8")
     changed = {"data.max_seconds": 1.5, "train.epochs": 3, "methods.kd.alpha": 0.3}
     assert not beside.failures(**changed) and beside.alpha("kd") == 0.3
-
-
-# ------------------------------------------------------------------ worker processes
 
 
 @pytest.mark.parametrize(
     ("gpus", "cores", "free", "jobs"),
     [("", 8, 16, 8), ("", 8, 5, 2), ("", 8, 1, 1), ("0,1", 8, 16, 2), ("3", 8, 16, 1),
-     ("0,1,2,3", 2, 16, 2), ("0,1,2,3", 8, 5, 2)],
+     ("0,1,2,3", 2, 16, 2), ("0,1,2,3", 8, 5, 2), ("-1", 8, 16, 8), ("1,-1,0", 8, 16, 1)],
 )  # fmt: skip
 def test_a_gpu_has_one_worker_and_a_cpu_as_many_as_it_bears(
     monkeypatch: pytest.MonkeyPatch, gpus: str, cores: int, free: int, jobs: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import textwrap
@@ -276,12 +277,20 @@ def test_noise_alone_does_not_become_audio_without_a_transcript(data: Path) -> N
     assert rejected.id == noise and rejected.where == f"{data / 'train' / 'text'}:2"
 
 
+def test_a_marker_without_dropped_tokens_is_as_it_was_before_there_were_any(data: Path) -> None:
+    """Else every Kaldi corpus would be prepared anew for the sake of an option."""
+    read(data)
+    marker = data.parents[2] / "corpus" / "fetched.json"
+    assert "drop_tokens" not in json.loads(marker.read_text(encoding="utf-8"))["settings"]
+
+
 def test_other_dropped_tokens_are_noticed(data: Path) -> None:
     mark(data, "train", 2, "maji [noise]")
     read(data, drop_tokens="[noise]")
     folder = data.parents[2] / "corpus"
     for now in ("", "[noise] <unk>"):
-        change = re.escape(f"corpus.drop_tokens [noise], but now it is {now}; run stage 0 again")
+        said = now or "None"
+        change = re.escape(f"corpus.drop_tokens [noise], but now it is {said}; run stage 0 again")
         with pytest.raises(UserError, match=change):
             next(kaldi_dir.utterances(kaldi_dir.Options(drop_tokens=now), folder, None))
 

@@ -892,7 +892,7 @@ def test_an_export_of_several_languages_is_told_which(
     (experiment / "score.json").write_text(json.dumps(score))
     assert export.write_export(config, experiment, target, "kd", tmp_path) == (5, [])
     card = (target / "README.md").read_text(encoding="utf-8")
-    assert 'generate_kwargs={"language": "hi"})["text"]' in card and "language given" in card
+    assert 'generate_kwargs={"language": "LANGUAGE"})["text"]' in card and "for LANGUAGE" in card
     monkeypatch.setattr(export, "_spoken", lambda config, language: {})
     with pytest.raises(UserError, match="report this"):
         export.write_export(config, experiment, target, "kd", tmp_path)

@@ -298,15 +298,19 @@ def test_a_fold_counts_as_often_as_it_has_seeds():
     assert change.relative == pytest.approx((112 + 102 + 122 + 402) / (112 + 102 + 122 + 102) - 1)
 
 
-def test_utterances_of_two_folds_are_two_even_with_one_id():
-    """A fold more of the same utterances halves the variance (of a mean, over G (G - 1))."""
-    utterances = made_up([10, 20, 30, 40] * 5, [100] * 20, [""] * 20)
-    once, twice = (
-        score.bootstrap_interval([score.Tested(utterances, fold) for fold in folds])
-        for folds in ((0,), (0, 1))
+def test_folds_of_unknown_people_are_what_is_drawn():
+    """As in a study: utterances of a fold have its few people, and its training, in common."""
+    first, second = (
+        made_up(errors, [100] * 20, [""] * 20) for errors in ([10, 20, 30, 40] * 5, [30, 40] * 10)
     )
-    assert math.log(once.high / once.low) / math.log(twice.high / twice.low) == pytest.approx(
-        math.sqrt(39 / 19) * stats.t.ppf(0.975, 19) / stats.t.ppf(0.975, 39), rel=0.1
+    runs = [score.Tested(first, 0), score.Tested(second, 1)]
+    found = score.bootstrap_interval(runs)
+    # Two groups: their errors are apart by d, the standard error of the sum is |d|.
+    totals = [sum(one.normalised.errors for one in each) for each in (first, second)]
+    assert score.bootstrap_unit([*first, *second], 2) == "fold"
+    assert found.low < 0.05 and found.high > 1, "one degree of freedom"
+    assert math.log(found.high / found.low) / 2 == pytest.approx(
+        stats.t.ppf(0.975, 1) * abs(totals[0] - totals[1]) / sum(totals), rel=0.05
     )
 
 

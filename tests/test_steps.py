@@ -524,7 +524,7 @@ def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) ->
 
 
 def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
-    """Within `keeping`, and with other settings; tests/test_benchmark.py tells whose is whose."""
+    """Within `made_for`, and with other settings; see also tests/test_benchmark.py."""
     mark(place.data, manifests="m")
     inputs = steps.teacher_inputs(place)
     teacher, twin = place.experiment("teacher"), place.experiment("kd-try1")
@@ -534,7 +534,7 @@ def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
 
     def refused(step: Callable[..., object], *arguments: object) -> None:
         before = {path: path.stat().st_mtime_ns for path in teacher.rglob("*")}
-        with steps.keeping(frozenset({"another"})):
+        with steps.made_for("a", known=False):
             with pytest.raises(UserError, match="holds a finished experiment with another source"):
                 step(*arguments)
         assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
@@ -545,21 +545,25 @@ def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
     as_it_is = steps.Place(place.root, dataclasses.replace(place.config, teacher=ready))
     steps.mark_done(teacher, {**steps.teacher_inputs(as_it_is), "source": "another"})
     refused(steps.teacher, as_it_is)
-    key = steps.key_of((steps.done(teacher) or {})["inputs"])
-    for own in (frozenset({key}), None):
-        with steps.keeping(own):
-            steps.spare(teacher, inputs)
-    with steps.keeping(frozenset()):
+    steps.spare(teacher, inputs)  # ./run.sh
+    with steps.made_for("a", known=True):
+        steps.spare(teacher, inputs)  # of a time when nobody said
+    with steps.made_for("a", known=False):
         steps.spare(twin, inputs)  # it would not be made anew
         steps.spare(place.experiment("kd"), inputs)  # nothing there
-    steps.spare(teacher, inputs)  # ./run.sh
+        steps.mark_done(teacher, other, **steps.whose())
+        steps.spare(teacher, inputs)
+    for owner in ({"study": None}, {"study": "b"}):
+        steps.mark_done(teacher, other, **owner)
+        with steps.made_for("a", known=True), pytest.raises(UserError, match="did not make"):
+            steps.spare(teacher, inputs)
 
 
 def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: steps.Place) -> None:
     folder = place.experiment("teacher").parents[1]
     steps.mark_done(place.experiment("untrained"), {"a": 1}, parameters=1)
     steps.mark_done(place.experiment("kd-int8"), {"a": 2}, parameters=1)
-    with steps.keeping(frozenset()):
+    with steps.made_for("a", known=False):
         steps.spare_below(folder, "Other data")
         steps.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
         with pytest.raises(UserError) as caught:
@@ -567,9 +571,12 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: steps.Pla
     kd = steps.shown(place.experiment("kd"))
     assert str(caught.value).startswith(f"Other data, and from what lies there {kd} was trained, ")
     assert str(caught.value).endswith(f"or delete {steps.shown(folder)}.")
-    for own in (frozenset({steps.key_of({"a": 3})}), None):
-        with steps.keeping(own):
-            steps.spare_below(folder, "Other data")
+    steps.spare_below(folder, "Other data")
+    with steps.made_for("a", known=True):
+        steps.spare_below(folder, "Other data")
+    steps.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
+    with steps.made_for("a", known=False):
+        steps.spare_below(folder, "Other data")
 
 
 def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
@@ -995,6 +1002,8 @@ def test_several_processes_are_told_what_they_make_of_a_step(
     )
     assert told(4, "student").endswith(": --train.accumulate 1 --train.batch_seconds 240")
     assert told(4, "teacher").endswith(": --teacher.train.accumulate 2")
+    config = tiny_recipe.config("whisper", train={"batch_seconds": 120.0, "accumulate": 5})
+    assert told(2, "student").endswith(": --train.accumulate 3 --train.batch_seconds 100")
 
 
 def test_the_best_of_all_seeds_is_exported_once(

@@ -874,6 +874,23 @@ def test_a_claim_takes_five_seeds(made: Study, tmp_path: Path) -> None:
     assert outcomes(few)["kd"].verdict == "no difference shown"
 
 
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [
+        ([-1] * 5, ""),
+        ([-1] * 4, "4 seeds, a claim takes 5"),
+        ([0, 1, 2, 3, 4], ""),
+        ([0] * 5 + [1] * 5, ""),
+        ([0] * 2 + [1] * 3, "2 seeds a fold, a claim takes 5, or as many folds"),
+    ],
+)
+def test_what_is_too_few_for_a_claim(folds: list[int], said: str) -> None:
+    both = [(SimpleNamespace(key=(fold, seed)), None) for seed, fold in enumerate(folds)]
+    table = SimpleNamespace(both=lambda pair: both)
+    one: Any = SimpleNamespace(table=table, pair=("adakd", "kd"))
+    assert findings.too_few(one) == said
+
+
 def test_folds_that_test_few_people_are_the_groups(made: Study) -> None:
     """Utterances of four people would count as if they were of many."""
     fill(made, better_when_easy)
@@ -934,7 +951,7 @@ def test_the_weights_of_runs_and_where_gains_lie(made: Study) -> None:
 
 def test_one_permutation_is_told(made: Study) -> None:
     fill(made, alike)
-    assert "- AdaKD (permuted) has one permutation of x for all seeds" in report(made)[0]
+    assert "- AdaKD (permuted): one permutation of x for all seeds" in report(made)[0]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ JOINED = [
     ("bn", "সূর্য কার্যালয়", "সূর্য কার্যালয়"),
     ("bn", f"সূর্{ZWJ}য ক{ZWJ}্যা র{ZWJ}্ক র{ZWJ}ব র{ZWJ}", "সূর্য ক্যা র্ক রব র"),
     ("bn", f"র{ZWJ} ্যা", "র ্যা"),
+    ("bn", f"হঠাত্{ZWJ} উত্{ZWJ}সব ত{ZWJ}্স ত্স", "হঠাৎ উৎসব ত্স ত্স"),
     # Kannada: ra before a virama as itself, else as reph
     ("kn", f"ರ{ZWJ}್ಯಾಂಕ್ ಸೂರ್ಯ ಕ್{ZWJ}ಷ", f"ರ{ZWJ}್ಯಾಂಕ್ ಸೂರ್ಯ ಕ್ಷ"),
     # Sinhala: conjuncts with ra and ya, reph, letters joined; nothing to join; touching letters

@@ -111,7 +111,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     tokens. The language is the recipe's.
     Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
-    found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    found = marker.recall(folder, NAME, options.corpus, {"drop_tokens": None, **_settings(options)})
     marker.check_tables(found, _checksums(Path(found["source"]), options))
     for split, name in options.splits.items():
         place, begin = Path(found["source"]) / name, Path(found["begin"][split])
@@ -257,4 +257,7 @@ def _settings(options: Options) -> dict[str, Any]:
     """The options that shape the utterances; where the corpus lies stands beside them."""
     values = asdict(options)
     del values["corpus"]
+    values["drop_tokens"] = " ".join(options.drop_tokens.split())
+    if not values["drop_tokens"]:  # as in markers from before there was such an option
+        del values["drop_tokens"]
     return values

@@ -11,7 +11,8 @@ The rules, the same for every language, in this order:
    syllable that it breaks). Persian words that differ only in a ZWNJ become one.
    A ZWJ that spells stays: in Bengali between ra and hasanta, ya, in Kannada between ra and virama
    (which are reph without it), in Sinhala after the virama that joins two consonants. In Malayalam
-   an old chillu (consonant, virama, ZWJ) becomes the letter, U+0D7A to U+0D7F.
+   an old chillu (consonant, virama, ZWJ) becomes the letter, U+0D7A to U+0D7F, and Bengali's khanda
+   ta, written so, U+09CE.
 3. NFC, then lower case. NFC writes most nukta letters (U+0958 to U+095F, such as U+095C) as letter
    and nukta, and Tamil's vowel signs of two parts as one.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
@@ -47,12 +48,14 @@ SUBSTITUTIONS = {"\U0002b5af": "\u982b"}
 
 ZWJ = "\N{ZERO WIDTH JOINER}"
 
-# Malayalam consonants (nna, na, ra, la, lla, ka) and their chillus, by the Unicode Standard.
-CHILLUS = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True))
+# Letters that were written as a consonant, a virama and ZWJ before they had a code of their own:
+# Malayalam's chillus (of nna, na, ra, la, lla, ka) and Bengali's khanda ta.
+_LETTERS = {f"{old}\u0d4d": new for old, new in zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True)}
+_LETTERS["\u09a4\u09cd"] = "\u09ce"
 
-# A run of ZWJs: the end of an old chillu (first group), one that spells (second), any other.
+# A run of ZWJs: the end of such a letter (first group), one that spells (second), any other.
 _JOINERS = re.compile(
-    f"([{''.join(CHILLUS)}])\u0d4d{ZWJ}+"
+    f"({'|'.join(_LETTERS)}){ZWJ}+"
     f"|((?<=[\u09b0\u09f0]){ZWJ}+(?=\u09cd\u09af)"  # U+09F0: the ra of Assamese
     f"|(?<=\u0cb0){ZWJ}+(?=\u0ccd)"
     f"|(?<=[\u0d9a-\u0dc6]\u0dca){ZWJ}+(?=[\u0d9a-\u0dc6]))"
@@ -124,8 +127,8 @@ def _joined(text: str) -> str:
     """`text`, in NFC, with ZWJ only where rule 2 keeps it; in NFC again."""
 
     def replacement(run: re.Match[str]) -> str:
-        consonant, spelling = run.groups()
-        return CHILLUS[consonant] if consonant else ZWJ if spelling else ""
+        letter, spelling = run.groups()
+        return _LETTERS[letter] if letter else ZWJ if spelling else ""
 
     return unicodedata.normalize("NFC", _JOINERS.sub(replacement, text))
 

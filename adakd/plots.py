@@ -51,6 +51,13 @@ class Method:
     quartiles: list[float] = field(default_factory=list)  # CER, from the easiest quarter on
 
 
+X_IS = {  # by the scale of x
+    "linear": "difficulty x: the teacher's loss on the utterance",
+    "log": "log of the teacher's loss on the utterance",
+    "rank": "share of utterances that are easier to the teacher",
+}
+
+
 @dataclass(frozen=True)
 class Schedule:
     """AdaKD's parameters in one run, and x (N,) of its training set on the run's scale."""
@@ -161,9 +168,7 @@ def alpha_by_difficulty(schedules: Mapping[str, Schedule]) -> bytes:
             above.grid(axis="y")
             above.set_title(family)
             below.hist(x[x <= grid[-1]], bins=40, color="#9ca3af")
-            scale = {"linear": "", "log": ", log", "rank": ", share of utterances below"}
-            x_is = f"difficulty x: the teacher's loss on the utterance{scale[schedule.scale]}"
-            below.set_xlabel(x_is)
+            below.set_xlabel(X_IS[schedule.scale])
             if column == 0:
                 above.set_ylabel("alpha: weight of the teacher")
                 below.set_ylabel("utterances")

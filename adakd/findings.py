@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
 VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
 CONTROL = "methods.adakd.control"
-# With fewer, p-values promise too much: at the levels that Holm's correction asks for, differences
-# that are none are found five times as often with three seeds, and 17 times with two.
+# With fewer, p-values promise too much at the small levels that Holm's correction asks for: where
+# few seeds come out alike by chance, the luck of seeds all but drops out of the standard error.
 FEWEST = 5
 # AdaKD must beat both before a gain is called adaptive.
 CONTROLS = {"permuted": "x permuted across utterances", "mean": "every utterance at the mean alpha"}

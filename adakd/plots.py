@@ -217,9 +217,19 @@ class Difference:
     verdict: str  # better, worse, or anything else
 
 
+CHANGE = "change of CER on test, % (left of 0: better), with its 95 % interval"
+
+
+def _draw(axis: Any, one: Difference, height: float) -> None:
+    """A dot and its interval, in the colour of the verdict."""
+    colours = {"better": STYLES["adakd"][0], "worse": STYLES["annealing"][0]}
+    colour = colours.get(one.verdict, MUTED)
+    axis.hlines(height, *(100 * end for end in one.interval), color=colour)
+    axis.plot(100 * one.change, height, "o", color=colour)
+
+
 def differences(panels: Mapping[str, Sequence[Difference]]) -> bytes:
     """Every comparison (a name and where it was made) as a dot and its interval, in one column."""
-    colours = {"better": STYLES["adakd"][0], "worse": STYLES["annealing"][0]}
     height, names = 0.0, []
     with _figure(1, 0.27 * sum(len(own) + 1.6 for own in panels.values()) + 0.8, width=8.2) as (
         figure,
@@ -233,22 +243,19 @@ def differences(panels: Mapping[str, Sequence[Difference]]) -> bytes:
             )
             for one in own:
                 height += 1
-                colour = colours.get(one.verdict, MUTED)
-                axis.hlines(height, *(100 * end for end in one.interval), color=colour)
-                axis.plot(100 * one.change, height, "o", color=colour)
+                _draw(axis, one, height)
                 names.append((height, one.place))
             height += 1.6
         axis.set_yticks(*zip(*names, strict=True))
         axis.set_ylim(height - 0.8, -0.8)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")
-        axis.set_xlabel("change of CER on test, % (left of 0: better), with its 95 % interval")
+        axis.set_xlabel(CHANGE)
         return figure_bytes(figure)
 
 
 def side_by_side(columns: Mapping[str, Sequence[Difference]]) -> bytes:
     """The same places below each other, in a column for each comparison; some may be missing."""
-    colours = {"better": STYLES["adakd"][0], "worse": STYLES["annealing"][0]}
     every = [one for own in columns.values() for one in own]
     places = list(dict.fromkeys(one.place for one in every))
     widest = 100 * max(abs(end) for one in every for end in one.interval)
@@ -256,18 +263,14 @@ def side_by_side(columns: Mapping[str, Sequence[Difference]]) -> bytes:
         for number, (axis, (title, own)) in enumerate(zip(axes[0], columns.items(), strict=True)):
             axis.axvline(0, color=MUTED, linewidth=1)
             for one in own:
-                height, colour = places.index(one.place), colours.get(one.verdict, MUTED)
-                axis.hlines(height, *(100 * end for end in one.interval), color=colour)
-                axis.plot(100 * one.change, height, "o", color=colour)
+                _draw(axis, one, places.index(one.place))
             axis.set_yticks(range(len(places)), places if number == 0 else [])
             axis.set_ylim(len(places) - 0.5, -0.5)
             axis.set_xlim(-1.05 * widest, 1.05 * widest)
             axis.tick_params(axis="y", length=0)
             axis.grid(axis="x")
             axis.set_title(title)
-        figure.supxlabel(
-            "change of CER on test, % (left of 0: better), with its 95 % interval", size=10
-        )
+        figure.supxlabel(CHANGE, size=10)
         return figure_bytes(figure)
 
 

@@ -257,12 +257,9 @@ def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarra
     unit = bootstrap_unit(heard, len({run.fold for run in systems[0]}))
 
     def labels(run: Tested) -> list[tuple[int, str]]:
-        of = {
-            "speaker": lambda one: (0, one.speaker),
-            "fold": lambda one: (run.fold, ""),
-            "utterance": lambda one: (run.fold, one.id),
-        }
-        return [of[unit](one) for one in run.errors]
+        if unit == "speaker":
+            return [(0, one.speaker) for one in run.errors]
+        return [(run.fold, one.id if unit == "utterance" else "") for one in run.errors]
 
     known = sorted({label for run in systems[0] for label in labels(run)})
     number = {label: place for place, label in enumerate(known)}

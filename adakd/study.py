@@ -665,7 +665,7 @@ def weights(study: Study, tables: Sequence[Table]) -> list[Line]:
             )
             for each in ([one[end] for one in found] for end in ("start", "end"))
         ]
-        t = middle("t", found), middle("t", [{"t": one.get("t_end", one["t"])} for one in found])
+        t = middle("t", found), median(one.get("t_end", one["t"]) for one in found)
         k = middle("k_start", found), middle("k_end", found)
         spent = [
             run.done["learning_seconds"] / run.done["train_seconds"]

@@ -29,7 +29,7 @@ supported_python() {
 
 check_disk() {
     local needed=$1 free
-    free=$(($(df -Pk -- "$adakd_root" | awk 'NR == 2 { print $4 }') / 1024 / 1024))
+    free=$(($(df -k --output=avail -- "$adakd_root" | tail -n 1) / 1024 / 1024))
     ((free >= needed)) ||
         fail "$free GB free on the disk of $adakd_root, but the installation needs $needed GB;" \
             "make room, or name an interpreter that has everything: ADAKD_PYTHON=/path/to/python"
@@ -111,7 +111,10 @@ check_given_python() {
     { printf '%s\n' "$checked" >"$stamp"; } 2>/dev/null || true
 }
 
+[[ $adakd_root != *:* ]] || fail "rename $adakd_root: a ':' ends a folder in PYTHONPATH"
 export PYTHONPATH="$adakd_root${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1 # a yaml.py where one happens to stand is none of ours
+export PYTHONUTF8=1     # file names and output in any script, whatever the locale
 python=${ADAKD_PYTHON:-$adakd_root/.venv/bin/python}
 if [[ -n ${ADAKD_DRY_RUN:-} ]]; then
     : # nothing will run

@@ -6,6 +6,7 @@
 #   ./run.sh --stage 5 --stop-stage 6          some stages
 #   ./run.sh --benchmark study/tier-a.yaml     a study: many cells, and the report that judges them
 #   ./run.sh --help                            the stages, the options, the recipes
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run.sh
 set -euo pipefail
 root=$(CDPATH="" cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd -P)
 . "$root/local/common.sh"

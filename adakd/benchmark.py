@@ -36,10 +36,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from adakd import steps
+from adakd.config import REPOSITORY, suggest
 from adakd.errors import UserError
 from adakd.files import write_json
-from adakd.grid import REPOSITORY, Study, Task
-from adakd.options import Parser, natural
+from adakd.grid import Study, Task
+from adakd.options import Parser, natural, path
 from adakd.progress import clock
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -48,8 +49,8 @@ MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models wan
 def main(arguments: Sequence[str]) -> int:
     """Run a study and write its report; 1 if a task has failed."""
     parser = Parser(prog="adakd benchmark", description=__doc__.split("\n")[0])
-    parser.add_argument("grid", type=Path, help="the study, a YAML file such as study/tier-a.yaml")
-    parser.add_argument("--root", type=Path, default=REPOSITORY, help="where corpus/ and exp/ go")
+    parser.add_argument("grid", type=path, help="the study, a YAML file such as study/tier-a.yaml")
+    parser.add_argument("--root", type=path, default=REPOSITORY, help="where corpus/ and exp/ go")
     parser.add_argument(
         "--jobs", type=natural,
         help="cells at a time (one a GPU, else as many as cores and memory bear)",
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         help="a value of a recipe on this machine: --set fsdd/en corpus.corpus ~/fsdd",
     )  # fmt: skip
     parser.add_argument(
-        "--publish", type=Path,
+        "--publish", type=path,
         help="copy STUDY.md and its scores to this file, and its tables to recipes/*/RESULTS.md; "
         "what was published there before need not be run again",
     )  # fmt: skip
@@ -168,6 +169,8 @@ def _run(study: Study, workers: Pool, only: str) -> int:
     trained: dict[str, Path] = {}  # what has been trained -> the first folder that holds it
     pattern = only if any(sign in only for sign in "*?[") else f"*{only}*"
     matching = study.names(lambda name: fnmatch.fnmatch(name, pattern))
+    if not matching:
+        raise no_such_run(study, only)
 
     def wanted(task: Task) -> bool:
         return task.name in matching or (task.kind == "trial" and task.group in matching)
@@ -210,6 +213,17 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             left = estimate(study, now, workers.jobs) if pattern == "*" else ""
             steps.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
     return sum(record["status"] == "failed" for record in now.values())
+
+
+def no_such_run(study: Study, only: str) -> UserError:
+    """Tells what a run is called, and the nearest to the first word that is in no name."""
+    names = sorted(study.names(lambda name: True))
+    unknown = [word for word in only.replace("*", " ").split() if word not in " ".join(names)]
+    hint = "give its words in that order, with * between them."
+    if unknown:
+        hint = suggest(unknown[0], [*study.recipes, *study.families, *study.cells])
+    example = next(name for name in names if " seed " in name)
+    return UserError(f"--only '{only}': no run has such a name, like '{example}'; {hint}")
 
 
 def estimate(study: Study, records: dict[str, dict[str, Any]], jobs: int) -> str:

@@ -50,9 +50,9 @@ from adakd import config as configuration
 from adakd import score
 from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
+from adakd.device import device, precision
 from adakd.errors import UserError
 from adakd.files import write_text
-from adakd.memory import keep_freed_memory
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
@@ -496,15 +496,18 @@ class Metrics:
 
 
 class WholeCheckpointer(Checkpointer):
-    """Checkpoints that appear whole or not at all.
+    """Checkpoints that appear whole or not at all, the latest being the last that was saved.
 
     SpeechBrain first writes the file that makes a folder a checkpoint, so that a run killed while
-    it saves would be resumed from half a checkpoint.
+    it saves would be resumed from half a checkpoint. And it takes the one with the latest time as
+    the latest: with a clock that was put back, what is saved would be removed at once.
     """
 
-    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+    def save_checkpoint(self, meta: dict[str, Any] | None = None, **options: Any) -> None:
         """Save under a hidden name, then rename."""
-        saved = super().save_checkpoint(*arguments, **options)
+        before = max((each.meta["unixtime"] for each in self.list_checkpoints()), default=0.0)
+        later = {"unixtime": max(time.time(), before + 1e-3)}
+        saved = super().save_checkpoint({**(meta or {}), **later}, **options)
         if saved is not None:  # it is None in all processes but the first
             saved.path.rename(saved.path.with_name(saved.path.name.removeprefix(".")))
         ddp_barrier()  # before the other processes look for it
@@ -583,25 +586,6 @@ def seed_everything(seed: int, purpose: str) -> None:
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
-
-
-def device() -> torch.device:
-    """The GPU of this process if there is one, else the CPU, which then keeps freed memory."""
-    import os
-
-    if torch.cuda.is_available():
-        return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
-    keep_freed_memory()
-    return torch.device("cpu")
-
-
-def precision(name: str) -> str:
-    """``auto`` becomes bf16 on a GPU that has it and fp32 elsewhere."""
-    if name == "auto":
-        # Older ones (Turing) only emulate it, without their tensor cores.
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if fast else "fp32"
-    return name
 
 
 def _world() -> int:

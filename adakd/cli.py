@@ -10,18 +10,21 @@ import errno
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from adakd.errors import UserError
 
 if TYPE_CHECKING:
     from adakd.config import Config
     from adakd.steps import Place
+
+Value = TypeVar("Value")
 
 STEPS = {
     "corpus": "0  download, generate or locate the corpus",
@@ -75,12 +78,16 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; 0 on success, 1 after a sentence on standard error."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # this process is for nothing else
+        _stop_when_asked_to()
+        arguments = sys.argv[1:]
+    arguments = list(arguments)
     others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         print(usage())
         return 0
     try:
+        _check_text(arguments)
         if arguments[0] == "new-recipe":
             from adakd.new_recipe import main as new_recipe
 
@@ -101,10 +108,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(f"adakd: {what}{where}; mend that, then run the same command again", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("adakd: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        (number,) = stop.args or (signal.SIGINT,)
+        return 128 + number
     return 0
+
+
+def _stop_when_asked_to() -> None:
+    """Let `kill` (SIGTERM) and a terminal that is closed (SIGHUP) stop the work as Ctrl-C does."""
+    process = os.getpid()
+    # Where one is ignored, as nohup has it, it stays so.
+    heeded = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        if os.getpid() != process:  # a process that loads audio, say
+            os._exit(128 + number)
+        for each in heeded:  # one is enough: a second would cut the sentence
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    for number in heeded:
+        signal.signal(number, stop)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse names in other bytes than UTF-8: neither JSON nor soundfile takes them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{argument!a} is not UTF-8: give that file or folder another name."
+            ) from None
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -166,10 +206,10 @@ def run(arguments: Sequence[str]) -> None:
     recipe_folder = REPOSITORY / "recipes" / options["recipe"]
     if not (recipe_folder / "conf").is_dir():
         raise UserError(f"There is no recipe '{options['recipe']}': look into recipes/.")
-    root = Path(options.get("root", REPOSITORY)).resolve()
+    root = Path(options.get("root", REPOSITORY)).expanduser().resolve()
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if work.world() > 1:
         if alone := [step for step in steps if step not in SHARED]:
             raise UserError(
                 f"{alone[0]} is not for several processes: start it without the launcher, which "
@@ -265,7 +305,15 @@ def _words(name: str, text: str) -> list[str]:
     words = text.replace(",", " ").split()
     if not words:
         raise UserError(f"--{name} is empty: give a value, or leave it out.")
-    return words
+    return _once_each(name, words)
+
+
+def _once_each(name: str, values: list[Value]) -> list[Value]:
+    """The values; `UserError` where one stands twice, which would count as two runs."""
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"--{name}: {value} stands there twice; it is one run.")
+    return values
 
 
 def _methods(text: str) -> list[str]:
@@ -283,8 +331,9 @@ def _methods(text: str) -> list[str]:
 
 
 def _numbers(name: str, text: str) -> list[int]:
+    words = _words(name, text)
     try:
-        return [int(word) for word in _words(name, text)]
+        return _once_each(name, [int(word) for word in words])
     except ValueError:
         raise UserError(f"--{name} is '{text}': give whole numbers, such as \"1 2 3\".") from None
 

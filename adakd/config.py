@@ -7,6 +7,9 @@ A recipe's settings are three layers, later ones winning:
 3. overrides               ``--train.epochs 3`` on the command line, read as YAML is, but for text,
                            which stays as it was typed
 
+Groups of keys (`train`, `corpus`, `methods`) are merged key by key. What an override gives for a
+single key takes its place, a mapping too: ``--teacher.train {}`` leaves nothing of it.
+
 An unknown key, a value of the wrong type or broken YAML is a `UserError` that says where it
 stands and what was probably meant.
 """
@@ -240,8 +243,9 @@ def load(recipe_folder: Path, family: str, overrides: Mapping[str, Any] | None =
         from_dict(Config, layer, str(path), path)
         merged = _merge(merged, layer)
         _check_inner_groups(layer, merged, path)
-    for key, value in (overrides or {}).items():
-        _override(merged, key, value, overrides or {})
+    settings = ungrouped(overrides or {})
+    for key, value in settings.items():
+        _override(merged, key, value, settings)
     merged.setdefault("recipe", "/".join(recipe_folder.parts[-2:]))
     merged["family"] = family
     config = from_dict(Config, merged, "the configuration")
@@ -256,11 +260,12 @@ def _check_inner_groups(layer: Mapping[str, Any], merged: Mapping[str, Any], pat
     from adakd import corpora
 
     for role in ("teacher", "student"):
-        _build(Train, layer.get(role, {}).get("train", {}), str(path), f"{role}.train.", path)
+        own = layer.get(role, {}).get("train", {})
+        from_dict(Train, own, str(path), path, f"{role}.train.")
     options = {key: value for key, value in layer.get("corpus", {}).items() if key != "kind"}
     if options and "kind" in merged["corpus"]:
         module = corpora.module(str(merged["corpus"]["kind"]))
-        _build(module.Options, options, str(path), "corpus.", path)
+        from_dict(module.Options, options, str(path), path, "corpus.")
     _check_methods(layer.get("methods", {}), str(path), path)
 
 
@@ -273,16 +278,21 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
 
 
 def _located(source: str | None) -> str | None:
-    """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id."""
-    if source == TEACHER:
+    """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id.
+
+    With recipes/ the repository goes first: one may stand in another copy of it.
+    """
+    if not source or source == TEACHER:
         return source
-    if source and not Path(source).is_dir() and (REPOSITORY / source).is_dir():
-        return str(REPOSITORY / source)
-    return source
+    given, below = Path(source).expanduser(), REPOSITORY / source
+    if below.is_dir() and (source.startswith("recipes/") or not given.is_dir()):
+        return source if given.is_dir() and given.samefile(below) else str(below)
+    return str(given) if given.is_dir() else source
 
 
 def check(config: Config) -> None:
     """Raise `UserError` for values that have the right type and still cannot be used."""
+    check_recipe(config.recipe)
     for key, allowed in CHOICES.items():
         value = _get(config, key)
         if value not in allowed:
@@ -309,6 +319,10 @@ def check(config: Config) -> None:
         for name, limits in RANGES_OF_TRAIN.items():
             key = f"{role}.train.{name}" if name in model.train else f"train.{name}"
             _check_range(key, getattr(train, name), *limits)
+    if config.units.kind == "characters" and config.family != "wav2vec2":
+        raise UserError("units.kind: characters is for wav2vec2; Whisper has source or bpe.")
+    if config.units.kind == "bpe" and config.family != "whisper":
+        raise UserError("units.kind: bpe is for whisper; wav2vec2 has source or characters.")
     if config.student.seed is not None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_layers(config)
@@ -320,6 +334,14 @@ def check(config: Config) -> None:
         raise UserError(
             "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
             "teacher wrote itself it neither doubts nor saw in halves."
+        )
+
+
+def check_recipe(name: str) -> None:
+    """Raise `UserError` for a name that would lead out of exp/, or into the folder of another."""
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise UserError(
+            f"'{name}' is no name of a recipe: name a folder below recipes/, such as espeak/hi."
         )
 
 
@@ -348,15 +370,15 @@ def _check_layers(config: Config) -> None:
         raise UserError("student.layers.decoder: wav2vec2 has no decoder; leave it out.")
 
 
-class _OddNumber(yaml.constructor.ConstructorError):
-    """A number that YAML 1.1 reads as nobody means it."""
+class _NotMeant(yaml.MarkedYAMLError):
+    """What YAML reads as nobody means it."""
 
 
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: 1e-3 is a number. YAML 1.1 wants 1.0e-3 and reads this as text.
 
     What it reads in base 8 (010) or 60 (1:30) is refused, and so is a key that stands twice in one
-    mapping, of which it would drop the first.
+    mapping, of which it would drop the first. A date is text, whether there is such a day or not.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -365,7 +387,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
                 problem = f"the key '{key.value}' stands here for the second time"
-                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                raise _NotMeant(None, None, problem, key.start_mark)
             seen.add((key.tag, str(key.value)))
         return node
 
@@ -373,13 +395,18 @@ class _Loader(yaml.SafeLoader):
         if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
             base = 60 if ":" in node.value else 8
             problem = f"YAML reads {node.value} in base {base}; write a decimal number, or quote it"
-            raise _OddNumber(None, None, problem, node.start_mark)
+            raise _NotMeant(None, None, problem, node.start_mark)
         integer = node.tag.endswith(":int")
-        return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+        try:
+            return self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+        except ValueError:  # 0x_, or thousands of digits
+            problem = f"{node.value:.20} is no number that can be read"
+            raise _NotMeant(None, None, problem, node.start_mark) from None
 
 
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _Loader.add_constructor(_tag, _Loader._number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -395,10 +422,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; a recipe needs it (see recipes/TEMPLATE).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark else "unknown line"
-        problem = getattr(error, "problem", None) or "not UTF-8 text"
-        raise UserError(f"{path}, {line}: not valid YAML ({problem}); mend that line.") from None
+        line, problem = _of_broken_yaml(path, error)
+        raise UserError(
+            f"{path}, line {line}: not valid YAML ({problem}); mend that line."
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -406,9 +433,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def _of_broken_yaml(path: Path, error: Any) -> tuple[int, str]:
+    """The line at which YAML is broken, and what is wrong there."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.count(b"\n", 0, error.start) + 1, "not UTF-8 text"
+    if isinstance(error, yaml.reader.ReaderError):
+        text, at = path.read_text(encoding="utf-8"), error.position
+        return text.count("\n", 0, at) + 1, f"{text[at]!a} is a character that YAML does not take"
+    return error.problem_mark.line + 1, error.problem
+
+
 def from_dict(
     cls: type[T],
-    mapping: Mapping[str, Any],
+    mapping: Any,
     where: str,
     path: Path | None = None,
     prefix: str = "",
@@ -418,15 +455,11 @@ def from_dict(
     ``path``, when given, is the YAML file itself: messages then carry the line of the key, which
     stands under ``prefix`` ("cells.kd.", say).
     """
-    return _build(cls, mapping, where, prefix, path)
-
-
-def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -> Any:
     if not isinstance(mapping, Mapping):
         place = _place(where, prefix.rstrip("."), path)
         raise UserError(f"{place}: '{prefix.rstrip('.')}' must hold keys, found {mapping!r}.")
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]
+    known = [f.name for f in dataclasses.fields(typing.cast(Any, cls))]
     values = {}
     for key, value in mapping.items():
         full = f"{prefix}{key}"
@@ -435,8 +468,8 @@ def _build(cls: Any, mapping: Any, where: str, prefix: str, path: Path | None) -
                 f"{_place(where, full, path)}: unknown key '{full}'; {suggest(str(key), known)}"
             )
         hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            values[key] = _build(hint, value, where, f"{full}.", path)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            values[key] = from_dict(hint, value, where, path, f"{full}.")
         else:
             values[key] = _typed(hint, value, full, where, path)
     return cls(**values)
@@ -455,17 +488,31 @@ def _typed(hint: Any, value: Any, key: str, where: str, path: Path | None) -> An
             continue
         kind = typing.get_origin(option) or option
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) > FINITE:
+                raise UserError(f"{_place(where, key, path)}: '{key}' has too many digits.")
             return float(value)
         if kind is list and isinstance(value, (list, tuple)):
             inner = typing.get_args(option)
             return [_typed(inner[0], v, key, where, path) for v in value] if inner else list(value)
         if kind is dict and isinstance(value, Mapping):
             inner = typing.get_args(option) or (Any, Any)
+            if inner[0] is str:
+                check_names(value, key, where, path)
             return {k: _typed(inner[1], v, f"{key}.{k}", where, path) for k, v in value.items()}
         if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
             return value
     names = " or ".join(_type_name(option) for option in options)
     raise UserError(f"{_place(where, key, path)}: '{key}' must be {names}, found {value!r}.")
+
+
+def check_names(mapping: Mapping[Any, Any], key: str, where: str, path: Path | None) -> None:
+    """Raise `UserError` where a key of a mapping is a number, empty, or a bare no or yes."""
+    for name in mapping:
+        if not isinstance(name, str):
+            raise UserError(
+                f"{_place(where, f'{key}.{name}', path)}: in '{key}' YAML reads a key as {name!r}, "
+                "which is no name: write text there, if need be in quotes."
+            )
 
 
 def _type_name(option: Any) -> str:
@@ -476,20 +523,35 @@ def _type_name(option: Any) -> str:
     return names.get(typing.get_origin(option) or option, str(option))
 
 
-def _override(
-    target: dict[str, Any], dotted: str, value: Any, overrides: Mapping[str, Any]
-) -> None:
+def ungrouped(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in which no key holds a group: ``{train: {epochs: 2}}`` as ``{train.epochs: 2}``."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        hint = _hint(key, None)
+        if dataclasses.is_dataclass(hint) or key in ("corpus", "methods"):
+            if isinstance(value, str) and value != "":
+                value = _spelt(value, hint, key)
+            if isinstance(value, Mapping):
+                found |= ungrouped(value, f"{key}.")
+                continue
+        found[key] = value
+    return found
+
+
+def _override(target: dict[str, Any], key: str, value: Any, overrides: Mapping[str, Any]) -> None:
     """Set ``a.b.c`` in nested ``target`` to a value, or to what a text means there."""
     if isinstance(value, str) and value != "":
-        kind = overrides.get("corpus.kind", (target.get("corpus") or {}).get("kind"))
-        value = _spelt(value, _hint(dotted, kind), dotted)
-    *parents, last = dotted.split(".")
+        corpus = target.get("corpus")
+        kind = corpus.get("kind") if isinstance(corpus, dict) else None
+        value = _spelt(value, _hint(key, overrides.get("corpus.kind", kind)), key)
+    *parents, last = key.split(".")
     for parent in parents:
         inner = target.setdefault(parent, {})
         if inner is None:
             inner = target[parent] = {}
         if not isinstance(inner, dict):
-            raise UserError(f"--{dotted}: '{parent}' is a value, not a group of keys.")
+            raise UserError(f"--{key}: '{parent}' is a value, not a group of keys.")
         target = inner
     target[last] = value
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
@@ -522,9 +584,9 @@ def _spelt(text: str, hint: Any, dotted: str) -> Any:
         return text  # YAML would end "my #1 corpus" at the #, and read no as false
     try:
         return yaml.load(text, _Loader)
-    except _OddNumber as error:
+    except _NotMeant as error:
         raise UserError(f"--{dotted}: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError):  # '@name' is no YAML, but plain text
+    except yaml.YAMLError:  # '@name' is no YAML, but plain text
         return text
 
 

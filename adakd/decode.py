@@ -10,9 +10,9 @@ import torch
 
 from adakd import config as configuration
 from adakd import models
-from adakd.brain import device
 from adakd.data.loader import Steps, evaluation_loader
 from adakd.data.manifest import Entry
+from adakd.device import device
 from adakd.progress import track
 
 BATCH_SECONDS = 240.0  # audio in a batch, padding included
@@ -41,7 +41,9 @@ def transcribe(
         quantise.load_(family.hf, int8)
         where, batch_seconds = torch.device("cpu"), 0.0
     family.to(where).eval()
-    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded)
+    loader = evaluation_loader(
+        Steps(entries, root, family), batch_seconds, family.padded, config.train.workers
+    )
     texts: dict[str, str] = {}
     losses: dict[str, float] = {}
     for (batch,) in track(loader, len(loader), what):

@@ -232,6 +232,7 @@ def score(
     what: str,
     dropout_passes: int = 0,
     fits: Limit | None = None,
+    workers: int = 0,
 ) -> dict[str, dict[str, float]]:
     """What a teacher thinks of each utterance, by id, in nats per target unit of its transcript.
 
@@ -247,7 +248,8 @@ def score(
             found[utterance]["x"] = value
     if dropout_passes and fits is None:
         return found
-    totals, units, texts = _pass(family, entries, root, batch_seconds, what, fits is not None)
+    guarded = fits is not None
+    totals, units, texts = _pass(family, entries, root, batch_seconds, what, guarded, workers)
     for utterance, row in found.items():
         loss = totals[utterance] / units[utterance]
         row.setdefault("x", loss)
@@ -261,7 +263,8 @@ def score(
         while said.text and fits(said):
             said = replace(said, text=said.text[: len(said.text) * 9 // 10])
         heard.append(said)
-    own, _, _ = _pass(family, heard, root, batch_seconds, f"{what}, own hypotheses", False)
+    what = f"{what}, own hypotheses"
+    own, _, _ = _pass(family, heard, root, batch_seconds, what, False, workers)
     for utterance, row in found.items():
         # By the same units, so that the difference is a log-likelihood ratio.
         row["hypothesis"] = own[utterance] / units[utterance]
@@ -275,15 +278,16 @@ def _pass(
     batch_seconds: float,
     what: str,
     decode: bool,
+    workers: int,
 ) -> tuple[dict[str, float], dict[str, int], dict[str, str]]:
     """Task loss in nats, its target units, and the greedy hypothesis of each utterance."""
     import torch
 
-    from adakd.brain import device
     from adakd.data.loader import Steps, evaluation_loader
+    from adakd.device import device
 
     family.to(device()).eval()
-    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded)
+    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded, workers)
     totals: dict[str, float] = {}
     units: dict[str, int] = {}
     texts: dict[str, str] = {}
@@ -313,9 +317,9 @@ def dropout_spread(
     """
     import torch
 
-    from adakd.brain import device
     from adakd.config import Train
     from adakd.data import audio
+    from adakd.device import device
 
     family.prepare_training(Train(mask_time=0.0, mask_feature=0.0))
     family.to(device()).train()

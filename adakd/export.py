@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.data import audio, manifest
 from adakd.errors import UserError
-from adakd.files import write_text
+from adakd.files import read_json, replaced_folder, write_text
 from adakd.progress import track
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from adakd.steps import Place
 
 # Of the scores' standard deviation. A clip alone and the same clip in a batch are rounded
 # differently: by 2e-6 of it on a CPU (fp32, a student of wav2vec2-micro). Of 120 Hindi utterances
@@ -24,30 +26,26 @@ if TYPE_CHECKING:
 ROUNDING = {"cpu": 1e-3, "cuda": 1e-2}
 
 
-def write_export(
-    config: configuration.Config, experiment: Path, target: Path, method: str, root: Path
-) -> tuple[int, list[str]]:
-    """Copy the model of ``experiment`` to ``target`` with a card, once it is checked.
+def write_export(place: Place, method: str) -> tuple[int, list[str]]:
+    """Copy a student of this place to its export folder with a card, once it is checked.
 
     The check runs `pipeline("automatic-speech-recognition")` from the copy over the whole test
-    set; a text that differs from our own decoding of the full input is a UserError, and ``target``
+    set; a text that differs from our own decoding of the full input is a UserError, and the folder
     stays as it was. What rounding may decide is no fault of the copy: where its two likeliest units
     are closer than ROUNDING somewhere in an utterance, the text may differ.
 
     Returns the number of utterances compared, and the ids of those whose texts differ by rounding.
     """
-    from adakd.steps import Place, replaced_folder
-
+    config, experiment, target = place.config, place.experiment(method), place.export
     with replaced_folder(target) as fresh:
         shutil.copytree(experiment / "model", fresh, dirs_exist_ok=True)
         _write_card(config, experiment, fresh, method)
-        expected = _own_texts(config, experiment, root)
+        entries = place.manifest("test")
+        expected = _own_texts(place, experiment, entries)
         recognise = _pipeline(fresh)
-        entries = manifest.read(Place(root, config).data / "test.jsonl")
         tipped = []
-        title = f"{config.recipe} {config.family}: checking the export"
-        for entry in track(entries, len(entries), title):
-            clip = audio.read(root / entry.audio)
+        for entry in track(entries, len(entries), f"{place.title}: checking the export"):
+            clip = audio.read(place.root / entry.audio)
             options = _spoken(config, entry.language)
             said, text = _text(recognise, clip, options), expected[entry.id]
             if said == text:
@@ -61,25 +59,29 @@ def write_export(
     return len(expected), tipped
 
 
-def _own_texts(config: configuration.Config, experiment: Path, root: Path) -> dict[str, str]:
-    """Our hypotheses of the test set from full input, as the pipeline pads it: stage 7's, or new.
+def _own_texts(place: Place, experiment: Path, entries: manifest.Manifest) -> dict[str, str]:
+    """Our hypotheses of the test set as the pipeline would make them here: stage 7's, or new.
 
-    Without padding a model may say something else, and that would be no fault of the copy.
+    Without padding a model may say something else, and another device rounds otherwise: neither
+    would be the copy's fault.
     """
-    if config.decode.encode == "full":
+    from adakd.device import device
+
+    config, where = place.config, device().type
+    facts = read_json(experiment / "decode" / "done.json")
+    if config.decode.encode == "full" and facts.get("device", where) == where:
         from adakd.score import read_hypotheses
 
         rows = read_hypotheses(experiment / "hyp.test.jsonl")
     else:
         from adakd.decode import transcribe
-        from adakd.steps import Place
 
         rows = transcribe(
             dataclasses.replace(config, audio=configuration.Audio()),
             experiment / "model",
-            manifest.read(Place(root, config).data / "test.jsonl"),
-            root,
-            f"{config.recipe} {config.family}: decoding test from full input",
+            entries,
+            place.root,
+            f"{place.title}: decoding test as the pipeline does",
         )
     return {row["id"]: row["hypothesis"] for row in rows}
 
@@ -97,7 +99,7 @@ def _spoken(config: configuration.Config, language: str) -> dict[str, str]:
 
 
 def _write_card(config: configuration.Config, experiment: Path, folder: Path, method: str) -> None:
-    scores = json.loads((experiment / "score.json").read_text(encoding="utf-8"))["test"]
+    scores = read_json(experiment / "score.json")["test"]
     around = "" if scores["interval"] is None else " [{:.2%}, {:.2%}]".format(*scores["interval"])
     options = _spoken(config, "LANGUAGE")
     told = f", generate_kwargs={json.dumps(options)}" if options else ""
@@ -128,9 +130,8 @@ def _pipeline(folder: Path) -> Any:
     """Hugging Face's pipeline from a folder."""
     from transformers import pipeline
 
-    from adakd.brain import device
+    from adakd.device import device
 
-    # Where the hypotheses were made: another device rounds otherwise.
     return pipeline("automatic-speech-recognition", str(folder), device=device())
 
 

@@ -9,18 +9,25 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from adakd.errors import UserError
+
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path` and rename it to `path` when the block succeeds.
 
     mode: "w" (UTF-8 text, "\\n" line ends) or "wb". Missing parent folders are made. If the block
-    raises, `path` is left as it was and the temporary file is removed.
+    raises, `path` is left as it was and the temporary file is removed. An `OSError` that names no
+    file, as of a full disk, names `path`.
+
+    durable: a power cut leaves the old file or the new one, not an empty one. It costs milliseconds
+    on an SSD and tens of them on a hard disk: not for files of which there are thousands.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +38,26 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with open(temporary, mode, **text_options) as file:  # type: ignore[call-overload]
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``target`` once the block succeeds."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,6 +69,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON that keeps non-ASCII letters, atomically."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What is in a file of `write_json`; `UserError` if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(
+            f"{path} is damaged: delete it, and what it stands for is made anew."
+        ) from None
 
 
 def sha256(path: Path) -> str:

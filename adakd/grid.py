@@ -24,6 +24,8 @@ them in findings.py.
 Choices are made within one recipe, family and fold, on its own dev: other folds test the speakers
 of that dev set. With `folds: {0: [2], 1: [3], ...}` each fold has seeds of its own: where folds
 test different people, a run more with another person tells more than one with the same.
+
+A group of keys is merged with the recipe's: `set: {train: {clip: 3}}` is `set: {train.clip: 3}`.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ from typing import Any
 
 from adakd import cli, steps
 from adakd import config as configuration
-from adakd.config import METHODS, from_dict, read_yaml
+from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
+from adakd.files import read_json
 from adakd.published import Line, name_of_group, read_lines
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
 FEWEST_EPOCHS = 5  # of a run that has a last fifth
 # What the cells of a group share, and hence cannot set: their folders are the same.
@@ -53,6 +55,14 @@ SHARED = (
     "teacher", "transcripts", "train", "student.source", "student.layers", "student.config",
     "distill.top_k", "decode", "score",
 )  # fmt: skip
+# What names a run, and by what a grid gives it.
+NAMING = {
+    "recipe": "recipes: {NAME: {recipe: ...}}",
+    "family": "families",
+    "seed": "seeds",
+    "fold": "recipes: {NAME: {folds: ...}}",
+    "tag": "the name of a cell, METHOD-TAG",
+}
 
 
 @dataclass
@@ -192,12 +202,20 @@ class Study:
             name: from_dict(Cell, value or {}, where, path, f"cells.{name}.")
             for name, value in self.grid.cells.items()
         }
+        self.grid.set = configuration.ungrouped(self.grid.set)
+        every: list[Source | Cell] = [*self.recipes.values(), *self.cells.values()]
+        for each in every:
+            each.set = configuration.ungrouped(each.set)
         for recipe, key, value in own:
             if recipe not in self.recipes:
                 hint = configuration.suggest(recipe, list(self.recipes))
                 raise UserError(f"--set {recipe}: {path} has no such recipe; {hint}")
+            if key in NAMING:
+                raise UserError(f"--set {recipe} {key}: {path} gives it by {NAMING[key]}.")
             self.recipes[recipe].set[key] = value
-        self.families = {name: value or {} for name, value in self.grid.families.items()}
+        self.families = {
+            name: configuration.ungrouped(value or {}) for name, value in self.grid.families.items()
+        }
         self._tasks: dict[str, Task] = {}
         self._trials: dict[Task, Line] = {}
         self._here: Records = {}  # as they were last read
@@ -218,7 +236,7 @@ class Study:
     def read_records(self) -> dict[str, dict[str, Any]]:
         """The records of earlier starts; none yet is an empty mapping."""
         found = self.records
-        self._here = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        self._here = read_json(found) if found.is_file() else {}
         return self._here
 
     # ------------------------------------------------------------------ what is known of a task
@@ -266,6 +284,7 @@ class Study:
         for key in ("recipes", "families", "cells", "seeds", "tune_seeds"):
             if not getattr(grid, key):
                 raise self._wrong(key, f"'{key}' is empty: a study needs at least one.")
+        self._check_shared_settings()
         before: list[str] = []
         for name, cell in self.cells.items():
             if cell.like and cell.like not in before:
@@ -309,22 +328,28 @@ class Study:
                         f"tune.{name}", f"a candidate is settings, such as "
                         f"{{methods.kd.alpha: 0.3}}, found {candidate!r}."
                     )  # fmt: skip
+                configuration.check_names(candidate, f"tune.{name}", str(self.path), self.path)
                 self._check_settings(f"tune.{name}", candidate)
         if not 0 < grid.difference < 1:
             raise self._wrong(
                 "difference", f"it is a share of the CER, such as 0.03, found {grid.difference:g}."
             )
-        seeds = {"seeds": grid.seeds, "tune_seeds": grid.tune_seeds}
-        seeds |= {f"cells.{name}.seeds": cell.seeds for name, cell in self.cells.items()}
-        for key, numbers in seeds.items():
-            if len(set(numbers)) < len(numbers):
-                raise self._wrong(key, f"a seed stands twice in {numbers}: it is one run.")
+        once: dict[str, list[Any]] = {
+            key: getattr(grid, key) for key in ("seeds", "tune_seeds", "epochs", "primary")
+        }
+        once |= {f"cells.{name}.seeds": cell.seeds for name, cell in self.cells.items()}
+        once |= {f"recipes.{name}.families": each.families for name, each in self.recipes.items()}
+        for key, values in once.items():
+            for value in values:
+                if values.count(value) > 1:
+                    raise self._wrong(key, f"{value} stands twice in {values}: it counts once.")
         if grid.epochs and min(grid.epochs) < FEWEST_EPOCHS:
             raise self._wrong(
                 "epochs", f"numbers from {FEWEST_EPOCHS} on: the last fifth is looked at."
             )
         if grid.epochs and self.baseline is None:
             raise self._wrong("epochs", "they are chosen by fine-tuning: add a cell 'finetune'.")
+        self._check_folders()
         for group in self.groups:
             for one, other in grid.primary:
                 if not {*self.seeds(one, group)} & {*self.seeds(other, group)}:
@@ -332,10 +357,45 @@ class Study:
                         "primary", f"'{one}' and '{other}' have no seed in common ({group})."
                     )
             for name in self.cells:  # unknown keys and values are told before anything has run
-                self.place(group, name, grid.seeds[0], Choice(tuned=dict.fromkeys(grid.tune, 0)))
+                self.place(group, name, grid.seeds[0], self.any_choice)
+
+    def _check_shared_settings(self) -> None:
+        """What names a run is taken from the grid's own keys, whatever `set` says."""
+        settings = {"set": self.grid.set}
+        settings |= {f"families.{name}": own for name, own in self.families.items()}
+        settings |= {f"recipes.{name}.set": source.set for name, source in self.recipes.items()}
+        for key, own in settings.items():
+            for name in filter(NAMING.get, own):
+                problem = f"'{name}' is no setting here; a grid gives it by {NAMING[name]}."
+                raise self._wrong(f"{key}.{name}", problem)
+
+    def _check_folders(self) -> None:
+        """Two runs with one name or folder would make each other anew with every start."""
+        for name in self.recipes:
+            try:
+                configuration.check_recipe(name)
+            except UserError as error:
+                raise self._wrong(f"recipes.{name}", str(error)) from None
+        runs = [
+            (f"the cell '{name}'", name, self.method(name), self._tag(name)) for name in self.cells
+        ]
+        for name, candidates in self.grid.tune.items():
+            for n in range(len(candidates)):
+                what = f"candidate {n + 1} of '{name}'"
+                runs.append((what, f"{name}-try{n + 1}", self.method(name), self._tag(name, n)))
+        for n in self.grid.epochs:
+            what = f"the trial of {n} epochs"
+            runs.append((what, f"finetune-epochs{n}", "finetune", f"epochs{n}"))
+        taken: dict[Any, str] = {}
+        for what, name, *folder in runs:
+            if cell := taken.get(name) or taken.get(tuple(folder)):
+                raise self._wrong(
+                    f"cells.{cell}", f"'{cell}' has the name or the folder of {what}: rename it."
+                )
+            taken[name] = taken[tuple(folder)] = name
 
     def _check_settings(self, key: str, settings: Mapping[str, Any]) -> None:
-        for name in settings:
+        for name in configuration.ungrouped(settings):
             for shared in SHARED:
                 if f"{name}.".startswith(f"{shared}."):
                     better = f"; here it is student.{name}" if shared == "train" else ""
@@ -369,6 +429,11 @@ class Study:
         """The cell that fine-tunes with the recipe's settings, by which the epochs are chosen."""
         return next((name for name in self.cells if self.method(name) == "finetune"), None)
 
+    def _tag(self, cell: str, tried: int | None = None) -> str:
+        """What the folder of a cell, or of its candidate `tried`, has behind the method."""
+        own = cell.removeprefix(self.method(cell)).removeprefix("-")
+        return "-".join(filter(None, (own, "" if tried is None else f"try{tried + 1}")))
+
     def ancestry(self, cell: str) -> list[str]:
         """The cell, and before it those whose settings it takes over."""
         like = self.cells[cell].like
@@ -380,6 +445,11 @@ class Study:
         return self.cells[cell].seeds or of_fold or self.grid.seeds
 
     @cached_property
+    def any_choice(self) -> Choice:
+        """For what does not depend on dev's choice: the first of all candidates."""
+        return Choice(tuned=dict.fromkeys(self.grid.tune, 0))
+
+    @cached_property
     def groups(self) -> list[Group]:
         """All recipes x families x folds."""
         found = []
@@ -389,10 +459,12 @@ class Study:
                     hint = configuration.suggest(family, list(self.families))
                     raise self._wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
-                if isinstance(text, dict) and not _seeds_by_fold(text):
+                seeds = isinstance(text, dict) and _seeds_by_fold(text)
+                if not (seeds or isinstance(text, list) or text in (None, "all")):
                     raise self._wrong(
                         f"recipes.{recipe}.folds",
-                        "here folds are numbers, each with a list of seeds, such as {0: [1, 2]}.",
+                        "give all, a list of folds, or folds each with a list of seeds, such as "
+                        "{0: [1, 2]}.",
                     )
                 if isinstance(text, (list, dict)):
                     text = " ".join(map(str, text))
@@ -431,12 +503,8 @@ class Study:
             settings |= self.cells[name].set
             if name in self.grid.tune:
                 number = tried if name == cell and tried is not None else choice.tuned[name]
-                settings |= self.grid.tune[name][number]
-        method = self.method(cell)
-        tag = cell.removeprefix(method).removeprefix("-")
-        if tried is not None:
-            tag = "-".join(filter(None, (tag, f"try{tried + 1}")))
-        return self._place(group, settings, seed, tag)
+                settings |= configuration.ungrouped(self.grid.tune[name][number])
+        return self._place(group, settings, seed, self._tag(cell, tried))
 
     def _place(self, group: Group, settings: dict[str, Any], seed: int, tag: str) -> steps.Place:
         key = (group, json.dumps(settings, default=str), seed, tag)
@@ -474,9 +542,8 @@ class Study:
                 yield from self._tasks_of(group, records)
 
     def _tasks_of(self, group: Group, records: Records) -> Iterator[Task]:
-        any_choice = Choice(tuned=dict.fromkeys(self.grid.tune, 0))
         every = [
-            self.place(group, name, seed, any_choice)
+            self.place(group, name, seed, self.any_choice)
             for name in self.cells
             for seed in self._all_seeds(name, group)
         ]
@@ -526,7 +593,7 @@ class Study:
         for name in self.cells:
             tried = range(len(self.grid.tune.get(name, [0])))
             for number, seed in itertools.product(tried, self._all_seeds(name, group)):
-                choice = Choice(tuned=dict.fromkeys(self.grid.tune, 0) | {name: number})
+                choice = Choice(tuned={**self.any_choice.tuned, name: number})
                 place = self.place(group, name, seed, choice)
                 if source := _source_of_difficulty(place):
                     places.setdefault(source, []).append(place)

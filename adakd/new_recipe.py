@@ -21,11 +21,11 @@ import yaml
 
 from adakd import config as configuration
 from adakd import corpora
+from adakd.config import REPOSITORY
 from adakd.errors import UserError
 from adakd.files import write_text
 from adakd.options import Parser
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from adakd.errors import UserError
@@ -53,6 +54,11 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return value
+
+
+def path(text: str) -> Path:
+    """A file or folder; after --root= the shell leaves ~ as it is."""
+    return Path(text).expanduser()
 
 
 def one_of(*words: str) -> Callable[[str], str]:

@@ -18,6 +18,7 @@ trained: a study that goes on elsewhere trains it again.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,10 @@ KINDS = {  # what a line must have
 def read_lines(path: Path) -> dict[str, Line]:
     """The lines of a file by name; `UserError` where one is none of a study's, or a second one."""
     found: dict[str, Line] = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # In bytes: names may hold signs at which text is split into lines, and editors put a BOM first.
+    for number, text in enumerate(path.read_bytes().removeprefix(BOM_UTF8).splitlines(), start=1):
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode())
             wrong = {"name", "recipe", "family", "fold", *KINDS[line["kind"]]} - line.keys()
         except (ValueError, KeyError, AttributeError, TypeError):
             wrong = {"kind"}

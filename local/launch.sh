@@ -15,6 +15,7 @@ launch_command() {
             ;;
         slurm)
             command=(srun "--ntasks=$processes" --kill-on-bad-exit=1)
+            # shellcheck disable=SC2154 # recipe.sh has set adakd_root
             command+=("$adakd_root/local/slurm_rank.sh" "$interpreter" -m adakd.cli "$@")
             ;;
     esac

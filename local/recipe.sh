@@ -108,6 +108,12 @@ parse_options() {
             shift 2
         fi
         [[ -n $value || $name == *.* ]] || fail "--$name needs a value"
+        case $name in # after = the shell leaves ~ as it is; a folder may begin as an option does
+            root | corpus | text)
+                [[ $value != \~ && $value != \~/* ]] || value=$HOME${value#\~}
+                [[ $value != -* ]] || value=./$value
+                ;;
+        esac
         case $name in
             *.*) overrides+=("--$name" "$value") ;;
             corpus | text) overrides+=("--corpus.$name" "$value") ;;
@@ -178,17 +184,54 @@ run_logged() {
     shift
     launch_command "$how" "$nproc" "$python" "$@" # sets the array `command`
     ! dry_run "${command[@]}" || return 0
-    local folder="${root:-$adakd_root}/exp/$recipe/log" log status=0
+    local folder="${root:-$adakd_root}/exp/$recipe/log" log
     mkdir -p -- "$folder" || fail "cannot write to $folder"
     log="$folder/$(date +%Y-%m-%dT%H-%M-%S)-$$.log" # two runs may start in one second
-    { printf '# in %s:' "$PWD" && printf ' %q' "${command[@]}" && printf '\n'; } >>"$log"
-    # Through the pipe below Python cannot see that its errors and progress reach a terminal.
+    { printf '# in %s:' "$PWD" && printf ' %q' "${command[@]}" && printf '\n'; } >>"$log" ||
+        fail "cannot write to $log"
+    # Through a pipe Python cannot see that its errors and progress reach a terminal.
     [[ ! -t 2 ]] || export ADAKD_TERMINAL=1
-    # Standard error and standard output stay apart on the screen; tee -i survives Ctrl-C.
-    { "${command[@]}" 2>&1 1>&3 3>&- | tee -ia "$log" >&2 3>&-; } 3>&1 | tee -ia "$log" || status=$?
-    sed -i 's/.*\r//; s/\x1b\[K//g' "$log" # of a progress bar, the last state is enough
+    # The number of a stream that is closed would go to one of the pipes.
+    [[ -e /dev/fd/1 ]] || exec >/dev/null
+    [[ -e /dev/fd/2 ]] || exec 2>/dev/null
+    # Standard error and standard output stay apart on the screen.
+    local screen errors tees=() status=0
+    exec {screen}> >(copy_to "$log")
+    tees+=($!)
+    exec {errors}> >(copy_to "$log" >&2)
+    tees+=($!)
+    heed_signals "${command[@]}" 1>&"$screen" 2>&"$errors" || status=$?
+    exec {screen}>&- {errors}>&-
+    wait "${tees[@]}" 2>/dev/null || true # whether they could write is not the command's fault
+    # Of a progress bar the last state is enough. On a full disk the log stays as it is.
+    sed -i 's/.*\r//; s/\x1b\[K//g' "$log" 2>/dev/null || true
     if ((status)); then
         say "The log is $log"
         exit "$status"
     fi
+}
+
+# copy_to LOG: hands its input on, and writes it to the log until its end, whatever stops the run.
+copy_to() {
+    trap '' INT TERM HUP
+    exec tee -ap -- "$1"
+}
+
+# heed_signals COMMAND...: runs it and waits for its end. A signal to this shell reaches it; of
+# Ctrl-C, which it gets from the terminal, this shell does not die first.
+heed_signals() {
+    local child signalled status
+    # In the background, where a shell that waits does heed signals, but where it ignores Ctrl-C.
+    (trap - INT QUIT && exec "$@") &
+    child=$!
+    trap 'signalled=1' INT
+    trap 'signalled=1; kill -TERM "$child"' TERM
+    trap 'signalled=1; kill -HUP "$child"' HUP
+    while true; do
+        signalled="" status=0
+        wait "$child" || status=$?
+        [[ $signalled ]] || break
+    done
+    trap - INT TERM HUP
+    return "$status"
 }

@@ -84,6 +84,16 @@ def test_segments(tmp_path: Path) -> None:
             audio.read(path, start, end)
 
 
+def test_segments_of_what_cannot_be_sought_in(tmp_path: Path) -> None:
+    path = tmp_path / "telephone.wav"
+    soundfile.write(path, tone(300, 2.0, 8_000), 8_000, subtype="GSM610")
+    assert not soundfile.SoundFile(path).seekable()
+    decoded = soundfile.read(path, frames=16_000, dtype="float32")[0]
+    assert np.array_equal(audio.read(path), audio._resample(decoded, 8_000))
+    part = audio._resample(decoded[4_000:12_000], 8_000)
+    assert np.array_equal(audio.read(path, 0.5, 1.5), part)
+
+
 def test_what_is_too_long_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, noise(24_000), 8_000)
@@ -105,6 +115,112 @@ def test_a_streamed_flac_is_explained(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(audio.AudioError, match="does not tell its length, .*ffmpeg"):
         audio.read(path)
+
+
+# ---- cut files -----------------------------------------------------------------------------------
+
+CONTAINERS = [
+    ("WAV", "PCM_16"),
+    ("WAVEX", "PCM_24"),
+    ("RF64", "PCM_16"),
+    ("W64", "PCM_U8"),
+    ("AIFF", "PCM_16"),
+    ("AU", "ULAW"),
+    ("CAF", "PCM_16"),
+    ("NIST", "PCM_16"),
+    ("VOC", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+]
+
+
+@pytest.mark.parametrize(("container", "coding"), CONTAINERS)
+def test_a_file_that_was_cut_is_refused(tmp_path: Path, container: str, coding: str) -> None:
+    """libsndfile reads the rest of most without a word: speech would lack under its transcript."""
+    path = tmp_path / "speech"
+    soundfile.write(path, noise(47_999), 16_000, format=container, subtype=coding)
+    data = path.read_bytes()
+    assert len(audio.read(path)) == 47_999
+    pages = [i for i in range(1, len(data)) if data.startswith(b"OggS", i)]
+    assert bool(pages) == (container == "OGG")
+    for length in (len(data) // 2, len(data) - 100, *pages, *[page + 30 for page in pages]):
+        path.write_bytes(data[:length])
+        with pytest.raises(audio.AudioError, match="(truncated|unreadable|empty) audio") as raised:
+            audio.read(path)
+        assert "\n" not in str(raised.value)
+
+
+def test_why_an_ogg_is_refused(tmp_path: Path) -> None:
+    whole = []
+    for _ in range(2):  # each with a number of its own
+        soundfile.write(
+            tmp_path / "a.opus", tone(300, 2.0, 16_000), 16_000, format="OGG", subtype="OPUS"
+        )
+        whole.append((tmp_path / "a.opus").read_bytes())
+    (tmp_path / "cut.opus").write_bytes(whole[0][: whole[0].rindex(b"OggS")])
+    with pytest.raises(audio.AudioError, match="truncated audio: .* not marked as the last; if .*"):
+        audio.read(tmp_path / "cut.opus")
+    # One after another they are one recording to players, but libsndfile reads the first alone.
+    (tmp_path / "two.opus").write_bytes(b"".join(whole))
+    with pytest.raises(audio.AudioError, match="truncated audio: .*something follows it; if .*ff"):
+        audio.read(tmp_path / "two.opus")
+
+
+@pytest.mark.parametrize(
+    ("container", "places", "size"),
+    [
+        ("AU", [8], 0xFFFFFFFF),  # bytes of samples
+        ("AIFF", [4, 42], 0x7F000000),  # of the file and of samples, as sox writes into a pipe
+        ("W64", [16], (1 << 64) - 1),  # of the file, as ffmpeg does
+    ],
+)
+def test_a_streamed_file_of_unknown_length_is_whole(
+    tmp_path: Path, container: str, places: list[int], size: int
+) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, noise(1_000), 16_000, format=container)
+    data = bytearray(path.read_bytes())
+    for place in places:
+        width = 8 if container == "W64" else 4
+        told = int.from_bytes(data[place : place + width], "little" if width == 8 else "big")
+        assert 2_000 <= told <= len(data)
+        data[place : place + width] = size.to_bytes(width, "little" if width == 8 else "big")
+    path.write_bytes(data)
+    assert len(audio.read(path)) == 1_000
+
+
+def test_a_recording_that_was_never_closed_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(1_000), 16_000)
+    data = bytearray(path.read_bytes())
+    data[4:8], data[40:44] = (36).to_bytes(4, "little"), bytes(4)  # as at the recording's start
+    path.write_bytes(data)
+    with pytest.raises(audio.AudioError, match="data size is 0 in a file of 2044 bytes: .*ffmpeg"):
+        audio.read(path)
+    soundfile.write(path, noise(0), 16_000)
+    with pytest.raises(audio.AudioError, match="empty audio: no samples$"):
+        audio.read(path)
+
+
+# ---- what is no speech ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (np.zeros(100), "silent audio"),
+        (np.array([1, -1, 0, 1]) / 32768, "silent audio"),  # dither
+        (np.array([2, -1, 0, 1]) / 32768, None),
+        (np.array([0.0, -2 / 32768]), None),
+        (np.array([0.5, -1.9]), None),  # floats go a little over
+        (np.array([0.5, -2.1]), "samples beyond full scale: up to 2.1, where 1 is full scale"),
+        (np.array([10_000.0, 0.0]), "samples beyond full scale: up to 10000, where"),
+    ],
+)
+def test_samples_that_are_no_speech(samples: np.ndarray, reason: str | None) -> None:
+    found = audio.fault(samples.astype(np.float32))
+    assert found == reason or (reason and found and found.startswith(reason))
 
 
 def test_is_ready(tmp_path: Path) -> None:
@@ -129,6 +245,11 @@ def test_is_ready(tmp_path: Path) -> None:
         ("garbage.wav", "unreadable audio"),
         ("nothing.wav", "empty audio: no samples"),
         ("slow.wav", "sampling rate too low: 7999 Hz"),
+        ("fast.wav", "sampling rate too high: 20000003 Hz, at most 768000 Hz"),
+        ("fastest.wav", "sampling rate too high: 2147483647 Hz"),
+        ("ä" * 128 + ".wav", "unreadable audio: File name too long"),
+        ("zero\0byte.wav", "missing audio file"),
+        ("folder.wav", "missing audio file"),
         ("nan.wav", "not numbers"),
         ("cut.wav", "truncated audio"),
         ("cut.flac", "unreadable|truncated"),
@@ -145,6 +266,13 @@ def test_bad_files(tmp_path: Path, name: str, reason: str) -> None:
         soundfile.write(path, noise(0), 16_000)
     elif name == "slow.wav":
         soundfile.write(path, noise(8_000), 7_999)
+    elif name.startswith("fast"):
+        soundfile.write(path, noise(8_000), 16_000)
+        rate = 20_000_003 if name == "fast.wav" else 2**31 - 1
+        data = path.read_bytes()
+        path.write_bytes(data[:24] + rate.to_bytes(4, "little") + data[28:])
+    elif name == "folder.wav":
+        path.mkdir()
     elif name == "nan.wav":
         soundfile.write(path, np.array([0.1, np.nan]), 16_000, subtype="FLOAT")
     elif name.startswith("cut"):
@@ -231,6 +359,40 @@ def test_an_mp3_without_a_length_header(tmp_path: Path, tag: bytes, rate: int) -
     assert soundfile.info(path).duration < 0.9 * seconds
     with pytest.raises(audio.AudioError, match=f"would be read of {seconds:.2f} s; 'ffmpeg"):
         audio.read(path)
+
+
+def test_the_length_header_of_an_mp3_is_not_believed(tmp_path: Path) -> None:
+    """`cat` makes one recording of two, whose header is that of the first."""
+    path = tmp_path / "two.mp3"
+    data = write_mp3(path, "VARIABLE")
+    tags = (b"", b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128), b"TAG" + bytes(125))
+    for tag in tags:
+        path.write_bytes(data + tag)
+        assert len(audio.read(path)) == 32_000
+        path.write_bytes(tags[1] + data + tag + data)
+        assert soundfile.info(path).frames == 96_000
+        with pytest.raises(audio.AudioError, match=r"would be read of 4\.\d\d s; 'ffmpeg"):
+            audio.read(path)
+        path.write_bytes(data + tag + data[: len(data) * 3 // 4])
+        with pytest.raises(audio.AudioError, match=r"2\.00 s would be read of 3\.\d\d s"):
+            audio.read(path)
+    path.write_bytes(data + b"?" * 50)  # nothing is lost
+    assert len(audio.read(path)) == 32_000
+
+
+def test_an_mp3_without_a_length_header_of_two_files(tmp_path: Path) -> None:
+    path = tmp_path / "two.mp3"
+    constant = b"".join(frames(write_mp3(path, "CONSTANT"))[1:])
+    path.write_bytes(constant)
+    once = audio.read(path)
+    for tag in (b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128), b"TAG" + bytes(125)):
+        path.write_bytes(constant + tag)
+        assert len(audio.read(path)) == len(once)
+        path.write_bytes(constant + tag + constant)
+        twice = audio.read(path)
+        assert len(twice) == pytest.approx(2 * len(once), abs=400)
+        # The second file sounds as the first does, but for a frame in which the decoder finds in.
+        np.testing.assert_allclose(twice[len(once) + 2_000 : -400], once[2_000:-400], atol=1e-3)
 
 
 def test_an_mp3_without_a_frame_is_explained(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tarfile
 from collections import Counter
@@ -80,6 +81,67 @@ def test_folder_archive_and_clone_give_the_same(tmp_path: Path) -> None:
     read(tmp_path / "c", corpus=str(tmp_path / "cmn.tar"))
     read(tmp_path / "c")  # what was given before will do
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*")} == before
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pack(data: Path, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        tar.add(data / "24k-abr", "audio-cmn/24k-abr")
+    return path
+
+
+def test_what_is_there_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+    data = tiny_corpora.audio_cmn(tmp_path / "data")
+    archive, folder = pack(data, tmp_path / "cmn.tar"), tmp_path / "corpus"
+    read(folder, corpus=str(archive))
+    before = files(folder)
+    (tmp_path / "cut.tar").write_bytes(archive.read_bytes()[:30_000])
+    with tarfile.open(tmp_path / "none.tar", "w") as tar:
+        tar.add(data / "24k-abr/hsk/cmn-天气.mp3", "24k-abr/hsk/天气.mp3")
+    for wrong, words in {
+        "typo": "does not exist",
+        "cut.tar": "damaged",
+        "none.tar": "none.tar: no recordings",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            read(folder, corpus=str(tmp_path / wrong))
+        assert files(folder) == before, wrong
+    found, _ = read(folder, corpus=str(archive), seed=2)
+    assert len(found) == 36 and all(row.audio.is_file() for row in found)
+
+
+def test_a_corpus_where_stage_0_writes_is_never_removed(tmp_path: Path) -> None:
+    data, folder = tiny_corpora.audio_cmn(tmp_path / "data"), tmp_path / "corpus"
+    inside = pack(data, folder / "unpacked" / "cmn.tar")
+    with pytest.raises(UserError, match="cmn.tar' lies where stage 0 writes .*unpacked.: move it"):
+        read(folder, corpus=str(inside))
+    assert inside.is_file()
+    inside.rename(tmp_path / "cmn.tar")
+    (data / "24k-abr").rename(folder / "unpacked" / "24k-abr")  # a folder is read where it lies
+    before = files(folder / "unpacked")
+    found, _ = read(folder, corpus=str(folder / "unpacked"))
+    assert len(found) == 36 and files(folder / "unpacked") == before
+    with pytest.raises(UserError, match="unpacked' lies where stage 0 writes"):
+        read(folder, corpus=str(tmp_path / "cmn.tar"))
+    assert files(folder / "unpacked") == before
+
+
+def test_recordings_that_are_added_change_the_marker(tmp_path: Path) -> None:
+    data, folder = tiny_corpora.audio_cmn(tmp_path / "data"), tmp_path / "corpus"
+    read(folder, corpus=str(data))
+    facts = json.loads((folder / "fetched.json").read_text())
+    old = {name: each for name, each in facts.items() if name != "sha256"}
+    (folder / "fetched.json").write_text(json.dumps(old))
+    read(folder, corpus=str(data))
+    assert json.loads((folder / "fetched.json").read_text()) == old, "it holds without checksums"
+    (folder / "fetched.json").write_text(json.dumps(facts))
+    tiny_corpora.clip(data / "24k-abr/hsk/cmn-天天.mp3", 1)
+    read(folder, corpus=str(data))
+    assert list(json.loads((folder / "fetched.json").read_text())["sha256"]) == ["39 recordings"]
 
 
 def test_the_split_follows_words_and_seed_alone() -> None:

@@ -19,6 +19,7 @@ from adakd import benchmark, cli, grid, steps
 from adakd.benchmark import Workers, attempt, perform, run
 from adakd.errors import UserError
 from adakd.grid import Study, Task
+from adakd.published import read_lines
 from adakd.study import write_report
 
 MINIATURE = Path(__file__).with_name("miniature.yaml")
@@ -219,6 +220,63 @@ def test_a_study_goes_on_elsewhere_from_its_scores(finished: Any, tmp_path: Path
         for times in ("train_seconds", "seconds", "taught"):
             line.pop(times, None)
     assert lines == before
+
+
+@pytest.mark.parametrize(
+    ("only", "hint"),
+    [
+        ("kdd", "did you mean 'kd'?"),
+        ("tiny/en* wisper *", "known keys: tiny/en, wav2vec2, finetune"),
+        ("kd adakd", "give its words in that order, with * between them."),
+        ("*seed [3-9]", "known keys: "),
+    ],
+)
+def test_a_pattern_that_no_run_has_is_a_sentence(finished: Any, only: str, hint: str) -> None:
+    study, _ = finished
+    pool = Here()
+    with pytest.raises(UserError) as error:
+        run(study, pool, only)
+    told = f"--only '{only}': no run has such a name, like 'tiny/en fold 1 wav2vec2 adakd seed 1'; "
+    assert str(error.value).startswith(told) and hint in str(error.value)
+    assert not pool.given
+
+
+def published_trial(name: str, **changes: Any) -> dict[str, Any]:
+    """A line of a published study."""
+    line = {"name": name, "kind": "trial", "recipe": "a/b", "family": "whisper", "fold": None}
+    keys = ("settings", "of_data", "dev_cer", "dev_curve", "train_seconds")
+    return line | dict.fromkeys(keys) | changes
+
+
+def test_published_lines_end_at_line_ends_alone(tmp_path: Path) -> None:
+    """And an editor may have put a byte order mark before the first."""
+    path = tmp_path / "STUDY.jsonl"
+    lines = [published_trial("one", reason="a\u2028b\u0085c\x0bd"), published_trial("two")]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    for start in ("", "\ufeff"):
+        path.write_text(start + text, encoding="utf-8")
+        assert list(read_lines(path).values()) == lines
+
+
+def test_published_lines_of_other_bytes_are_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "STUDY.jsonl"
+    lines = [json.dumps(published_trial(name)).encode() for name in ("one", "two")]
+    path.write_bytes(lines[0] + b"\n" + lines[1].replace(b"two", b"\xff") + b"\n")
+    with pytest.raises(UserError, match=r"STUDY\.jsonl:2 lacks kind: take the file as it was"):
+        read_lines(path)
+
+
+def test_a_root_may_lie_at_home(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "REPOSITORY", repository)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen: list[Study] = []
+    monkeypatch.setattr(benchmark, "run", lambda study, *_: seen.append(study) or 1)
+    monkeypatch.setattr("adakd.study.write_report", lambda *_: "")
+    shutil.copy(MINIATURE, tmp_path)
+    assert benchmark.main([f"~/{MINIATURE.name}", "--root=~/out"]) == 1
+    assert [study.root for study in seen] == [tmp_path / "out"]
 
 
 def test_two_runs_of_a_study_are_refused(finished: Any) -> None:

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 import tiny_recipe
 import torch
+from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor
 
 from adakd import brain as training
 from adakd import config as configuration
-from adakd import models
+from adakd import device, models
 from adakd import weighting as weightings
 from adakd.brain import DistillationBrain
 from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
@@ -970,6 +972,22 @@ def test_a_run_with_learned_weights_resumes_and_tells_its_cost(
     assert torch.equal(again.weighting.learned, whole.weighting.learned)
 
 
+def test_the_last_checkpoint_is_the_latest_though_the_clock_was_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = EpochCounter(5)
+    checkpointer = training.WholeCheckpointer(tmp_path, {"epochs": counter})
+    for counter.current, now in enumerate((9000.0, 9010.0, 5000.0, 5010.0), start=1):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        checkpointer.save_and_keep_only(
+            meta={"cer": float(counter.current)}, min_keys=["cer"], importance_keys=[]
+        )
+    counter.current = 0
+    checkpointer.recover_if_possible()
+    assert counter.current == 4
+    assert sorted(each.meta["cer"] for each in checkpointer.list_checkpoints()) == [1, 4]
+
+
 # ------------------------------------------------------------------ precision
 
 
@@ -982,6 +1000,6 @@ def test_auto_takes_bf16_where_the_card_computes_in_it(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training.precision("auto") == chosen and training.precision("bf16") == "bf16"
+    assert device.precision("auto") == chosen and device.precision("bf16") == "bf16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training.precision("auto") == "fp32"
+    assert device.precision("auto") == "fp32"

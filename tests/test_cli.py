@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import cli, steps
+from adakd import cli, files, steps
 from adakd.errors import UserError
 
 HEAVY = ("torch", "transformers", "speechbrain", "numpy", "scipy", "matplotlib", "yaml")
@@ -250,6 +252,14 @@ def test_the_report_gets_the_command_that_repeats_it(
         (["--recipe", "tiny/hi", "--methods.adakdd.k", "3"], "did you mean 'adakd'?"),
         (["--recipe", "tiny/hi", "--methods.kd", "0.5"], "'methods.kd' must be a mapping"),
         (["--recipe", "tiny/hi", "--methods", ","], "--methods"),
+        (["--recipe", "tiny/hi", "--methods", "kd kd"], "--methods: kd stands there twice"),
+        (["--recipe", "tiny/hi", "--family", "whisper,whisper"], "--family: whisper stands"),
+        (["--recipe", "tiny/hi", "--seed", "1 2 01"], "--seed: 1 stands there twice; it is one"),
+        (["--recipe", "tiny/en", "--fold", "0 0"], "--fold: 0 stands there twice"),
+        (["--recipe", "tiny/hi", "--methods.1.k", "3"], "unknown method '1'"),
+        (["--recipe", "../recipes"], "There is no recipe '../recipes'"),
+        (["--recipe", "tiny/hi/conf/.."], "'conf/..' is no name of a recipe"),
+        (["--recipe", "tiny/hi", "--corpus.grammar", "a\udcff"], "'a\\udcff' is not UTF-8: give"),
         (["--recipe", "tiny/hi", "--fold", "1"], "no folds; leave it out"),
         (["--recipe", "tiny/en", "--fold", "6"], "the folds are 0 to 5"),
         (["--recipe", "tiny/en", "--fold", "alle"], "--fold is 'alle'"),
@@ -270,6 +280,55 @@ def test_nothing_runs_when_something_is_wrong(
     assert output == "" and done == []
     assert errors.startswith("adakd: ") and sentence in errors
     assert errors.count("\n") == 1, "one sentence, no traceback"
+
+
+def test_a_root_may_lie_at_home(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots: list[Path] = []
+    monkeypatch.setattr(steps, "corpus", lambda place: roots.append(place.root))
+    monkeypatch.setenv("HOME", str(recipes))
+    assert cli.main(["corpus", "--recipe", "tiny/hi", "--root=~/out"]) == 0
+    assert roots == [recipes / "out"]
+
+
+STOPPED = """
+import os, sys, time
+from adakd import cli
+
+def run(arguments):
+    if "fork" in arguments and os.fork():
+        os.wait()
+    print("at it", flush=True)
+    while True:
+        time.sleep(0.02)
+
+cli.run = run
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", ["kd", "fork"])
+def test_kill_stops_a_run_as_ctrl_c_does(number: int, step: str) -> None:
+    """Of a process that it has forked, which is killed with it, there is no word."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, step], stdout=-1, stderr=-1, text=True,
+        cwd=Path(cli.__file__).parents[1], start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stdout.readline() == "at it\n"
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert said == "adakd: stopped; the same command goes on from here\n"
+
+
+def test_what_nohup_ignores_is_ignored() -> None:
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "from adakd import cli; cli.run = lambda _: os.kill(os.getpid(), signal.SIGHUP);"
+        "sys.argv = ['adakd', 'kd']; sys.exit(cli.main())"
+    )
+    root = Path(cli.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, cwd=root).returncode == 0
 
 
 def test_a_stopped_run_says_how_to_go_on(
@@ -305,6 +364,41 @@ def test_what_the_system_refuses_is_a_sentence(
     assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
     errors = capsys.readouterr().err
     assert errors == f"adakd: {sentence}; mend that, then run the same command again\n"
+
+
+def test_a_disk_that_is_full_is_named_with_its_file(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipes / "out" / "x.json"
+
+    def fills_up(place: steps.Place) -> None:
+        with files.atomic_write(path) as file:
+            file.write("{")
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(steps, "corpus", fills_up)
+    assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
+    assert f"adakd: No space left on device: {path}; mend that" in capsys.readouterr().err
+    assert not list(path.parent.iterdir())
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may else leave an empty done.json, which reads as work that is to be done."""
+    path = tmp_path / "done.json"
+    synced: list[tuple[str, bool]] = []
+
+    def sync(number: int) -> None:
+        content = Path(f"/proc/self/fd/{number}").read_text(encoding="utf-8")
+        synced.append((content, path.exists()))
+
+    monkeypatch.setattr(files.os, "fsync", sync)
+    files.write_json(path, {"a": 1})
+    assert synced == [(path.read_text(encoding="utf-8"), False)]
+    with files.atomic_write(tmp_path / "one of thousands", durable=False) as file:
+        file.write("a")
+    assert len(synced) == 1 and (tmp_path / "one of thousands").read_text() == "a"
 
 
 def test_a_root_that_is_a_file_is_a_sentence(

@@ -117,7 +117,6 @@ def test_numbers_in_files_are_read_alike(recipe: Path) -> None:
         ("010", "010"),
         ("1:30", "1:30"),
         ("no", "no"),
-        ("~", "~"),
         ("[a", "[a"),
         ("'in quotes'", "in quotes"),  # which were needed once
     ],
@@ -129,6 +128,7 @@ def test_text_overrides_stay_as_they_are(recipe: Path, text: str, value: str) ->
 def test_text_of_the_corpus_and_of_a_group_stays_too(recipe: Path) -> None:
     assert load(recipe, corpus__text="/data/my #1.txt").corpus["text"] == "/data/my #1.txt"
     assert load(recipe, language__code="no").language.code == "no"
+    assert load(recipe, tag="~").tag == "~"
     # The module named beside it says what is text.
     mine = {"corpus__corpus": "2024", "corpus__kind": "kaldi_dir"}
     assert load(recipe, **mine).corpus["corpus"] == "2024"
@@ -142,6 +142,36 @@ def test_a_number_in_another_base_is_refused(recipe: Path, text: str, base: int)
         assert refusal(recipe, **{key: text}).startswith(f"--{key.replace('__', '.')}: {expected}")
     path = edit(recipe, "wav2vec2.yaml", "epochs: 3", f"epochs: {text}")
     assert refusal(recipe).startswith(f"{path}, line 10: not valid YAML ({expected}")
+
+
+def test_a_key_of_an_override_that_stands_twice_is_named(recipe: Path) -> None:
+    expected = "--methods.kd: the key 'alpha' stands here for the second time."
+    assert refusal(recipe, methods__kd="{alpha: 1, alpha: 2}") == expected
+
+
+def test_a_group_is_merged_and_a_value_is_replaced(recipe: Path) -> None:
+    def loaded(**groups: object) -> configuration.Config:
+        return configuration.load(recipe, "wav2vec2", groups)
+
+    assert loaded(train={"epochs": 9}).train == loaded(**{"train.epochs": 9}).train
+    assert loaded(train={"epochs": 9}).train.learning_rate == 1e-3, "the recipe's"
+    assert loaded(corpus={"hours": 9}).corpus == {"kind": "espeak", "hours": 9}
+    adakd = {"k": 1e-2, "threshold": "p50"}
+    assert loaded(methods={"kd": {"alpha": 1}}).methods == {"adakd": adakd, "kd": {"alpha": 1}}
+    model = configuration.Model(source="mine", train={"epochs": 7})
+    assert loaded(teacher={"source": "mine"}).teacher == model
+    assert loaded(teacher={"config": {"x": 1}}).teacher.source is None, "from one place, as ever"
+    noise = loaded(**{"data.label_noise.missing": 0.1}, data={"label_noise": {"seed": 2}}).data
+    assert (noise.label_noise.missing, noise.label_noise.seed, noise.max_seconds) == (0.1, 2, 6.0)
+    typed = {"data__label_noise__missing": "0.1", "data__label_noise": "{seed: 2}"}
+    assert load(recipe, **typed).data == noise, "and on the command line"
+    # A mapping that is the value of one key.
+    assert loaded(**{"teacher.train": {}}).teacher.train == {}
+    assert loaded(methods={"adakd": {"k": 1}}).methods["adakd"] == {"k": 1}
+    with pytest.raises(UserError, match=r"unknown key 'train.epoch'; did you mean 'epochs'\?"):
+        loaded(train={"epoch": 9})
+    with pytest.raises(UserError, match="'train' must hold keys, found 9"):
+        loaded(train=9)
 
 
 def test_overrides_are_yaml(recipe: Path) -> None:
@@ -280,10 +310,60 @@ def test_other_unreadable_files(recipe: Path) -> None:
     path = recipe / "conf" / "recipe.yaml"
     path.write_text("- a list\n")
     assert "expected 'key: value' lines, found list" in refusal(recipe)
-    path.write_bytes(b"language: \xff\n")
-    assert "not UTF-8" in refusal(recipe)
+    path.write_bytes(b"# \xc3\xa4\nlanguage: \xff\n")
+    assert refusal(recipe).startswith(f"{path}, line 2: not valid YAML (not UTF-8 text)")
+    path.write_text("# ä\nlanguage:\n  code: h\0i\n", encoding="utf-8")
+    problem = r"'\x00' is a character that YAML does not take"
+    assert refusal(recipe).startswith(f"{path}, line 3: not valid YAML ({problem})")
     path.unlink()
     assert f"{path} is missing" in refusal(recipe)
+
+
+@pytest.mark.parametrize("date", ["2020-13-01", "2020-01-02"])
+def test_a_date_is_text(recipe: Path, date: str) -> None:
+    edit(recipe, "recipe.yaml", "hours: 2", f"text: {date}")
+    assert load(recipe).corpus["text"] == date
+    assert load(recipe, methods__kd__since=date).methods["kd"] == {"since": date}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line", "group", "key"),
+    [
+        ("wav2vec2.yaml", "adakd: {", "1: {", 13, "methods", "1"),
+        ("wav2vec2.yaml", "  source: small", "  config: {2.5: 1}", 8, "student.config", "2.5"),
+        ("recipe.yaml", "hours: 2", "languages: {no: a}", 5, "corpus.languages", "False"),
+        ("recipe.yaml", "hours: 2", "null: 2", 3, "corpus", "None"),
+    ],
+)
+def test_a_name_is_text(
+    recipe: Path, name: str, old: str, new: str, line: int, group: str, key: str
+) -> None:
+    path = edit(recipe, name, old, new)
+    expected = f"{path}, line {line}: in '{group}' YAML reads a key as {key}, which is no name: "
+    assert refusal(recipe).startswith(expected)
+
+
+def test_a_number_with_too_many_digits_is_a_sentence(recipe: Path) -> None:
+    rate = refusal(recipe, train__learning_rate="9" * 400)
+    assert rate == "the configuration: 'train.learning_rate' has too many digits."
+    assert refusal(recipe, train__learning_rate="9" * 5000) == (
+        f"--train.learning_rate: {'9' * 20} is no number that can be read."
+    )
+    path = edit(recipe, "wav2vec2.yaml", "epochs: 3", "epochs: 0x_")
+    assert refusal(recipe).startswith(f"{path}, line 10: not valid YAML (0x_ is no number")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "/x", "a//x", "a/./x", "a/x/", "a/../../x"])
+def test_the_name_of_a_recipe_stays_below_its_folders(recipe: Path, name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configuration.load(recipe, "wav2vec2", {"recipe": name})
+    assert str(caught.value).startswith(f"'{name}' is no name of a recipe: name a folder below")
+    assert configuration.load(recipe, "wav2vec2", {"recipe": "a"}).recipe == "a"
+
+
+def test_a_way_to_a_recipe_that_leads_elsewhere_names_none(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"'conf/\.\.' is no name of a recipe"):
+        configuration.load(recipe / "conf" / "..", "wav2vec2")
 
 
 def test_an_empty_file_is_an_empty_layer(recipe: Path) -> None:
@@ -419,6 +499,35 @@ def test_a_source_is_found_from_anywhere(
     assert found.teacher.source == str(repository / "recipes" / "models" / "big")
     assert found.student.source == "small"
     assert load(recipe, student__source="org/model").student.source == "org/model"
+
+
+def test_recipes_are_those_of_this_repository(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standing in another clone, whose checkpoints may be others."""
+    here, other = tmp_path / "here", tmp_path / "other"
+    for clone in (here, other):
+        for name in ("recipes/big", "mine/small"):
+            (clone / name).mkdir(parents=True)
+    monkeypatch.setattr(configuration, "REPOSITORY", here)
+    monkeypatch.chdir(other)
+    sources = {"teacher__source": "recipes/big", "student__source": "mine/small"}
+    found = load(recipe, **sources)
+    assert found.teacher.source == str(here / "recipes" / "big")
+    assert found.student.source == "mine/small", "what one has typed"
+    monkeypatch.chdir(here)
+    found = load(recipe, **sources)
+    assert (found.teacher.source, found.student.source) == ("recipes/big", "mine/small")
+
+
+def test_a_source_may_lie_at_home(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after --student.source=, where the shell leaves ~ as it is."""
+    (tmp_path / "small").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(recipe, student__source="~/small").student.source == str(tmp_path / "small")
+    assert load(recipe, student__source="~/none").student.source == "~/none"
 
 
 def test_fingerprints_follow_the_content_alone() -> None:

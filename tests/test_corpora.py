@@ -10,9 +10,9 @@ import pytest
 import tiny_corpora
 
 from adakd import corpora
-from adakd.corpora import Rejected, Utterance
+from adakd.corpora import Rejected, Utterance, marker
 from adakd.data import manifest
-from adakd.data.prepare import prepare
+from adakd.data.prepare import Clips, prepare
 from adakd.errors import UserError
 
 
@@ -25,6 +25,20 @@ def test_kinds_are_corpora_and_nothing_else() -> None:
         corpora.module("kaldidir")
 
 
+@pytest.mark.parametrize("content", [b"", b'{"source": "/da', b"[]", b"null", b'"\xff"'])
+def test_a_damaged_marker_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    for kind in corpora.kinds():
+        module = corpora.module(kind)
+        path = tmp_path / kind / ("corpus.json" if kind == "espeak" else "fetched.json")
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(UserError) as raised:
+            next(module.utterances(module.Options(), path.parent, None))
+        assert str(raised.value) == f"{path} is damaged: delete it, and run stage 0 again", kind
+    with pytest.raises(UserError, match="fetched.json is damaged"):
+        marker.described(tmp_path / "fsdd")
+
+
 def test_conditions_and_rejected_rows_go_through_stage_1(tmp_path: Path) -> None:
     rows: list[Utterance | Rejected] = []
     for number, split in enumerate(("train", "dev", "test")):
@@ -33,7 +47,8 @@ def test_conditions_and_rejected_rows_go_through_stage_1(tmp_path: Path) -> None
         rows.append(Utterance(split, split, path, "赵孟𫖯!", "s", "", condition="Mic"))
     rows[0] = Utterance("train", "train", tmp_path / "train.wav", "赵孟𫖯!", "s", "")
     rows.insert(1, Rejected("bad", "train", "id twice: here\tand there", "trans.txt:7"))
-    counts = prepare(rows, tmp_path / "data", tmp_path, "zh", [], 0.1, 30.0, 0.5, True, 1)
+    clips = Clips(tmp_path / "data/audio", tmp_path, "zh", 0.1, 30.0, normalise=True)
+    counts = prepare(rows, tmp_path / "data", clips, [], 0.5, 1)
     assert {split: count["rejected"] for split, count in counts.items()} == {
         "train": 1, "dev": 0, "test": 0,
     }  # fmt: skip

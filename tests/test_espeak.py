@@ -153,6 +153,20 @@ def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
     assert calls and len(list((folder / "train").iterdir())) < 20
 
 
+def test_without_its_marker_a_corpus_is_made_anew(options: espeak.Options, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    espeak.fetch(dataclasses.replace(options, seed=2, hours=20 / 3600), folder, "hi")
+    (folder / "corpus.json").unlink()  # as one is told where it is damaged
+    options = dataclasses.replace(options, hours=20 / 3600)
+    espeak.fetch(options, folder, "hi")
+    espeak.fetch(options, tmp_path / "whole", "hi")
+    assert digests(tmp_path / "whole").items() <= digests(folder).items()
+    found = list(espeak.utterances(options, folder, None))
+    assert [u.text for u in found] == [
+        u.text for u in espeak.utterances(options, tmp_path / "whole", None)
+    ]
+
+
 def test_noise_is_as_drawn(options: espeak.Options) -> None:
     dry = espeak.speak("आज मौसम अच्छा है", "hi", "m3")
     draws = []
@@ -246,9 +260,15 @@ def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no voice variant 'f77'"):
         espeak.speak("घर", "hi", "f77")
     with pytest.raises(UserError, match="corpus.snr_db"):
-        dataclasses.replace(options, snr_db=[9.0, 1.0]).check()
+        dataclasses.replace(options, snr_db=[9.0, 1.0])
     with pytest.raises(UserError, match=r"corpus\.dev_minutes must be above 0"):
-        dataclasses.replace(options, dev_minutes=0.0).check()
+        dataclasses.replace(options, dev_minutes=0.0)
+    for endless in (float("inf"), float("nan")):
+        for name in ("hours", "dev_minutes", "test_minutes"):
+            with pytest.raises(UserError, match=r"corpus\.hours .* finite"):
+                dataclasses.replace(options, **{name: endless})
+        with pytest.raises(UserError, match=r"corpus\.snr_db: .* is no range"):
+            dataclasses.replace(options, snr_db=[5.0, endless])
     with pytest.raises(UserError, match="corpus.grammar: there is no file"):
         espeak.fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus", "hi")
     with pytest.raises(UserError, match="nothing to say in 'sw': set corpus.grammar .*--text FILE"):
@@ -271,4 +291,7 @@ def test_table_errors_name_the_line(tmp_path: Path) -> None:
     path = tmp_path / "voices.tsv"
     path.write_text("\t".join(espeak.COLUMNS) + "\nf1\t-20\t180\tnan\ttrian\tx\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"voices.tsv:2: split 'trian'"):
+        espeak.read_voices(path)
+    path.write_bytes(path.read_text("utf-8").encode("utf-16"))
+    with pytest.raises(UserError, match=r"voices.tsv: cannot be read as UTF-8"):
         espeak.read_voices(path)

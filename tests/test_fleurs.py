@@ -108,10 +108,7 @@ def test_every_recording_with_its_raw_text(hub: Path, tmp_path: Path, inside: st
 
 def test_unpacked_folders_are_read_in_place(hub: Path, tmp_path: Path) -> None:
     place, options = hub / "data" / "hi_in", Options(corpus=str(hub))
-    for split in ROWS:
-        with tarfile.open(place / "audio" / f"{split}.tar.gz") as tar:
-            tar.extractall(place / "audio", filter="data")
-        (place / "audio" / f"{split}.tar.gz").unlink()
+    unpack_in_place(place)
     fetch(options, tmp_path / "corpus")
     good, bad = read(options, tmp_path / "corpus")
     assert len(good) == 6 and bad == []
@@ -133,6 +130,73 @@ def test_a_second_fetch_does_nothing_and_a_new_archive_is_unpacked(
         read(options, folder)
     fetch(Options(), folder)
     assert [u.text for u in read(options, folder)[0] if u.split == "dev"] == ["नया", "और"]
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def unpack_in_place(place: Path) -> None:
+    for split in ROWS:
+        with tarfile.open(place / "audio" / f"{split}.tar.gz") as tar:
+            tar.extractall(place / "audio", filter="data")
+        (place / "audio" / f"{split}.tar.gz").unlink()
+
+
+def test_what_is_unpacked_stays_until_newer_archives_are(hub: Path, tmp_path: Path) -> None:
+    options, folder = Options(corpus=str(hub)), tmp_path / "corpus"
+    fetch(options, folder)
+    before = files(folder)
+    archive = hub / "data" / "hi_in" / "audio" / "test.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(UserError, match="test.tar.gz: the archive is damaged"):
+        fetch(options, folder)
+    assert files(folder) == before and len(read(options, folder)[0]) == 6
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["audio"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_archives_where_stage_0_writes_are_refused_and_stay(
+    hub: Path, tmp_path: Path, linked: bool
+) -> None:
+    place, folder = hub / "data" / "hi_in", tmp_path / "root" / "fleurs" / "hi"
+    folder.parent.mkdir(parents=True)
+    if linked:
+        folder.symlink_to(place)
+    else:
+        place.rename(folder)
+        place = folder
+    before = files(place)
+    for given in (place, folder):
+        with pytest.raises(UserError, match="tar.gz' lies where stage 0 writes .*audio.: move it"):
+            fetch(Options(corpus=str(given)), folder)
+        assert files(place) == before
+
+
+def test_unpacked_recordings_where_stage_0_writes_are_read_there(hub: Path, tmp_path: Path) -> None:
+    place, folder = hub / "data" / "hi_in", tmp_path / "hi"
+    folder.symlink_to(place)
+    unpack_in_place(place)
+    before = files(place)
+    options = Options(corpus=str(folder))
+    fetch(options, folder)
+    good, bad = read(options, folder)
+    assert len(good) == 6 and bad == []
+    shutil.copytree(hub / "data" / "ta_in", other := tmp_path / "other" / "hi_in")
+    with pytest.raises(UserError, match="audio/train' lies where stage 0 writes"):
+        fetch(Options(corpus=str(other)), folder)
+    unpack_in_place(other)
+    fetch(Options(corpus=str(other)), folder)  # nothing to write
+    assert before.items() <= files(place).items()
+
+
+def test_what_was_unpacked_goes_when_it_is_not_needed_any_more(hub: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(Options(corpus=str(hub)), folder)
+    unpack_in_place(hub / "data" / "ta_in")
+    fetch(Options(corpus=str(hub), name="ta_in"), folder)
+    assert [path.name for path in folder.iterdir()] == ["fetched.json"]
+    assert len(read(Options(name="ta_in"), folder)[0]) == 6
 
 
 @pytest.mark.parametrize(
@@ -219,8 +283,6 @@ def test_bad_input_is_a_sentence(hub: Path, tmp_path: Path) -> None:
     folder, place = tmp_path / "corpus", hub / "data" / "hi_in"
     with pytest.raises(UserError, match="run stage 0"):
         read(Options(), folder)
-    with pytest.raises(UserError, match="fold"):
-        next(fleurs.utterances(Options(), folder, 1))
     with pytest.raises(UserError, match="set corpus.name"):
         fetch(Options(corpus=str(hub)), folder, "zh-TW")
     with pytest.raises(UserError, match="no folder 'sw_ke' that holds .* but hi_in, ta_in"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
+import os
 import re
 import subprocess
 import tarfile
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -14,8 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from adakd.corpora import fsdd, marker
-from adakd.corpora.archive import extract
+from adakd.corpora import Rejected, Utterance, fsdd, marker
+from adakd.corpora.archive import extract, replaced
 from adakd.data import audio
 from adakd.errors import UserError
 
@@ -43,6 +47,11 @@ def dataset(tmp_path: Path) -> Path:
                 soundfile.write(path, samples, 8000)
     (folder / "recordings" / "notes.txt").write_text("not a recording")
     return folder
+
+
+def digit(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / name, np.full(800, 0.3), 8000)
 
 
 def flacs(folder: Path) -> dict[str, bytes]:
@@ -191,7 +200,10 @@ def test_bad_input_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.tar.xz").write_bytes(b"not an archive")
     with pytest.raises(UserError, match="broken.tar.xz: neither a tar nor a zip"):
         fetch(fsdd.Options(corpus=str(tmp_path / "broken.tar.xz")), folder)
-    for wrong in ({"max_digits": 0}, {"pause_min": -1.0}, {"pause_min": 0.5}):
+    for wrong in (
+        *({"max_digits": 0}, {"pause_min": -1.0}, {"pause_min": 0.5}),
+        *({"pause_max": float("inf")}, {"pause_max": float("nan")}),
+    ):
         with pytest.raises(UserError, match="corpus."):
             fsdd.Options(**wrong)
     options = fsdd.Options(corpus=str(dataset))
@@ -213,6 +225,172 @@ def test_a_damaged_recording_is_named_and_nothing_counts_as_fetched(
         fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
     with pytest.raises(UserError, match="run stage 0"):
         next(fsdd.utterances(fsdd.Options(), tmp_path, None))
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_there_stays_until_all_of_the_new_is_made(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(fsdd.Options(corpus=str(dataset)), folder)
+    before = files(folder)
+    (tmp_path / "empty").mkdir()
+    with tarfile.open(tmp_path / "whole.tar", "w") as tar:
+        tar.add(dataset, "dataset")
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:20_000])
+    for path in dataset.rglob("9_cem_1.wav"):
+        path.write_bytes(b"")
+    with tarfile.open(tmp_path / "damaged.tar", "w") as tar:
+        tar.add(dataset, "dataset")
+    for wrong, words in {
+        "typo": "does not exist",
+        "empty": "empty: no recordings",
+        "cut.tar": "cut.tar: the archive is damaged",
+        "damaged.tar": "damaged recording",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            fetch(fsdd.Options(corpus=str(tmp_path / wrong)), folder)
+        assert files(folder) == before, wrong
+        assert not [path for path in folder.iterdir() if "unpacked" in path.name], wrong
+    with pytest.raises(UserError, match="cannot clone"):
+        fetch(fsdd.Options(url=(tmp_path / "nowhere").as_uri(), seed=2), folder)
+    assert files(folder) == before
+
+
+def test_another_url_that_fails_leaves_the_clone(dataset: Path, tmp_path: Path) -> None:
+    def commit(folder: Path) -> str:
+        for command in (
+            ["init", "--quiet"],
+            ["add", "."],
+            ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "digits"],
+        ):
+            subprocess.run(["git", "-C", str(folder), *command], check=True)
+        return folder.as_uri()
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no recordings")
+    url, other = commit(dataset), commit(tmp_path / "other")
+    fetch(fsdd.Options(url=url), tmp_path / "corpus")
+    before = files(tmp_path / "corpus")
+    for wrong, words in (
+        (other, f"{other}: no recordings"),
+        ((tmp_path / "x").as_uri(), "cannot clone"),
+    ):
+        with pytest.raises(UserError, match=words):
+            fetch(fsdd.Options(url=wrong, seed=2), tmp_path / "corpus")
+        assert files(tmp_path / "corpus") == before
+
+
+def test_a_corpus_where_stage_0_writes_is_refused_and_stays(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (tmp_path / "link").symlink_to(folder / "audio" / "recordings")
+    for place, given in (
+        (folder / "audio", folder / "audio"),
+        (folder / "audio" / "recordings", folder),
+        (folder / "audio" / "recordings", tmp_path / "link"),
+    ):
+        folder.mkdir(exist_ok=True)
+        place.parent.mkdir(exist_ok=True)
+        (dataset / "recordings").rename(place)
+        before = files(folder)
+        with pytest.raises(
+            UserError, match="lies where stage 0 writes .*audio.: move it elsewhere"
+        ):
+            fetch(fsdd.Options(corpus=str(given)), folder)
+        assert files(folder) == before
+        place.rename(dataset / "recordings")
+
+
+def test_a_corpus_beside_what_stage_0_writes_is_read_there(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (dataset / "recordings").rename(folder / "recordings")
+    before = files(folder)
+    for seed in (1, 2):
+        fetch(fsdd.Options(corpus=str(folder), seed=seed), folder)
+        assert before.items() <= files(folder).items()
+        assert len({u.speaker for u in fsdd.utterances(fsdd.Options(seed=seed), folder, None)}) == 3
+
+
+def test_a_link_in_the_place_of_a_folder_loses_nothing_but_itself(tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "mine").write_text("mine")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "audio").symlink_to(tmp_path / "big")
+    with replaced(tmp_path / "corpus" / "audio") as fresh:
+        (fresh / "new").write_text("new")
+    assert [path.name for path in (tmp_path / "corpus" / "audio").iterdir()] == ["new"]
+    assert (tmp_path / "big" / "mine").read_text() == "mine"
+
+
+def test_recordings_that_are_added_make_the_corpus_anew(dataset: Path, tmp_path: Path) -> None:
+    options = fsdd.Options(corpus=str(dataset))
+    fetch(options, tmp_path)
+    for number in range(3):
+        digit(dataset / "recordings", f"{number}_dia_0.wav")
+    fetch(options, tmp_path)
+    assert {u.speaker for u in fsdd.utterances(options, tmp_path, None)} == {*SPEAKERS, "dia"}
+
+
+def test_a_marker_from_before_recordings_were_looked_at_still_holds(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = fsdd.Options(corpus=str(dataset))
+    fetch(options, tmp_path)
+    facts = json.loads((tmp_path / "fetched.json").read_text())
+    for old in ({**facts, "rejected": None}, {**facts, "rejected": None, "sha256": None}):
+        old = {name: each for name, each in old.items() if each is not None}
+        (tmp_path / "fetched.json").write_text(json.dumps(old))
+        before = files(tmp_path)
+        fetch(options, tmp_path)
+        assert files(tmp_path) == before
+        assert len(list(fsdd.utterances(options, tmp_path, None)))
+
+
+def test_names_of_any_letters_are_speakers(dataset: Path, tmp_path: Path) -> None:
+    composed, split = (unicodedata.normalize(form, "josé") for form in ("NFC", "NFD"))
+    names = [f"1_{composed}_0.wav", f"2_{split}_0.wav", "3_Ann Smith_0.wav", "4_सीता_0.WAV"]
+    for name in names:
+        digit(dataset / "recordings", name)
+    options = fsdd.Options(corpus=str(dataset))
+    fetch(options, tmp_path)
+    said: dict[str, list[str]] = {}
+    for one in fsdd.utterances(options, tmp_path, None):
+        assert isinstance(one, Utterance) and one.audio.is_file()
+        said.setdefault(one.speaker, []).extend(one.text.split())
+    assert sorted(said.pop(composed)) == ["one", "two"]
+    assert (said.pop("Ann_Smith"), said.pop("सीता")) == (["three"], ["four"])
+    assert sorted(said) == list(SPEAKERS)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_odd_names_are_rejected_by_name(dataset: Path, tmp_path: Path, packed: bool) -> None:
+    recordings = dataset / "recordings"
+    odd = ["5_ann_0 (copy).wav", "5_.._0.wav", "five_ann_0.wav", "seven.WAV"]
+    for name in odd:
+        digit(recordings, name)
+    latin_1 = os.fsdecode("5_jos\u00e9_0.wav".encode("latin-1"))
+    (recordings / "notes.txt").rename(recordings / latin_1)
+    (recordings / "._5_ann_0.wav").write_bytes(b"of macOS, without sound")
+    source = dataset
+    if packed:
+        source = tmp_path / "a.tar"
+        with tarfile.open(source, "w") as tar:
+            tar.add(recordings, "recordings")
+    options = fsdd.Options(corpus=str(source))
+    fetch(options, tmp_path / "corpus")
+    found = list(fsdd.utterances(options, tmp_path / "corpus", None))
+    rejected = [one for one in found if isinstance(one, Rejected)]
+    shown = sorted([*odd, "5_jos\\udce9_0.wav"])
+    assert [one.where for one in rejected] == [f"{source}/recordings/{name}" for name in shown]
+    assert [one.id for one in rejected] == [Path(name).stem for name in shown]
+    assert {one.speaker for one in found if isinstance(one, Utterance)} == set(SPEAKERS)
+    digit(recordings, "6_ann_x.wav")
+    if not packed:  # and the next stage 0 sees one more
+        fetch(options, tmp_path / "corpus")
+        found = list(fsdd.utterances(options, tmp_path / "corpus", None))
+        assert [one.id for one in found if isinstance(one, Rejected)].count("6_ann_x") == 1
 
 
 @pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "{tmp}/escaped"])
@@ -268,6 +446,27 @@ def small_tar(path: Path) -> list[tarfile.TarInfo]:
             tar.addfile(member, io.BytesIO(name.encode() * 700))
     with tarfile.open(path) as tar:
         return tar.getmembers()
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_what_cannot_be_written_is_no_damage_of_the_archive(tmp_path: Path, kind: str) -> None:
+    path, long = tmp_path / f"a.{kind}", "x" * 300
+    if kind == "tar":
+        small_tar(path)
+    else:
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("b", b"b" * 700)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "b").symlink_to("/dev/full")  # as a disk without space
+    with pytest.raises(OSError) as raised:
+        extract(path, tmp_path / "inside", lambda path: True)
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path / "inside" / "b")
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as packed:
+        packed.writestr(long, b"")
+    with pytest.raises(OSError) as raised:
+        extract(tmp_path / "long.zip", tmp_path / "inside", lambda path: True)
+    assert raised.value.errno == errno.ENAMETOOLONG
 
 
 @pytest.mark.parametrize("damage", ["garbage", "zeros", "cut at a member"])

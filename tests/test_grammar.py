@@ -65,6 +65,8 @@ def test_sentences_that_differ_in_punctuation_only_are_one(tmp_path: Path) -> No
         ("patterns:\n  - ''\n", 2, "not a text"),
         ("words:\n  a: ['{b}']\n  b: ['{a}']\npatterns: ['{a}']\n", 2, "circle: a -> b -> a"),
         ("", 1, "must be a mapping"),
+        ("patterns: [z]\n? [a]\n: [b]\n", 2, "a name in a grammar is not a text"),
+        ("patterns: [z]\nwords:\n  ? {a: b}\n  : [b]\n", 3, "a name in 'words' is not a text"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path: Path, text: str, line: int, words: str) -> None:

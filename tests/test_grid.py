@@ -292,11 +292,66 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"ablations": {"t": None}}, "'ablations.t' must be a list, found None"),
         ({"across": {"hours": "tiny/en"}}, "'across.hours' must be a list, found 'tiny/en'"),
         ({"families": {"wav2vec2": [1]}}, "'families.wav2vec2' must be a mapping or empty"),
-        ({"seeds": [1, 2, 2]}, "a seed stands twice in [1, 2, 2]"),
+        ({"seeds": [1, 2, 2]}, "2 stands twice in [1, 2, 2]"),
         (
             {"cells": {"kd": {"seeds": [3, 3]}}, "tune": {}, "primary": [], "ablations": {}},
-            "a seed stands twice in [3, 3]",
+            "3 stands twice in [3, 3]",
         ),
+        ({"epochs": [5, 6, 5]}, "5 stands twice in [5, 6, 5]"),
+        ({"primary": [["kd", "adakd"]] * 2}, "['kd', 'adakd'] stands twice in"),
+        ({"recipes": {"tiny/en": {"folds": [0, 0]}}}, "0 stands there twice"),
+        (
+            {"recipes": {"tiny/en": {"families": ["wav2vec2", "wav2vec2"]}}},
+            "wav2vec2 stands twice in ['wav2vec2', 'wav2vec2']",
+        ),
+        ({"set": {"seed": 7}}, "'seed' is no setting here; a grid gives it by seeds."),
+        (
+            {"set": {"recipe": "a/b"}},
+            "'recipe' is no setting here; a grid gives it by recipes: {NAME: {recipe: ...}}.",
+        ),
+        (
+            {"families": {"wav2vec2": {"family": "whisper"}}},
+            "'family' is no setting here; a grid gives it by families",
+        ),
+        (
+            {"recipes": {"tiny/en": {"set": {"fold": 3}}}},
+            "'fold' is no setting here; a grid gives it by recipes: {NAME",
+        ),
+        (
+            {"recipes": {"tiny/en": {"set": {"tag": "zz"}}}},
+            "'tag' is no setting here; a grid gives it by the name of a cell, METHOD-TAG.",
+        ),
+        ({"cells": {"kd": {"set": {"tag": "zz"}}}}, "'tag' cannot differ between cells"),
+        (
+            {"cells": {"kd": {"set": {"student": {"source": "a"}}}}},
+            "'student.source' cannot differ between cells",
+        ),
+        ({"recipes": {"/tiny/en": {"recipe": "tiny/en"}}}, "'/tiny/en' is no name of a recipe"),
+        ({"recipes": {"tiny/en/": {}}}, "'tiny/en/' is no name of a recipe"),
+        ({"recipes": {"../en": {"recipe": "tiny/en"}}}, "'../en' is no name of a recipe"),
+        (
+            {"cells": GRID["cells"] | {"finetune-epochs6": {}}},
+            "'finetune-epochs6' has the name or the folder of the trial of 6 epochs: rename it.",
+        ),
+        (
+            {"cells": GRID["cells"] | {"finetune-epochs6": {"method": "kd"}}},
+            "'finetune-epochs6' has the name or the folder of the trial of 6 epochs: rename it.",
+        ),
+        (
+            {"cells": GRID["cells"] | {"kd-tuned-try2": {}}},
+            "'kd-tuned-try2' has the name or the folder of candidate 2 of 'kd-tuned': rename it.",
+        ),
+        (
+            {"cells": GRID["cells"] | {"tuned": {"method": "kd"}}},
+            "'kd-tuned' has the name or the folder of the cell 'tuned': rename it.",
+        ),
+        ({"families": {1: None}}, "in 'families' YAML reads a key as 1, which is no name"),
+        ({"recipes": {1: None}}, "in 'recipes' YAML reads a key as 1, which is no name"),
+        ({"recipes": {None: None}}, "in 'recipes' YAML reads a key as None, which is no name"),
+        ({"cells": {1: {"method": "kd"}}}, "in 'cells' YAML reads a key as 1, which is no name"),
+        ({"set": {1: 2}}, "in 'set' YAML reads a key as 1, which is no name"),
+        ({"cells": {"kd": {"set": {1: 2}}}}, "in 'cells.kd.set' YAML reads a key as 1"),
+        ({"tune": {"kd": [{1: 2}]}}, "in 'tune.kd' YAML reads a key as 1"),
         (
             {"seeds": [2, 3], "primary": [["adakd-mean", "kd"]]},
             "'adakd-mean' and 'kd' have no seed in common (tiny/en fold 0 wav2vec2)",
@@ -309,6 +364,47 @@ def test_mistakes_are_sentences(folder: Path, changes: dict[str, Any], sentence:
         study_of(folder, **changes)
     assert sentence in str(error.value) and "grid.yaml" in str(error.value)
     assert "distil" in sentence or ", line " in str(error.value) or "family" in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "where"), [("tag", "METHOD-TAG"), ("seed", "seeds"), ("fold", "folds")]
+)
+def test_a_machine_does_not_set_what_names_a_run(folder: Path, key: str, where: str) -> None:
+    path = folder / "grid.yaml"
+    tiny_recipe.write_yaml(path, GRID)
+    with pytest.raises(UserError, match=rf"--set tiny/en {key}: .* gives it by .*{where}"):
+        Study(path, folder / "root", [("tiny/en", key, "3")])
+
+
+def test_a_group_of_settings_leaves_the_others_alone(folder: Path) -> None:
+    """A whole `train` would take batch_seconds, say, back to a default."""
+    cells = {
+        "finetune": {},
+        "kd": {"set": {"distill": {"difficulty": "dropout"}, "student": {"train": {"clip": 2}}}},
+    }
+    tune = {"kd": [{"methods": {"kd": {"alpha": 0.1}}}]}
+    changes = {"epochs": [], "tune": tune, "primary": [], "ablations": {}, "cells": cells}
+    settings = {"train": {"max_steps": 7}, "distill": {"temperature": 1.0}}
+    study = study_of(folder, set=settings, **changes)
+    config = study.place(study.groups[0], "kd", 1, study.any_choice).config
+    assert (config.train.max_steps, config.train.batch_seconds) == (7, 12)
+    assert (config.distill.temperature, config.distill.difficulty) == (1.0, "dropout")
+    assert config.train_of("student").clip == 2 and config.methods["kd"] == {"alpha": 0.1}
+    assert config.methods["adakd"] == {"threshold": "mean", "k": "auto"}
+    # Whatever of the two ways something was set before, what comes later counts.
+    recipes = {"tiny/en": {"folds": [0], "set": {"train": {"max_steps": 9}}}}
+    for earlier in (settings, {"train.max_steps": 7}):
+        study = study_of(folder, set=earlier, recipes=recipes, **changes)
+        assert study.start(study.groups[0]).config.train.max_steps == 9
+
+
+def test_damaged_records_are_a_sentence(folder: Path) -> None:
+    study = study_of(folder)
+    study.records.parent.mkdir(parents=True)
+    for text in ("", '{"tiny/en data": {"sta'):
+        study.records.write_text(text)
+        with pytest.raises(UserError, match=r"records\.json is damaged: delete it"):
+            study.read_records()
 
 
 def committed(path: Path, root: Path) -> Study:
@@ -351,9 +447,7 @@ def test_the_committed_studies_are_valid(path: Path, tmp_path: Path) -> None:
     assert len(study.grid.seeds) >= (5 if path.stem == "tier-a" else 3)
     for group in study.groups:  # every setting reaches its cell's configuration
         for name, cell in study.cells.items():
-            place = study.place(
-                group, name, 1, grid.Choice(tuned=dict.fromkeys(study.grid.tune, 0))
-            )
+            place = study.place(group, name, 1, study.any_choice)
             for key, value in cell.set.items():
                 found: Any = dataclasses.asdict(place.config)
                 for part in key.split("."):

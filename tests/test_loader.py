@@ -174,14 +174,15 @@ def family(folder):
 def test_a_training_step_is_its_list_of_batches(folder, entries, family, workers):
     plan = StepSampler([entry.seconds for entry in entries], 2.5, accumulate=2)
     steps = Steps(entries, folder, family, lambda batch: replace(batch, difficulty="added"))
-    if workers:
-        steps.extra = None  # workers start by fork here, by pickling elsewhere
-    loaded = list(training_loader(steps, plan, workers))
+    loader = training_loader(steps, plan, workers)
+    if workers:  # what makes a batch cannot be pickled, as other ways to start need
+        assert loader.multiprocessing_context.get_start_method() == "fork"
+    loaded = list(loader)
     assert [[batch.ids for batch in step] for step in loaded] == [
         [[entries[i].id for i in indices] for indices, _ in step] for step in plan
     ]
     for batch in chain.from_iterable(loaded):
-        assert batch.counted and batch.difficulty == (None if workers else "added")
+        assert batch.counted and batch.difficulty == "added"
         lengths = [round(e.seconds * 16000) for i in batch.ids for e in entries if e.id == i]
         assert batch.lengths.tolist() == lengths
         assert batch.inputs.shape == (len(lengths), max(lengths))

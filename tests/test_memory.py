@@ -27,7 +27,7 @@ def left_of_300_mib(setting: str | None) -> tuple[bool, float]:
         measure.leave_memory_to_libc()
     elif setting:
         os.environ[setting] = "0"
-    from adakd.brain import device
+    from adakd.device import device
 
     before = resident()
     device()

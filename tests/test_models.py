@@ -824,6 +824,7 @@ def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
 def test_the_export_is_written_once_the_pipeline_agrees(
     saved, folder, entries, tmp_path, kind, on_cpu
 ):
+    from adakd import steps
     from adakd.decode import transcribe
     from adakd.export import write_export
     from adakd.steps import Place
@@ -834,9 +835,11 @@ def test_the_export_is_written_once_the_pipeline_agrees(
         config, saved[kind], [replace(e, raw="one\u2028two") for e in entries], folder, "test"
     )
     test = [replace(e, audio=str(folder / e.audio)) for e in entries]
-    manifest.write(Place(tmp_path, config).data / "test.jsonl", test)
-    experiment, target = tmp_path / "experiment", tmp_path / "export"
+    place = Place(tmp_path, config)
+    manifest.write(place.data / "test.jsonl", test)
+    experiment, target = place.experiment("adakd"), place.export
     shutil.copytree(saved[kind], experiment / "model")
+    steps.mark_done(experiment / "decode", {}, device="cpu")
     score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
     (experiment / "score.json").write_text(json.dumps(score))
 
@@ -845,16 +848,21 @@ def test_the_export_is_written_once_the_pipeline_agrees(
         (experiment / "hyp.test.jsonl").write_text("".join(lines), encoding="utf-8")
 
     write_hypotheses()
-    assert write_export(config, experiment, target, "adakd", tmp_path) == (5, [])
+    assert write_export(place, "adakd") == (5, [])
     card = (target / "README.md").read_text(encoding="utf-8")
     assert "tiny/hi" in card and "adakd" in card and "25.00% [20.00%, 30.00%]" in card
     assert models.open_folder(config, target).parameters_count
     rows[3]["hypothesis"] += "x"
     write_hypotheses()
+    (target / "mine").touch()
     with pytest.raises(UserError) as error:
-        write_export(config, experiment, target, "kd", tmp_path)
+        write_export(place, "adakd")
     check_sentence(error, "'utterance-3'", "x'", str(target))
-    assert "adakd" in (target / "README.md").read_text(encoding="utf-8")  # the one before
+    assert (target / "mine").exists()  # the one before
+    # Texts of another device do not count: those of this one are made.
+    steps.mark_done(experiment / "decode", {}, device="cuda")
+    assert write_export(place, "adakd") == (5, [])
+    steps.mark_done(experiment / "decode", {}, device="cpu")
 
     # With units in pairs of the same output rounding decides everywhere, and the same text passes.
     model = models.open_folder(config, experiment / "model")
@@ -864,7 +872,7 @@ def test_the_export_is_written_once_the_pipeline_agrees(
             pairs = len(parameter) // 2
             parameter[1 : 2 * pairs : 2] = parameter[0 : 2 * pairs : 2]
     model.save(experiment / "model")
-    compared, tipped = write_export(config, experiment, target, "kd", tmp_path)
+    compared, tipped = write_export(place, "adakd")
     assert compared == 5 and "utterance-3" in tipped
 
 
@@ -872,12 +880,13 @@ def test_an_export_of_several_languages_is_told_which(
     saved, folder, entries, tmp_path, on_cpu, monkeypatch
 ):
     """Stage 7 has it in the prompt; what Whisper guesses by itself nobody has trained."""
-    from adakd import export
+    from adakd import export, steps
     from adakd.decode import transcribe
     from adakd.steps import Place
 
-    config = tiny.config("whisper", language="multilingual", recipe="tiny/all")
-    experiment, target = tmp_path / "experiment", tmp_path / "export"
+    place = Place(tmp_path, tiny.config("whisper", language="multilingual", recipe="tiny/all"))
+    config, experiment, target = place.config, place.experiment("kd"), place.export
+    steps.mark_done(experiment / "decode", {}, device="cpu")
     model = models.open_folder(config, saved["whisper"])
     model.save(experiment / "model")
     spoken = [
@@ -885,17 +894,17 @@ def test_an_export_of_several_languages_is_told_which(
         for entry, code in zip(entries, ["hi", "ta", "zh-CN", "ta", "zh"], strict=True)
     ]
     rows = transcribe(config, experiment / "model", spoken, folder, "test")
-    manifest.write(Place(tmp_path, config).data / "test.jsonl", spoken)
+    manifest.write(place.data / "test.jsonl", spoken)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     (experiment / "hyp.test.jsonl").write_text("".join(lines), encoding="utf-8")
     score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
     (experiment / "score.json").write_text(json.dumps(score))
-    assert export.write_export(config, experiment, target, "kd", tmp_path) == (5, [])
+    assert export.write_export(place, "kd") == (5, [])
     card = (target / "README.md").read_text(encoding="utf-8")
     assert 'generate_kwargs={"language": "LANGUAGE"})["text"]' in card and "for LANGUAGE" in card
     monkeypatch.setattr(export, "_spoken", lambda config, language: {})
     with pytest.raises(UserError, match="report this"):
-        export.write_export(config, experiment, target, "kd", tmp_path)
+        export.write_export(place, "kd")
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,7 @@ from adakd.data import prepare as stage
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
 
+CLIPS = {field.name for field in fields(stage.Clips)}
 RATES = {"train": 16_000, "dev": 8_000, "test": 44_100}
 
 
@@ -36,18 +41,18 @@ def make_corpus(root: Path, each: int = 2) -> list[Utterance]:
 
 
 def run(root: Path, utterances: list[Utterance], **changes: object) -> dict[str, stage.Counts]:
-    options: dict = dict(
-        folder=root / "data",
-        audio_root=root,
+    options: dict = dict(limits=[], max_rejected=0.9, jobs=1)
+    how: dict = dict(
+        folder=root / "data" / "audio",
+        root=root,
         language="hi",
-        limits=[],
         min_seconds=0.1,
         max_seconds=30.0,
-        max_rejected=0.9,
         normalise=True,
-        jobs=1,
     )
-    return stage.prepare(utterances, **(options | changes))
+    for name, value in changes.items():
+        (how if name in CLIPS else options)[name] = value
+    return stage.prepare(utterances, root / "data", stage.Clips(**how), **options)
 
 
 def rejected(root: Path) -> dict[str, dict[str, str]]:
@@ -134,7 +139,15 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         "limit": replace(good, text="x" * 50),
         "beyond": replace(good, start=2.0, end=3.0),
         "tab\tin it": replace(good, text=""),
+        "silent": replace(good, audio=tmp_path / "silent.wav"),
+        "cancelled": replace(good, audio=tmp_path / "cancelled.wav"),
+        "not scaled": replace(good, audio=tmp_path / "scaled.wav"),
+        "no such name": replace(good, audio=tmp_path / ("ä" * 128)),
     }
+    wave = np.sin(np.arange(8_000))
+    soundfile.write(tmp_path / "silent.wav", 0 * wave, 16_000)
+    soundfile.write(tmp_path / "cancelled.wav", 0.5 * np.stack([wave, -wave], axis=1), 8_000)
+    soundfile.write(tmp_path / "scaled.wav", 10_000 * wave, 8_000, subtype="FLOAT")
     soundfile.write(tmp_path / "low.wav", np.zeros(6_000), 6_000)
     (tmp_path / "cut.wav").write_bytes(good.audio.read_bytes()[:9_000])
     soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
@@ -160,17 +173,21 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         "limit": "too many labels: 50",
         "beyond": "segment outside the file",
         "tab in it": "empty transcript",
+        "silent": "silent audio",
+        "cancelled": "silent audio",
+        "not scaled": "samples beyond full scale: up to 10",
+        "no such name": "unreadable audio: File name too long",
     }
     assert rows.keys() == expected.keys()
     for id, reason in expected.items():
         assert rows[id]["reason"].startswith(reason) and rows[id]["split"] == "train"
     assert rows["no file"]["where"] == str(tmp_path / "none.wav")
     assert rows["beyond"]["where"] == f"{good.audio} (2 s to 3 s)"
-    assert counts["train"] == {"kept": 2, "rejected": 12, "seconds": 2.0}
+    assert counts["train"] == {"kept": 2, "rejected": 16, "seconds": 2.0}
     assert [entry.id for entry in entries(tmp_path, "train")] == ["train0", "train1"]
     kept_or_test = {Path(e.audio).name for s in ("dev", "test") for e in entries(tmp_path, s)}
     on_disk = {path.name for path in (tmp_path / "data" / "audio").rglob("*.*")}
-    assert on_disk == kept_or_test  # nothing too long or too short was written
+    assert on_disk == kept_or_test  # nothing that is rejected was written
 
 
 def test_too_many_rejections_stop_the_stage(tmp_path: Path) -> None:
@@ -295,6 +312,25 @@ def test_other_audio_has_another_checksum(tmp_path: Path, split: str) -> None:
     assert told() == (manifest_before, before)
 
 
+@pytest.mark.parametrize("moment", [0, 315_532_800])  # 1970 and 1980
+def test_other_audio_of_a_time_that_an_archive_made_up(tmp_path: Path, moment: int) -> None:
+    utterances = make_corpus(tmp_path, each=1)
+    for one in utterances:
+        os.utime(one.audio, (moment, moment))
+    time.sleep(0.05)  # a file system's clock ticks every few milliseconds
+    run(tmp_path, utterances)
+    clip = tmp_path / entries(tmp_path, "dev")[0].audio
+    before, inode = audio.read(clip), clip.stat().st_ino
+    run(tmp_path, utterances)
+    assert clip.stat().st_ino == inode, "what a cut run has converted is kept"
+    source = utterances[1].audio
+    samples, rate = soundfile.read(source, dtype="int16")
+    soundfile.write(source, samples // 2, rate)  # as large as before
+    os.utime(source, (moment, moment))
+    run(tmp_path, utterances)
+    assert np.abs(audio.read(clip)).max() < 0.6 * np.abs(before).max()
+
+
 def test_a_file_system_of_whole_seconds_makes_nothing_stale(tmp_path: Path) -> None:
     utterances = make_corpus(tmp_path, each=1)
     run(tmp_path, utterances)
@@ -329,6 +365,48 @@ def test_processes_give_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert manifests == [
         (tmp_path / "data" / n).read_bytes() for n in ("train.jsonl", "rejected.tsv")
     ]
+
+
+SCRIPT = """
+import multiprocessing, sys, time
+from pathlib import Path
+from adakd.corpora import Rejected
+from adakd.data import prepare as stage
+
+if __name__ == "__main__":
+    stage.CHUNK, stage.AHEAD = 1, 0
+    clips = stage.Clips(Path("a"), Path("."), "hi", 0.1, 30.0, True)
+    corpus = [Rejected("a", "train", "no clip", "here")] * 4
+    for _ in stage._examine_all(corpus, clips, 2):
+        print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+        time.sleep(600)
+"""
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+        assert workers
+        try:
+            parent.communicate(timeout=20)  # until the last of them has closed what it inherited
+        except subprocess.TimeoutExpired:
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail("workers live on")
+
+
+def test_processors_are_those_that_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert stage.processors() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert stage.processors() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_targets_are_normalised_unless_told_otherwise(tmp_path: Path) -> None:
@@ -426,7 +504,7 @@ def test_a_corpus_is_never_read_far_ahead(
 ) -> None:
     monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
     monkeypatch.setattr(stage, "CHUNK", 2)
-    soundfile.write(tmp_path / "a.wav", np.zeros(3_200), 16_000)
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(3_200)), 16_000)
     corpus = Generated(200, tmp_path / "a.wav")
     counts = run(tmp_path, corpus, jobs=jobs, limits=[corpus.limit])
     assert counts["train"]["kept"] + 1 == corpus.prepared == 200 and corpus.passes == 2

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,13 @@ SCRIPTS = sorted(
 
 # What path.sh and the recipes ask of an interpreter; FAKE is a folder for what it is told.
 FAKE_PYTHON = r"""#!/usr/bin/env bash
+work() { # for ten seconds, or until it is stopped, which takes a moment
+    for name in INT TERM HUP; do
+        trap "sleep 0.3; echo 'stopped by $name' >&2; exit $(cat "$FAKE/works")" "$name"
+    done
+    echo "$$" >"$FAKE/pid"
+    for _ in {1..500}; do sleep 0.02; done
+}
 case "$*" in
     *"check_python.py version") [[ ! -f $FAKE/old ]] || { cat "$FAKE/old" >&2; exit 1; } ;;
     *"check_python.py imports") [[ ! -f $FAKE/unfit ]] || { cat "$FAKE/unfit" >&2; exit 1; } ;;
@@ -35,8 +45,9 @@ case "$*" in
         [[ ! -f $FAKE/offline ]] || { echo "ERROR: no network" >&2; exit 1; }
         ;;
     "-m adakd.cli "*)
-        echo "PYTHONPATH=$PYTHONPATH" >"$FAKE/environment"
+        echo "PYTHONPATH=$PYTHONPATH $PYTHONSAFEPATH $PYTHONUTF8" >"$FAKE/environment"
         echo "a table"
+        [[ ! -f $FAKE/works ]] || work
         printf 'half\rwhole\nwhy it failed\n' >&2
         exit "$(cat "$FAKE/status" 2>/dev/null || echo 0)"
         ;;
@@ -261,7 +272,7 @@ def test_the_environment_is_made_once_and_again_when_its_inputs_change(copy: Pat
     assert installations(copy) == 1
     assert "[espeak,test]" in (copy.parent / "bin" / "pip").read_text()
     environment = (copy.parent / "bin" / "environment").read_text()
-    assert environment.startswith(f"PYTHONPATH={copy}")
+    assert environment.startswith(f"PYTHONPATH={copy}") and environment.endswith(" 1 1\n")
     second = run_copy(copy)
     assert second.stdout == "a table\n" and "Installing" not in second.stderr
     os.utime(copy / "pyproject.toml")  # as a fresh checkout of the same file does
@@ -300,7 +311,7 @@ def test_two_runs_do_not_install_at_once(copy: Path) -> None:
 
 def test_too_little_disk_is_a_sentence(copy: Path) -> None:
     fake = copy.parent / "bin" / "df"
-    fake.write_text("#!/bin/sh\necho header\necho disk 9 9 2097152 50% /\n")
+    fake.write_text('#!/bin/sh\n[ "$2" = --output=avail ] && echo Avail && echo 2097152\n')
     fake.chmod(0o755)
     result = run_copy(copy)
     assert result.returncode == 1 and result.stderr.startswith("error: 2 GB free on the disk of")
@@ -393,6 +404,99 @@ def test_output_errors_and_status_come_through_and_are_logged(copy: Path) -> Non
     assert sorted(lines[1:]) == ["a table", "whole", "why it failed"]
 
 
+@pytest.fixture
+def working(copy: Path) -> Iterator[subprocess.Popen[str]]:
+    """run.sh in a session of its own, as a terminal's is; its Python is at work."""
+    fakes = copy.parent / "bin"
+    (fakes / "works").write_text("7")
+    environment = {**os.environ, "ADAKD_PYTHON": str(fakes / "python3.11"), "FAKE": str(fakes)}
+    with subprocess.Popen(
+        [copy / "run.sh"], env=environment, stdout=-1, stderr=-1, text=True, start_new_session=True
+    ) as process:
+        for _ in range(500):
+            if (fakes / "pid").exists():
+                break
+            time.sleep(0.02)
+        yield process
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP"])
+def test_who_stops_run_sh_stops_its_training(
+    copy: Path, working: subprocess.Popen[str], name: str
+) -> None:
+    python = int((copy.parent / "bin" / "pid").read_text())
+    working.send_signal(signal.Signals[f"SIG{name}"])
+    output, errors = working.communicate(timeout=60)
+    assert working.returncode == 7, "the status of Python, which had an end of its own"
+    with pytest.raises(ProcessLookupError):
+        os.kill(python, 0)
+    (log,) = (copy / "exp" / "espeak" / "hi" / "log").glob("*.log")
+    assert output == "a table\n"
+    assert errors == f"stopped by {name}\nThe log is {log}\n"
+    assert f"stopped by {name}" in log.read_text().splitlines()
+
+
+def test_ctrl_c_reaches_python_once_and_its_last_words_are_heard(
+    copy: Path, working: subprocess.Popen[str]
+) -> None:
+    os.killpg(working.pid, signal.SIGINT)  # as a terminal does: run.sh, Python and what logs
+    _, errors = working.communicate(timeout=60)
+    assert working.returncode == 7 and errors.count("stopped by INT\nThe log is ") == 1
+
+
+def test_a_log_that_cannot_be_written_is_no_failure(copy: Path) -> None:
+    """As when the disk fills up: tee and sed complain."""
+    fakes = copy.parent / "bin"
+    for name, script in {"tee": "cat; exit 1", "sed": "echo sed: full >&2; exit 4"}.items():
+        (fakes / name).write_text(f"#!/bin/sh\n{script}\n")
+        (fakes / name).chmod(0o755)
+    options = ("--launcher", "torchrun", "--stage", "3", "--stop-stage", "9")
+    result = run_copy(copy, *options, ADAKD_PYTHON=str(fakes / "python3.11"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "a table\n" and "sed" not in result.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "| head -n 0"])
+def test_a_stream_that_is_closed_does_not_end_a_run(copy: Path, closed: str) -> None:
+    python = str(copy.parent / "bin" / "python3.11")
+    script = f'set -o pipefail; "$0" {closed}'
+    fakes = str(copy.parent / "bin")
+    result = run("bash", "-c", script, copy / "run.sh", ADAKD_PYTHON=python, FAKE=fakes)
+    assert result.returncode == 0 and "sed" not in result.stderr
+    (log,) = (copy / "exp" / "espeak" / "hi" / "log").glob("*.log")
+    assert sorted(log.read_text().splitlines()[1:]) == ["a table", "whole", "why it failed"]
+
+
+def test_a_root_may_lie_at_home_or_begin_with_a_hyphen(copy: Path, tmp_path: Path) -> None:
+    python = str(copy.parent / "bin" / "python3.11")
+    for value, folder in (("~/out", tmp_path / "out"), ("-out", copy / "-out")):
+        result = run_copy(copy, f"--root={value}", HOME=str(tmp_path), ADAKD_PYTHON=python)
+        assert result.returncode == 0 and result.stderr == "half\nwhole\nwhy it failed\n"
+        assert len(list((folder / "exp" / "espeak" / "hi" / "log").iterdir())) == 1
+    shown = run_copy(copy, "--text=~/a b", HOME="/home/me", ADAKD_DRY_RUN="1", ADAKD_PYTHON="P")
+    assert option(shlex.split(shown.stdout), "--corpus.text") == "/home/me/a b"
+
+
+def test_what_lies_where_one_stands_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("print('not ours')")
+    script = f'. "{ROOT}/path.sh" && "$python" -c "import yaml; print(yaml.__version__)"'
+    result = run("bash", "-c", script, cwd=tmp_path, ADAKD_PYTHON=sys.executable, ADAKD_DRY_RUN="1")
+    assert result.returncode == 0 and result.stdout[0].isdigit()
+
+
+def test_a_colon_in_the_path_is_a_sentence(copy: Path) -> None:
+    moved = copy.rename(copy.with_name("a:b"))
+    result = run_copy(moved, ADAKD_PYTHON=str(copy.parent / "bin" / "python3.11"))
+    assert result.returncode == 1
+    assert result.stderr == f"error: rename {moved}: a ':' ends a folder in PYTHONPATH\n"
+
+
+@pytest.mark.skipif(shutil.which("dash") is None, reason="sh is not dash everywhere")
+def test_sh_hands_over_to_bash(copy: Path) -> None:
+    result = run("dash", "run.sh", "--stage", "9", cwd=copy, ADAKD_DRY_RUN="1", ADAKD_PYTHON="P")
+    assert result.returncode == 0 and "--recipe espeak/hi" in result.stdout
+
+
 def test_root_moves_the_log_too(copy: Path, tmp_path: Path) -> None:
     python = str(copy.parent / "bin" / "python3.11")
     assert run_copy(copy, "--root", tmp_path / "out", ADAKD_PYTHON=python).returncode == 0
@@ -413,6 +517,8 @@ def test_the_pretraining_finds_its_corpus_below_a_relative_root(copy: Path) -> N
     python = str(copy.parent / "bin" / "python3.11")
     options = ("--recipe", "espeak/pretrain", "--family", "whisper", "--root", "out")
     (copy / "out" / "corpus" / "espeak" / "pretrain").mkdir(parents=True)
+    shown = run_copy(copy, *options, ADAKD_PYTHON=python, ADAKD_DRY_RUN="1")
+    assert shown.stdout.count("-m adakd.cli ") == 3 and not (copy / "out" / "exp").exists()
     result = run_copy(copy, *options, ADAKD_PYTHON=python)
     assert result.returncode == 0, result.stderr
     link = copy / "out/exp/espeak/pretrain/hindi/corpus/espeak/pretrain"

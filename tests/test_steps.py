@@ -21,7 +21,7 @@ import tiny_recipe
 
 import adakd
 from adakd import config as configuration
-from adakd import corpora, score, steps
+from adakd import corpora, files, score, steps
 from adakd.errors import UserError
 from adakd.files import write_json
 
@@ -161,10 +161,10 @@ def test_a_step_whose_output_was_lost_is_not_current(
     assert steps.is_current(tmp_path, {}, "kd", *outputs)
 
 
-def test_a_broken_marker_is_no_marker(tmp_path: Path) -> None:
-    (tmp_path / "done.json").write_text('{"inputs": {')
-    assert steps.done(tmp_path) is None
-    assert not steps.is_current(tmp_path, {}, "kd")
+def test_a_damaged_marker_does_not_empty_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "done.json").write_text('{"inputs": {')  # a disk that filled up, a power cut
+    with pytest.raises(UserError, match="done.json is damaged: delete it"):
+        steps.is_current(tmp_path, {}, "kd")
 
 
 def test_paths_are_shown_as_one_would_type_them(
@@ -185,6 +185,12 @@ def model(place: steps.Place, name: str) -> Path:
     steps.mark_done(folder, steps.training_settings(place, name) if name in METHODS else {})
     (folder / "model").mkdir()
     return folder
+
+
+def mark_decoded(place: steps.Place, name: str, **otherwise: object) -> None:
+    """As if an experiment had been decoded with the settings of this place, or others."""
+    inputs = steps.decoding_inputs(place, name) | otherwise
+    steps.mark_done(steps.folder_of(place, name) / "decode", inputs)
 
 
 METHODS = ["finetune", "kd", "adakd"]
@@ -276,7 +282,7 @@ def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyP
         steps.student_start(place)
     assert not steps.done(start)
     folder = model(place, "teacher")
-    mark(folder / "decode")
+    mark_decoded(place, "teacher")
     mark(folder / "score")
     monkeypatch.setattr(score, "score_file", cut)
     with pytest.raises(KeyboardInterrupt):
@@ -368,6 +374,7 @@ def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.Mon
     # The report.
     report = place.results / "report"
     for name in ("teacher", "untrained"):
+        mark_decoded(place, name)
         mark(place.experiment(name) / "score")
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -382,16 +389,38 @@ def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path
     here, plain = place_of(tmp_path, tag="t-mean"), place_of(tmp_path)
     mark(here.data, manifests="m")
     for name, data in (("finetune", "m"), ("kd", "another")):
-        steps.mark_done(plain.experiment(name) / "decode", {"data": data})
+        model(plain, name)
+        mark_decoded(plain, name, data=data)
         mark(plain.experiment(name) / "score")
     (found,) = steps.other_baselines(here, ["adakd"])
     assert found[1:] == ("finetune", plain.experiment("finetune"))
     assert steps.other_baselines(here, METHODS) == []
     assert steps.other_baselines(plain, ["adakd"]) == []
-    own = here.experiment("finetune")  # of the tag itself, if not asked for today
-    steps.mark_done(own / "decode", {"data": "m"})
+    own = model(here, "finetune")  # of the tag itself, if not asked for today
+    mark_decoded(here, "finetune")
     mark(own / "score")
     assert [each[2] for each in steps.other_baselines(here, ["adakd"])] == [own]
+    mark_decoded(here, "finetune", audio={"encode": "speech"})  # other input than the tag's
+    assert [each[1:] for each in steps.other_baselines(here, ["adakd"])] == [found[1:]]
+
+
+def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
+    place: steps.Place, decoder: FakeDecoder
+) -> None:
+    """./run.sh, then `--stage 7 --stop-stage 8 --decode.encode speech`, then `--stage 9`."""
+    folder = decoded(place, decoder)
+    speech = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
+    steps.decode(steps.Place(place.root, speech), [])
+    told = r"teacher was decoded with another audio.encode: give the settings .* or run --stage 7"
+    with pytest.raises(UserError, match=told):
+        steps.score_one(place, "teacher")
+    mark(folder / "score")
+    with pytest.raises(UserError, match=told):
+        steps.report([place], [], "", False)
+    # A teacher that came later changes no text, only what stands beside it.
+    steps.decode(place, [])
+    mark_decoded(place, "teacher", teacher=None)
+    steps.decoded(place, "teacher")
 
 
 def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
@@ -521,6 +550,13 @@ def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) ->
     (folder / "weights").write_text("mine")  # as it should be already
     steps.take_over(folder, twin)
     assert (folder / "weights").read_text() == "mine"
+    # Whoever copies has made the copy.
+    steps.mark_done(twin, {"method": {"alpha": 0.9}}, study=None)
+    shutil.rmtree(folder)
+    with steps.made_for("one", known=True):
+        steps.take_over(folder, twin)
+        steps.take_over(folder, twin)
+    assert steps.done(folder)["study"] == "one" and steps.done(twin)["study"] is None
 
 
 def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
@@ -715,17 +751,17 @@ def test_what_cannot_work_is_told_before_anything_is_emptied(
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "exp" / "model"
-    with steps.replaced_folder(target) as fresh:
+    with files.replaced_folder(target) as fresh:
         (fresh / "a").write_text("old")
         assert not target.exists(), "half a folder is never seen"
     assert (target / "a").read_text() == "old"
-    with pytest.raises(ZeroDivisionError), steps.replaced_folder(target) as fresh:
+    with pytest.raises(ZeroDivisionError), files.replaced_folder(target) as fresh:
         (fresh / "a").write_text("half")
         raise ZeroDivisionError
     assert [path.name for path in target.iterdir()] == ["a"]
     assert (target / "a").read_text() == "old"
     # What the failed attempt left behind does not end in the next one.
-    with steps.replaced_folder(target) as fresh:
+    with files.replaced_folder(target) as fresh:
         assert list(fresh.iterdir()) == []
         (fresh / "b").write_text("new")
     assert [path.name for path in target.iterdir()] == ["b"]
@@ -872,6 +908,29 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
 
 
+def test_a_tag_does_not_replace_the_teachers_transcripts(tmp_path: Path) -> None:
+    def tagged(tag: str, max_cer: float = 0.1, **changes: object) -> steps.Place:
+        transcripts = {"source": "teacher", "max_cer": max_cer}
+        return place_of(tmp_path, tag=tag, transcripts=transcripts, **changes)
+
+    first = tagged("a")
+    mark(first.data, manifests="m")
+    steps.mark_done(first.experiment("teacher"), steps.teacher_inputs(first))
+    steps.check_shared(first, "teacher")  # there are none yet
+    steps.mark_done(first.transcripts / "hypotheses", steps.heard_inputs(first))
+    steps.mark_done(first.transcripts, steps.transcripts_inputs(first))
+    (first.transcripts / "train.jsonl").touch()
+    steps.check_shared(tagged("b"), "teacher")
+    with pytest.raises(UserError, match=r"the teacher's transcripts .* another max_cer, and runs"):
+        steps.check_shared(tagged("b", 0.3), "teacher")
+    # Which student they were chosen for is no reason to choose anew, as with the data.
+    other = tagged("c", student={"config": tiny_recipe.whisper(24)})
+    steps.check_shared(other, "teacher")
+    before = (first.transcripts / "done.json").read_bytes()
+    steps.transcribe_training(other)
+    assert (first.transcripts / "done.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("step", ["prepare", "teacher"])
 def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> None:
     faster = {"train": {**tiny_recipe.family_settings("whisper")["train"], "learning_rate": 1.0}}
@@ -1016,10 +1075,8 @@ def test_the_best_of_all_seeds_is_exported_once(
             write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
     written = []
 
-    def write_export(
-        config: configuration.Config, folder: Path, *arguments: object
-    ) -> tuple[int, list[str]]:
-        written.append(folder)
+    def write_export(place: steps.Place, method: str) -> tuple[int, list[str]]:
+        written.append(place.experiment(method))
         return 4, ["utterance-2"]
 
     fake = types.SimpleNamespace(write_export=write_export)
@@ -1037,11 +1094,16 @@ def test_the_best_of_all_seeds_is_exported_once(
     assert steps.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
 
 
-def test_units_must_go_with_the_family(tmp_path: Path) -> None:
-    for family, kind in (("whisper", "characters"), ("wav2vec2", "bpe")):
-        here = steps.Place(tmp_path, tiny_recipe.config(family, units={"kind": kind}))
-        with pytest.raises(UserError, match=rf"units.kind: {kind} is for .*source or"):
-            steps.make_units(here, iter(["a"]))
+def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:
+    own = {**tiny_recipe.family_settings("whisper")["teacher"], "train": {"batch_seconds": 40.0}}
+    config = place_of(tmp_path, teacher=own).config
+    said = {
+        role: str(steps.too_little_memory("t", config, role)) for role in ("teacher", "student")
+    }
+    train = config.train
+    twice = f"--train.accumulate {2 * train.accumulate};"
+    assert f"--teacher.train.batch_seconds 20 {twice}" in said["teacher"]
+    assert f"--train.batch_seconds {train.batch_seconds / 2:g} {twice}" in said["student"]
 
 
 @pytest.mark.parametrize("teacher", ["cached", "online"])

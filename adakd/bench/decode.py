@@ -109,7 +109,7 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
     import torch
 
     from adakd.bench import made
-    from adakd.brain import device
+    from adakd.device import device
 
     clips = made.batches(1, options.batch)[0]
     encode = "speech" if name == SPEECH else "full"
@@ -160,8 +160,8 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
     from transformers import pipeline
 
     from adakd.bench import made
-    from adakd.brain import device
     from adakd.data.audio import SAMPLE_RATE
+    from adakd.device import device
     from adakd.models.units import without_unknown
 
     draw = random.Random(0)

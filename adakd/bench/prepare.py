@@ -286,9 +286,15 @@ def prepare_ours(clips: list[Clip], scratch: Path) -> Contender:
 
     def run(folder: Path, jobs: int) -> Cost:
         def work() -> None:
-            counts = stage.prepare(
-                utterances, folder, folder, LANGUAGE, [limit], 0.1, 30.0, 0.0, True, jobs
+            how = stage.Clips(
+                folder=folder / "audio",
+                root=folder,
+                language=LANGUAGE,
+                min_seconds=0.1,
+                max_seconds=30.0,
+                normalise=True,
             )
+            counts = stage.prepare(utterances, folder, how, [limit], 0.0, jobs)
             assert counts["train"]["kept"] + counts["dev"]["kept"] == len(clips)
 
         with contextlib.redirect_stderr(io.StringIO()):

@@ -75,7 +75,7 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
     import torch
 
     from adakd.bench import made
-    from adakd.brain import device
+    from adakd.device import device
 
     stage = ROWS[name]
     role = "teacher" if stage in (2, 4) else "student"

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         "--finished", help='arguments of a ./run.sh that has finished before, "" for none'
     )
     options = parser.parse_args(list(arguments))
-    measure.print_heading("start", [shlex.quote(each) for each in arguments])
+    measure.print_heading("start", arguments)
     commands = {
         "python, doing nothing": [sys.executable, "-c", ""],
         "adakd --help": [sys.executable, "-m", "adakd.cli", "--help"],

@@ -95,7 +95,7 @@ def reading(
 def stage(teacher: Family, loader: DataLoader, folder: Path, top_k: int) -> Callable[[], None]:
     """Stage 4, whose store is left in ``folder``/store."""
     from adakd.bench.made import TEMPERATURE
-    from adakd.brain import device
+    from adakd.device import device
     from adakd.teacher_store import Writer, fill
 
     teacher.to(device())
@@ -114,7 +114,7 @@ def forward(teacher: Family, loader: DataLoader) -> Callable[[], None]:
     """The bare forward pass over what a loader gives, read beforehand."""
     import torch
 
-    from adakd.brain import device
+    from adakd.device import device
 
     teacher.to(device())
     ready = [batch.to(device()) for (batch,) in loader]

@@ -95,7 +95,7 @@ def third_pass(options: argparse.Namespace, name: str) -> measure.Cost:
 def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], Any]:
     """One pass over all batches in one of the ways to train."""
     from adakd.bench import made
-    from adakd.brain import precision
+    from adakd.device import precision
 
     whisper = options.family == "whisper"
     clips = _clips(options)
@@ -175,7 +175,7 @@ def trainer(
     from torch.nn import functional
 
     from adakd.bench.made import TEMPERATURE
-    from adakd.brain import device
+    from adakd.device import device
 
     whisper = student.hf.config.model_type == "whisper"
     base: Any

@@ -2,7 +2,8 @@
 
 Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
 generate or locate) and `utterances` (stage 1: go through it; yields `Utterance` and, for rows that
-cannot become one, `Rejected`). Nothing here touches text.
+cannot become one, `Rejected`). Text is passed on as the corpus has it, without normalisation; only
+kaldi_dir's `drop_tokens` takes words out of it, those that the user names.
 """
 
 import difflib
@@ -25,7 +26,7 @@ class Utterance:
     id: str  # unique within the recipe; the key of everything that follows
     split: str  # "train", "dev" or "test"
     audio: Path
-    text: str  # the transcript, untouched
+    text: str  # the transcript, not normalised
     speaker: str
     language: str
     start: float | None = None  # seconds inside `audio`; None: from its beginning

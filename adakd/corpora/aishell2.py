@@ -22,7 +22,7 @@ at hand when this was written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def fetch(
         for split in ("dev", "test"):
             sets[f"{condition}/{split}"] = str(_evaluation(corpus, options, condition, split))
     checksums = _checksums(progress(sets.items(), len(sets), "looking through the tables"))
-    marker.keep(folder, str(corpus), _settings(options), sets=sets, sha256=checksums)
+    settings = marker.settings_of(options)
+    marker.keep(folder, str(corpus), settings, sets=sets, sha256=checksums)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
@@ -84,7 +85,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     Rejected: ids in one table only, ids twice in one, lines that are not UTF-8, what is known to be
     wrong. Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
-    found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    found = marker.recall(folder, NAME, options.corpus, marker.settings_of(options))
     marker.check_tables(found, _checksums(found["sets"].items()))
     for name, place in found["sets"].items():
         condition, _, split = name.rpartition("/")
@@ -162,10 +163,3 @@ def _complete(folder: Path) -> Path:
         if not (folder / table).is_file():
             raise UserError(f"{folder / table} is missing; get AISHELL-2 again, or unpack it whole")
     return folder
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """The options that shape the utterances; where the corpus lies stands beside them."""
-    values = asdict(options)
-    del values["corpus"]
-    return values

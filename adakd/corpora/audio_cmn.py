@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +54,29 @@ def fetch(
 ) -> None:
     """Stage 0: find, unpack or clone the recordings; what is found stands in fetched.json.
 
+    Recordings of an archive go to unpacked/, those of a folder are read where they lie.
     Errors (UserError): a language that is not Chinese, no recordings, a failed download.
     """
     if spaces_count(language):
         raise UserError(f"language.code is '{language}', but audio-cmn is Mandarin; set it to 'zh'")
-    if marker.fits(folder, options.corpus, _settings(options)):
+    settings = marker.settings_of(options)
+    if not marker.is_folder(options.corpus) and marker.fits(folder, options.corpus, settings):
         return
-    marker.remove(folder)
-    unpacked = folder / "unpacked"
-    shutil.rmtree(unpacked, ignore_errors=True)
+
+    def check(place: Path, source: str) -> None:
+        find_recordings(place, source)
+        marker.remove(folder)  # the recordings that it tells of may be about to go
+
     repository = archive.Repository("audio-cmn", options.url, "50 MB", _PART)
     place = archive.obtain(
-        *(options.corpus, repository, folder, unpacked),
+        *(options.corpus, repository, folder, folder / "unpacked"),
         lambda path: path.parent.as_posix().endswith(_PART) and path.suffix == ".mp3",
+        check,
     )
     recordings = find_recordings(place)
+    checksums = {f"{len(recordings)} recordings": fingerprint(recordings)}
+    if marker.fits(folder, options.corpus, settings, sha256=checksums):
+        return
     if len(recordings) != PUBLISHED:
         print(
             f"audio-cmn: found {len(recordings)} recordings, not the {PUBLISHED} published ones; "
@@ -81,15 +88,15 @@ def fetch(
     marker.keep(
         folder,
         options.url if options.corpus is None else marker.absolute(options.corpus),
-        _settings(options),
+        settings,
         recordings=str(parent.relative_to(folder) if parent.is_relative_to(folder) else parent),
-        sha256={f"{len(recordings)} recordings": fingerprint(recordings)},
+        sha256=checksums,
     )
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the words in the order of their code points, and what is no plain word, rejected."""
-    found = marker.recall(folder, NAME, options.corpus, _settings(options))
+    found = marker.recall(folder, NAME, options.corpus, marker.settings_of(options))
     recordings = find_recordings(folder / found["recordings"])
     words = {match[1]: path for path in recordings if (match := _RECORDING.fullmatch(path.name))}
     splits = split(sorted(words), options)
@@ -100,17 +107,17 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
         yield Utterance(path.stem, splits[word], path, word, SPEAKER, "")
 
 
-def find_recordings(folder: Path) -> list[Path]:
+def find_recordings(folder: Path, source: str = "") -> list[Path]:
     """All cmn-*.mp3, sorted. `folder` holds them, or hsk/, 24k-abr/hsk/ or */24k-abr/hsk/ in it.
 
-    A folder without any is a UserError.
+    A folder without any is a UserError, which names the `source` that it came from.
     """
     for place in (folder, folder / "hsk", folder / _PART, *sorted(folder.glob(f"*/{_PART}"))):
         if found := sorted(place.glob("cmn-*.mp3")):
             return found
     raise UserError(
-        f"{folder}: no recordings named like cmn-你好.mp3 here or in {_PART}/; give --corpus the "
-        "folder or archive of audio-cmn"
+        f"{source or folder}: no recordings named like cmn-你好.mp3 here or in {_PART}/; give "
+        "--corpus the folder or archive of audio-cmn"
     )
 
 
@@ -141,10 +148,3 @@ def split(words: Sequence[str], options: Options) -> dict[str, str]:
                 f"{size}; ask for fewer, or give --corpus the whole data set"
             )
     return splits
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """The options that shape the utterances; where the recordings lie does not."""
-    values = asdict(options)
-    del values["corpus"], values["url"]
-    return values

@@ -10,24 +10,18 @@ to its terms (recipes/commonvoice/README.md).
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import Rejected, Utterance
-from adakd.corpora.archive import extract, unpack
-from adakd.corpora.marker import check_given
-from adakd.corpora.tables import find_folder, rows
+from adakd.corpora import Rejected, Utterance, marker
+from adakd.corpora.archive import extract, replaced, unpack
+from adakd.corpora.tables import SPLITS, TABLES, checksums, find_folder, rows
 from adakd.errors import UserError
-from adakd.files import sha256, write_json
+from adakd.files import sha256
 
-SPLITS = ("train", "dev", "test")
-TABLES = tuple(f"{split}.tsv" for split in SPLITS)
 COLUMNS = ("client_id", "path", "sentence")
 _RELEASE = re.compile(r"cv-corpus-[0-9]+(\.[0-9]+)*(-[0-9]{4}-[0-9]{2}-[0-9]{2})?")
 
@@ -50,13 +44,13 @@ def fetch(
 
     Writes fetched.json: source, language folder, release (from the name of the folder or archive,
     None if neither tells), SHA-256 of the three tables, and of the archive where one was given.
-    Without --corpus, what was given before will do. progress: as `adakd.progress.track`.
-    Errors (UserError): no corpus, no such language in it, an unsafe or damaged archive, a table
-    without the columns that are read.
+    Without --corpus, what was given before will do. What an earlier archive left stays until all
+    of another one is unpacked. progress: as `adakd.progress.track`.
+    Errors (UserError): no corpus, no such language in it, an unsafe or damaged archive, one that
+    lies where it would be unpacked, a table without the columns that are read.
     """
     name = options.name or language
-    marker = folder / "fetched.json"
-    before = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    before = marker.stored(folder) or {}
     given = options.corpus or (before["source"] if before.get("name") == name else None)
     if given is None:
         raise UserError(
@@ -64,7 +58,7 @@ def fetch(
             "Collective (an account and its terms are asked for) and give the archive or the "
             "folder that it unpacks to; see recipes/commonvoice/README.md"
         )
-    source = Path(os.path.abspath(Path(given).expanduser()))
+    source = Path(marker.absolute(given))
     facts: dict[str, Any] = {"source": str(source), "name": name}
     if language != name:  # a folder may be called otherwise than the locale that its rows tell
         facts["language"] = language
@@ -73,42 +67,41 @@ def fetch(
     if source.is_dir():
         place = find_folder(source, name, TABLES, source)
         facts["folder"] = str(place)
+        for table in TABLES:  # stops at one without its columns
+            next(_read(place / table, place / table, name, language), None)
     elif source.is_file():
-        marker.unlink(missing_ok=True)
-        place = _unpack(source, folder / "unpacked", name, language, progress)
+        target = folder / "unpacked"
+        with replaced(target, source) as fresh:
+            inside = _unpack(source, fresh, name, language, progress)
+            facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
+            marker.remove(folder)
+        place = target / inside
         facts["folder"] = str(place.relative_to(folder))
-        facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
     else:
         raise UserError(f"corpus.corpus: '{source}' does not exist; give a folder or an archive")
-    for table in TABLES:
-        next(_read(place / table, name, language), None)  # stops at a table without its columns
     found = _RELEASE.search(str(place)) or _RELEASE.search(source.name)
     facts["release"] = found[0] if found else None
-    facts["sha256"] = _checksums(place)
-    if facts != before:
-        write_json(marker, facts)
+    facts["sha256"] = checksums(place)
+    marker.write(folder, facts)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the clips of train, dev and test, in the order of the tables.
 
     A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
-    a fold, stage 0 not run, tables that have changed since.
+    stage 0 not run, tables that have changed since.
     """
-    if fold is not None:
-        raise UserError("Common Voice has one official division into splits: leave out --fold")
-    marker = folder / "fetched.json"
-    if not marker.is_file():
+    facts = marker.stored(folder)
+    if facts is None:
         raise UserError(f"{folder}: no Common Voice corpus here; run stage 0 first")
-    facts = json.loads(marker.read_text(encoding="utf-8"))
-    check_given(folder, facts, options.corpus, options.name)
+    marker.check_given(folder, facts, options.corpus, options.name)
     place = folder / facts["folder"]  # an absolute folder stays as it is
-    if _checksums(place) != facts["sha256"]:
+    if checksums(place) != facts["sha256"]:
         raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
     for split in SPLITS:
         table = place / f"{split}.tsv"
         locales = facts["name"], facts.get("language", facts["name"])
-        for line, values, problem in _read(table, *locales):
+        for line, values, problem in _read(table, table, *locales):
             where = f"{table}:{line}"
             if problem:
                 yield Rejected(f"{table.name}:{line}", split, problem, where)
@@ -128,17 +121,20 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
             )
 
 
-def _read(table: Path, *locales: str) -> Iterator[tuple[int, dict[str, str], str]]:
+def _read(table: Path, shown: Path, *locales: str) -> Iterator[tuple[int, dict[str, str], str]]:
     """(line, values by column, why they cannot be used or "") of each row of a table.
 
-    locales: a row that tells one tells one of these. A table without `COLUMNS` is a UserError.
+    shown: the table as the user knows it. locales: a row that tells one tells one of these.
+    A table without `COLUMNS` is a UserError.
     """
     lines = rows(table)
     header = next(lines, None)
+    if header and header.problem:
+        raise UserError(f"{shown}:{header.line}: {header.problem}; save the table as UTF-8")
     columns = header.fields if header else []
     if missing := [column for column in COLUMNS if column not in columns]:
         raise UserError(
-            f"{table}:1: no column {', '.join(missing)} among '{', '.join(columns)}'; is this a "
+            f"{shown}:1: no column {', '.join(missing)} among '{', '.join(columns)}'; is this a "
             "table of Common Voice, tab-separated, with its header?"
         )
     for line, fields, problem in lines:
@@ -158,17 +154,12 @@ def _trouble(values: dict[str, str], locales: tuple[str, ...]) -> str:
     return ""
 
 
-def _checksums(place: Path) -> dict[str, str]:
-    """SHA-256 of the tables that stand in a language's folder."""
-    return {table: sha256(place / table) for table in TABLES if (place / table).is_file()}
-
-
 def _is_unpacked(source: Path, before: dict[str, Any], folder: Path) -> bool:
     """Whether `before` tells of this archive, and what was unpacked still stands.
 
     The archive itself may be gone by now.
     """
-    if "archive" not in before or _checksums(folder / before["folder"]) != before["sha256"]:
+    if "archive" not in before or checksums(folder / before["folder"]) != before["sha256"]:
         return False
     return not source.exists() or source.stat().st_size == before["archive"]["bytes"]
 
@@ -180,21 +171,20 @@ def _unpack(
     language: str,
     progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
 ) -> Path:
-    """Unpack the tables and the clips that they name; returns the language's folder.
+    """Unpack the tables and the clips that they name; returns the language's folder in `target`.
 
     In two passes, for the tables may stand behind the clips.
     """
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
     extract(archive, target, lambda path: path.name in TABLES)
     place = find_folder(target, name, TABLES, archive)
-    clips = PurePosixPath(place.relative_to(target).as_posix()) / "clips"
+    inside = place.relative_to(target)
+    clips = PurePosixPath(inside.as_posix()) / "clips"
     wanted = {
         clips / values["path"]
         for table in TABLES
-        for _, values, problem in _read(place / table, name, language)
+        for _, values, problem in _read(place / table, archive / inside / table, name, language)
         if not problem
     }
     for _ in progress(unpack(archive, target, wanted.__contains__), len(wanted), "unpacking clips"):
         pass
-    return place
+    return inside

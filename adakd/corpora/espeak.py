@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -60,11 +61,10 @@ class Options:
     reverb: list[float] = field(default_factory=lambda: [0.05, 0.3])  # RT60 in s; [0, 0]: none
     level_db: list[float] = field(default_factory=lambda: [-32.0, -18.0])  # speech RMS, dBFS
 
-    def check(self) -> None:
-        """Raise a UserError that names the first option that cannot be."""
+    def __post_init__(self) -> None:
         for name in ("sentences_per_utterance", "rate", "pitch", "snr_db", "reverb", "level_db"):
             value = getattr(self, name)
-            if len(value) != 2 or value[0] > value[1]:
+            if len(value) != 2 or not -math.inf < value[0] <= value[1] < math.inf:
                 raise UserError(f"corpus.{name}: {value} is no range; write [low, high]")
         limits = {"rate": (80, 450), "pitch": (0, 99), "reverb": (0, 5), "level_db": (-80, 0)}
         for name, (low, high) in limits.items():
@@ -73,9 +73,12 @@ class Options:
                 raise UserError(f"corpus.{name}: {value} must lie within {low} and {high}")
         if self.sentences_per_utterance[0] < 1:
             raise UserError("corpus.sentences_per_utterance: an utterance has 1 sentence at least")
-        if min(self.hours, self.dev_minutes) <= 0 or self.test_minutes < 0:
+        needed = min(self.hours, self.dev_minutes)
+        amounts = (self.hours, self.dev_minutes, self.test_minutes)
+        if needed <= 0 or not all(0 <= each < math.inf for each in amounts):
             raise UserError(
-                "corpus.hours and corpus.dev_minutes must be above 0, corpus.test_minutes not below"
+                "corpus.hours and corpus.dev_minutes must be above 0, corpus.test_minutes not "
+                "below, and all three finite"
             )
         if self.text and self.languages:
             raise UserError("corpus.text goes with one language; give no corpus.languages with it")
@@ -298,19 +301,18 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     the dev set dev speakers and dev-bucket sentences; test speakers and test-bucket sentences of
     any recipe are never heard. Does nothing if the folder holds the same corpus; finished parts of
     an interrupted one are kept; another corpus of ours is replaced. progress: as
-    `adakd.progress.track`. Errors (UserError): options, grammar, language, too few sentences.
+    `adakd.progress.track`. Errors (UserError): grammar, language, too few sentences.
     """
-    options.check()
     grammars = _grammars(options, language)
     voices = _voices_in_use(_find(options.voices, "corpus.voices"))
     path = folder / "corpus.json"
     fingerprint = _fingerprint(options, grammars, voices)
-    state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    state = marker.read(path) or {}
     if state.get("fingerprint") != fingerprint:
-        if state:
-            for part in grammar.SPLITS:
+        for part in grammar.SPLITS:
+            if state:  # without, the recordings may not be ours
                 shutil.rmtree(folder / part, ignore_errors=True)
-            for manifest in folder.glob("*.jsonl"):
+            for manifest in folder.glob(f"{part}-*.jsonl"):
                 manifest.unlink()
         state = {"fingerprint": fingerprint, "options": dataclasses.asdict(options)}
     if state.get("finished"):
@@ -353,10 +355,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
     """Utterances of a fetched corpus: by split, by language, in the order they were made."""
-    if fold is not None:
-        raise UserError("the espeak corpus has one division into speakers: leave out --fold")
-    path = folder / "corpus.json"
-    state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    state = marker.read(folder / "corpus.json") or {}
     if not state.get("finished"):
         raise UserError(f"{folder}: no finished corpus there; run stage 0 (corpus) first")
     marker.check_options(folder, state["options"], _drawn(options))
@@ -533,7 +532,7 @@ class VoiceRow:
 def read_voices(path: Path) -> list[VoiceRow]:
     """Read voices.tsv; a line that does not fit is a UserError with its number."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(grammar.read_text(path).splitlines(), start=1):
         fields = line.split("\t")
         if number == 1:
             if tuple(fields) != COLUMNS:

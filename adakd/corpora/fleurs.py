@@ -10,24 +10,19 @@ Several people read each sentence; an utterance's id is the sentence's with the 
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import Rejected, Utterance
-from adakd.corpora.archive import unpack
-from adakd.corpora.marker import check_given
-from adakd.corpora.tables import find_folder, rows
+from adakd.corpora import Rejected, Utterance, marker
+from adakd.corpora.archive import lies_in, replaced, unpack
+from adakd.corpora.tables import SPLITS, TABLES, checksums, find_folder, rows
 from adakd.errors import UserError
-from adakd.files import sha256, write_json
+from adakd.files import sha256
 
 HUB = "google/fleurs"
-SPLITS = ("train", "dev", "test")
-TABLES = tuple(f"{split}.tsv" for split in SPLITS)
 COLUMNS = ("id", "file", "raw", "transcription", "spelled", "samples", "gender")
 NAMES = """
     af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn
@@ -56,16 +51,16 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
 
     Writes audio/<split>/*.wav, unless the corpus has such folders itself, and last fetched.json:
     source, language folder, revision of the hub (`release`, None for a given folder), SHA-256 of
-    tables and archives. Without --corpus, what was given before will do. progress: as
-    `adakd.progress.track`.
-    Errors (UserError): no such language, no such folder, no network, unsafe or damaged archives.
+    tables and archives. Without --corpus, what was given before will do, and recordings that were
+    unpacked before stay until all new ones are. progress: as `adakd.progress.track`.
+    Errors (UserError): no such language, no such folder, no network, unsafe or damaged archives,
+    archives that lie where they would be unpacked.
     """
     name = options.name or default_name(language)
-    marker = folder / "fetched.json"
-    before = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    before = marker.stored(folder) or {}
     release = None
     if options.corpus is not None:
-        root = Path(os.path.abspath(Path(options.corpus).expanduser()))
+        root = Path(marker.absolute(options.corpus))
         source = str(root)
         if not root.is_dir():
             raise UserError(f"corpus.corpus: '{root}' is no folder; give the one that holds {name}")
@@ -80,7 +75,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         "name": name,
         "folder": str(place),
         "release": release,
-        "sha256": _checksums(place),
+        "sha256": checksums(place),
     }
     packed = [split for split in SPLITS if not (place / "audio" / split).is_dir()]
     if facts.items() <= before.items() and all(
@@ -89,39 +84,43 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         for split in packed
     ):
         return
-    marker.unlink(missing_ok=True)
-    shutil.rmtree(folder / "audio", ignore_errors=True)
     facts["archives"] = {}
-    for split in packed:
-        archive = _archive(place, split)
-        wanted = {
-            PurePosixPath(split, row["file"])
-            for _, row, problem in _read(place, split)
-            if not problem
-        }
-        files = unpack(archive, folder / "audio", wanted.__contains__)
-        for _ in progress(files, len(wanted), f"unpacking {split}"):
-            pass
-        (folder / "audio" / split).mkdir(parents=True, exist_ok=True)
-        facts["archives"][split] = {"bytes": _size(archive), "sha256": sha256(archive)}
-    write_json(marker, facts)
+    unpacked = folder / "audio"
+    sources = _sources(place)
+    if "folder" in before:  # whose recordings may have been the user's own, in `unpacked`
+        sources += _sources(Path(before["folder"]))
+    if packed:
+        with replaced(unpacked, *sources) as fresh:
+            for split in packed:
+                archive = _archive(place, split)
+                wanted = {
+                    PurePosixPath(split, row["file"])
+                    for _, row, problem in _read(place, split)
+                    if not problem
+                }
+                files = unpack(archive, fresh, wanted.__contains__)
+                for _ in progress(files, len(wanted), f"unpacking {split}"):
+                    pass
+                (fresh / split).mkdir(exist_ok=True)
+                facts["archives"][split] = {"bytes": _size(archive), "sha256": sha256(archive)}
+            marker.remove(folder)
+    marker.write(folder, facts)
+    if not packed and not any(lies_in(source, unpacked) for source in sources):
+        shutil.rmtree(unpacked, ignore_errors=True)  # of an earlier corpus
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the recordings of train, dev and test, in the order of the tables.
 
     A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
-    a fold, stage 0 not run, tables that have changed since.
+    stage 0 not run, tables that have changed since.
     """
-    if fold is not None:
-        raise UserError("FLEURS has one official division into splits: leave out --fold")
-    marker = folder / "fetched.json"
-    if not marker.is_file():
+    facts = marker.stored(folder)
+    if facts is None:
         raise UserError(f"{folder}: no FLEURS corpus here; run stage 0 first")
-    facts = json.loads(marker.read_text(encoding="utf-8"))
-    check_given(folder, facts, options.corpus, options.name)
+    marker.check_given(folder, facts, options.corpus, options.name)
     place = Path(facts["folder"])
-    if _checksums(place) != facts["sha256"]:
+    if checksums(place) != facts["sha256"]:
         raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
     for split in SPLITS:
         own = place / "audio" / split
@@ -170,9 +169,10 @@ def _read(place: Path, split: str) -> Iterator[tuple[int, dict[str, str], str]]:
         yield line, values, problem
 
 
-def _checksums(place: Path) -> dict[str, str]:
-    """SHA-256 of the tables that stand in a language's folder."""
-    return {table: sha256(place / table) for table in TABLES if (place / table).is_file()}
+def _sources(place: Path) -> list[Path]:
+    """Where the recordings of each split lie: in a folder of the corpus itself, or an archive."""
+    own = [place / "audio" / split for split in SPLITS]
+    return [each if each.is_dir() else _archive(place, each.name) for each in own]
 
 
 def _archive(place: Path, split: str) -> Path:

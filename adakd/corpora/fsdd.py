@@ -8,17 +8,18 @@ digits in one breath: no coarticulation and no sentence melody, hence no evidenc
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
-import shutil
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
-from adakd.corpora import Utterance, archive, marker
+from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
 from adakd.files import fingerprint, write_text
@@ -26,7 +27,10 @@ from adakd.files import fingerprint, write_text
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
 FOLDS = 6  # one a published speaker
-_RECORDING = re.compile(r"([0-9])_(\w[\w-]*)_([0-9]+)\.wav")
+# A speaker may have any name that can be part of a path and is UTF-8.
+_RECORDING = re.compile(
+    r"([0-9])_(\w[^\x00-\x1f\ud800-\udfff]*)_([0-9]+)\.wav", flags=re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.max_digits < 1:
             raise UserError(f"corpus.max_digits is {self.max_digits}; give 1 or more")
-        if not 0 <= self.pause_min <= self.pause_max:
+        if not 0 <= self.pause_min <= self.pause_max < math.inf:
             raise UserError(
                 f"corpus.pause_min is {self.pause_min} and corpus.pause_max {self.pause_max}; "
-                "give seconds, the first not negative and not above the second"
+                "give seconds, the first not negative and not above the second, both finite"
             )
 
 
@@ -73,25 +77,32 @@ def fetch(
     """Stage 0: get the recordings and write the utterances below `folder`, unless they stand there.
 
     Writes audio/<speaker>/<id>.flac (16 kHz, mono), utterances.jsonl and, last, fetched.json. The
-    same options and recordings give the same bytes. progress: as `adakd.progress.track`.
-    Errors (UserError): a language other than "en", no recordings, damaged ones, a failed download.
+    same options and recordings give the same bytes; what stood there stays until all of the new is
+    made. progress: as `adakd.progress.track`.
+    Errors (UserError): a language other than "en", no recordings, damaged ones, recordings that lie
+    in audio/, a failed download.
     """
     if language != "en":
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
-    if marker.fits(folder, options.corpus, _settings(options)):
+    settings = marker.settings_of(options)
+    if not marker.is_folder(options.corpus) and marker.fits(folder, options.corpus, settings):
         return
-    marker.remove(folder)
-    shutil.rmtree(folder / "audio", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     repository = archive.Repository("FSDD", options.url, "30 MB")
     with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
         place = archive.obtain(
-            *(options.corpus, repository, folder, Path(unpacked)),
-            lambda path: bool(_RECORDING.fullmatch(path.name)),
+            *(options.corpus, repository, folder, Path(unpacked), _is_wav, find_recordings)
         )
         recordings = find_recordings(place)
         count = sum(map(len, recordings.values()))
+        home = next(iter(recordings.values()))[0].parent
         checksum = fingerprint(path for paths in recordings.values() for path in paths)
+        facts = {
+            "sha256": {f"{count} recordings": checksum},
+            "rejected": _odd_names(home, place),
+        }
+        if marker.fits(folder, options.corpus, settings, **facts):
+            return
         if count != PUBLISHED:
             print(
                 f"FSDD: found {count} recordings by {len(recordings)} speakers, not the "
@@ -101,33 +112,36 @@ def fetch(
         plan = join(recordings, options)
         lines = []
         damaged: list[audio.AudioError] = []
-        for item in progress(plan, len(plan), "joining digits"):
-            path = Path("audio", item.speaker, f"{item.id}.flac")
-            try:
-                _write(item, folder / path)
-            except audio.AudioError as error:
-                damaged.append(error)
-            row = {"id": item.id, "speaker": item.speaker, "text": item.text, "audio": str(path)}
-            row["recordings"] = " ".join(recording.name for recording in item.recordings)
-            lines.append(json.dumps(row) + "\n")
-    if damaged:
-        raise UserError(
-            f"FSDD: {len(damaged)} of {len(plan)} utterances hold a damaged recording, the first: "
-            f"{damaged[0]}; get the data set again or remove the damaged files"
-        )
+        with archive.replaced(folder / "audio", home) as fresh:
+            for item in progress(plan, len(plan), "joining digits"):
+                path = Path(item.speaker, f"{item.id}.flac")
+                try:
+                    _write(item, fresh / path)
+                except audio.AudioError as error:
+                    damaged.append(error)
+                row = {"id": item.id, "speaker": item.speaker, "text": item.text}
+                row["audio"] = str("audio" / path)
+                row["recordings"] = " ".join(recording.name for recording in item.recordings)
+                lines.append(json.dumps(row) + "\n")
+            if damaged:
+                raise UserError(
+                    f"FSDD: {len(damaged)} of {len(plan)} utterances hold a damaged recording, the "
+                    f"first: {damaged[0]}; get the data set again or remove the damaged files"
+                )
+            marker.remove(folder)
     write_text(folder / "utterances.jsonl", "".join(lines))
     source = options.url if options.corpus is None else marker.absolute(options.corpus)
-    marker.keep(folder, source, _settings(options), sha256={f"{count} recordings": checksum})
+    marker.keep(folder, source, settings, **facts)
 
 
-def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
+def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the utterances, by speaker and id. The speakers, sorted, take turns at testing.
 
     fold: which speaker tests, from 0 (also None) on; the next one, cyclically, is the dev speaker
-    and all others train. Errors (UserError): stage 0 not run with these options, fewer than three
-    speakers, no such fold.
+    and all others train. Rejected: .wav files beside the recordings that are not named like one.
+    Errors (UserError): stage 0 not run with these options, fewer than three speakers, no such fold.
     """
-    marker.recall(folder, "FSDD", options.corpus, _settings(options))
+    found = marker.recall(folder, "FSDD", options.corpus, marker.settings_of(options))
     with open(folder / "utterances.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     speakers = sorted({row["speaker"] for row in rows})
@@ -143,6 +157,9 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     splits = dict.fromkeys(speakers, "train")
     splits[speakers[(test + 1) % len(speakers)]] = "dev"
     splits[speakers[test]] = "test"
+    for name in found.get("rejected", []):
+        reason = "file name that is not DIGIT_SPEAKER_NUMBER.wav"
+        yield Rejected(Path(name).stem, "train", reason, f"{found['source']}/{name}")
     for row in rows:
         yield Utterance(
             id=row["id"],
@@ -154,19 +171,22 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
         )
 
 
-def find_recordings(folder: Path) -> dict[str, list[Path]]:
+def find_recordings(folder: Path, source: str = "") -> dict[str, list[Path]]:
     """The recordings of each speaker, both sorted. `folder` holds them, or holds recordings/ or
-    */recordings/. A folder without any is a UserError."""
+    */recordings/. A folder without any is a UserError, which names the `source` it came from.
+
+    A speaker is one, however the letters of the name are composed; blanks in it become "_".
+    """
     for place in (folder, folder / "recordings", *sorted(folder.glob("*/recordings"))):
         found: dict[str, list[tuple[int, int, Path]]] = {}
-        for path in place.glob("*.wav"):
-            if match := _RECORDING.fullmatch(path.name):
+        for path in filter(_is_wav, place.glob("*")):
+            if match := _named(path):
                 key = (int(match[1]), int(match[3]), path)
-                found.setdefault(match[2], []).append(key)
+                found.setdefault("_".join(match[2].split()), []).append(key)
         if found:
             return {who: [path for *_, path in sorted(found[who])] for who in sorted(found)}
     raise UserError(
-        f"{folder}: no recordings named like 7_jackson_32.wav here or in recordings/; "
+        f"{source or folder}: no recordings named like 7_jackson_32.wav here or in recordings/; "
         "give --corpus the folder or archive of the Free Spoken Digit Dataset"
     )
 
@@ -194,6 +214,22 @@ def join(recordings: dict[str, list[Path]], options: Options) -> list[Joined]:
     return plan
 
 
+def _is_wav(path: PurePath) -> bool:
+    """By its name. Hidden files are left out: macOS writes one, without sound, beside each file."""
+    return path.suffix.lower() == ".wav" and not path.name.startswith(".")
+
+
+def _named(path: Path) -> re.Match[str] | None:
+    return _RECORDING.fullmatch(unicodedata.normalize("NFC", path.name))
+
+
+def _odd_names(home: Path, place: Path) -> list[str]:
+    """The .wav files beside the recordings that are none, by their path in the corpus."""
+    odd = [path for path in sorted(home.iterdir()) if _is_wav(path) and not _named(path)]
+    names = (str(path.relative_to(place)) for path in odd)
+    return [name.encode(errors="backslashreplace").decode() for name in names]  # as UTF-8
+
+
 def _write(item: Joined, path: Path) -> None:
     import numpy as np
 
@@ -202,10 +238,3 @@ def _write(item: Joined, path: Path) -> None:
         pieces.append(np.zeros(round(pause * audio.SAMPLE_RATE), np.float32))
         pieces.append(audio.read(recording))
     audio.write_flac(path, np.concatenate(pieces))
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """The options that shape the utterances; where the recordings lie does not."""
-    values = asdict(options)
-    del values["corpus"], values["url"]
-    return values

@@ -60,7 +60,7 @@ def load(path: Path) -> Grammar:
     import yaml
 
     try:
-        root = yaml.compose(_read(path), Loader=yaml.SafeLoader)
+        root = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -77,6 +77,8 @@ def load(path: Path) -> Grammar:
             raise fail(node, f"{what} must be a mapping (name: value)")
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise fail(key, f"a name in {what} is not a text; write one, with a colon")
             if key.value in found:
                 raise fail(key, f"'{key.value}' stands here twice; join the two or rename one")
             found[key.value] = value
@@ -135,7 +137,7 @@ def load(path: Path) -> Grammar:
 
 def load_text(path: Path) -> Grammar:
     """Read a plain text file, one sentence a line; blank lines are skipped."""
-    lines = [line.strip() for line in _read(path).splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     for number, line in enumerate(lines, start=1):
         if line and not key_of(line):
             raise UserError(f"{path}:{number}: no letters in this line; remove it or add words")
@@ -193,7 +195,8 @@ def _expand(grammar: Grammar, phrase: Phrase, draw: random.Random) -> str:
     )
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file of UTF-8, with or without a byte order mark. What cannot be read is a UserError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -22,7 +22,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +254,7 @@ def _start(options: Options, corpus: Path, folder: Path, paths: Iterable[Path]) 
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    """The options that shape the utterances; where the corpus lies stands beside them."""
-    values = asdict(options)
-    del values["corpus"]
+    values = marker.settings_of(options)
     values["drop_tokens"] = " ".join(options.drop_tokens.split())
     if not values["drop_tokens"]:  # as in markers from before there was such an option
         del values["drop_tokens"]

@@ -1,7 +1,7 @@
 """What stage 0 leaves behind, `fetched.json`: where a corpus came from, and with which options.
 
 Beside those a marker may hold what tells one release from another: `release`, `sha256` (what ->
-checksum), `archive` or `archives` (each with its `sha256`).
+checksum), `archive` or `archives` (each with its `sha256`); and what stage 1 rejects (`rejected`).
 
 Not a corpus. Stage 1 believes the marker, and later steps notice by its contents that a corpus has
 changed.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,56 @@ NAME = "fetched.json"
 
 
 def keep(folder: Path, source: str, settings: Mapping[str, Any], **facts: Any) -> None:
-    """Write the marker; one that says the same already stays untouched.
+    """`write` a marker of the common form.
 
     source: where the corpus lies or came from. settings: the options that shape it.
     """
-    content = {"source": source, "settings": dict(settings), **facts}
+    write(folder, {"source": source, "settings": dict(settings), **facts})
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the marker; one that says the same already stays untouched."""
     if stored(folder) != content:
         write_json(folder / NAME, content)
 
 
 def stored(folder: Path) -> dict[str, Any] | None:
     """The marker, or None where stage 0 has not finished."""
+    return read(folder / NAME)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What a marker of any name says, None where there is none. A damaged one is a UserError."""
     try:
-        return json.loads((folder / NAME).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError:  # no JSON, or no UTF-8
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: delete it, and run stage 0 again")
+    return content
 
 
-def fits(folder: Path, corpus: str | None, settings: Mapping[str, Any]) -> bool:
-    """Whether stage 0 has run with these options; without `corpus` any source will do."""
+def settings_of(options: Any) -> dict[str, Any]:
+    """The options that shape the utterances; where the corpus lies or comes from does not."""
+    return {name: each for name, each in asdict(options).items() if name not in ("corpus", "url")}
+
+
+def is_folder(corpus: str | None) -> bool:
+    """Whether a folder is given now, whose files may be others than stage 0 saw."""
+    return corpus is not None and Path(absolute(corpus)).is_dir()
+
+
+def fits(folder: Path, corpus: str | None, settings: Mapping[str, Any], **facts: Any) -> bool:
+    """Whether stage 0 has run with these options; without `corpus` any source will do.
+
+    facts: what the marker has to say besides; one from before there was such a fact does.
+    """
     marker = stored(folder)
     if marker is None or marker["settings"] != settings:
+        return False
+    if any(marker.get(name, fact) != fact for name, fact in facts.items()):
         return False
     return corpus is None or marker["source"] == absolute(corpus)
 

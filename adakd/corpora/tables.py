@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adakd.errors import UserError
+from adakd.files import sha256
 
+SPLITS = ("train", "dev", "test")
+TABLES = tuple(f"{split}.tsv" for split in SPLITS)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -51,6 +54,11 @@ def rows(path: Path, width: int | None = None) -> Iterator[Row]:
             if len(fields) != width:
                 problem = f"wrong number of fields: {len(fields)} in a table of {width} columns"
             yield Row(number, fields, problem)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of those of `TABLES` that stand in a folder."""
+    return {table: sha256(folder / table) for table in TABLES if (folder / table).is_file()}
 
 
 def find_folder(root: Path, name: str, tables: Sequence[str], shown: Path) -> Path:

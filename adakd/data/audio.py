@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import stat
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +25,26 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000  # Hz, of all audio that models see
 LOWEST_RATE = 8_000  # Hz; below telephone quality consonants are lost, and no resampling helps
+HIGHEST_RATE = 768_000  # Hz; no recorder goes beyond, and a damaged header's filter takes GBs
+LOUDEST = 2.0  # where 1 is full scale; floats and decoders of mp3 or Vorbis overshoot by less
 UNKNOWN_LENGTH = (1 << 63) - 1  # samples: libsndfile's SF_COUNT_MAX
+UNKNOWN_SIZE = (1 << 31) - (1 << 25)  # bytes; programs that stream write this or more, about 2 GiB
+LARGEST_HEADER = 1024  # bytes, of a file without samples
 OVERHANG = 0.1  # seconds by which a segment may pass the file's end: rounding in segment lists
 ROLLOFF, ZEROS = 0.99, 6  # resampling: cut-off over the lower Nyquist frequency; zero crossings
 BLOCK = 64  # input samples that one row of the resampling product stands for, about
 WINDOWS = 256  # rows at a time
 LARGEST_FILTER = 1 << 24  # entries
+
+# libsndfile's log: bytes by the header and bytes there are; of samples (WAV, AIFF, AU, CAF) or of
+# the whole file (W64, RF64). Whole files show the first number alone, or one that is smaller.
+_SIZES = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+_OGG_ENDS = {  # in this order: junk hides whether the page before it was marked
+    "Junk after the last page": "its last Ogg page is cut, or something follows it",
+    "Last page lacks an end-of-stream bit": "its last Ogg page is not marked as the last",
+}
 
 
 class AudioError(UserError):
@@ -60,23 +75,34 @@ def read(
     Returns float32 of shape (samples,), mono (channels averaged), 16 kHz (resampled where needed),
     in [-1, 1] but for the overshoot of resampling.
     Errors (AudioError, naming the file): missing, unreadable, truncated, empty, a sampling rate
-    under 8 kHz, samples that are not numbers, a segment outside the file, more than `longest`.
+    under 8 kHz or over 768 kHz, samples that are not numbers, a segment outside the file, more than
+    `longest`.
     """
     import numpy as np
     import soundfile
 
     path = Path(path)
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in it
+        raise AudioError("missing audio file", path) from None
+    except OSError as error:  # a name over 255 bytes, a folder that is closed to us
+        raise AudioError(f"unreadable audio: {error.strerror}", path) from None
+    if not stat.S_ISREG(status.st_mode):
         raise AudioError("missing audio file", path)
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise AudioError("empty audio file", path)
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(file, path)
+            _check_end(file, path)
             first, last = _segment(_samples(file, path), file.samplerate, start, end, path)
             if problem := too_long((last - first) / file.samplerate, longest):
                 raise AudioError(problem, path)
-            file.seek(first)
+            if file.seekable():
+                file.seek(first)
+            else:
+                file.read(first)  # as GSM 6.10: what stands before a segment is decoded, too
             channels = file.read(last - first, dtype="float32", always_2d=True)  # (n, channels)
             rate = file.samplerate
     except soundfile.SoundFileError as error:
@@ -93,6 +119,16 @@ def read(
     # One channel is no average: that would cost as much as decoding it.
     samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     return samples if rate == SAMPLE_RATE else _resample(samples, rate)
+
+
+def fault(samples: np.ndarray) -> str | None:
+    """Why samples (n,) that `read` gave are no speech to learn from; None if they may be."""
+    peak = max(float(samples.max()), -float(samples.min()))
+    if peak > LOUDEST:  # 16-bit numbers kept as floats: nothing of them would be left but clipping
+        return f"samples beyond full scale: up to {peak:g}, where 1 is full scale"
+    if round(peak * 32768) <= 1:  # digital silence, with or without dither
+        return "silent audio"
+    return None
 
 
 def is_ready(path: Path) -> bool:
@@ -119,7 +155,7 @@ def write_flac(path: Path, samples: np.ndarray) -> None:
 
     encoded = io.BytesIO()  # one write to the file instead of one a block takes a fifth less time
     soundfile.write(encoded, _integers(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    with atomic_write(path, "wb") as file:
+    with atomic_write(path, "wb", durable=False) as file:  # a spoilt one is converted again
         file.write(encoded.getbuffer())
 
 
@@ -144,39 +180,77 @@ def _check_header(file: soundfile.SoundFile, path: Path) -> None:
         )
     if file.frames == UNKNOWN_LENGTH:
         raise AudioError(
-            "a file that does not tell its length, as programs write FLAC that stream it: "
-            "'ffmpeg -i OLD NEW.flac' adds it",
+            "a file that does not tell its length, as programs write FLAC that stream it, and as "
+            "Ogg streams one after another: 'ffmpeg -i OLD NEW.flac' adds it",
             path,
         )
-    if file.frames == 0:
-        raise AudioError("empty audio: no samples", path)
-    # libsndfile quietly shortens a WAV whose data ends early; only its log tells. A declared size
-    # of 2 GiB or more is what programs write that stream a WAV and cannot know its length.
-    shortened = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if shortened and int(shortened[2]) < int(shortened[1]) < 2**31 - 2**16:
+    if file.samplerate > HIGHEST_RATE:
         raise AudioError(
-            f"truncated audio: {shortened[1]} bytes of samples expected, {shortened[2]} found", path
+            f"sampling rate too high: {file.samplerate} Hz, at most {HIGHEST_RATE} Hz taken", path
         )
+    if file.frames == 0:
+        reason, size = "empty audio: no samples", path.stat().st_size
+        if size > LARGEST_HEADER and re.search("^data : 0$", file.extra_info, re.MULTILINE):
+            reason += (
+                f", for the header's data size is 0 in a file of {size} bytes: a recording that "
+                "was cut? 'ffmpeg -i OLD NEW.wav' gives it its length"
+            )
+        raise AudioError(reason, path)
+
+
+def _check_end(file: soundfile.SoundFile, path: Path) -> None:
+    """Refuse a file that ends before it should.
+
+    libsndfile quietly shortens it. Only its log tells, and of NIST SPHERE not even that.
+    """
+    log = file.extra_info
+    for told, found in _SIZES.findall(log):
+        if int(found) < int(told) < UNKNOWN_SIZE:
+            raise AudioError(f"truncated audio: {told} bytes expected, {found} found", path)
+    if file.format == "OGG":
+        for line, problem in _OGG_ENDS.items():
+            if line in log:
+                raise AudioError(
+                    f"truncated audio: {problem}; if nothing is missing, "
+                    "'ffmpeg -i OLD -c copy NEW' mends it",
+                    path,
+                )
+    if file.format == "VOC" and "Seems to be a truncated file" in log:
+        raise AudioError("truncated audio: its header tells of more samples than there are", path)
+    if file.format == "NIST":
+        with open(path, "rb") as opened:
+            count = re.search(rb"sample_count -i (\d+)", opened.read(1024))
+        if count and file.frames < int(count[1]):
+            raise AudioError(
+                f"truncated audio: {int(count[1])} samples expected, {file.frames} found", path
+            )
 
 
 def _samples(file: soundfile.SoundFile, path: Path) -> int:
     """Samples a channel of an open file."""
     if file.format != "MP3":
         return file.frames
+    status = path.stat()
     try:
-        count = mp3.samples(path.read_bytes())
+        count = _mp3_samples(path, status.st_size, status.st_mtime_ns)
     except mp3.DamagedError as error:
         raise AudioError(f"truncated audio: {error}", path) from None
     if count is None:
         return file.frames
     if count > file.frames + 1152:  # a frame: libsndfile's guess may be a little short of the truth
         raise AudioError(
-            f"mp3 of a varying bit rate without a length header: "
+            f"mp3 whose length header is wrong or missing: "
             f"{file.frames / file.samplerate:.2f} s would be read of "
-            f"{count / file.samplerate:.2f} s; 'ffmpeg -i OLD -c copy NEW' adds the header",
+            f"{count / file.samplerate:.2f} s; 'ffmpeg -i OLD -c copy NEW' writes one",
             path,
         )
     return min(count, file.frames)
+
+
+@lru_cache(maxsize=1)
+def _mp3_samples(path: Path, size: int, changed: int) -> int | None:
+    """`mp3.samples` of a file, once for all segments of a long recording that follow each other."""
+    return mp3.samples(path.read_bytes())
 
 
 def _segment(

@@ -185,6 +185,14 @@ def _same(step: list[Batch] | UserError) -> list[Batch] | UserError:
     return step
 
 
+def _start_of(workers: int) -> str | None:
+    """How workers begin: as copies of this process, whatever this Python's default is.
+
+    What makes a batch, the model's collator and the teacher's store, need not be pickled then.
+    """
+    return "fork" if workers else None
+
+
 def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> DataLoader:
     """A DataLoader whose items are optimiser steps (lists of batches)."""
     return _Loader(
@@ -192,6 +200,7 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
         sampler=sampler,
         batch_size=None,
         num_workers=workers,
+        multiprocessing_context=_start_of(workers),
         collate_fn=_same,
         # Every iteration draws a seed for the workers. Drawn from torch's own generator, it would
         # give a run that is resumed inside an epoch other dropout than an uncut one.
@@ -205,4 +214,11 @@ def evaluation_loader(
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
     seconds = seconds_of(steps.entries)
     plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
-    return _Loader(steps, sampler=plan, batch_size=None, num_workers=workers, collate_fn=_same)
+    return _Loader(
+        steps,
+        sampler=plan,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=_start_of(workers),
+        collate_fn=_same,
+    )

@@ -19,13 +19,14 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -49,6 +50,10 @@ AHEAD = 4  # chunks a process that may wait to be written
 
 UNKNOWN_SHARE = 0.05  # of the training text; above it, units and text do not belong together
 EXAMPLES = 5  # characters that are named
+
+# About 1981, in ns since 1970. Archives made to be the same each time give all files one time: the
+# beginning of 1970 or, zip's first, of 1980.
+REAL_TIMES = 11 * 365 * 24 * 3600 * 10**9
 
 # Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
 Limit = Callable[[Entry], str | None]
@@ -101,28 +106,24 @@ class Unknown:
 class Clips:
     """How one clip is examined; sent to the worker processes."""
 
-    folder: Path  # converted clips go below it
-    root: Path  # paths in manifests are relative to it
-    language: str  # of utterances that name none
+    folder: Path  # converted clips go below it; families and folds share one
+    root: Path  # paths in manifests are relative to it; audio outside it stays absolute
+    language: str  # code for utterances whose own is empty
     min_seconds: float
     max_seconds: float
-    normalise: bool
-    untranscribed: bool = False  # training audio without a transcript is sound
+    normalise: bool  # by `adakd.data.text`; otherwise only white space is squeezed
+    # Training utterances whose transcript is empty go to untranscribed.jsonl, with empty texts,
+    # instead of being rejected.
+    untranscribed: bool = False
 
 
 def prepare(
     utterances: Iterable[Utterance | Rejected],
     folder: Path,
-    audio_root: Path,
-    language: str,
+    clips: Clips,
     limits: Sequence[Limit],
-    min_seconds: float,
-    max_seconds: float,
     max_rejected: float,
-    normalise: bool,
     jobs: int,
-    audio_folder: Path | None = None,
-    untranscribed: bool = False,
     lacks: Callable[[str], bool] | None = None,
 ) -> dict[str, Counts]:
     """Write train.jsonl, dev.jsonl, test.jsonl, rejected.tsv and counts.json below `folder`.
@@ -130,15 +131,9 @@ def prepare(
     utterances: gone through twice, so no iterator; what the corpus rejects itself is listed and
         counted with the rest.
     folder: of the recipe's data, e.g. data/espeak/hi/whisper.
-    audio_folder: where converted clips go, folder/audio if None; families and folds share one.
-    audio_root: what the manifests' audio paths are relative to; files outside it stay absolute.
-    language: code for utterances whose own `language` is empty.
     limits: asked in turn about each entry that is otherwise sound, in this process.
-    min_seconds, max_seconds: of audio. max_rejected: share of all utterances, 0 to 1.
-    normalise: by `adakd.data.text`; otherwise only white space is squeezed.
+    max_rejected: share of all utterances, 0 to 1.
     jobs: worker processes; few clips are read in this one.
-    untranscribed: training utterances whose transcript is empty go to untranscribed.jsonl, with
-        empty texts, instead of being rejected.
     lacks: says of a character whether the models' text units lack it; None: they lack none. Such
         characters are told with examples.
 
@@ -152,16 +147,12 @@ def prepare(
     folder = Path(folder)
     for left in folder.glob(".*.tmp"):  # of a run that was killed: up to the size of its manifests
         left.unlink()
-    clips = Clips(
-        Path(os.path.abspath(audio_folder or folder / "audio")),
-        Path(os.path.abspath(audio_root)),
-        language,
-        min_seconds,
-        max_seconds,
-        normalise,
-        untranscribed,
+    clips = replace(
+        clips,
+        folder=Path(os.path.abspath(clips.folder)),
+        root=Path(os.path.abspath(clips.root)),
     )
-    written = (*SPLITS, UNTRANSCRIBED) if untranscribed else SPLITS
+    written = (*SPLITS, UNTRANSCRIBED) if clips.untranscribed else SPLITS
     counts: dict[str, Counts] = {
         split: {"kept": 0, "rejected": 0, "seconds": 0.0} for split in written
     }
@@ -202,7 +193,7 @@ def prepare(
             raise UserError("the corpus changed while it was prepared; run stage 1 again")
         _check_kept(kinds, counts, max_rejected, listing)
         _check_unknown(unknown)
-    if not untranscribed:
+    if not clips.untranscribed:
         (folder / f"{UNTRANSCRIBED}.jsonl").unlink(missing_ok=True)
     write_json(folder / "counts.json", counts)
     write_json(folder / CHECKSUMS, {split: f"{value:08x}" for split, value in checksums.items()})
@@ -248,14 +239,11 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
         path, samples = _clip(utterance, clips)
     except audio.AudioError as error:
         return error.reason
-    seconds = _seconds(samples)
-    if problem := _wrong_length(seconds, clips):
-        return problem
     stored = str(path.relative_to(clips.root)) if path.is_relative_to(clips.root) else str(path)
     entry = Entry(
         id=utterance.id,
         audio=stored,
-        seconds=seconds,
+        seconds=_seconds(samples),
         text=written,
         raw=utterance.text,
         speaker=utterance.speaker,
@@ -266,27 +254,37 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
 
 
 def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
-    """The 16 kHz mono file of an utterance and its samples. Of the wrong length, none is written.
+    """The 16 kHz mono file of an utterance and its samples. Of what is rejected none is written.
 
     Errors: audio.AudioError.
     """
     source = Path(os.path.abspath(utterance.audio))
     whole = utterance.start is None and utterance.end is None
-    if whole and source.is_file() and audio.is_ready(source):
-        return source, audio.read(source, longest=clips.max_seconds)
+    # Not Path.is_file, which raises an error for a name that is too long.
+    if whole and os.path.isfile(source) and audio.is_ready(source):
+        return source, _usable(audio.read(source, longest=clips.max_seconds), source, clips)
     converted = _converted_path(utterance, source, clips)
     if _is_current(converted, source):
-        try:
-            return converted, audio.read(converted)
-        except audio.AudioError:
-            pass  # spoilt after it was written: convert it again
-    changed = source.stat().st_mtime_ns if source.is_file() else 0  # before it is read
+        with suppress(audio.AudioError):  # spoilt after it was written: convert it again
+            return converted, _usable(audio.read(converted), converted, clips)
+    changed = source.stat().st_mtime_ns if os.path.isfile(source) else 0  # before it is read
     samples = audio.read(source, utterance.start, utterance.end, clips.max_seconds)
-    if _wrong_length(_seconds(samples), clips) is None:
-        audio.write_flac(converted, samples)
-        with suppress(OSError):  # where that is not allowed, each time is the first
-            os.utime(converted, ns=(changed, changed))
+    audio.write_flac(converted, _usable(samples, source, clips))
+    with suppress(OSError):  # where that is not allowed, each time is the first
+        os.utime(converted, ns=(changed, changed))
     return converted, samples
+
+
+def _usable(samples: np.ndarray, path: Path, clips: Clips) -> np.ndarray:
+    """The samples of a clip, if they may be kept. Errors: audio.AudioError."""
+    seconds = _seconds(samples)
+    if seconds < clips.min_seconds:
+        reason = f"too short: {seconds:.3f} s, at least {clips.min_seconds:g} s needed"
+        raise audio.AudioError(reason, path)
+    # Here, and not in `audio.read`: training reads clips again that were kept before these checks.
+    if problem := audio.too_long(seconds, clips.max_seconds) or audio.fault(samples):
+        raise audio.AudioError(problem, path)
+    return samples
 
 
 def _converted_path(utterance: Utterance, source: Path, clips: Clips) -> Path:
@@ -305,23 +303,28 @@ def _is_current(converted: Path, source: Path) -> bool:
     """Whether a clip is of its source as that is now: it was given the source's time.
 
     A later time would not do: what `tar`, `rsync` or `cp -p` put there may be older than the clip.
-    Some file systems keep whole seconds, or every other.
+    Some file systems keep whole seconds, or every other. Where an archive gave all files one time,
+    the file system's own tells whether the source was put there before the clip was made.
     """
     try:
-        kept, given = converted.stat().st_mtime_ns, source.stat().st_mtime_ns
-    except FileNotFoundError:
+        kept, given = converted.stat(), source.stat()
+    except OSError:
         return False
-    return abs(kept - given) < (2 * 10**9 if kept % 10**9 == 0 else 1000)
+    if given.st_mtime_ns < REAL_TIMES and given.st_ctime_ns >= kept.st_ctime_ns:
+        return False
+    apart = abs(kept.st_mtime_ns - given.st_mtime_ns)
+    return apart < (2 * 10**9 if kept.st_mtime_ns % 10**9 == 0 else 1000)
 
 
 def _seconds(samples: Sized) -> float:
     return len(samples) / audio.SAMPLE_RATE
 
 
-def _wrong_length(seconds: float, clips: Clips) -> str | None:
-    if seconds < clips.min_seconds:
-        return f"too short: {seconds:.3f} s, at least {clips.min_seconds:g} s needed"
-    return audio.too_long(seconds, clips.max_seconds)
+def processors() -> int:
+    """How many CPUs this process may use; all, where the platform cannot tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _examine_all(
@@ -334,7 +337,7 @@ def _examine_all(
         return
     # Spawned, for a forked child of a process in which torch has run threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
         try:
             # Not pool.map, which would go through the whole corpus before the first clip is read.
             waiting: deque[tuple[list[Utterance | Rejected], Future[list[Outcome]]]] = deque()
@@ -360,10 +363,19 @@ def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[
     return [examine(utterance, clips) for utterance in utterances]
 
 
-def _one_thread() -> None:
-    """Keep a worker's NumPy, not yet imported, from starting a thread on every core."""
+def _start_worker() -> None:
+    """Let a worker end with its parent, and its NumPy, not yet imported, take one core alone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for clips for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:

@@ -5,12 +5,13 @@
 
 A `Family` wraps the Hugging Face model, its feature extractor and its tokenizer. It turns clips
 into a `Batch`, a batch into raw logits under teacher forcing, and logits into one loss an
-utterance. The rest of the package never asks which family it holds.
+utterance. Training, decoding and scoring never ask which family it holds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -338,6 +339,9 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
 
 def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
     """``loader.from_pretrained(source)``; a failure becomes one sentence."""
+    # Else transformers asks the hub to convert weights that are no safetensors, and fetches them
+    # a second time, in every process.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         return loader.from_pretrained(source, **options)
     except Exception as error:  # what is missing or broken decides which of many it is

@@ -8,7 +8,6 @@
 #   recipes/espeak/pretrain/run.sh --family whisper      one family
 #
 # Models and training: conf/*.yaml; any value there is an option too (--train.epochs 3).
-# shellcheck disable=SC2030,SC2031 # what a round sets is meant to end with its subshell
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
@@ -27,19 +26,27 @@ parse_options "$@"
 . "$adakd_root/path.sh"
 out=${root:-$adakd_root}
 [[ $out == /* ]] || out=$PWD/$out # a link below must lead there from anywhere
-families=$family
+
+# Options that a round changes are local to it: a subshell would let the round go on when this
+# script is stopped.
+
+# corpus_alone: stage 0.
+corpus_alone() {
+    local stop_stage=0
+    run_stages
+}
 
 # hindi OVERRIDES...: a round on the Hindi part of the corpus, kept in exp/$recipe/hindi. Sets `from`
 # to overrides that make the next round start from its models.
 hindi() {
     local round="$out/exp/$recipe/hindi" models
-    mkdir -p "$round/corpus/${recipe%/*}"
-    ln -sfn "$out/corpus/$recipe" "$round/corpus/$recipe"
-    (
-        root=$round
-        overrides+=(--data.languages "[hi]" "$@")
-        run_stages
-    )
+    if [[ -z ${ADAKD_DRY_RUN:-} ]]; then
+        mkdir -p "$round/corpus/${recipe%/*}"
+        ln -sfn "$out/corpus/$recipe" "$round/corpus/$recipe"
+    fi
+    local all=("${overrides[@]}" --data.languages "[hi]" "$@") root=$round
+    local overrides=("${all[@]}")
+    run_stages
     models=$round/exp/$recipe/$family
     from=(--teacher.source "$models/teacher/seed$seed/model")
     from+=(--student.source "$models/finetune/seed$seed/model")
@@ -47,19 +54,25 @@ hindi() {
     [[ $family == wav2vec2 ]] || from+=(--units.kind source --train.learning_rate 1.0e-3)
 }
 
-for family in $families; do (
-    from=()
+# pretrain FAMILY: both rounds.
+pretrain() {
+    local family=$1 from=()
     if ((stage == 0)); then
-        (stop_stage=0 && run_stages)
+        corpus_alone
     fi
     # Thirteen languages at once leave CTC on its plateau of blanks. One does not; the others are
     # learnt from there.
-    epochs=6
+    local epochs=6
     [[ $family == wav2vec2 ]] || epochs=5 # of four hours, not of one
     hindi --train.epochs "$epochs" --teacher.train "{epochs: $epochs}"
-    overrides+=("${from[@]}")
+    local all=("${overrides[@]}" "${from[@]}")
+    local overrides=("${all[@]}")
     run_stages
     if ((stop_stage == 3)) && [[ -z ${ADAKD_DRY_RUN:-} ]]; then
         PYTHONPATH="$adakd_root" "$python" "$adakd_root/recipes/$recipe/publish.py" "$out" "$family"
     fi
-); done
+}
+
+for each in $family; do
+    pretrain "$each"
+done

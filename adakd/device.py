@@ -1,0 +1,66 @@
+"""Where a process computes, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from adakd.errors import UserError
+from adakd.memory import keep_freed_memory
+
+DRIVER = Path("/proc/driver/nvidia/version")  # there where the machine has NVIDIA's driver
+
+
+def device() -> torch.device:
+    """The GPU of this process if there is one, else the CPU, which then keeps freed memory.
+
+    Raises:
+        UserError: this process of a launcher has no GPU of its own, or torch cannot use it.
+    """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+        return torch.device("cpu")
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"Process {number + 1} of this machine has no GPU: torch sees {count}. Start as many "
+            "as there are (--nproc), and let Slurm show all of them to each (--gpus-per-node, not "
+            "--gpus-per-task)."
+        )
+    own = torch.cuda.get_device_capability(number)
+    known = [int(name[3:]) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+    oldest = divmod(min(known, default=0), 10)  # sm_75 stands for 7.5
+    if own < oldest:
+        raise UserError(
+            f"{torch.cuda.get_device_name(number)} has compute capability {own[0]}.{own[1]}, and "
+            f"this torch begins with {oldest[0]}.{oldest[1]}: make an environment with a torch for "
+            "older CUDA and name its Python with ADAKD_PYTHON, or set CUDA_VISIBLE_DEVICES= for "
+            "the CPU."
+        )
+    return torch.device(f"cuda:{number}")
+
+
+def precision(name: str) -> str:
+    """``auto`` becomes bf16 on a GPU that has it and fp32 elsewhere."""
+    if name == "auto":
+        # Older ones (Turing) only emulate it, without their tensor cores.
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if fast else "fp32"
+    return name
+
+
+def described() -> str:
+    """Where this process computes, in words; also that a GPU lies idle for want of a driver."""
+    where = device()
+    if where.type != "cpu":
+        return f"on {torch.cuda.get_device_name(where)}"
+    # Nobody hides the GPUs, and yet there are none.
+    idle = DRIVER.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    if not idle:
+        return "on the CPU"
+    return (
+        "on the CPU, since torch finds no GPU here, though there is an NVIDIA driver: this job was "
+        f"given none, or the driver is too old for CUDA {torch.version.cuda}"
+    )

@@ -22,7 +22,8 @@ from adakd import published, report, significance, steps
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, last_gain
 from adakd.report import NOT_RUN, Experiment, Run, label_of
-from adakd.score import Change, Interval, bootstrap_unit
+from adakd.score import bootstrap_unit
+from adakd.significance import Change, Interval
 from adakd.steps import INT8
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Table:
     teacher: list[Run] = field(default_factory=list)  # of the first seed, a run a fold
     minutes: list[float] = field(default_factory=list)  # of training speech, a number a fold
     problems: list[str] = field(default_factory=list)  # runs called done that cannot be used
+    changes: dict[Pair, Change | None] = field(default_factory=dict)  # those asked for so far
 
     @property
     def title(self) -> str:
@@ -85,6 +87,13 @@ class Table:
     def both(self, pair: Pair) -> list[tuple[Run, ...]]:
         """The runs of two cells with the same fold and seed."""
         return list(self.together(pair).values())
+
+    def change(self, pair: Pair) -> Change | None:
+        """Of the first cell against the second, over the runs that both have; None without any."""
+        if pair not in self.changes:
+            both = self.both(pair)
+            self.changes[pair] = significance.compare(*count_array(both)) if both else None
+        return self.changes[pair]
 
 
 @dataclass
@@ -127,11 +136,10 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     groups = [one for one in study.groups if (one.recipe, one.family) == (recipe, family)]
     choices = {group: study.choose(group, records)[1] for group in groups}
     table = Table(recipe, family, choices)
-    any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
     first = next(iter(study.cells))
     for group in groups:
         seed = study.seeds(first, group)[0]
-        place = study.place(group, first, seed, any_choice)
+        place = study.place(group, first, seed, study.any_choice)
         if minutes := minutes_of(study, group):
             table.minutes.append(minutes)
         folder = place.experiment("teacher")
@@ -156,10 +164,8 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                         except UserError as error:
                             table.problems.append(f"{task.name}: {error}")
             if row.runs:
-                counts, folds, _ = count_array([(run,) for run in row.runs])
-                (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
-                row.cer = float(sums[0] / sums[1])
-                row.interval = significance.cer_interval(counts, folds)
+                row.cer = sum(shares(row.runs))
+                row.interval = significance.cer_interval(*count_array([(run,) for run in row.runs]))
     if outdated:
         table.problems.append(
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
@@ -241,27 +247,45 @@ def spoken(run: Run) -> set[tuple[str, int]]:
     return {(one.id, one.normalised.characters) for one in run.errors}
 
 
+def shares(runs: Sequence[Run]) -> tuple[float, float, float]:
+    """Substitutions, deletions and insertions over the characters: mean over seeds, all folds."""
+    seeds = Counter(run.key[0] for run in runs)
+    substitutions, deletions, insertions, characters = (
+        sum(kind)
+        for kind in zip(
+            *([number / seeds[run.key[0]] for number in run.counts] for run in runs), strict=True
+        )
+    )
+    return substitutions / characters, deletions / characters, insertions / characters
+
+
+def unit_of(runs: Sequence[Run]) -> str:
+    """What is resampled with the seeds: "speaker", "utterance" or "fold".
+
+    Where one of several folds has a single seed, its luck is all of this fold's, which then is the
+    group; so it is where folds test too few people to draw from.
+    """
+    seeds = Counter(run.key[0] for run in runs)
+    if len(seeds) > 1 and 1 in seeds.values():
+        return "fold"
+    return bootstrap_unit([one for run in runs for one in run.errors], len(seeds))
+
+
 Kept = Container[tuple[tuple[int, int], str]]  # utterances: (`Run.key`, id) each
 
 
 def count_array(
     runs: Sequence[tuple[Run, ...]], kept: Sequence[Kept] = ()
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Counts (groups, runs, 2, 4 or 8) and folds (runs,) for significance.py, and what a group is.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (groups, runs, 2, 4 or 8) and folds (runs,) for significance.py.
 
     runs: one system, or two or four that are compared, in the same fold and with the same seed.
-    Where one of several folds has a single seed, its luck is all of this fold's, which then is the
-    group; so it is where folds test too few people to draw from. kept: of each system, the
-    utterances that count; all if empty. Raises `UserError` where systems did not hear the same
-    utterances.
+    kept: of each system, the utterances that count; all if empty. Raises `UserError` where systems
+    did not hear the same utterances.
     """
     import numpy as np
 
-    heard = {(run.key[0], one.id): one for run, *_ in runs for one in run.errors}
-    seeds = Counter(systems[0].key[0] for systems in runs)
-    unit = bootstrap_unit(list(heard.values()), len(seeds))
-    if len(seeds) > 1 and 1 in seeds.values():
-        unit = "fold"
+    unit = unit_of([run for run, *_ in runs])
     numbers: dict[Any, int] = {}
     entries = []
     for column, systems in enumerate(runs):
@@ -280,7 +304,7 @@ def count_array(
     counts = np.zeros((len(numbers), len(runs), 2 * len(runs[0])))
     for number, column, kind, found in entries:
         counts[number, column, kind : kind + 2] += (found.errors, found.characters)
-    return counts, np.array([systems[0].key[0] for systems in runs]), unit
+    return counts, np.array([systems[0].key[0] for systems in runs])
 
 
 def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
@@ -297,14 +321,11 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             planned, both = table.planned((a, b)), table.both((a, b))
             few = "a single seed" if len({seed for _, seed in planned}) < 2 else ""
             few = f"{len(both)} of {len(planned)} runs" if len(both) < len(planned) else few
-            one = Comparison(table, (a, b), few)
+            one = Comparison(table, (a, b), few, table.change((a, b)))
             found.append(one)
-            if not both:
+            if one.change is None:
                 continue
-            counts, folds, unit = count_array(both)
-            one.change = significance.compare(counts, folds, unit)
-            levels = significance.LEVEL, level
-            variance = significance.variance(counts, folds)
+            levels, variance = (significance.LEVEL, level), one.change.variance
             error, free = variance.error()
             if free and error:
                 one.detectable = [significance.detectable(error, free, each) for each in levels]

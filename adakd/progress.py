@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
@@ -27,13 +27,11 @@ class Progress:
     None if unknown, and then no end is estimated. unit: its name where that is not plain, e.g. "s".
     """
 
-    def __init__(
-        self, total: float | None, what: str, unit: str = "", stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, total: float | None, what: str, unit: str = "") -> None:
         self.total = total
         self.what = what
         self.unit = unit
-        self.stream = sys.stderr if stream is None else stream
+        self.stream = sys.stderr
         self.done = 0.0
         # The recipes' shell sends standard error through tee, and says if a terminal is behind.
         self._terminal = self.stream.isatty() or os.environ.get("ADAKD_TERMINAL") == "1"
@@ -94,11 +92,9 @@ class Progress:
         return line
 
 
-def track(
-    iterable: Iterable[Item], total: float | None, what: str, stream: TextIO | None = None
-) -> Iterator[Item]:
+def track(iterable: Iterable[Item], total: float | None, what: str) -> Iterator[Item]:
     """Yield the items of `iterable` and show how many of `total` have been worked through."""
-    with Progress(total, what, stream=stream) as progress:
+    with Progress(total, what) as progress:
         for item in iterable:
             yield item
             progress.update()

@@ -26,9 +26,7 @@ from adakd.files import atomic_write, write_text
 from adakd.progress import clock
 from adakd.score import (
     DRAWS,
-    Change,
     Counts,
-    Interval,
     Tested,
     UtteranceErrors,
     bootstrap_interval,
@@ -39,6 +37,7 @@ from adakd.score import (
     total,
     total_pinyin,
 )
+from adakd.significance import Change, Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,15 +154,11 @@ class Part(NamedTuple):
 # -- gathering ------------------------------------------------------------------------------------
 
 
-def read_run(experiment: Experiment, split: str = "test") -> Run:
-    """Scored hypotheses, done.json and metrics.jsonl of one experiment (the last two may lack)."""
-    errors, difficulties = read_errors(experiment.folder / f"hyp.{split}.jsonl")
-    if not errors:
-        raise UserError(f"{experiment.folder}/hyp.{split}.jsonl is empty: decode again (stage 7).")
-    done = experiment.folder / "done.json"
+def read_metrics(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """(epoch, dev CER) and (optimiser step, task loss) of a training; metrics.jsonl may lack."""
     dev_cer: dict[float, float] = {}
     task_loss: dict[float, float] = {}
-    metrics = experiment.folder / "metrics.jsonl"
+    metrics = folder / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -177,6 +172,15 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
             dev_cer[entry["epoch"]] = entry["dev_cer"]
         elif "task" in entry:
             task_loss[entry["step"]] = entry["task"]
+    return sorted(dev_cer.items()), sorted(task_loss.items())
+
+
+def read_run(experiment: Experiment) -> Run:
+    """Scored hypotheses, done.json and metrics.jsonl of one experiment (the last two may lack)."""
+    errors, difficulties = read_errors(experiment.folder / "hyp.test.jsonl")
+    if not errors:
+        raise UserError(f"{experiment.folder}/hyp.test.jsonl is empty: decode again (stage 7).")
+    done = experiment.folder / "done.json"
     versions = experiment.folder / "versions.json"
     known = json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {}
     files = [
@@ -189,8 +193,7 @@ def read_run(experiment: Experiment, split: str = "test") -> Run:
         errors,
         difficulties,
         json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {},
-        sorted(dev_cer.items()),
-        sorted(task_loss.items()),
+        *read_metrics(experiment.folder),
         sum(files) if files else None,
         {name: known[name] for name in ("revision", "machine") if name in known},
     )
@@ -274,7 +277,7 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
     for method, own in by_method.items():
         utterances = pool(own)
         seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
-        heard = [as_one([run]) for run in own]
+        heard = [Tested(run.errors, run.key[0]) for run in own]
         nothing = Interval(math.nan, math.nan)
         tag = split_tag(method)[1]
         changes = {}

@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from adakd import significance
 from adakd.errors import UserError
 from adakd.files import write_json, write_text
+from adakd.significance import Change, Interval
 
 if TYPE_CHECKING:
     import numpy as np
 
 ENOUGH_SPEAKERS = 5  # from here on the bootstrap resamples speakers, below it utterances
 DRAWS = 1000  # bootstrap resamples
-SEED = 0  # of the bootstrap alone: the same hypotheses always give the same interval
 
 
 class Counts(NamedTuple):
@@ -70,28 +71,6 @@ class Tested(NamedTuple):
     errors: Sequence[UtteranceErrors]
     fold: int = 0
     name: str = "a system"
-
-
-class Interval(NamedTuple):
-    """Of 95 %; NaN where a single utterance leaves nothing to resample."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """Relative change of a system's CER against a baseline's: -0.1 is 10 % fewer errors."""
-
-    relative: float
-    interval: Interval
-    p_value: float  # two-sided
-    unit: str  # what was resampled: "speaker", "utterance" or "fold"
-
-    @property
-    def decided(self) -> bool:
-        """Does the interval exclude zero?"""
-        return self.interval.low > 0 or self.interval.high < 0
 
 
 # -- counting --------------------------------------------------------------------------------------
@@ -207,17 +186,11 @@ def bootstrap_interval(
     The speakers, or utterances, are resampled, and the seeds where a fold has several: a t interval
     from the bootstrap's standard error, see significance.py.
     """
-    from adakd import significance
-
-    counts, folds, _ = _by_group([runs], kind)
-    return significance.cer_interval(counts, folds, draws)
+    return significance.cer_interval(*_by_group([runs], kind), draws)
 
 
 def paired_bootstrap(
-    runs_a: Sequence[Tested],
-    runs_b: Sequence[Tested],
-    kind: str = "normalised",
-    draws: int = DRAWS,
+    runs_a: Sequence[Tested], runs_b: Sequence[Tested], draws: int = DRAWS
 ) -> Change:
     """Relative change of CER from the baseline's runs to the system's, one by one the same folds
     and seeds, so that both are resampled with the same draws.
@@ -225,12 +198,9 @@ def paired_bootstrap(
     A baseline without any error gives a relative change of infinity, or 0 where the system has none
     either. Raises UserError when the ids differ.
     """
-    from adakd import significance
-
     for a, b in zip(runs_a, runs_b, strict=True):
         _same_ids(a, b)
-    counts, folds, unit = _by_group([runs_a, runs_b], kind)
-    return significance.compare(counts, folds, unit, draws)
+    return significance.compare(*_by_group([runs_a, runs_b], "normalised"), draws)
 
 
 def _same_ids(a: Tested, b: Tested) -> None:
@@ -244,8 +214,8 @@ def _same_ids(a: Tested, b: Tested) -> None:
             )
 
 
-def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py, and what a group is.
+def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py.
 
     Groups are numbered by sorted label, so that draws do not depend on the order of files. A fold
     counts as often as it has seeds, since their errors are added, where significance.py takes the
@@ -274,7 +244,7 @@ def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarra
     _, fold_of, seeds = np.unique(folds, return_inverse=True, return_counts=True)
     weights = (seeds / seeds.mean())[fold_of]  # (runs,)
     counts *= weights[:, None, None]
-    return counts.reshape(len(known), len(folds), -1), folds, unit
+    return counts.reshape(len(known), len(folds), -1), folds
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -344,9 +314,15 @@ def read_hypotheses(path: Path) -> list[dict[str, Any]]:
     """Lines of a hyp.<split>.jsonl; what is missing, broken or twice there is a UserError."""
     if not path.is_file():
         raise UserError(f"There are no hypotheses at {path}: decode first (stage 7).")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path} is not UTF-8 text: delete the file and decode again (stage 7)."
+        ) from None
     rows: list[dict[str, Any]] = []
     line_of: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

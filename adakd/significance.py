@@ -21,19 +21,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
-
-from adakd.score import SEED, Change, Interval
 
 if TYPE_CHECKING:
     import numpy as np
 
 DRAWS = 4000  # resamples behind each standard error
+SEED = 0  # of the bootstrap alone: the same hypotheses always give the same interval
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
 POWER = 0.8  # wanted chance to find a difference that is there
 MOST_SEEDS = 10_000  # a power calculation looks no further
 SIGNS = {1: (1,), 2: (1, -1), 4: (1, -1, -1, 1)}  # of each system's log CER, by their number
+
+
+class Interval(NamedTuple):
+    """Of 95 %; NaN where a single utterance leaves nothing to resample."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """Relative change of a system's CER against a baseline's: -0.1 is 10 % fewer errors."""
+
+    relative: float
+    interval: Interval
+    p_value: float  # two-sided
+    variance: Variance  # of the logarithm of the ratio of CERs
+
+    @property
+    def decided(self) -> bool:
+        """Does the interval exclude zero?"""
+        return self.interval.low > 0 or self.interval.high < 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -50,13 +72,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def pooled(counts: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Sums (C,) over all groups and folds, of each fold the mean over its seeds."""
+    import numpy as np
+
+    names, seeds = np.unique(folds, return_counts=True)
+    of_folds = np.array([counts[:, folds == name].sum(axis=(0, 1)) for name in names])
+    return (of_folds / seeds[:, None]).sum(axis=0)  # divided last: equal sums stay equal
+
+
 def resample(
     counts: np.ndarray,
     folds: np.ndarray,
     draws: int = DRAWS,
     runs: bool = True,
     groups: bool = True,
-    seed: int = SEED,
 ) -> np.ndarray:
     """Sums (draws, C) over resampled runs and groups; what is not resampled counts once.
 
@@ -71,7 +101,7 @@ def resample(
     names, seeds = np.unique(folds, return_counts=True)
     # The same whether asked for or not: variances of both levels and of each, with the same draws,
     # differ by less chance.
-    *of_folds, of_groups = _weights((*seeds.tolist(), len(counts)), draws, seed)
+    *of_folds, of_groups = _weights((*seeds.tolist(), len(counts)), draws)
     of_runs = np.empty((draws, len(folds)))
     for fold, number, drawn in zip(names, seeds, of_folds, strict=True):
         of_runs[:, folds == fold] = (drawn if runs else 1.0) / number  # mean over its seeds
@@ -82,11 +112,11 @@ def resample(
 
 
 @lru_cache(maxsize=2)  # drawing takes the time, and a table is of systems on the same speech
-def _weights(numbers: tuple[int, ...], draws: int, seed: int) -> list[np.ndarray]:
+def _weights(numbers: tuple[int, ...], draws: int) -> list[np.ndarray]:
     """How often each of so many is drawn, (draws, number) for each level, 1 on average."""
     import numpy as np
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     return [
         generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
         * (number / (number - 1))
@@ -158,11 +188,6 @@ def variance(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Varia
     return Variance(of(True, False), of(False, True), of(True, True), *size)
 
 
-def spread(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
-    """Standard error of `log_rate`, and its degrees of freedom."""
-    return variance(counts, folds, draws).error()
-
-
 def _margin(error: float, free: float) -> float:
     """Half the width of the interval on the log scale; NaN where nothing could be resampled."""
     from scipy.special import stdtrit
@@ -176,11 +201,11 @@ def cer_interval(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> I
     It contains the CER, which has no half error added. Where no error was made at all, it ends
     where none among so many characters would be a chance of 1 in 40 (Clopper and Pearson 1934).
     """
-    (sums,) = resample(counts, folds, 1, runs=False, groups=False)
+    sums = pooled(counts, folds)
     cer, whole = float(sums[0] / sums[1]), float(log_rate(sums[None])[0])
     if not sums[0]:
         return Interval(0.0, -math.expm1(math.log(LEVEL / 2) / float(sums[1])))
-    margin = _margin(*spread(counts, folds, draws))
+    margin = _margin(*variance(counts, folds, draws).error())
     return _with(cer, math.exp(whole - margin), math.exp(whole + margin))
 
 
@@ -189,7 +214,7 @@ def _with(value: float, low: float, high: float) -> Interval:
     return Interval(min(low, value), max(high, value))
 
 
-def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS) -> Change:
+def compare(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Change:
     """Relative change of the first system's CER against the second's, of counts (groups, runs, 4).
 
     Of counts (groups, runs, 8), that of the first pair's ratio of CERs against the second pair's.
@@ -199,7 +224,7 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     import numpy as np
     from scipy.special import stdtr
 
-    (sums,) = resample(counts, folds, 1, runs=False, groups=False)
+    sums = pooled(counts, folds)
     rates = sums[::2] / sums[1::2]
     signs = np.array(SIGNS[len(rates)])
     own, other = (float(rates[signs == sign].prod()) for sign in (1, -1))
@@ -207,13 +232,14 @@ def compare(counts: np.ndarray, folds: np.ndarray, unit: str, draws: int = DRAWS
     whole = float(log_rate(sums[None])[0])
     if len(rates) > 2 and not rates.all():  # a ratio of ratios needs the half an error
         relative = math.expm1(whole)
-    error, free = spread(counts, folds, draws)
+    luck = variance(counts, folds, draws)
+    error, free = luck.error()
     if error == 0.0 and whole == 0.0:  # the very same errors everywhere
-        return Change(relative, Interval(0.0, 0.0), 1.0, unit)
+        return Change(relative, Interval(0.0, 0.0), 1.0, luck)
     margin = _margin(error, free)
     p_value = 2 * float(stdtr(free, -abs(whole) / error)) if free and error else 1.0
     interval = _with(relative, math.expm1(whole - margin), math.expm1(whole + margin))
-    return Change(relative, interval, p_value, unit)
+    return Change(relative, interval, p_value, luck)
 
 
 def range_quantile(number: int, free: float) -> float:
@@ -242,17 +268,17 @@ def found_by_t(shift: float, free: float, level: float = LEVEL) -> float:
     return float(np.mean(ndtr(shift - critical) + ndtr(-shift - critical)))
 
 
-def detectable(error: float, free: float, level: float = LEVEL, wanted: float = POWER) -> float:
-    """The smallest relative fall of the CER that `compare` finds with this chance.
+def detectable(error: float, free: float, level: float = LEVEL) -> float:
+    """The smallest relative fall of the CER that `compare` finds with a chance of POWER.
 
-    error, free: what `spread` says of the runs and the test speech that there are.
+    error, free: of the runs and the test speech that there are, as `Variance` says.
     """
     low, high = 0.0, 1.0
-    while found_by_t(high, free, level) < wanted:
+    while found_by_t(high, free, level) < POWER:
         low, high = high, 2 * high
     for _ in range(30):
         middle = (low + high) / 2
-        enough = found_by_t(middle, free, level) >= wanted
+        enough = found_by_t(middle, free, level) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return -math.expm1(-high * error)
 
@@ -267,16 +293,12 @@ def power(seeds: int, deviation: float, change: float, level: float = LEVEL) -> 
     return found_by_t(abs(math.log1p(-change)) * math.sqrt(seeds) / deviation, seeds - 1, level)
 
 
-def seeds_needed(
-    deviation: float, change: float = 0.03, level: float = LEVEL, wanted: float = POWER
-) -> int | None:
+def seeds_needed(deviation: float, change: float, level: float = LEVEL) -> int | None:
     """The fewest seeds whose `power` is enough; None if more than MOST_SEEDS."""
-    return _fewest(lambda seeds: power(seeds, deviation, change, level) >= wanted)
+    return _fewest(lambda seeds: power(seeds, deviation, change, level) >= POWER)
 
 
-def seeds_enough(
-    variance: Variance, change: float = 0.03, level: float = LEVEL, wanted: float = POWER
-) -> int | None:
+def seeds_enough(variance: Variance, change: float, level: float = LEVEL) -> int | None:
     """The fewest seeds (of each fold) with which `compare` finds a fall of the CER by `change`.
 
     On the same test speech, of which more seeds make no more. None where they are not enough,
@@ -287,7 +309,7 @@ def seeds_enough(
     def enough(seeds: int) -> bool:
         error, free = variance.error(seeds / now)
         shift = abs(math.log1p(-change)) / error if error else math.inf
-        return bool(free) and found_by_t(shift, free, level) >= wanted
+        return bool(free) and found_by_t(shift, free, level) >= POWER
 
     return _fewest(enough)
 

@@ -38,7 +38,9 @@ from adakd.findings import (
     count_array,
     minutes_of,
     read_table,
+    shares,
     still_falling,
+    unit_of,
 )
 from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.progress import clock
@@ -60,7 +62,8 @@ from adakd.report import (
     signed,
     size,
 )
-from adakd.score import Change, total
+from adakd.score import total
+from adakd.significance import Change
 from adakd.steps import INT8
 
 PREDICTED = (
@@ -403,10 +406,9 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
 
 def teacher_seeds(study: Study, table: Table) -> set[int]:
     """With which seeds the teachers of a table are trained."""
-    any_choice = Choice(tuned=dict.fromkeys(study.grid.tune, 0))
     first = next(iter(study.cells))
     return {
-        study.place(group, first, seed, any_choice).seed_of("teacher")
+        study.place(group, first, seed, study.any_choice).seed_of("teacher")
         for group in table.choices
         for seed in study.seeds(first, group)
     }
@@ -444,12 +446,7 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
                 f" Of the tested seeds, {where} also chose: with it a tuned cell has the luck of "
                 f"the best of {effort}."
             )
-    units = {
-        count_array([(run,) for run in row.runs])[2]
-        for table in tables
-        for row in table.rows.values()
-        if row.runs
-    }
+    units = {unit_of(row.runs) for table in tables for row in table.rows.values() if row.runs}
     whole = ""
     if "fold" in units:
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
@@ -522,7 +519,7 @@ def primary(comparisons: Sequence[Comparison]) -> list[Line]:
     return table_of(names, comparisons, columns)
 
 
-def plain(change: Change) -> Cell:
+def plain(change: Change | None) -> Cell:
     """Without a colour, which would be a claim."""
     return change_cell(change)._replace(tone="")
 
@@ -540,18 +537,6 @@ def cost(table: Table, name: str) -> str:
     """Median time of training, since a machine may stand still; int8 students have none."""
     known = [each for run in table.rows[name].runs if (each := run.done.get("train_seconds"))]
     return clock(median(known)) if known else ""
-
-
-def shares(runs: Sequence[Run]) -> tuple[float, float, float]:
-    """Substitutions, deletions and insertions over the characters: mean over seeds, all folds."""
-    seeds = Counter(run.key[0] for run in runs)
-    substitutions, deletions, insertions, characters = (
-        sum(kind)
-        for kind in zip(
-            *([number / seeds[run.key[0]] for number in run.counts] for run in runs), strict=True
-        )
-    )
-    return substitutions / characters, deletions / characters, insertions / characters
 
 
 def by_kind(runs: Sequence[Run]) -> str:
@@ -580,8 +565,7 @@ def results(study: Study, table: Table) -> list[Line]:
         cer = percent(sum(shares(table.teacher)))
         line = ["Teacher", str(len(table.teacher)), cer, by_kind(table.teacher)]
         for base in bases:
-            change = against_teacher(study, table, base)
-            line += [plain(change) if change else "", ""]
+            line += [plain(against_teacher(study, table, base)), ""]
         lines.append([*line, *[""] * (len(lines[0]) - len(line))])
     for row in table.rows.values():
         there, planned = len(row.runs), len(row.planned)
@@ -593,9 +577,9 @@ def results(study: Study, table: Table) -> list[Line]:
             continue
         line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(row.runs)]
         for base in bases:
-            both = table.both((row.name, base)) if row.name != base else []
-            line.append(plain(significance.compare(*count_array(both))) if both else "")
-            line.append(won_and_lost(table, (row.name, base)) if both else "")
+            pair = row.name, base
+            change = table.change(pair) if row.name != base else None
+            line += [plain(change), won_and_lost(table, pair) if change else ""]
         line.append(cost(table, row.name))
         if int8:
             weights = row.runs[0].weights
@@ -616,8 +600,8 @@ def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table
             if other == own or [own, other] in named or [other, own] in named:
                 continue
             for table in tables:
-                if both := table.both((own, other)):
-                    yield (own, other), table, significance.compare(*count_array(both))
+                if change := table.change((own, other)):
+                    yield (own, other), table, change
 
 
 def others(study: Study, tables: Sequence[Table]) -> list[Line]:
@@ -648,7 +632,7 @@ def kinds(comparisons: Sequence[Comparison]) -> list[Line]:
     return lines
 
 
-def weights(study: Study, tables: Sequence[Table]) -> list[Line]:
+def weights(tables: Sequence[Table]) -> list[Line]:
     """The teacher's weight in every cell that gives each utterance its own, as runs have it."""
     lines: list[Line] = [
         ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", "Learning"]
@@ -729,7 +713,7 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
                 row = base.rows[names[0]]
                 here = Cell(percent(row.cer), bracket(row.interval, percent))
             else:
-                here = plain(significance.compare(*count_array(list(theirs.values()))))
+                here = plain(base.change((names[0], names[1])))
             here = partly(here, list(theirs), base.planned(names))
             lines.append([label, family, here, *cells])
     return lines
@@ -1123,7 +1107,7 @@ def parts_of(
             "AdaKD's t, k and alpha in the training set: mean [10th, 90th percentile], as training "
             "begins and as it ends; median over runs. Learning: the share of a run in which "
             "AdaKD (learned) finds its k and t.",
-            weights(study, tables),
+            weights(tables),
         ),
         (
             "Noise, and how many seeds it takes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import redirect_stderr
 
 import pytest
 
@@ -23,8 +24,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def work(stream: io.StringIO, now: list[float], items: int, seconds: float) -> None:
-    for _ in progress.track(range(items), items, "work", stream=stream):
-        now[0] += seconds
+    with redirect_stderr(stream):
+        for _ in progress.track(range(items), items, "work"):
+            now[0] += seconds
 
 
 def test_short_work_shows_nothing(now: list[float]) -> None:
@@ -51,20 +53,21 @@ def test_a_terminal_gets_a_bar(now: list[float]) -> None:
 
 
 def test_units_of_work_and_unknown_totals(now: list[float]) -> None:
-    bar = progress.Progress(7_200, "reading", unit="s of audio", stream=io.StringIO())
+    bar = progress.Progress(7_200, "reading", unit="s of audio")
     bar.update(720)
     assert bar.describe(6) == (
         "reading: 720/7200 s of audio (10%), 0:06 elapsed, 120 s of audio/s, 0:54 left"
     )
-    unknown = progress.Progress(None, "reading", stream=io.StringIO())
+    unknown = progress.Progress(None, "reading")
     unknown.update(5)
     assert unknown.describe(3700) == "reading: 5, 1:01:40 elapsed, 0.00135/s"
 
 
 def test_an_error_passes_through_and_the_terminal_line_ends(now: list[float]) -> None:
     stream = Terminal()
-    with pytest.raises(RuntimeError), progress.Progress(10, "work", stream=stream) as bar:
-        now[0] += 5
-        bar.update()
-        raise RuntimeError
+    with pytest.raises(RuntimeError), redirect_stderr(stream):
+        with progress.Progress(10, "work") as bar:
+            now[0] += 5
+            bar.update()
+            raise RuntimeError
     assert stream.getvalue().endswith("\n")

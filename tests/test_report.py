@@ -130,7 +130,7 @@ def of_cer(counts: np.ndarray) -> str:
 
 
 def of_change(own: list[int], other: list[int]) -> str:
-    low, high = significance.compare(counted(own, other), np.zeros(1), "speaker", 1000).interval
+    low, high = significance.compare(counted(own, other), np.zeros(1), 1000).interval
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
@@ -314,8 +314,9 @@ def test_a_broken_metrics_line_is_named(tmp_path, street):
 # -- sentences -------------------------------------------------------------------------------------
 
 
-def change(relative: float, low: float, high: float) -> score.Change:
-    return score.Change(relative, score.Interval(low, high), 0.5, "speaker")
+def change(relative: float, low: float, high: float) -> significance.Change:
+    unused = significance.Variance(0.0, 0.0, 0.0, 1, 1, 6)
+    return significance.Change(relative, significance.Interval(low, high), 0.5, unused)
 
 
 @pytest.mark.parametrize(
@@ -436,13 +437,13 @@ def test_intervals_of_several_seeds_have_their_luck_too(tmp_path):
     counts = np.concatenate([counted(ADAKD, KD), counted(other, FINETUNE)], axis=1)
     expected = significance.cer_interval(counts[..., :2], seeds, 1000)
     assert rows["adakd"].interval == pytest.approx(expected)
-    change = significance.compare(counts, seeds, "speaker", 1000)
+    change = significance.compare(counts, seeds, 1000)
     found = rows["adakd"].changes["kd"]
     assert found.interval == pytest.approx(change.interval)
     assert found.relative == pytest.approx((31 + 55) / (32 + 38) - 1)
     # Without a seed in common what remains is the test speech, on which errors are added.
     sums = np.concatenate([counted(ADAKD, FINETUNE), counted(other, KD)], axis=1).sum(axis=1)
-    change = significance.compare(sums[:, None], np.zeros(1), "speaker", 1000)
+    change = significance.compare(sums[:, None], np.zeros(1), 1000)
     assert rows["adakd"].changes["finetune"].interval == pytest.approx(change.interval)
     notes = " ".join(report.notes({"whisper": list(rows.values())}, 1000))
     assert "1000 draws over seeds and then 6 speakers" in notes

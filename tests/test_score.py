@@ -144,13 +144,13 @@ def test_unit_is_speakers_from_five_on():
     assert unit(["a", "b", "c", "d", "e", ""]) == "utterance"  # one speaker unknown
 
 
-def interval(utterances: list[score.UtteranceErrors], draws: int = 1000) -> score.Interval:
+def interval(utterances: list[score.UtteranceErrors], draws: int = 1000) -> significance.Interval:
     return score.bootstrap_interval([score.Tested(utterances)], draws=draws)
 
 
 def paired(
     own: list[score.UtteranceErrors], other: list[score.UtteranceErrors], draws: int = 1000
-) -> score.Change:
+) -> significance.Change:
     names = ("AdaKD", "KD")
     a, b = (score.Tested(each, name=name) for each, name in zip((own, other), names, strict=True))
     return score.paired_bootstrap([a], [b], draws=draws)
@@ -273,11 +273,8 @@ def test_seeds_are_resampled_with_the_speech(by_speaker):
     counts = np.stack([errors, length, other, length], axis=2)
     expected = significance.cer_interval(counts[..., :2], np.zeros(3), 500)
     assert score.bootstrap_interval(runs(errors), draws=500) == pytest.approx(expected)
-    change = significance.compare(
-        counts, np.zeros(3), "speaker" if by_speaker else "utterance", 500
-    )
+    change = significance.compare(counts, np.zeros(3), 500)
     found = score.paired_bootstrap(runs(errors), runs(other), draws=500)
-    assert found.unit == change.unit
     assert found.relative == pytest.approx(errors.sum() / other.sum() - 1)
     assert found.interval == pytest.approx(change.interval)
     alone = interval(made_up(errors.sum(axis=1).tolist(), [600] * 6, speakers), draws=500)
@@ -340,7 +337,7 @@ def test_paired_bootstrap_sees_a_clear_difference():
     assert change.interval.low < change.relative < change.interval.high < 0
     assert change.decided
     assert change.p_value < 1e-5
-    assert change.unit == "speaker"
+    assert change.variance.groups == 10, "speakers"
 
 
 def test_paired_bootstrap_of_identical_systems_is_undecided():
@@ -430,6 +427,9 @@ def test_bad_files_name_the_line(tmp_path):
         score.read_hypotheses(path)
     path.write_text("\n{broken\n")
     with pytest.raises(UserError, match=r"jsonl:2 is not a JSON line"):
+        score.read_hypotheses(path)
+    path.write_bytes("नमस्ते".encode("utf-16"))
+    with pytest.raises(UserError, match=r"dev\.jsonl is not UTF-8 text: delete the file"):
         score.read_hypotheses(path)
     write_rows(path, [row("a", "a")])
     with pytest.raises(UserError, match="stage 8"):

@@ -38,9 +38,17 @@ def drawn_counts(columns: int = 2, seed: int = 3) -> tuple[np.ndarray, np.ndarra
 
 def test_nothing_resampled_is_the_mean_over_seeds_of_the_pooled_folds() -> None:
     counts, folds = drawn_counts()
-    (sums,) = significance.resample(counts, folds, 1, runs=False, groups=False)
+    sums = significance.pooled(counts, folds)
     errors = counts[:3, :4, 0].sum() / 4 + counts[3:, 4:, 0].sum() / 2
     assert sums == pytest.approx([errors, 500])
+
+
+def test_equal_sums_are_a_tie_however_they_are_spread() -> None:
+    """Of five runs each, whose fifths add up to two numbers if they are rounded one by one."""
+    counts = np.zeros((1, 5, 4))
+    counts[0, :, 0], counts[0, :, 2] = (6, 9, 6, 2, 8), (7, 8, 2, 6, 8)
+    sums = significance.pooled(counts, np.zeros(5))
+    assert sums[0] == sums[2] == 31 / 5
 
 
 def test_resampling_agrees_with_a_plain_loop() -> None:
@@ -67,11 +75,11 @@ def test_variance_of_balanced_normal_data_has_its_closed_form() -> None:
     groups, runs, s_group, s_run, s_noise = 6, 5, 1.0, 0.7, 0.5
     draw = np.random.default_rng(0)
     found = []
-    for number in range(300):
+    for _ in range(300):
         x = s_group * draw.standard_normal((groups, 1)) + s_run * draw.standard_normal((1, runs))
         x = x + s_noise * draw.standard_normal((groups, runs))
         counts = np.stack([x, np.ones_like(x)], axis=2)
-        sums = significance.resample(counts, np.zeros(runs), 400, seed=number)
+        sums = significance.resample(counts, np.zeros(runs))
         found.append((sums[:, 0] / groups).var())
     expected = s_group**2 / groups + s_run**2 / runs + 3 * s_noise**2 / (groups * runs)
     assert np.mean(found) == pytest.approx(expected, rel=4 * np.std(found) / 300**0.5 / expected)
@@ -100,7 +108,7 @@ def test_intervals_cover_and_p_values_do_not_promise_too_much() -> None:
         base = 200 * np.exp(0.2 * draw.standard_normal((8, 1)) + np.zeros((1, 5)))
         length = np.full((8, 5), 1000.0)
         counts = np.stack([base * np.exp(shift), length, base, length], axis=2)
-        change = significance.compare(counts, np.zeros(5), "speaker", 300)
+        change = significance.compare(counts, np.zeros(5), 300)
         covered += change.interval.low <= 0 <= change.interval.high
         rejected += change.p_value < 0.05
     assert 0.93 <= covered / 400 <= 0.99
@@ -119,9 +127,9 @@ def test_luck_of_seed_and_speaker_together_counts_once(apart: float) -> None:
         base = 200 * np.exp(0.2 * draw.standard_normal((8, 1)) + np.zeros((1, 5)))
         length = np.full((8, 5), 1000.0)
         counts = np.stack([base * np.exp(luck), length, base, length], axis=2)
-        change = significance.compare(counts, np.zeros(5), "speaker", 300)
+        change = significance.compare(counts, np.zeros(5), 300)
         found.append(math.log1p(change.relative))
-        errors.append(significance.spread(counts, np.zeros(5), 300)[0] ** 2)
+        errors.append(change.variance.error()[0] ** 2)
         covered += change.interval.low <= 0 <= change.interval.high
     assert 0.9 < math.sqrt(np.mean(errors)) / np.std(found) < 1.35
     assert 0.94 <= covered / 300
@@ -140,7 +148,7 @@ def test_a_seed_for_each_fold_covers_too() -> None:
         counts[one, one] = np.stack(
             [base * np.exp(luck), 0 * base + 1000, base, 0 * base + 1000], 1
         )
-        change = significance.compare(counts, one, "fold", 300)
+        change = significance.compare(counts, one, 300)
         covered += change.interval.low <= 0 <= change.interval.high
     assert 0.92 <= covered / 400 <= 0.98
 
@@ -157,7 +165,7 @@ def test_seeds_are_free_within_their_folds() -> None:
     counts = np.zeros((2, 2 * n, 2))
     for fold in (0, 1):
         counts[fold, folds == fold] = np.stack([errors[fold], np.full(n, 1000.0)], axis=1)
-    error, free = significance.spread(counts, folds, 20_000)
+    error, free = significance.variance(counts, folds, 20_000).error()
     truth = np.sqrt((errors.var(axis=1, ddof=1) / n).sum()) / 2 / 200
     assert free == pytest.approx(2 * (n - 1))
     assert error == pytest.approx(truth, rel=0.05)
@@ -168,11 +176,11 @@ def test_pairing_cancels_what_seeds_and_speakers_share() -> None:
     base = 100 * np.exp(0.5 * draw.standard_normal((8, 1)) + 0.3 * draw.standard_normal((1, 5)))
     length = np.full((8, 5), 1000.0)
     paired = np.stack([0.95 * base, length, base, length], axis=2)
-    change = significance.compare(paired, np.zeros(5), "speaker")
+    change = significance.compare(paired, np.zeros(5))
     assert change.relative == pytest.approx(-0.05)
     assert change.p_value < 1e-6 and -0.051 < change.interval.low < change.interval.high < -0.049
     broken = np.concatenate([paired[:, :, :2], paired[::-1, ::-1, 2:]], axis=2)
-    assert significance.compare(broken, np.zeros(5), "speaker").p_value > 0.5
+    assert significance.compare(broken, np.zeros(5)).p_value > 0.5
 
 
 def test_two_pairs_tell_by_how_much_a_gain_differs() -> None:
@@ -184,16 +192,16 @@ def test_two_pairs_tell_by_how_much_a_gain_differs() -> None:
         own = gain * base * np.exp(0.2 * draw.standard_normal((40, 5)))
         own *= gain * base.sum() / own.sum()
         parts.append(np.stack([own, 0 * base + 1000, base, 0 * base + 1000], axis=2))
-        changes.append(significance.compare(parts[-1], np.zeros(5), "speaker"))
-    change = significance.compare(np.concatenate(parts, axis=2), np.zeros(5), "speaker")
+        changes.append(significance.compare(parts[-1], np.zeros(5)))
+    change = significance.compare(np.concatenate(parts, axis=2), np.zeros(5))
     assert change.relative == pytest.approx(0.8 / 0.9 - 1)
     widths = [math.log1p(one.interval.high) - math.log1p(one.interval.low) for one in changes]
     width = math.log1p(change.interval.high) - math.log1p(change.interval.low)
     assert width == pytest.approx(math.hypot(*widths), rel=0.25)
-    same = significance.compare(np.concatenate(parts[:1] * 2, axis=2), np.zeros(5), "speaker")
+    same = significance.compare(np.concatenate(parts[:1] * 2, axis=2), np.zeros(5))
     assert (same.relative, same.p_value) == (0.0, 1.0), "a gain is as large as itself"
     few = np.tile([0.0, 100, 5, 100, 0, 100, 20, 100], (6, 3, 1))
-    found = significance.compare(few, np.zeros(3), "speaker")
+    found = significance.compare(few, np.zeros(3))
     assert found.relative == pytest.approx((120.5 / 30.5) - 1), "half an error, not none at all"
 
 
@@ -209,12 +217,12 @@ def test_range_quantile_is_the_tables() -> None:
 
 def test_the_same_errors_and_no_errors() -> None:
     counts = np.full((6, 3, 4), 10.0)
-    same = significance.compare(counts, np.zeros(3), "speaker")
+    same = significance.compare(counts, np.zeros(3))
     assert (same.relative, same.p_value, same.interval) == (0.0, 1.0, (0.0, 0.0))
     counts[..., 0], counts[:3, :, 2] = 0, 20
-    none = significance.compare(counts, np.zeros(3), "speaker")
+    none = significance.compare(counts, np.zeros(3))
     assert none.relative == -1 and math.isfinite(none.interval.low)
-    alone = significance.compare(drawn_counts(4)[0][:1, :1], np.zeros(1), "utterance")
+    alone = significance.compare(drawn_counts(4)[0][:1, :1], np.zeros(1))
     assert math.isnan(alone.interval.low) and alone.p_value == 1.0, "nothing to resample"
 
 
@@ -223,10 +231,10 @@ def test_an_interval_holds_what_it_is_of() -> None:
     folds = np.zeros(3)
     counts = np.full((6, 3, 4), 100.0)
     counts[..., 0], counts[..., 2] = 10, 20
-    change = significance.compare(counts, folds, "speaker")
+    change = significance.compare(counts, folds)
     assert change.relative == -0.5 == change.interval.low
     counts[..., 0] = 0
-    assert significance.compare(counts, folds, "speaker").interval.low == -1
+    assert significance.compare(counts, folds).interval.low == -1
     low, high = significance.cer_interval(counts[..., :2], folds)
     exact = stats.binomtest(0, 600).proportion_ci(method="exact")
     assert (low, high) == (exact.low, pytest.approx(exact.high))
@@ -259,7 +267,7 @@ def test_more_seeds_leave_the_luck_of_speakers() -> None:
 
     assert chance(enough) >= 0.8 > chance(enough - 1)
     alone = significance.Variance(0.02**2 / 5, 0.0, 0.02**2 / 5, 5, 1, 8)
-    assert significance.seeds_enough(alone) == significance.seeds_needed(0.02)
+    assert significance.seeds_enough(alone, 0.03) == significance.seeds_needed(0.02, 0.03)
 
 
 @pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.01), (5, 0.025), (12, 0.03), (30, 0.1)])
@@ -291,13 +299,14 @@ def test_what_is_detectable_is_found_with_that_chance() -> None:
 
 def test_seeds_needed_is_the_fewest_that_will_do() -> None:
     for deviation in (0.005, 0.02, 0.035, 0.2):
-        number = significance.seeds_needed(deviation)
+        number = significance.seeds_needed(deviation, 0.03)
         assert number is not None and significance.power(number, deviation, 0.03) >= 0.8
         assert number == 2 or significance.power(number - 1, deviation, 0.03) < 0.8
-    assert significance.seeds_needed(0.0) == 2
-    assert significance.seeds_needed(1e-6) == 2
-    assert significance.seeds_needed(10.0) is None
+    assert significance.seeds_needed(0.0, 0.03) == 2
+    assert significance.seeds_needed(1e-6, 0.03) == 2
+    assert significance.seeds_needed(10.0, 0.03) is None
     # By the normal quantiles ((1.960 + 0.842) deviation / 0.0305)^2: 9,000 and 12,000.
-    assert significance.seeds_needed(1.031) == pytest.approx(9_000, rel=0.01)
-    assert significance.seeds_needed(1.191) is None
-    assert significance.seeds_needed(0.02, level=0.01) > significance.seeds_needed(0.02)
+    assert significance.seeds_needed(1.031, 0.03) == pytest.approx(9_000, rel=0.01)
+    assert significance.seeds_needed(1.191, 0.03) is None
+    plain = significance.seeds_needed(0.02, 0.03)
+    assert significance.seeds_needed(0.02, 0.03, level=0.01) > plain

@@ -23,7 +23,7 @@ from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
 from adakd.report import Run
-from adakd.score import Change, Interval
+from adakd.significance import Change, Interval, Variance
 
 SEEDS = [1, 2, 3, 4, 5]
 CELLS: dict[str, Any] = {
@@ -182,12 +182,12 @@ def test_counts_go_to_their_speaker_and_seed(made: Study) -> None:
     fill(made, better_when_easy)
     table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
     both = table.both(("adakd", "kd"))
-    counts, folds, unit = findings.count_array(both)
-    assert unit == "speaker" and folds.tolist() == [-1] * 5
+    counts, folds = findings.count_array(both)
+    assert len(counts) == SPEAKERS and folds.tolist() == [-1] * 5
     expected = errors_of(made, "kd").reshape(5, UTTERANCES // SPEAKERS, SPEAKERS).sum(1).T
     assert (counts[:, :, 2] == expected).all() and (counts[:, :, 3] == 8 * LENGTH).all()
     kept = {((-1, seed), name) for seed in SEEDS for name in ("u0", "u6")}
-    few, _, _ = findings.count_array(both, [kept, kept])
+    few, _ = findings.count_array(both, [kept, kept])
     assert few.shape == (1, 5, 4) and (few[..., 1] == 2 * LENGTH).all()
 
 
@@ -217,7 +217,7 @@ def test_no_gain_is_said_as_plainly(made: Study) -> None:
 def test_a_gain_that_the_correction_takes_back_says_so(made: Study) -> None:
     """Its interval excludes zero, its verdict does not follow from that."""
     table = findings.Table("tiny/hi", "whisper", {})
-    change = Change(-0.04, Interval(-0.067, -0.013), 0.011, "speaker")
+    change = Change(-0.04, Interval(-0.067, -0.013), 0.011, Variance(1e-4, 1e-4, 2e-4, 5, 1, 6))
     one = findings.Comparison(table, ("adakd", "finetune"), "", change, holm=0.182)
     assert study.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
     assert "corrected" not in study.amount(dataclasses.replace(one, holm=0.01))
@@ -275,8 +275,8 @@ def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
         (elsewhere(own, fold), elsewhere(other, fold))
         for fold, (own, other) in zip(folds, table.both(("adakd", "kd")), strict=True)
     ]
-    counts, of_runs, unit = findings.count_array(both)
-    assert unit == "fold" and of_runs.tolist() == folds and counts.shape == (4, 5, 4)
+    counts, of_runs = findings.count_array(both)
+    assert of_runs.tolist() == folds and counts.shape == (4, 5, 4)
     assert (counts[0, :2, 1] == UTTERANCES * LENGTH).all() and (counts[1:, :2] == 0).all()
     errors = errors_of(made, "adakd").sum(1)
     assert (counts[[0, 0, 1, 2, 3], range(5), 0] == errors).all()
@@ -287,11 +287,12 @@ def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
     (found,) = [
         one for one in findings.compared(made, [table]) if tuple(one.pair) == ("adakd", "kd")
     ]
-    assert found.change == significance.compare(counts, np.array(folds), "fold")
-    error, free = significance.spread(counts, np.array(folds))
+    assert found.change == significance.compare(counts, np.array(folds))
+    error, free = found.change.variance.error()
     assert found.detectable[0] == significance.detectable(error, free, significance.LEVEL)
-    counts, _, unit = findings.count_array(both[2:3])
-    assert unit == "speaker", "one fold alone: its seed's luck cannot be known"
+    assert findings.unit_of(table.rows["kd"].runs) == "fold"
+    alone = findings.unit_of(table.rows["kd"].runs[2:3])
+    assert alone == "speaker", "one fold alone: its seed's luck cannot be known"
 
 
 def test_controls_that_were_not_named_beforehand_prove_nothing(tmp_path: Path, made: Study) -> None:
@@ -443,8 +444,8 @@ def test_power_is_reckoned_from_dev(made: Study) -> None:
     lines = table_lines(text, "Noise, and how many seeds it takes")
     deviation = np.std(list(noise.values()), ddof=1)
     assert lines[1][2:5] == ["5", f"{100 * deviation:.1f} and 0.0", f"{100 * deviation:.1f}"]
-    corrected = significance.seeds_needed(deviation, level=0.05 / len(PRIMARY))
-    assert lines[1][5] == f"{significance.seeds_needed(deviation)} ({corrected})"
+    corrected = significance.seeds_needed(deviation, 0.03, level=0.05 / len(PRIMARY))
+    assert lines[1][5] == f"{significance.seeds_needed(deviation, 0.03)} ({corrected})"
     assert f"The plan, by the spread of the dev CER alone: {corrected} seeds." in text
 
 
@@ -452,8 +453,8 @@ def test_what_can_be_told_is_reckoned_from_the_test_speech(made: Study) -> None:
     """From the interval: standard error and degrees of freedom are what made it."""
     fill(made, alike)
     found = outcomes(made)["kd"]
-    counts, folds, _ = findings.count_array(found.table.both(found.pair))
-    error, free = significance.spread(counts, folds)
+    counts, folds = findings.count_array(found.table.both(found.pair))
+    error, free = significance.variance(counts, folds).error()
     assert found.change is not None
     low, high = (math.log1p(end) for end in found.change.interval)
     assert (high - low) / 2 == pytest.approx(error * stats.t.ppf(0.975, free))
@@ -903,11 +904,11 @@ def test_folds_that_test_few_people_are_the_groups(made: Study) -> None:
             run, errors=errors, experiment=dataclasses.replace(run.experiment, fold=fold)
         )
 
-    few = [(by(f"p{fold}", fold),) for fold in range(4) for _ in SEEDS]
-    counts, _, unit = findings.count_array(few)
-    assert unit == "fold" and len(counts) == 4
-    enough = [(by(f"p{fold}", fold),) for fold in range(5) for _ in SEEDS]
-    assert findings.count_array(enough)[2] == "speaker"
+    few = [by(f"p{fold}", fold) for fold in range(4) for _ in SEEDS]
+    counts, _ = findings.count_array([(run,) for run in few])
+    assert findings.unit_of(few) == "fold" and len(counts) == 4
+    enough = [by(f"p{fold}", fold) for fold in range(5) for _ in SEEDS]
+    assert findings.unit_of(enough) == "speaker"
 
 
 def test_kinds_of_errors_are_means_over_the_seeds_of_each_fold(made: Study) -> None:
@@ -921,7 +922,7 @@ def test_kinds_of_errors_are_means_over_the_seeds_of_each_fold(made: Study) -> N
     ]
     errors = errors_of(made, "adakd").sum(1)
     expected = (errors[:3].mean() + errors[3:].mean()) / (2 * UTTERANCES * LENGTH)
-    assert study.shares(runs) == (pytest.approx(expected), 0, 0)
+    assert findings.shares(runs) == (pytest.approx(expected), 0, 0)
 
 
 def test_the_weights_of_runs_and_where_gains_lie(made: Study) -> None:

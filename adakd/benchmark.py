@@ -27,7 +27,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -42,6 +41,7 @@ from adakd.files import write_json
 from adakd.grid import Study, Task
 from adakd.options import Parser, natural, path
 from adakd.progress import clock
+from adakd.workers import end_with_parent, processors
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def bearable() -> int:
     """Workers that this machine's cores and free memory bear: at most one a GPU, if it has any."""
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     if gpus := visible_gpus():
         cores = min(cores, len(gpus))
     try:
@@ -310,7 +310,7 @@ def log_of(logs: Path, task: Task) -> Path:
 def _work(pipe: Connection, number: int, perform: Callable[[Task], None], logs: Path) -> None:
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # read when torch is imported
     gpus = visible_gpus()
@@ -345,14 +345,6 @@ def attempt(perform: Callable[[Task], None], task: Task) -> Outcome:
         sys.stderr.flush()
     print(reason, file=sys.stderr, flush=True)
     return reason
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed must not go on beside those of the next start."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def visible_gpus() -> list[str]:

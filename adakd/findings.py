@@ -14,13 +14,12 @@ import math
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from adakd import published, report, significance, steps
 from adakd.errors import UserError
-from adakd.grid import Choice, Group, Study, Task, last_gain
+from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import bootstrap_unit
 from adakd.significance import Change, Interval
@@ -403,7 +402,7 @@ def still_falling(runs: Sequence[Run]) -> float:
 
     NaN where no run tells: int8 students were not trained.
     """
-    curves = [list(accumulate((cer for _, cer in run.dev_cer), min)) for run in runs if run.dev_cer]
+    curves = [dev_curve(run.dev_cer) for run in runs if run.dev_cer]
     return last_gain(curves) if curves else math.nan
 
 

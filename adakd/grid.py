@@ -46,6 +46,7 @@ from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
 from adakd.published import Line, name_of_group, read_lines
+from adakd.report import read_metrics
 
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
 FEWEST_EPOCHS = 5  # of a run that has a last fifth
@@ -680,7 +681,8 @@ class Study:
             return {**line, "inputs": {"data": line["of_data"]}}
         if task not in self._trials:  # asked for after every task
             facts = steps.needed(task.folder, task.name, 3)
-            self._trials[task] = {**facts, "dev_curve": dev_curve(task.folder)}
+            dev_cer, _ = read_metrics(task.folder)
+            self._trials[task] = {**facts, "dev_curve": dev_curve(dev_cer)}
         return self._trials[task]
 
     def _mean_dev(self, tasks: list[Task], records: Records) -> float:
@@ -770,11 +772,9 @@ def _seeds_by_fold(folds: dict[Any, Any]) -> bool:
     )
 
 
-def dev_curve(folder: Path) -> list[float]:
-    """The lowest dev CER up to each epoch of a training, as its metrics tell."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    found = {line["epoch"]: line["dev_cer"] for line in map(json.loads, lines) if "dev_cer" in line}
-    return list(itertools.accumulate((found[epoch] for epoch in sorted(found)), min))
+def dev_curve(dev_cer: Sequence[tuple[float, float]]) -> list[float]:
+    """The lowest dev CER up to each epoch of a training, from its (epoch, dev CER)."""
+    return list(itertools.accumulate((cer for _, cer in dev_cer), min))
 
 
 def last_gain(curves: Sequence[Sequence[float]]) -> float:

@@ -6,7 +6,8 @@ has `name`, `kind`, `recipe`, `family` and `fold`; and
 
 - `group`: `utterances`, the test set as (id, speaker, characters); `difficulty`, x of each by the
   teacher; `x` of the training set; `minutes` of it; `seconds` that the teacher took
-- `cell`, and `teacher`: `errors` of each utterance, their kinds in all, how training went
+- `cell`, and `teacher`: `errors` of each utterance, their kinds in all, how training went;
+  `dev_curve`, the dev CER after each epoch as (epoch, CER)
 - `trial`, a run that chooses on dev: `dev_cer`, and `dev_curve`, the lowest up to each epoch;
   of one that failed, the `reason`
 

@@ -31,6 +31,7 @@ from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, replaced_folder, write_json, write_text
 from adakd.progress import track
+from adakd.workers import processors
 
 if TYPE_CHECKING:
     from adakd.models import Batch, Family
@@ -477,7 +478,7 @@ def prepare(place: Place) -> None:
         ),
         limits,
         config.data.max_rejected,
-        config.data.jobs or stage.processors(),
+        config.data.jobs or processors(),
         models.lacks(config, units),
     )
     for split, count in counts.items():

@@ -15,6 +15,8 @@ launch_command() {
             ;;
         slurm)
             command=(srun "--ntasks=$processes" --kill-on-bad-exit=1)
+            # Since Slurm 22.05 srun does not take this over from sbatch.
+            [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK")
             # shellcheck disable=SC2154 # recipe.sh has set adakd_root
             command+=("$adakd_root/local/slurm_rank.sh" "$interpreter" -m adakd.cli "$@")
             ;;

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import grid, steps
+from adakd import grid, report, steps
 from adakd.errors import UserError
 from adakd.grid import Study
 
@@ -254,7 +254,8 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 2.0}]
     lines += [{"epoch": e, "dev_cer": c} for e, c in ((1, 0.5), (2, 0.6), (3, 0.4), (3, 0.3))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert grid.dev_curve(tmp_path) == [0.5, 0.5, 0.3]
+    dev_cer, _ = report.read_metrics(tmp_path)
+    assert grid.dev_curve(dev_cer) == [0.5, 0.5, 0.3]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from adakd import workers
 from adakd.corpora import Rejected, Utterance
 from adakd.data import audio, manifest
 from adakd.data import prepare as stage
@@ -401,10 +402,10 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_processors_are_those_that_this_process_may_use() -> None:
     allowed = os.sched_getaffinity(0)
-    assert stage.processors() == len(allowed)
+    assert workers.processors() == len(allowed)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert stage.processors() == 1
+        assert workers.processors() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 

@@ -69,9 +69,9 @@ def run(
     )
 
 
-def planned(*options: str) -> list[list[str]]:
+def planned(*options: str, **environment: str) -> list[list[str]]:
     """The commands that ./run.sh would run with these options, each as its list of arguments."""
-    result = run("./run.sh", *options, ADAKD_DRY_RUN="1", ADAKD_PYTHON="PYTHON")
+    result = run("./run.sh", *options, ADAKD_DRY_RUN="1", ADAKD_PYTHON="PYTHON", **environment)
     assert result.returncode == 0, result.stderr
     return [shlex.split(line) for line in result.stdout.splitlines()]
 
@@ -210,17 +210,34 @@ def test_a_launcher_starts_training_stages_and_no_others() -> None:
 def test_slurm_tasks_get_the_variables_of_torch_distributed(tmp_path: Path) -> None:
     (command,) = planned("--launcher", "slurm", "--nproc", "4", "--stage", "3", "--stop-stage", "3")
     assert command[:3] == ["srun", "--ntasks=4", "--kill-on-bad-exit=1"]
+    names = "RANK WORLD_SIZE LOCAL_RANK OMP_NUM_THREADS MASTER_ADDR MASTER_PORT".split()
+
+    def variables(**slurm: str) -> list[str]:
+        result = run(
+            *(command[3], "bash", "-c", "echo " + " ".join(f"${name}" for name in names)),
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
+            **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"},
+            **{"SLURM_JOB_ID": "40017", "SLURM_STEP_ID": "2", **slurm},
+        )
+        return result.stdout.split()
+
+    port = str(20000 + (40017 * 37 + 2) % 20000)
+    alone = {"SLURM_JOB_NUM_NODES": "1"}  # a container without scontrol will do
+    assert variables(**alone) == ["3", "4", "1", "1", "127.0.0.1", port]
+    # The GPUs of the node, all of them seen by each task, or its own alone.
+    assert variables(CUDA_VISIBLE_DEVICES="0,1", **alone)[2] == "1"
+    assert variables(CUDA_VISIBLE_DEVICES="0", OMP_NUM_THREADS="3", **alone)[2:4] == ["0", "3"]
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\necho node7\necho node8\n")
     scontrol.chmod(0o755)
-    names = "RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT".split()
-    result = run(
-        *(command[3], "bash", "-c", "echo " + " ".join(f"${name}" for name in names)),
-        PATH=f"{tmp_path}:{os.environ['PATH']}",
-        **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"},
-        **{"SLURM_JOB_ID": "40017", "SLURM_JOB_NODELIST": "node[7-8]"},
-    )
-    assert result.stdout.split() == ["3", "4", "1", "node7", "20017"]
+    found = variables(SLURM_JOB_NUM_NODES="2", SLURM_JOB_NODELIST="node[7-8]", SLURM_STEP_ID="3")
+    assert found[4:] == ["node7", str(int(port) + 1)]
+
+
+def test_srun_is_told_how_many_cores_a_task_has() -> None:
+    options = ("--launcher", "slurm", "--nproc", "4", "--stage", "3", "--stop-stage", "3")
+    (command,) = planned(*options, SLURM_CPUS_PER_TASK="8")
+    assert "--cpus-per-task=8" in command[:4]
 
 
 def test_the_users_choice_of_gpus_is_left_alone() -> None:

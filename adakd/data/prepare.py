@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import re
 import sys
-import threading
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -37,6 +36,7 @@ from adakd.data.manifest import Entry
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_json
 from adakd.progress import track
+from adakd.workers import end_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -320,13 +320,6 @@ def _seconds(samples: Sized) -> float:
     return len(samples) / audio.SAMPLE_RATE
 
 
-def processors() -> int:
-    """How many CPUs this process may use; all, where the platform cannot tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _examine_all(
     utterances: Iterable[Utterance | Rejected], clips: Clips, jobs: int
 ) -> Iterator[tuple[Utterance | Rejected, Outcome]]:
@@ -365,17 +358,9 @@ def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[
 
 def _start_worker() -> None:
     """Let a worker end with its parent, and its NumPy, not yet imported, take one core alone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for clips for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:

@@ -34,7 +34,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from adakd import steps
+from adakd import finished, steps
 from adakd.config import REPOSITORY, suggest
 from adakd.errors import UserError
 from adakd.files import write_json
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         "what was published there before need not be run again",
     )  # fmt: skip
     options = parser.parse_args(list(arguments))
-    if steps.world() > 1:
+    if finished.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
     scores = options.publish.with_suffix(".jsonl") if options.publish else None
     there = scores if scores and scores.is_file() else None
@@ -104,14 +104,14 @@ def bearable() -> int:
 
 def perform(task: Task) -> None:
     """Do a task, in a worker: what is done already costs a look at its marker."""
-    with steps.made_for(task.study, task.known):
+    with finished.made_for(task.study, task.known):
         _perform(task)
 
 
 def _perform(task: Task) -> None:
     place = task.places[0]
     if task.twin is not None:
-        steps.take_over(task.folder, task.twin)
+        finished.take_over(task.folder, task.twin)
     if task.kind == "data":
         steps.corpus(place)
         for each in task.places:
@@ -211,7 +211,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
             left = estimate(study, now, workers.jobs) if pattern == "*" else ""
-            steps.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
+            finished.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
     return sum(record["status"] == "failed" for record in now.values())
 
 

@@ -22,7 +22,7 @@ from adakd.errors import UserError
 
 if TYPE_CHECKING:
     from adakd.config import Config
-    from adakd.steps import Place
+    from adakd.place import Place
 
 Value = TypeVar("Value")
 
@@ -200,7 +200,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
 def run(arguments: Sequence[str]) -> None:
     """Run the steps of a command line in their order, each for every fold, seed and family."""
     from adakd import config as configuration
-    from adakd import steps as work
+    from adakd.finished import world
+    from adakd.place import Place
 
     steps, options, overrides, publish = parse(arguments)
     recipe_folder = REPOSITORY / "recipes" / options["recipe"]
@@ -209,7 +210,7 @@ def run(arguments: Sequence[str]) -> None:
     root = Path(options.get("root", REPOSITORY)).expanduser().resolve()
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
-    if work.world() > 1:
+    if world() > 1:
         if alone := [step for step in steps if step not in SHARED]:
             raise UserError(
                 f"{alone[0]} is not for several processes: start it without the launcher, which "
@@ -228,7 +229,7 @@ def run(arguments: Sequence[str]) -> None:
         seeded = [replace(config, seed=seed) for seed in seeds for config in configs]
     test_folds = folds(options.get("fold"), configs[0])
     places = [
-        work.Place(root, replace(config, fold=fold, tag=options.get("tag", config.tag)))
+        Place(root, replace(config, fold=fold, tag=options.get("tag", config.tag)))
         for fold in test_folds
         for config in seeded
     ]

@@ -17,7 +17,7 @@ from adakd.progress import track
 if TYPE_CHECKING:
     import numpy as np
 
-    from adakd.steps import Place
+    from adakd.place import Place
 
 # Of the scores' standard deviation. A clip alone and the same clip in a batch are rounded
 # differently: by 2e-6 of it on a CPU (fp32, a student of wav2vec2-micro). Of 120 Hindi utterances

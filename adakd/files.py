@@ -50,12 +50,18 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
 
 
 @contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of ``target`` once the block succeeds."""
+def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``target`` once the block succeeds.
+
+    durable: as in `atomic_write`, for the files that libraries wrote into it.
+    """
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     yield fresh
+    for path in fresh.iterdir() if durable else ():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from adakd import published, report, significance, steps
+from adakd import finished, published, report, significance, steps
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
+from adakd.place import INT8
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import bootstrap_unit
 from adakd.significance import Change, Interval
-from adakd.steps import INT8
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,7 +189,7 @@ def add_published_teacher(study: Study, group: Group, table: Table) -> None:
 
 def minutes_of(study: Study, group: Group) -> float | None:
     """Of training speech."""
-    if data := steps.done(study.start(group).data):
+    if data := finished.done(study.start(group).data):
         return data["counts"]["train"]["seconds"] / 60
     return study.lines.get(str(group), {}).get("minutes")
 
@@ -222,7 +222,7 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     experiment = Experiment(config.family, name, config.seed, config.fold, folder)
     if line := study.published(task, ending):
         return published.run_of(line, study.lines[task.group], experiment)
-    facts = steps.done(task.folder)
+    facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
     if changed := steps.changed_settings(place, task.method, facts):

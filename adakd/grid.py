@@ -40,11 +40,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, steps
+from adakd import cli, finished, steps
 from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
+from adakd.place import INT8, Place
 from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
 
@@ -124,10 +125,10 @@ class Task:
 
     name: str  # unique in a study
     kind: str  # data | teacher | difficulty | trial | reference | cell
-    places: tuple[steps.Place, ...]
+    places: tuple[Place, ...]
     method: str = ""
     twin: Path | None = None  # the folder of a finished run with the same training
-    study: str = ""  # whose it is: see `steps.made_for`
+    study: str = ""  # whose it is: see `finished.made_for`
     known: bool = False  # the study has a record that it did this
 
     @cached_property
@@ -221,7 +222,7 @@ class Study:
         self._trials: dict[Task, Line] = {}
         self._here: Records = {}  # as they were last read
         self._configs: dict[str, configuration.Config] = {}
-        self._places: dict[Any, steps.Place] = {}
+        self._places: dict[Any, Place] = {}
         self._check()
 
     @property
@@ -264,11 +265,11 @@ class Study:
         if line is None or line.get("settings") != task.fingerprint:  # a teacher's has none
             return None
         (place, *_) = task.places
-        data = steps.done(place.data)
+        data = finished.done(place.data)
         if data and line["of_data"] not in (None, data["manifests"]):
             return None
         if task.kind == "cell" and place.config.decode.int8:
-            if task.name + steps.INT8 not in self.lines:
+            if task.name + INT8 not in self.lines:
                 return None
         here = self._here.get(task.name, {})
         done = here.get("status") == "done" and here["fingerprint"] == task.fingerprint
@@ -495,7 +496,7 @@ class Study:
 
     def place(
         self, group: Group, cell: str, seed: int, choice: Choice, tried: int | None = None
-    ) -> steps.Place:
+    ) -> Place:
         """Where a cell's experiment lies, with its settings; `tried`: that candidate instead."""
         settings: dict[str, Any] = {}
         if choice.epochs is not None:
@@ -507,11 +508,11 @@ class Study:
                 settings |= configuration.ungrouped(self.grid.tune[name][number])
         return self._place(group, settings, seed, self._tag(cell, tried))
 
-    def _place(self, group: Group, settings: dict[str, Any], seed: int, tag: str) -> steps.Place:
+    def _place(self, group: Group, settings: dict[str, Any], seed: int, tag: str) -> Place:
         key = (group, json.dumps(settings, default=str), seed, tag)
         if key not in self._places:  # asked for again after every task
             config = self._config(group.recipe, group.family, settings)
-            self._places[key] = steps.Place(
+            self._places[key] = Place(
                 self.root, dataclasses.replace(config, fold=group.fold, seed=seed, tag=tag)
             )
         return self._places[key]
@@ -590,7 +591,7 @@ class Study:
 
     def _difficulties(self, group: Group) -> dict[str, Task]:
         """What finds out the difficulties that cells of this group ask for, by their source."""
-        places: dict[str, list[steps.Place]] = {}
+        places: dict[str, list[Place]] = {}
         for name in self.cells:
             tried = range(len(self.grid.tune.get(name, [0])))
             for number, seed in itertools.product(tried, self._all_seeds(name, group)):
@@ -680,7 +681,7 @@ class Study:
         if line := self.published(task):
             return {**line, "inputs": {"data": line["of_data"]}}
         if task not in self._trials:  # asked for after every task
-            facts = steps.needed(task.folder, task.name, 3)
+            facts = finished.needed(task.folder, task.name, 3)
             dev_cer, _ = read_metrics(task.folder)
             self._trials[task] = {**facts, "dev_curve": dev_curve(dev_cer)}
         return self._trials[task]
@@ -691,11 +692,11 @@ class Study:
             return math.inf
         return sum(self.trial(task)["dev_cer"] for task in tasks) / len(tasks)
 
-    def start(self, group: Group) -> steps.Place:
+    def start(self, group: Group) -> Place:
         """Where the data of a group lie."""
         return self._place(group, {}, self.grid.seeds[0], "")
 
-    def _task(self, name: str, kind: str, places: list[steps.Place], method: str = "") -> Task:
+    def _task(self, name: str, kind: str, places: list[Place], method: str = "") -> Task:
         """The same object for the same settings: fingerprints are made once."""
         found = self._tasks.get(name)
         if found is None or found.places != tuple(places):
@@ -747,7 +748,7 @@ class Study:
         }
 
 
-def _source_of_difficulty(place: steps.Place) -> str:
+def _source_of_difficulty(place: Place) -> str:
     """Where x comes from, if stage 4 has to find out more than the teacher's plain losses."""
     source = place.config.distill.difficulty
     return source if source != "insample" or steps.guarded(place.config) else ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from adakd import plots, published, report, significance, steps, versions
+from adakd import finished, plots, published, report, significance, steps, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_text
@@ -43,6 +43,7 @@ from adakd.findings import (
     unit_of,
 )
 from adakd.grid import SETTLED, Choice, Group, Study
+from adakd.place import INT8
 from adakd.progress import clock
 from adakd.report import (
     BASELINES,
@@ -64,7 +65,6 @@ from adakd.report import (
 )
 from adakd.score import total
 from adakd.significance import Change
-from adakd.steps import INT8
 
 PREDICTED = (
     "AdaKD gives the teacher more weight on easy utterances than on hard ones, most at first: what "
@@ -992,7 +992,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
         for name, copy in (("STUDY.md", publish), ("scores.jsonl", publish.with_suffix(".jsonl"))):
             write_text(copy, (study.folder / name).read_text(encoding="utf-8"))
         publish_tables(study, tables, title, publish)
-    where = f"Report: {steps.shown(study.folder / 'index.html')}"
+    where = f"Report: {finished.shown(study.folder / 'index.html')}"
     return "\n".join([aligned(primary(comparisons)), "", *said, where])
 
 

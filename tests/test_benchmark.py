@@ -18,7 +18,9 @@ import tiny_recipe
 from adakd import benchmark, cli, grid, steps
 from adakd.benchmark import Workers, attempt, perform, run
 from adakd.errors import UserError
+from adakd.finished import done, mark_done
 from adakd.grid import Study, Task
+from adakd.place import Place
 from adakd.published import read_lines
 from adakd.study import write_report
 
@@ -82,18 +84,18 @@ def test_what_only_chooses_never_opens_test(finished: Any) -> None:
 def test_what_a_trial_has_trained_is_taken_over_and_is_what_training_gives(finished: Any) -> None:
     study, _ = finished
     (task,) = (each for each in study.tasks(study.read_records()) if "finetune seed 1" in each.name)
-    facts = steps.done(task.folder)
+    facts = done(task.folder)
     assert facts and facts["taken_over"] == "finetune-epochs5/seed1"
-    tuned = steps.done(task.folder.parents[1] / "kd" / "seed1")
+    tuned = done(task.folder.parents[1] / "kd" / "seed1")
     assert tuned and tuned["taken_over"] in ("kd-try1/seed1", "kd-try2/seed1")
-    other = steps.done(task.folder.parent / "seed2")
+    other = done(task.folder.parent / "seed2")
     assert other and "taken_over" not in other
     result = [
         (task.folder / name).read_bytes() for name in ("model/model.safetensors", "hyp.test.jsonl")
     ]
     shutil.rmtree(task.folder)
     perform(task)
-    assert "taken_over" not in (steps.done(task.folder) or {})
+    assert "taken_over" not in (done(task.folder) or {})
     for name, before in zip(("model/model.safetensors", "hyp.test.jsonl"), result, strict=True):
         assert (task.folder / name).read_bytes() == before
 
@@ -125,7 +127,7 @@ def test_cells_share_the_start_the_steps_and_one_teacher(finished: Any) -> None:
     study, _ = finished
     below = study.root / "exp/tiny/en/fold1/wav2vec2"
     assert [path.name for path in (below / "teacher").glob("[!.]*")] == ["seed1"]
-    facts = [steps.done(below / cell / "seed2") for cell in ("finetune", "kd", "adakd")]
+    facts = [done(below / cell / "seed2") for cell in ("finetune", "kd", "adakd")]
     assert len({each["inputs"]["start"] for each in facts if each}) == 1
     assert [each["steps"] for each in facts if each] == [2, 2, 2]
     assert {each["alpha"].get("control", "none") for each in facts if each} == {"none"}
@@ -149,7 +151,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(
     study, _ = finished
     train = steps.train
 
-    def failing(place: steps.Place, method: str) -> None:
+    def failing(place: Place, method: str) -> None:
         if method == "adakd" and place.config.tag == "permuted":
             raise RuntimeError("no more\nroom")
         train(place, method)
@@ -326,7 +328,7 @@ class Beside:
         return self.root / "exp/tiny/en/fold1/wav2vec2" / name / "seed1"
 
     def alpha(self, name: str) -> float:
-        return (steps.done(self.folder(name)) or {})["inputs"]["method"]["alpha"]
+        return (done(self.folder(name)) or {})["inputs"]["method"]["alpha"]
 
     def trained(self) -> dict[Path, int]:
         """What is of ./run.sh, and when it was written."""
@@ -385,8 +387,8 @@ def test_a_study_makes_anew_what_it_made_itself_and_not_what_it_used(beside: Bes
 def test_what_run_sh_has_trained_since_then_is_refused_too(beside: Beside) -> None:
     shutil.rmtree(beside.folder("kd"))
     assert not beside.failures()
-    facts = steps.done(beside.folder("kd")) or {}
-    steps.mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}}, study=None)
+    facts = done(beside.folder("kd")) or {}
+    mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}}, study=None)
     assert list(beside.failures()) == [f"{GROUP} kd seed 1"] and beside.alpha("kd") == 0.8
 
 
@@ -437,7 +439,7 @@ def test_what_a_study_trained_is_its_own_even_if_its_task_failed(
     with monkeypatch.context() as patch:
         decode = steps.decode
 
-        def breaks(place: steps.Place, methods: list[str]) -> None:
+        def breaks(place: Place, methods: list[str]) -> None:
             if methods == ["kd"]:
                 raise UserError("The disk is full.")
             decode(place, methods)

@@ -20,6 +20,7 @@ import tiny_recipe
 
 from adakd import cli, files, steps
 from adakd.errors import UserError
+from adakd.place import Place
 
 HEAVY = ("torch", "transformers", "speechbrain", "numpy", "scipy", "matplotlib", "yaml")
 
@@ -39,7 +40,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     def record(name: str) -> Any:
-        def step(place: steps.Place, *argument: Any) -> None:
+        def step(place: Place, *argument: Any) -> None:
             config = place.config
             calls.append((name, config.family, config.fold, config.seed, *argument))
 
@@ -49,7 +50,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         monkeypatch.setattr(steps, name, record(name))
 
     def record_all(name: str) -> Any:
-        def step(places: list[steps.Place], *argument: Any) -> None:
+        def step(places: list[Place], *argument: Any) -> None:
             whose = [(each.config.family, each.config.fold, each.config.seed) for each in places]
             calls.append((name, whose, *argument))
 
@@ -145,7 +146,7 @@ def test_what_a_tag_would_replace_is_told_before_it_is_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def check(place: steps.Place, step: str) -> None:
+    def check(place: Place, step: str) -> None:
         if place.config.tag and step == "teacher":
             raise UserError("shared")
 
@@ -334,7 +335,7 @@ def test_what_nohup_ignores_is_ignored() -> None:
 def test_a_stopped_run_says_how_to_go_on(
     recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(place: steps.Place) -> None:
+    def interrupted(place: Place) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(steps, "corpus", interrupted)
@@ -357,7 +358,7 @@ def test_what_the_system_refuses_is_a_sentence(
     error: OSError,
     sentence: str,
 ) -> None:
-    def refused(place: steps.Place) -> None:
+    def refused(place: Place) -> None:
         raise error
 
     monkeypatch.setattr(steps, "corpus", refused)
@@ -371,7 +372,7 @@ def test_a_disk_that_is_full_is_named_with_its_file(
 ) -> None:
     path = recipes / "out" / "x.json"
 
-    def fills_up(place: steps.Place) -> None:
+    def fills_up(place: Place) -> None:
         with files.atomic_write(path) as file:
             file.write("{")
             raise OSError(28, "No space left on device")
@@ -426,7 +427,7 @@ def test_a_full_disk_is_named_whatever_a_library_says(
     free: int,
     named: bool,
 ) -> None:
-    def unwritten(place: steps.Place) -> None:
+    def unwritten(place: Place) -> None:
         raise RuntimeError(said)
 
     monkeypatch.setattr(steps, "corpus", unwritten)
@@ -441,7 +442,7 @@ def test_a_full_disk_is_named_whatever_a_library_says(
 
 
 def test_a_programming_error_is_not_hidden(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(place: steps.Place) -> None:
+    def broken(place: Place) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(steps, "corpus", broken)

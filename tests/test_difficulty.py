@@ -15,10 +15,11 @@ import tiny_recipe
 import torch
 
 from adakd import config as configuration
-from adakd import difficulty, models, steps
+from adakd import difficulty, finished, models, steps
 from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
+from adakd.place import Place
 from adakd.weighting import AdaKD, wrong_transcript
 
 # ------------------------------------------------------------------ two halves
@@ -176,16 +177,16 @@ def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> Non
 # ------------------------------------------------------------------ every source, in miniature
 
 
-def prepared(root: Path, family: str, **changes: Any) -> steps.Place:
+def prepared(root: Path, family: str, **changes: Any) -> Place:
     """A place whose stage 1 is done: 14 utterances by three speakers to train on."""
     changes = {"teacher": {"config": BLOCKS[family](8), "train": {"epochs": 1}}, **changes}
-    place = steps.Place(root, tiny_recipe.config(family, **changes))
+    place = Place(root, tiny_recipe.config(family, **changes))
     if not (place.data / "done.json").exists():
         entries = tiny_recipe.entries(root, 14)
         manifest.write(place.data / "train.jsonl", entries)
         manifest.write(place.data / "dev.jsonl", tiny_recipe.entries(root, 2, "d"))
         tiny_recipe.train_units(family, place.units, [entry.text for entry in entries])
-        steps.mark_done(place.data, {}, manifests="m")
+        finished.mark_done(place.data, {}, manifests="m")
     return place
 
 
@@ -193,12 +194,12 @@ BLOCKS = {"wav2vec2": tiny_recipe.wav2vec2, "whisper": tiny_recipe.whisper}
 GUARD = {"adakd": {"k": 2.0, "guard": 0.9}}
 
 
-def with_source(place: steps.Place, source: str, **changes: Any) -> steps.Place:
+def with_source(place: Place, source: str, **changes: Any) -> Place:
     return prepared(place.root, place.config.family, distill={"difficulty": source}, **changes)
 
 
 @pytest.fixture(scope="module", params=configuration.FAMILIES)
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> steps.Place:
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place with a teacher and its store."""
     made = prepared(tmp_path_factory.mktemp(request.param), request.param)
     steps.train(made, "teacher")
@@ -206,7 +207,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made
 
 
-def alone(model: Path, place: steps.Place, entry: manifest.Entry) -> tuple[float, int, str]:
+def alone(model: Path, place: Place, entry: manifest.Entry) -> tuple[float, int, str]:
     """A teacher's loss in nats on one utterance by itself, its units, and what it hears."""
     family = models.open_folder(place.config, model).eval()
     batch = family.collate([entry], [audio.read(place.root / entry.audio)])
@@ -216,7 +217,7 @@ def alone(model: Path, place: steps.Place, entry: manifest.Entry) -> tuple[float
     return loss.item() * max(units, 1), units, text
 
 
-def written(place: steps.Place) -> dict[str, dict[str, float]]:
+def written(place: Place) -> dict[str, dict[str, float]]:
     lines = (place.difficulty / "x.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["id"] for row in rows] == [entry.id for entry in place.manifest("train")]
@@ -227,13 +228,13 @@ def moments(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nobody_pays_for_what_is_not_asked_for(place: steps.Place) -> None:
+def test_nobody_pays_for_what_is_not_asked_for(place: Place) -> None:
     assert not place.half(0).exists() and not place.difficulty.parent.exists()
     assert steps.difficulties(place) == steps.open_store(place).difficulties()
 
 
 def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
-    place: steps.Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = defaultdict(set)  # what each teacher has learnt from
     fit_batch = DistillationBrain.fit_batch
@@ -253,7 +254,7 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
     side: dict[str, int] = {}
     trained = defaultdict(set)
     for number in (0, 1):
-        facts = steps.done(here.half(number))
+        facts = finished.done(here.half(number))
         assert facts is not None and facts["steps"] > 0
     cut = difficulty.halves(
         [e.speaker for e in entries], [e.text for e in entries], [e.seconds for e in entries]
@@ -293,7 +294,7 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
     stored, found = steps.open_store(here_too).difficulties(), steps.difficulties(here_too)
     assert found == {utterance: row["x"] for utterance, row in rows.items()} != stored
     steps.train(here_too, "adakd")
-    facts = steps.done(here_too.experiment("adakd"))
+    facts = finished.done(here_too.experiment("adakd"))
     assert facts is not None
     assert facts["alpha"]["t"] == pytest.approx(np.mean(list(found.values())), rel=1e-5)
     assert facts["alpha"]["t"] != pytest.approx(np.mean(list(stored.values())), rel=1e-3)
@@ -305,7 +306,7 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
     assert written(here) == rows
 
 
-def test_adakd_trains_on_another_difficulty_with_a_guard(place: steps.Place) -> None:
+def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
     here = with_source(place, "insample", methods=GUARD)
     with pytest.raises(UserError, match="run --stage 4 first"):
         steps.train(here, "adakd")
@@ -313,7 +314,7 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: steps.Place) -> 
     rows, stored = written(here), steps.open_store(here).difficulties()
     assert {i: row["x"] for i, row in rows.items()} == pytest.approx(stored, rel=1e-4)
     steps.train(here, "adakd")
-    facts = steps.done(here.experiment("adakd"))
+    facts = finished.done(here.experiment("adakd"))
     assert facts is not None
     assert facts["alpha"]["guard"] == 0.9
     doubts = [row["doubt"] for row in rows.values()]
@@ -321,7 +322,7 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: steps.Place) -> 
     assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
 
 
-def test_every_utterance_gets_its_own_x(place: steps.Place) -> None:
+def test_every_utterance_gets_its_own_x(place: Place) -> None:
     """Whatever the order of a batch: what training adds to it, against the files of stage 4."""
     for here in (place, with_source(place, "crossfit", methods=GUARD)):
         steps.teacher_pass(here)
@@ -345,11 +346,11 @@ def test_every_utterance_gets_its_own_x(place: steps.Place) -> None:
         np.testing.assert_allclose(found.numpy(), truth, rtol=1e-3)
 
 
-def test_another_source_makes_adakd_anew_and_nothing_else(place: steps.Place) -> None:
+def test_another_source_makes_adakd_anew_and_nothing_else(place: Place) -> None:
     def inputs(method: str, source: str) -> list[str]:
         here = with_source(place, source)
         folder = here.experiment(method)
-        steps.mark_done(folder, {})
+        finished.mark_done(folder, {})
         asked: list[Any] = []
 
         def remember(folder: Path, inputs: dict, what: str, *outputs: Path) -> bool:
@@ -363,10 +364,12 @@ def test_another_source_makes_adakd_anew_and_nothing_else(place: steps.Place) ->
         return asked[0]
 
     assert inputs("kd", "crossfit") == inputs("kd", "insample")
-    assert steps.changes(inputs("adakd", "insample"), inputs("adakd", "crossfit")) == ["difficulty"]
+    assert finished.changes(inputs("adakd", "insample"), inputs("adakd", "crossfit")) == [
+        "difficulty"
+    ]
 
 
-def test_pretrained_is_the_loss_before_fine_tuning(place: steps.Place) -> None:
+def test_pretrained_is_the_loss_before_fine_tuning(place: Place) -> None:
     source = place.root / "source"
     torch.manual_seed(5)
     models.load(place.config, "teacher", place.units).save(source)
@@ -382,7 +385,7 @@ def test_pretrained_is_the_loss_before_fine_tuning(place: steps.Place) -> None:
         assert rows[entry.id] == {"id": entry.id, "x": pytest.approx(total / count, rel=1e-4)}
 
 
-def test_dropout_spread_is_of_the_utterance_alone(place: steps.Place) -> None:
+def test_dropout_spread_is_of_the_utterance_alone(place: Place) -> None:
     family = models.open_folder(place.config, place.experiment("teacher") / "model")
     entries = list(place.manifest("train"))[:5]
     torch.manual_seed(1)
@@ -407,7 +410,7 @@ def test_dropout_spread_is_of_the_utterance_alone(place: steps.Place) -> None:
     assert np.mean(list(more.values())) == pytest.approx(np.mean(slow), rel=0.25)
 
 
-def test_dropout_as_a_source(place: steps.Place) -> None:
+def test_dropout_as_a_source(place: Place) -> None:
     here = with_source(place, "dropout")
     steps.teacher_pass(here)
     rows = written(here)
@@ -421,7 +424,7 @@ def test_dropout_as_a_source(place: steps.Place) -> None:
         steps.difficulties(here, doubt=True)
 
 
-def test_hypotheses_that_are_empty_or_never_end(place: steps.Place) -> None:
+def test_hypotheses_that_are_empty_or_never_end(place: Place) -> None:
     """A teacher that has learnt nothing says either; both have a loss all the same."""
     family = models.open_folder(place.config, place.experiment("teacher") / "model")
     limit = models.limit(place.config, "teacher", place.units)

@@ -94,7 +94,7 @@ def test_splits_share_no_speaker_and_no_sentence(options: espeak.Options, tmp_pa
     longer = dataclasses.replace(options, hours=2.0)
     with pytest.raises(UserError, match=r"made with corpus.hours .*, but now it is 2.0; run stage"):
         next(espeak.utterances(longer, tmp_path / "corpus", None))
-    seconds = dict.fromkeys(grammar.SPLITS, 0.0)
+    seconds = dict.fromkeys(corpora.SPLITS, 0.0)
     for utterance in found:
         info = soundfile.info(utterance.audio)
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")

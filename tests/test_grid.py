@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import grid, report, steps
+from adakd import finished, grid, report, steps
 from adakd.errors import UserError
 from adakd.grid import Study
 
@@ -58,7 +58,7 @@ def finish(study: Study, records: dict[str, Any], task: grid.Task, dev_cer: floa
     """As if a task had been done: its record and, of a training, done.json and metrics.jsonl."""
     records[task.name] = {"status": "done", "fingerprint": task.fingerprint, "kind": task.kind}
     if task.kind in ("trial", "cell"):
-        steps.mark_done(task.folder, {}, dev_cer=dev_cer)
+        finished.mark_done(task.folder, {}, dev_cer=dev_cer)
         lines = [{"epoch": e, "step": e, "dev_cer": dev_cer + 0.1 / e} for e in range(1, 7)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (task.folder / "metrics.jsonl").write_text(text)

@@ -16,6 +16,7 @@ from adakd import config as configuration
 from adakd import steps
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
+from adakd.place import Place
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -384,7 +385,7 @@ def test_capitals_are_not_learnt_as_unknown_by_a_teacher_of_small_letters(
     units = tiny_recipe.train_units("wav2vec2", tmp_path / "units", ["abcdefghijklmnopqrstuvwxyz"])
     models.load(tiny_recipe.config("wav2vec2"), "teacher", units).save(tmp_path / "source")
     for normalise in (False, True):
-        here = steps.Place(
+        here = Place(
             tmp_path / "root",
             tiny_recipe.config(
                 "wav2vec2",

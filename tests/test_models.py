@@ -20,7 +20,7 @@ from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
 from adakd import config as configuration
-from adakd import models, objectives
+from adakd import finished, models, objectives
 from adakd.data import audio, manifest
 from adakd.errors import UserError
 from adakd.models import incremental, units, wav2vec2, whisper
@@ -824,10 +824,9 @@ def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
 def test_the_export_is_written_once_the_pipeline_agrees(
     saved, folder, entries, tmp_path, kind, on_cpu
 ):
-    from adakd import steps
     from adakd.decode import transcribe
     from adakd.export import write_export
-    from adakd.steps import Place
+    from adakd.place import Place
 
     config = tiny.config(kind, recipe="tiny/hi")
     # A line separator, as transcripts have it at times, ends no line of a hypothesis file.
@@ -839,7 +838,7 @@ def test_the_export_is_written_once_the_pipeline_agrees(
     manifest.write(place.data / "test.jsonl", test)
     experiment, target = place.experiment("adakd"), place.export
     shutil.copytree(saved[kind], experiment / "model")
-    steps.mark_done(experiment / "decode", {}, device="cpu")
+    finished.mark_done(experiment / "decode", {}, device="cpu")
     score = {"test": {"cer": 0.25, "interval": [0.2, 0.3], "utterances": 5}}
     (experiment / "score.json").write_text(json.dumps(score))
 
@@ -860,9 +859,9 @@ def test_the_export_is_written_once_the_pipeline_agrees(
     check_sentence(error, "'utterance-3'", "x'", str(target))
     assert (target / "mine").exists()  # the one before
     # Texts of another device do not count: those of this one are made.
-    steps.mark_done(experiment / "decode", {}, device="cuda")
+    finished.mark_done(experiment / "decode", {}, device="cuda")
     assert write_export(place, "adakd") == (5, [])
-    steps.mark_done(experiment / "decode", {}, device="cpu")
+    finished.mark_done(experiment / "decode", {}, device="cpu")
 
     # With units in pairs of the same output rounding decides everywhere, and the same text passes.
     model = models.open_folder(config, experiment / "model")
@@ -880,13 +879,13 @@ def test_an_export_of_several_languages_is_told_which(
     saved, folder, entries, tmp_path, on_cpu, monkeypatch
 ):
     """Stage 7 has it in the prompt; what Whisper guesses by itself nobody has trained."""
-    from adakd import export, steps
+    from adakd import export
     from adakd.decode import transcribe
-    from adakd.steps import Place
+    from adakd.place import Place
 
     place = Place(tmp_path, tiny.config("whisper", language="multilingual", recipe="tiny/all"))
     config, experiment, target = place.config, place.experiment("kd"), place.export
-    steps.mark_done(experiment / "decode", {}, device="cpu")
+    finished.mark_done(experiment / "decode", {}, device="cpu")
     model = models.open_folder(config, saved["whisper"])
     model.save(experiment / "model")
     spoken = [

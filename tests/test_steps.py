@@ -21,18 +21,19 @@ import tiny_recipe
 
 import adakd
 from adakd import config as configuration
-from adakd import corpora, files, score, steps
+from adakd import corpora, files, finished, score, steps
 from adakd.errors import UserError
 from adakd.files import write_json
+from adakd.place import Place
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> steps.Place:
-    return steps.Place(tmp_path, tiny_recipe.config("whisper"))
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, tiny_recipe.config("whisper"))
 
 
-def place_of(root: Path, **changes: object) -> steps.Place:
-    return steps.Place(root, tiny_recipe.config("whisper", **changes))
+def place_of(root: Path, **changes: object) -> Place:
+    return Place(root, tiny_recipe.config("whisper", **changes))
 
 
 # ------------------------------------------------------------------ where things lie
@@ -117,86 +118,86 @@ def test_a_tag_is_a_plain_name(tmp_path: Path, tag: str) -> None:
     ],
 )
 def test_changes_are_named_with_their_path(old: dict, new: dict, expected: list[str]) -> None:
-    assert steps.changes(old, new) == expected
+    assert finished.changes(old, new) == expected
 
 
 def test_a_step_is_current_while_its_inputs_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs = {"data": "abc", "train": {"epochs": 3, "clip": 1.0}}
-    assert not steps.is_current(tmp_path, inputs, "kd")
+    assert not finished.is_current(tmp_path, inputs, "kd")
     assert capsys.readouterr().out == "", "nothing was there: nothing to say"
-    steps.mark_done(tmp_path, inputs, method="kd", parameters=7)
-    assert steps.is_current(tmp_path, inputs, "kd")
-    assert capsys.readouterr().out == f"kd: done ({steps.shown(tmp_path)})\n"
-    facts = steps.needed(tmp_path, "KD", 5)
+    finished.mark_done(tmp_path, inputs, method="kd", parameters=7)
+    assert finished.is_current(tmp_path, inputs, "kd")
+    assert capsys.readouterr().out == f"kd: done ({finished.shown(tmp_path)})\n"
+    facts = finished.needed(tmp_path, "KD", 5)
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
-    assert facts["fingerprint"] == steps.key_of(inputs)
+    assert facts["fingerprint"] == finished.key_of(inputs)
 
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
-    assert not steps.is_current(tmp_path, changed, "kd")
+    assert not finished.is_current(tmp_path, changed, "kd")
     assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"
 
 
-def test_a_number_spelt_otherwise_is_no_change(place: steps.Place) -> None:
+def test_a_number_spelt_otherwise_is_no_change(place: Place) -> None:
     folder = place.experiment("kd")
-    steps.begin(folder, {"alpha": 1}, place.config)
+    finished.begin(folder, {"alpha": 1}, place.config)
     (folder / "metrics.jsonl").touch()
-    steps.begin(folder, {"alpha": 1.0}, place.config)
+    finished.begin(folder, {"alpha": 1.0}, place.config)
     assert (folder / "metrics.jsonl").exists(), "a cut run goes on"
-    steps.mark_done(folder, {"alpha": 1})
-    assert steps.is_current(folder, {"alpha": 1.0}, "kd")
+    finished.mark_done(folder, {"alpha": 1})
+    assert finished.is_current(folder, {"alpha": 1.0}, "kd")
 
 
 def test_a_step_whose_output_was_lost_is_not_current(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    steps.mark_done(tmp_path, {})
+    finished.mark_done(tmp_path, {})
     outputs = tmp_path / "a", tmp_path / "model"
     (tmp_path / "a").touch()
-    assert not steps.is_current(tmp_path, {}, "kd", *outputs)
-    said = f"kd: {steps.shown(tmp_path / 'model')} is missing, made anew\n"
+    assert not finished.is_current(tmp_path, {}, "kd", *outputs)
+    said = f"kd: {finished.shown(tmp_path / 'model')} is missing, made anew\n"
     assert capsys.readouterr().out == said
     (tmp_path / "model").mkdir()
-    assert steps.is_current(tmp_path, {}, "kd", *outputs)
+    assert finished.is_current(tmp_path, {}, "kd", *outputs)
 
 
 def test_a_damaged_marker_does_not_empty_a_folder(tmp_path: Path) -> None:
     (tmp_path / "done.json").write_text('{"inputs": {')  # a disk that filled up, a power cut
     with pytest.raises(UserError, match="done.json is damaged: delete it"):
-        steps.is_current(tmp_path, {}, "kd")
+        finished.is_current(tmp_path, {}, "kd")
 
 
 def test_paths_are_shown_as_one_would_type_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert steps.shown(tmp_path / "exp" / "a") == "exp/a"
-    assert steps.shown(Path("/elsewhere/a")) == "/elsewhere/a"
+    assert finished.shown(tmp_path / "exp" / "a") == "exp/a"
+    assert finished.shown(Path("/elsewhere/a")) == "/elsewhere/a"
 
 
 def mark(folder: Path, **facts: object) -> None:
-    steps.mark_done(folder, {}, **facts)
+    finished.mark_done(folder, {}, **facts)
 
 
-def model(place: steps.Place, name: str) -> Path:
+def model(place: Place, name: str) -> Path:
     """As if an experiment had been trained; its folder."""
     folder = place.experiment(name)
-    steps.mark_done(folder, steps.training_settings(place, name) if name in METHODS else {})
+    finished.mark_done(folder, steps.training_settings(place, name) if name in METHODS else {})
     (folder / "model").mkdir()
     return folder
 
 
-def mark_decoded(place: steps.Place, name: str, **otherwise: object) -> None:
+def mark_decoded(place: Place, name: str, **otherwise: object) -> None:
     """As if an experiment had been decoded with the settings of this place, or others."""
     inputs = steps.decoding_inputs(place, name) | otherwise
-    steps.mark_done(steps.folder_of(place, name) / "decode", inputs)
+    finished.mark_done(steps.folder_of(place, name) / "decode", inputs)
 
 
 METHODS = ["finetune", "kd", "adakd"]
 
 
-def test_every_stage_names_the_one_that_is_missing(place: steps.Place) -> None:
+def test_every_stage_names_the_one_that_is_missing(place: Place) -> None:
     def asks_for(stage: int, step: object, *arguments: object) -> str:
         assert callable(step)
         with pytest.raises(UserError, match=rf"run --stage {stage} first") as caught:
@@ -266,11 +267,11 @@ class FakeDecoder:
 def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
     fake = FakeDecoder()
     monkeypatch.setitem(sys.modules, "adakd.decode", fake)
-    monkeypatch.setattr(steps.Place, "manifest", lambda *_: [])
+    monkeypatch.setattr(Place, "manifest", lambda *_: [])
     return fake
 
 
-def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cut_is_not_done(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -280,20 +281,20 @@ def test_what_is_cut_is_not_done(place: steps.Place, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Model, "save", cut)
     with pytest.raises(KeyboardInterrupt):
         steps.student_start(place)
-    assert not steps.done(start)
+    assert not finished.done(start)
     folder = model(place, "teacher")
     mark_decoded(place, "teacher")
     mark(folder / "score")
     monkeypatch.setattr(score, "score_file", cut)
     with pytest.raises(KeyboardInterrupt):
         steps.score(place, [])
-    assert not steps.done(folder / "score")
+    assert not finished.done(folder / "score")
     mark(folder / "score")
     mark(place.results / "report")
     monkeypatch.setattr(steps.marker, "described", cut)
     with pytest.raises(KeyboardInterrupt):
         steps.report([place], [], "./run.sh", False)
-    assert not steps.done(place.results / "report")
+    assert not finished.done(place.results / "report")
 
 
 def hypotheses(folder: Path) -> list[str]:
@@ -303,7 +304,7 @@ def hypotheses(folder: Path) -> list[str]:
     ]
 
 
-def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
+def decoded(place: Place, decoder: FakeDecoder) -> Path:
     """A teacher that stage 7 and stage 8 have been through."""
     mark(place.data, manifests="m")
     folder = model(place, "teacher")
@@ -313,15 +314,15 @@ def decoded(place: steps.Place, decoder: FakeDecoder) -> Path:
     return folder
 
 
-def test_what_is_cut_while_decoding_is_not_done(place: steps.Place, decoder: FakeDecoder) -> None:
+def test_what_is_cut_while_decoding_is_not_done(place: Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
-    assert hypotheses(folder) == ["a", "a"] and steps.done(folder / "decode")
+    assert hypotheses(folder) == ["a", "a"] and finished.done(folder / "decode")
     changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
     decoder.says, decoder.cut = "b", 4
     with pytest.raises(KeyboardInterrupt):
-        steps.decode(steps.Place(place.root, changed), [])
+        steps.decode(Place(place.root, changed), [])
     assert hypotheses(folder) == ["b", "a"]
-    assert not steps.done(folder / "decode") and not steps.done(folder / "score")
+    assert not finished.done(folder / "decode") and not finished.done(folder / "score")
     assert not (folder / "score.json").exists()
     # With the settings of before, the hypotheses are those of before.
     decoder.says = "a"
@@ -329,7 +330,7 @@ def test_what_is_cut_while_decoding_is_not_done(place: steps.Place, decoder: Fak
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_hypotheses_that_were_lost_are_made_again(place: steps.Place, decoder: FakeDecoder) -> None:
+def test_hypotheses_that_were_lost_are_made_again(place: Place, decoder: FakeDecoder) -> None:
     folder = decoded(place, decoder)
     steps.decode(place, [])
     assert len(decoder.heard) == 2, "dev and test, once"
@@ -338,7 +339,7 @@ def test_hypotheses_that_were_lost_are_made_again(place: steps.Place, decoder: F
     assert hypotheses(folder) == ["a", "a"]
 
 
-def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise ImportError
 
@@ -354,12 +355,13 @@ def test_what_was_lost_is_made_again(place: steps.Place, monkeypatch: pytest.Mon
         monkeypatch.setitem(sys.modules, name, None)
     # Data.
     write_json(place.corpus / "marker.json", {})
-    for split in steps.SPLITS:
+    for split in corpora.SPLITS:
         (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
         (place.data / f"{split}.jsonl").touch()
     place.units.mkdir()
-    monkeypatch.setattr(steps, "key_of", lambda _: "the same")
-    monkeypatch.setattr(steps, "changes", lambda *_: [])
+    for module in (finished, steps):
+        monkeypatch.setattr(module, "key_of", lambda _: "the same")
+        monkeypatch.setattr(module, "changes", lambda *_: [])
     mark(place.data, manifests="m")
     monkeypatch.setattr(steps, "Walk", lambda _: [])  # the corpus has nothing against it
     monkeypatch.setattr(steps, "corpus_options", never)
@@ -405,12 +407,12 @@ def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path
 
 
 def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
-    place: steps.Place, decoder: FakeDecoder
+    place: Place, decoder: FakeDecoder
 ) -> None:
     """./run.sh, then `--stage 7 --stop-stage 8 --decode.encode speech`, then `--stage 9`."""
     folder = decoded(place, decoder)
     speech = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
-    steps.decode(steps.Place(place.root, speech), [])
+    steps.decode(Place(place.root, speech), [])
     told = r"teacher was decoded with another audio.encode: give the settings .* or run --stage 7"
     with pytest.raises(UserError, match=told):
         steps.score_one(place, "teacher")
@@ -423,7 +425,7 @@ def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
     steps.decoded(place, "teacher")
 
 
-def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
+def test_the_store_is_asked_for_and_checked(place: Place) -> None:
     mark(place.data, manifests="m")
     model(place, "teacher")
     with pytest.raises(UserError, match="run stage 4"):
@@ -439,14 +441,14 @@ def test_the_store_is_asked_for_and_checked(place: steps.Place) -> None:
     with pytest.raises(UserError, match="another top_k and another temperature.*stage 4"):
         steps.open_store(place)
     place.config.distill.top_k = 0
-    steps.mark_done(place.experiment("teacher"), {"source": "another"})
+    finished.mark_done(place.experiment("teacher"), {"source": "another"})
     with pytest.raises(UserError, match="another teacher.*stage 4"):
         steps.open_store(place)
 
 
-def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) -> None:
+def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: Place) -> None:
     folder, inputs = place.experiment("kd"), {"seed": 1}
-    steps.begin(folder, inputs, place.config)
+    finished.begin(folder, inputs, place.config)
     for name in ("config.yaml", "versions.json", "started.json"):
         assert (folder / name).is_file()
     versions = json.loads((folder / "versions.json").read_text())
@@ -454,32 +456,32 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: steps.Place) ->
     assert {"python", "torch", "speechbrain"} <= versions["versions"].keys()
     (folder / "ckpt").mkdir()
     (folder / "metrics.jsonl").touch()
-    steps.begin(folder, inputs, place.config)
+    finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt").is_dir() and (folder / "metrics.jsonl").exists()
-    steps.begin(folder, {"seed": 2}, place.config)
+    finished.begin(folder, {"seed": 2}, place.config)
     assert not (folder / "ckpt").exists() and not (folder / "metrics.jsonl").exists()
     # A finished run is not resumed either.
     (folder / "ckpt").mkdir()
-    steps.mark_done(folder, {"seed": 3})
-    steps.begin(folder, {"seed": 2}, place.config)
-    assert not (folder / "ckpt").exists() and steps.done(folder) is None
+    finished.mark_done(folder, {"seed": 3})
+    finished.begin(folder, {"seed": 2}, place.config)
+    assert not (folder / "ckpt").exists() and finished.done(folder) is None
 
 
 def test_a_cut_run_goes_on_with_as_many_processes(
-    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, inputs = place.experiment("kd"), {"seed": 1}
-    monkeypatch.setattr(steps, "wait_for_all", lambda: None)
+    monkeypatch.setattr(finished, "wait_for_all", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    steps.begin(folder, inputs, place.config)
+    finished.begin(folder, inputs, place.config)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    steps.begin(folder, inputs, place.config)  # nothing had been saved
+    finished.begin(folder, inputs, place.config)  # nothing had been saved
     monkeypatch.setenv("WORLD_SIZE", "2")
     (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cut run of 1 processes, and this one has 2: .*--nproc 1"):
-        steps.begin(folder, inputs, place.config)
+        finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt" / "CKPT+1").is_dir()
-    steps.begin(folder, {"seed": 2}, place.config)  # another run begins anew all the same
+    finished.begin(folder, {"seed": 2}, place.config)  # another run begins anew all the same
     assert not (folder / "ckpt").exists()
 
 
@@ -493,10 +495,12 @@ def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> N
     before = inputs()  # as stage 1 left it before 2026-11-28, and where checkpoints bring their own
     assert before == inputs(units=None)
     for old, new, other in zip(before, inputs(units="a"), inputs(units="b"), strict=True):
-        assert steps.changes(old, new) == steps.changes(new, other) == ["units"]
+        assert finished.changes(old, new) == finished.changes(new, other) == ["units"]
     # Students do not look at the configuration for that, or stage 7 would ask them for it.
-    steps.mark_done(place.experiment("kd"), {"units": "a", **steps.training_settings(place, "kd")})
-    assert steps.changed_settings(place, "kd", steps.done(place.experiment("kd"))) == []
+    finished.mark_done(
+        place.experiment("kd"), {"units": "a", **steps.training_settings(place, "kd")}
+    )
+    assert steps.changed_settings(place, "kd", finished.done(place.experiment("kd"))) == []
 
 
 def test_prepared_data_are_of_the_corpus_that_is_asked_for(
@@ -509,12 +513,12 @@ def test_prepared_data_are_of_the_corpus_that_is_asked_for(
     place = place_of(tmp_path)
     place.corpus.mkdir(parents=True)
     (place.corpus / "fetched.json").write_text("{}")
-    steps.mark_done(place.data, steps.data_inputs(place))
+    finished.mark_done(place.data, steps.data_inputs(place))
     corpus = types.SimpleNamespace(utterances=utterances)
     monkeypatch.setattr(steps, "corpus_options", lambda config: (corpus, None))
     with pytest.raises(UserError, match="made with other options"):
         steps.prepare(place)
-    assert steps.done(place.data), "what is there stays"
+    assert finished.done(place.data), "what is there stays"
 
 
 def test_an_utterance_that_tells_no_language_has_the_recipes(
@@ -535,7 +539,7 @@ def test_another_prompt_is_another_training(tmp_path: Path) -> None:
         steps.training_settings(place_of(tmp_path, language={"code": "en", "whisper": code}), "kd")
         for code in (None, "de")
     )
-    assert steps.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
+    assert finished.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
 
 
 def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) -> None:
@@ -543,79 +547,79 @@ def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) ->
     for path, alpha in ((twin, 0.1), (folder, 0.5)):
         path.mkdir(parents=True)
         (path / "weights").write_text(str(alpha))
-        steps.mark_done(path, {"method": {"alpha": alpha}})
-    steps.take_over(folder, twin)
+        finished.mark_done(path, {"method": {"alpha": alpha}})
+    finished.take_over(folder, twin)
     assert (folder / "weights").read_text() == "0.1"
-    assert steps.done(folder)["taken_over"] == "kd-tuned/seed1"
+    assert finished.done(folder)["taken_over"] == "kd-tuned/seed1"
     (folder / "weights").write_text("mine")  # as it should be already
-    steps.take_over(folder, twin)
+    finished.take_over(folder, twin)
     assert (folder / "weights").read_text() == "mine"
     # Whoever copies has made the copy.
-    steps.mark_done(twin, {"method": {"alpha": 0.9}}, study=None)
+    finished.mark_done(twin, {"method": {"alpha": 0.9}}, study=None)
     shutil.rmtree(folder)
-    with steps.made_for("one", known=True):
-        steps.take_over(folder, twin)
-        steps.take_over(folder, twin)
-    assert steps.done(folder)["study"] == "one" and steps.done(twin)["study"] is None
+    with finished.made_for("one", known=True):
+        finished.take_over(folder, twin)
+        finished.take_over(folder, twin)
+    assert finished.done(folder)["study"] == "one" and finished.done(twin)["study"] is None
 
 
-def test_a_study_keeps_what_is_not_its_own(place: steps.Place) -> None:
+def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:
     """Within `made_for`, and with other settings; see also tests/test_benchmark.py."""
     mark(place.data, manifests="m")
     inputs = steps.teacher_inputs(place)
     teacher, twin = place.experiment("teacher"), place.experiment("kd-try1")
     other = {**inputs, "source": {"hidden_size": 8}}
-    steps.mark_done(teacher, other, train_seconds=3.0)
-    steps.mark_done(twin, inputs)
+    finished.mark_done(teacher, other, train_seconds=3.0)
+    finished.mark_done(twin, inputs)
 
     def refused(step: Callable[..., object], *arguments: object) -> None:
         before = {path: path.stat().st_mtime_ns for path in teacher.rglob("*")}
-        with steps.made_for("a", known=False):
+        with finished.made_for("a", known=False):
             with pytest.raises(UserError, match="holds a finished experiment with another source"):
                 step(*arguments)
         assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
 
     refused(steps.train, place, "teacher")
-    refused(steps.take_over, teacher, twin)
+    refused(finished.take_over, teacher, twin)
     ready = dataclasses.replace(place.config.teacher, finetuned=True)
-    as_it_is = steps.Place(place.root, dataclasses.replace(place.config, teacher=ready))
-    steps.mark_done(teacher, {**steps.teacher_inputs(as_it_is), "source": "another"})
+    as_it_is = Place(place.root, dataclasses.replace(place.config, teacher=ready))
+    finished.mark_done(teacher, {**steps.teacher_inputs(as_it_is), "source": "another"})
     refused(steps.teacher, as_it_is)
-    steps.spare(teacher, inputs)  # ./run.sh
-    with steps.made_for("a", known=True):
-        steps.spare(teacher, inputs)  # of a time when nobody said
-    with steps.made_for("a", known=False):
-        steps.spare(twin, inputs)  # it would not be made anew
-        steps.spare(place.experiment("kd"), inputs)  # nothing there
-        steps.mark_done(teacher, other, **steps.whose())
-        steps.spare(teacher, inputs)
+    finished.spare(teacher, inputs)  # ./run.sh
+    with finished.made_for("a", known=True):
+        finished.spare(teacher, inputs)  # of a time when nobody said
+    with finished.made_for("a", known=False):
+        finished.spare(twin, inputs)  # it would not be made anew
+        finished.spare(place.experiment("kd"), inputs)  # nothing there
+        finished.mark_done(teacher, other, **finished.whose())
+        finished.spare(teacher, inputs)
     for owner in ({"study": None}, {"study": "b"}):
-        steps.mark_done(teacher, other, **owner)
-        with steps.made_for("a", known=True), pytest.raises(UserError, match="did not make"):
-            steps.spare(teacher, inputs)
+        finished.mark_done(teacher, other, **owner)
+        with finished.made_for("a", known=True), pytest.raises(UserError, match="did not make"):
+            finished.spare(teacher, inputs)
 
 
-def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: steps.Place) -> None:
+def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) -> None:
     folder = place.experiment("teacher").parents[1]
-    steps.mark_done(place.experiment("untrained"), {"a": 1}, parameters=1)
-    steps.mark_done(place.experiment("kd-int8"), {"a": 2}, parameters=1)
-    with steps.made_for("a", known=False):
-        steps.spare_below(folder, "Other data")
-        steps.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
+    finished.mark_done(place.experiment("untrained"), {"a": 1}, parameters=1)
+    finished.mark_done(place.experiment("kd-int8"), {"a": 2}, parameters=1)
+    with finished.made_for("a", known=False):
+        finished.spare_below(folder, "Other data")
+        finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
         with pytest.raises(UserError) as caught:
-            steps.spare_below(folder, "Other data")
-    kd = steps.shown(place.experiment("kd"))
+            finished.spare_below(folder, "Other data")
+    kd = finished.shown(place.experiment("kd"))
     assert str(caught.value).startswith(f"Other data, and from what lies there {kd} was trained, ")
-    assert str(caught.value).endswith(f"or delete {steps.shown(folder)}.")
-    steps.spare_below(folder, "Other data")
-    with steps.made_for("a", known=True):
-        steps.spare_below(folder, "Other data")
-    steps.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
-    with steps.made_for("a", known=False):
-        steps.spare_below(folder, "Other data")
+    assert str(caught.value).endswith(f"or delete {finished.shown(folder)}.")
+    finished.spare_below(folder, "Other data")
+    with finished.made_for("a", known=True):
+        finished.spare_below(folder, "Other data")
+    finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
+    with finished.made_for("a", known=False):
+        finished.spare_below(folder, "Other data")
 
 
-def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps.Place) -> None:
+def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: Place) -> None:
     mark(place.data, manifests="m")
     for name in METHODS:
         model(place, name)
@@ -644,15 +648,15 @@ def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: steps
     assert steps.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
 
 
-def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.Place) -> None:
+def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: Place) -> None:
     mark(place.data, manifests="m")
-    steps.mark_done(place.experiment("teacher"), {"seed": 1})
+    finished.mark_done(place.experiment("teacher"), {"seed": 1})
     (place.experiment("teacher") / "model").mkdir()
-    teacher = steps.done(place.experiment("teacher"))["fingerprint"]
+    teacher = finished.done(place.experiment("teacher"))["fingerprint"]
     for name in METHODS:
         settings = steps.training_settings(place, name)
         of_teacher = {} if name == "finetune" else {"teacher": teacher}
-        steps.mark_done(place.experiment(name), settings | {"data": "m"} | of_teacher)
+        finished.mark_done(place.experiment(name), settings | {"data": "m"} | of_teacher)
         (place.experiment(name) / "model").mkdir()
     assert steps.trained(place, METHODS) == ["teacher", *METHODS]
 
@@ -661,7 +665,7 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.
             steps.trained(place, methods)
         return str(caught.value)
 
-    steps.mark_done(place.experiment("teacher"), {"seed": 2})
+    finished.mark_done(place.experiment("teacher"), {"seed": 2})
     assert "kd was trained with another teacher than lies here now: run --stage 4" in refusal(
         METHODS
     )
@@ -671,7 +675,7 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: steps.
     mark(place.data, manifests="m", samples="louder")
     assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
     louder = steps.training_settings(place, "finetune") | {"data": "m", "samples": "louder"}
-    steps.mark_done(place.experiment("finetune"), louder)
+    finished.mark_done(place.experiment("finetune"), louder)
     assert steps.trained(place, ["finetune"]) == ["finetune"]
     mark(place.data, manifests="m")
     assert "finetune was trained with another samples than lies here now" in refusal(METHODS)
@@ -693,7 +697,7 @@ def test_other_audio_of_the_same_manifests_makes_anew_what_was_made_here(tmp_pat
 
 
 def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:
-    def of(tag: str, passes: int) -> steps.Place:
+    def of(tag: str, passes: int) -> Place:
         distill = {"difficulty": "dropout", "dropout_passes": passes}
         return place_of(tmp_path, tag=tag, distill=distill)
 
@@ -701,13 +705,13 @@ def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Pat
     mark(plain.data, manifests="m")
     mark(plain.experiment("teacher"))
     assert steps.difficulty_of(of("more", 20)) == plain.difficulty  # none is there yet
-    steps.mark_done(plain.difficulty, steps.difficulty_parts(plain))
+    finished.mark_done(plain.difficulty, steps.difficulty_parts(plain))
     assert steps.difficulty_of(of("same", 5)) == plain.difficulty
     assert steps.difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
 
 
 def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) -> None:
-    def of(tag: str, **distill: object) -> steps.Place:
+    def of(tag: str, **distill: object) -> Place:
         return place_of(tmp_path, tag=tag, distill={"top_k": 8, **distill})
 
     plain = of("", temperature=2.0)
@@ -780,24 +784,24 @@ def test_two_runs_in_one_folder_come_one_after_the_other(
         waits.set()
 
     def second() -> None:
-        with steps.locked(folder):
+        with finished.locked(folder):
             order.append("second")
 
-    monkeypatch.setattr(steps, "say", say)
+    monkeypatch.setattr(finished, "say", say)
     other = threading.Thread(target=second)
-    with steps.locked(folder):
+    with finished.locked(folder):
         other.start()
         assert waits.wait(60)
         order.append("first")
-        with steps.locked(folder.with_name("seed2")):  # is not waited for
+        with finished.locked(folder.with_name("seed2")):  # is not waited for
             pass
     other.join()
-    waiting = f"waiting for another run, which is at work in {steps.shown(folder)}"
+    waiting = f"waiting for another run, which is at work in {finished.shown(folder)}"
     assert order == [waiting, "first", "second"]
 
 
 def test_every_step_that_writes_holds_the_lock_of_its_folder(
-    place: steps.Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark(place.data, manifests="m")
     mark(place.experiment("teacher"))
@@ -808,7 +812,7 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
     def locked(folder: Path) -> object:
         raise Held(folder)
 
-    monkeypatch.setattr(steps, "locked", locked)
+    monkeypatch.setattr(finished, "locked", locked)
     half = (0, [1])
     for folder, step, *arguments in (
         (place.corpus, steps.corpus),
@@ -821,12 +825,16 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         (place.store, steps.write_store),
         (place.experiment("kd"), steps.decode_one, "kd"),
         (place.experiment("untrained"), steps.score_one, "untrained"),
+        (place.difficulty, steps.write_difficulty, False),
     ):
         with pytest.raises(Held) as caught:
             step(place, *arguments)
         assert caught.value.args == (folder,)
     with pytest.raises(Held) as caught:
-        steps.take_over(place.experiment("kd"), place.experiment("kd-tuned"))
+        steps.export([place], ["kd"])
+    assert caught.value.args == (place.export,)
+    with pytest.raises(Held) as caught:
+        finished.take_over(place.experiment("kd"), place.experiment("kd-tuned"))
     assert caught.value.args == (place.experiment("kd"),)
 
 
@@ -870,13 +878,13 @@ def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: 
     with pytest.raises(UserError, match="run --stage 2 first"):
         start("teacher")
     folder = place_of(tmp_path).experiment("teacher")
-    steps.mark_done(folder, {"seed": 1})
+    finished.mark_done(folder, {"seed": 1})
     first = start("teacher", decoder=1)
     assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
     for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
-        assert steps.key_of(other) != steps.key_of(first)
-    steps.mark_done(folder, {"seed": 2})
-    assert steps.changes(first, start("teacher", decoder=1)) == ["teacher"]
+        assert finished.key_of(other) != finished.key_of(first)
+    finished.mark_done(folder, {"seed": 2})
+    assert finished.changes(first, start("teacher", decoder=1)) == ["teacher"]
     # A student with a start of its own does not wait for the teacher.
     assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
 
@@ -895,30 +903,30 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     assert steps.student_start(big) == shared
     assert steps.student_start(plain) == shared == steps.student_start(same)
     assert steps.student_start(big) == shared.parents[1] / "untrained-big" / "seed1"
-    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+    assert finished.done(shared)["inputs"] == steps.start_inputs(plain)
     # Stage 7 decodes the one that its methods started from, made anew where it has to be.
     for place in (plain, big):
         model(place, "finetune")
     steps.decode(big, ["finetune"])
     assert decoder.heard[0] == str(steps.untrained(big) / "model")
-    steps.mark_done(shared, steps.start_inputs(big))
+    finished.mark_done(shared, steps.start_inputs(big))
     decoder.heard.clear()
     steps.decode(plain, ["finetune"])
     assert decoder.heard[0] == str(shared / "model")
-    assert steps.done(shared)["inputs"] == steps.start_inputs(plain)
+    assert finished.done(shared)["inputs"] == steps.start_inputs(plain)
 
 
 def test_a_tag_does_not_replace_the_teachers_transcripts(tmp_path: Path) -> None:
-    def tagged(tag: str, max_cer: float = 0.1, **changes: object) -> steps.Place:
+    def tagged(tag: str, max_cer: float = 0.1, **changes: object) -> Place:
         transcripts = {"source": "teacher", "max_cer": max_cer}
         return place_of(tmp_path, tag=tag, transcripts=transcripts, **changes)
 
     first = tagged("a")
     mark(first.data, manifests="m")
-    steps.mark_done(first.experiment("teacher"), steps.teacher_inputs(first))
+    finished.mark_done(first.experiment("teacher"), steps.teacher_inputs(first))
     steps.check_shared(first, "teacher")  # there are none yet
-    steps.mark_done(first.transcripts / "hypotheses", steps.heard_inputs(first))
-    steps.mark_done(first.transcripts, steps.transcripts_inputs(first))
+    finished.mark_done(first.transcripts / "hypotheses", steps.heard_inputs(first))
+    finished.mark_done(first.transcripts, steps.transcripts_inputs(first))
     (first.transcripts / "train.jsonl").touch()
     steps.check_shared(tagged("b"), "teacher")
     with pytest.raises(UserError, match=r"the teacher's transcripts .* another max_cer, and runs"):
@@ -941,7 +949,7 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
     steps.check_shared(place_of(tmp_path / "fresh", tag="x"), step)  # nothing is there
     folder = plain.data if step == "prepare" else plain.experiment("teacher")
     inputs = steps.data_inputs if step == "prepare" else steps.teacher_inputs
-    steps.mark_done(folder, inputs(plain), manifests="m")
+    finished.mark_done(folder, inputs(plain), manifests="m")
     steps.check_shared(place_of(tmp_path, tag="same"), step)
     changed = "data.max_seconds" if step == "prepare" else "train.learning_rate"
     variant = place_of(tmp_path, tag="x", **louder)
@@ -958,7 +966,7 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
         assert (plain.data / "done.json").read_bytes() == before
 
 
-def finetuned(root: Path, **changes: object) -> steps.Place:
+def finetuned(root: Path, **changes: object) -> Place:
     """A place whose teacher is taken as it is; data are prepared."""
     teacher = {"config": tiny_recipe.whisper(16), "finetuned": True}
     here = place_of(root, teacher=teacher, **changes)
@@ -972,19 +980,18 @@ def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
     here = finetuned(tmp_path)
     fake_models(monkeypatch, check_same_units=lambda *_: None)
     folder = here.experiment("teacher")
-    steps.mark_done(folder, {"source": "another"})
+    finished.mark_done(folder, {"source": "another"})
     (folder / "metrics.jsonl").touch()
     (folder / "tb").mkdir()
-    monkeypatch.setattr(steps, "wait_for_all", lambda: None)
-    monkeypatch.setattr(steps, "rank", lambda: 1)
+    monkeypatch.setenv("RANK", "1")
     steps.teacher(here)
     assert (folder / "metrics.jsonl").exists() and not (folder / "model").exists()
-    monkeypatch.setattr(steps, "rank", lambda: 0)
+    monkeypatch.setenv("RANK", "0")
     steps.teacher(here)
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "versions.json", "started.json", "model", "done.json"),
     }
-    assert steps.done(folder)["inputs"] == steps.teacher_inputs(here)
+    assert finished.done(folder)["inputs"] == steps.teacher_inputs(here)
 
 
 def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
@@ -999,10 +1006,10 @@ def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
 
     here = finetuned(tmp_path)
     fake_models(monkeypatch, load=load, check_same_units=check)
-    steps.mark_done(here.experiment("teacher"), {"source": "another"})
+    finished.mark_done(here.experiment("teacher"), {"source": "another"})
     with pytest.raises(UserError, match="different units"):
         steps.teacher(here)
-    assert steps.done(here.experiment("teacher"))
+    assert finished.done(here.experiment("teacher"))
     # A student of its layers has its units.
     steps.teacher(finetuned(tmp_path, student={"source": "teacher"}))
 
@@ -1018,7 +1025,7 @@ def test_tokenizers_that_differ_are_told_before_the_teacher_is_trained(
         models.load(config, "student", units).save(tmp_path / name)
         (tmp_path / name / "model.safetensors").unlink()  # weights are not looked at
 
-    def place(student: dict, units: str = "source", **changes: object) -> steps.Place:
+    def place(student: dict, units: str = "source", **changes: object) -> Place:
         teacher = {"source": str(tmp_path / "mine")}
         models = {"teacher": teacher, "student": student, "units": {"kind": units, "size": 270}}
         here = place_of(tmp_path / "root", **models, **changes)
@@ -1039,7 +1046,7 @@ def test_tokenizers_that_differ_are_told_before_the_teacher_is_trained(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(steps, "begin", begun)
-    monkeypatch.setattr(steps.Place, "transcribed", lambda _: [])
+    monkeypatch.setattr(Place, "transcribed", lambda _: [])
     with pytest.raises(KeyboardInterrupt):
         steps.train(place(other), "teacher", (0, []))
 
@@ -1071,11 +1078,11 @@ def test_the_best_of_all_seeds_is_exported_once(
     places = [place_of(tmp_path, seed=seed) for seed in (1, 2, 3)]
     for place, cers in zip(places, ((0.3, 0.2), (0.4, 0.1), (0.5, 0.3)), strict=True):
         for name, cer in zip(("finetune", "kd"), cers, strict=True):
-            steps.mark_done(place.experiment(name), {"seed": place.config.seed})
+            finished.mark_done(place.experiment(name), {"seed": place.config.seed})
             write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
     written = []
 
-    def write_export(place: steps.Place, method: str) -> tuple[int, list[str]]:
+    def write_export(place: Place, method: str) -> tuple[int, list[str]]:
         written.append(place.experiment(method))
         return 4, ["utterance-2"]
 
@@ -1087,11 +1094,11 @@ def test_the_best_of_all_seeds_is_exported_once(
     said = capsys.readouterr().out
     assert "exported kd of seed 2, the best on dev" in said
     assert "all 4 test utterances but 1 that rounding decides, such as 'utterance-2'" in said
-    facts = steps.done(places[0].export)
+    facts = finished.done(places[0].export)
     assert (facts["method"], facts["seed"], facts["by_rounding"]) == ("kd", 2, ["utterance-2"])
     # Of one seed alone, what an export depends on reads as it always has.
     steps.export(places[:1], ["finetune", "kd"])
-    assert steps.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
+    assert finished.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
 
 
 def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:
@@ -1116,7 +1123,7 @@ def test_teacher_and_student_must_share_units(tmp_path: Path, teacher: str) -> N
         for name, words in {"ours": ("abab", "cdcd"), "theirs": ("efef", "ghgh")}.items()
     ]
     student, other = (models.load(config, "student", folder) for folder in units)
-    here = steps.Place(tmp_path, config)
+    here = Place(tmp_path, config)
     other.save(here.experiment("teacher") / "model")
     with pytest.raises(UserError, match="have different units, for instance .*same tokenizer"):
         steps.supervision(here, weighting.build("kd"), student)

@@ -18,7 +18,7 @@ import tiny_recipe
 import yaml
 from scipy import stats
 
-from adakd import findings, grid, significance, steps, study
+from adakd import findings, finished, grid, significance, steps, study
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
@@ -96,7 +96,7 @@ def fill(
             "alpha": {"t": 1.0, "k_start": 2.0, "k_end": 0.0},
         }
         inputs = steps.training_settings(task.places[0], task.method)
-        steps.mark_done(task.folder, inputs | {"start": f"of seed {seed}"}, **facts)
+        finished.mark_done(task.folder, inputs | {"start": f"of seed {seed}"}, **facts)
     write_json(made.records, records)
 
 
@@ -345,7 +345,7 @@ def test_failures_and_what_was_not_run_are_told(made: Study) -> None:
 def test_a_folder_that_another_study_has_taken_is_not_this_studys_run(made: Study) -> None:
     fill(made, better_when_easy)
     folder = folder_of(made, "adakd", 2)
-    facts = steps.done(folder)
+    facts = finished.done(folder)
     assert facts is not None
     facts["inputs"]["method"]["threshold"] = "p75"
     write_json(folder / "done.json", facts)
@@ -369,12 +369,12 @@ def test_int8_students_stand_beside_the_others(made: Study, tmp_path: Path) -> N
     fill(small, alike)
     for seed in SEEDS:
         folder = folder_of(small, "kd", seed)
-        facts = steps.done(folder)
+        facts = finished.done(folder)
         int8 = folder.parents[1] / "kd-int8" / f"seed{seed}"
         decoded(int8, [20] * UTTERANCES)
         (int8 / "model").mkdir()
         (int8 / "model" / "int8.pt").write_bytes(bytes(700_000))
-        steps.mark_done(int8, {"model": facts and facts["fingerprint"]}, method="kd-int8")
+        finished.mark_done(int8, {"model": facts and facts["fingerprint"]}, method="kd-int8")
     text, _ = report(small)
     lines = {line[0]: line for line in table_lines(text, "tiny/hi, whisper")}
     assert lines["Cell"][-1] == "On disk" and lines["KD (int8)"][-1] == "0.7 MB"
@@ -491,7 +491,9 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
     for cell, taught in (("kd", "one"), ("finetune", None)):
         place = made.cell_task(made.groups[0], cell, 1, Choice()).places[0]
         inputs = steps.training_settings(place, cell) | {"start": "s", "teacher": taught}
-        steps.mark_done(folder_of(made, cell, 1), inputs, dev_cer=0.3, train_seconds=1.0, steps=40)
+        finished.mark_done(
+            folder_of(made, cell, 1), inputs, dev_cer=0.3, train_seconds=1.0, steps=40
+        )
     text, _ = report(made)
     (teacher,) = [line for line in table_lines(text, "tiny/hi, whisper") if line[0] == "Teacher"]
     assert teacher[:3] == ["Teacher", "1", "2.00"]
@@ -573,7 +575,7 @@ def fill_trials(tuned: Study, curve: list[float]) -> Choice:
         for task in tuned.choose(group, records)[0]:
             task.folder.mkdir(parents=True, exist_ok=True)
             cer = 0.4 if "try2" in task.name else 0.5
-            steps.mark_done(task.folder, {}, dev_cer=cer, train_seconds=7.0)
+            finished.mark_done(task.folder, {}, dev_cer=cer, train_seconds=7.0)
             epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve)]
             (task.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
             records[task.name] = {"kind": "trial", "status": "done", "seconds": 7.0} | {
@@ -726,7 +728,7 @@ def test_int8_students_are_published_beside_the_others(
         folder = folder_of(both, "kd", seed)
         int8 = folder.parents[1] / "kd-int8" / folder.name
         decoded(int8, [1] * UTTERANCES)
-        steps.mark_done(int8, {"model": (steps.done(folder) or {})["fingerprint"]})
+        finished.mark_done(int8, {"model": (finished.done(folder) or {})["fingerprint"]})
     before = report(both)[0]
     assert "| KD (int8) | 5 | 2.00 " in before
     elsewhere = moved(both, **small)
@@ -763,7 +765,7 @@ def test_a_run_here_stands_before_the_published_one(
     task = elsewhere.cell_task(elsewhere.groups[0], "adakd", 1, Choice())
     decoded(task.folder, [0] * UTTERANCES)
     inputs = steps.training_settings(task.places[0], task.method)
-    steps.mark_done(task.folder, inputs | {"start": "of seed 1"}, dev_cer=0.1, steps=40)
+    finished.mark_done(task.folder, inputs | {"start": "of seed 1"}, dev_cer=0.1, steps=40)
     record = {"kind": "cell", "status": "done", "seconds": 1.0, "fingerprint": task.fingerprint}
     write_json(elsewhere.records, {task.name: record})
     table = findings.read_table(elsewhere, "tiny/hi", "whisper", elsewhere.read_records())
@@ -776,7 +778,7 @@ def test_a_teacher_that_was_trained_again_is_told(made: Study, tmp_path: Path) -
     fill(taught, alike)
     for cell, day in (("kd", "Monday"), ("adakd", "Tuesday")):
         folder = folder_of(taught, cell, 1)
-        facts = steps.done(folder) or {}
+        facts = finished.done(folder) or {}
         facts["inputs"]["teacher"] = "the same"
         write_json(folder / "done.json", facts)
         write_json(folder.parents[1] / "teacher" / "seed1" / "versions.json", {"time": day})
@@ -994,7 +996,7 @@ def test_what_was_taken_over_is_no_repeat(made: Study, tmp_path: Path) -> None:
     fill(twice, alike)
     for seed in SEEDS:
         shutil.rmtree(folder_of(twice, "kd-tuned", seed))
-        steps.take_over(folder_of(twice, "kd-tuned", seed), folder_of(twice, "kd", seed))
+        finished.take_over(folder_of(twice, "kd-tuned", seed), folder_of(twice, "kd", seed))
     text, _ = report(twice)
     assert "KD (tuned) is KD in 5 runs. What is the same is trained once. " in text
 
@@ -1059,7 +1061,7 @@ def test_seeds_and_folds_are_told_as_they_are(made: Study, tmp_path: Path) -> No
 def test_unequal_steps_are_not_hidden(made: Study) -> None:
     fill(made, alike)
     odd = folder_of(made, "kd", 2)
-    facts = steps.done(odd)
+    facts = finished.done(odd)
     assert facts is not None
     write_json(odd / "done.json", {**facts, "steps": 41})
     text, _ = report(made)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adakd.steps import Place
+    from adakd.place import Place
 
 STEPS_TRAINED = 3  # optimiser steps: past the first epoch's plan, the first batches and gradients
 
@@ -105,7 +105,7 @@ def training(root: Path, size: int, jobs: int) -> None:
 
 def _place(root: Path, size: int, jobs: int) -> Place:
     from adakd import config as configuration
-    from adakd import corpora, steps
+    from adakd import corpora
 
     folder = str(Path(__file__).parent / "corpora")
     if folder not in corpora.__path__:
@@ -137,4 +137,4 @@ def _place(root: Path, size: int, jobs: int) -> Place:
     }
     config = configuration.from_dict(configuration.Config, mapping, "adakd bench")
     configuration.check(config)
-    return steps.Place(root, config)
+    return Place(root, config)

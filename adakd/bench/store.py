@@ -124,7 +124,7 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
     from adakd import config as configuration
     from adakd import models
     from adakd.data import audio
-    from adakd.steps import Place
+    from adakd.place import Place
 
     place = Place(options.root, configuration.load(_recipe(options.recipe), "whisper"))
     folders = [place.experiment(name) / "model" for name in ("teacher", "finetune")]

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from adakd.errors import UserError
 
+SPLITS = ("train", "dev", "test")
 # Modules of this folder that are no corpora.
 _HELPERS = {"archive", "grammar", "kaldi_tables", "marker", "tables"}
 
@@ -24,7 +25,7 @@ class Utterance:
     """One utterance as its corpus has it."""
 
     id: str  # unique within the recipe; the key of everything that follows
-    split: str  # "train", "dev" or "test"
+    split: str  # one of SPLITS
     audio: Path
     text: str  # the transcript, not normalised
     speaker: str

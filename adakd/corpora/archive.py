@@ -91,7 +91,7 @@ def replaced(target: Path, *sources: Path) -> Iterator[Path]:
                 f"corpus.corpus: '{source}' lies where stage 0 writes ({target}): move it "
                 "elsewhere, or give another --root"
             )
-    with replaced_folder(target) as fresh:
+    with replaced_folder(target, durable=False) as fresh:
         try:
             yield fresh
         except BaseException:  # half an archive may fill a disk

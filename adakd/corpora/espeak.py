@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adakd.corpora import Utterance, grammar, marker
+from adakd.corpora import SPLITS, Utterance, grammar, marker
 from adakd.errors import UserError
 from adakd.files import sha256, write_json, write_text
 
@@ -309,7 +309,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     fingerprint = _fingerprint(options, grammars, voices)
     state = marker.read(path) or {}
     if state.get("fingerprint") != fingerprint:
-        for part in grammar.SPLITS:
+        for part in SPLITS:
             if state:  # without, the recordings may not be ours
                 shutil.rmtree(folder / part, ignore_errors=True)
             for manifest in folder.glob(f"{part}-*.jsonl"):
@@ -359,7 +359,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     if not state.get("finished"):
         raise UserError(f"{folder}: no finished corpus there; run stage 0 (corpus) first")
     marker.check_options(folder, state["options"], _drawn(options))
-    for split in grammar.SPLITS:
+    for split in SPLITS:
         for manifest in sorted(folder.glob(f"{split}-*.jsonl")):
             for line in manifest.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
@@ -543,7 +543,7 @@ def read_voices(path: Path) -> list[VoiceRow]:
             row = VoiceRow(variant, float(level), float(pitch), float(cer), split, reason)
         except ValueError:
             raise UserError(f"{path}:{number}: not {len(COLUMNS)} fields, or no number") from None
-        if split not in (*grammar.SPLITS, "unused"):
+        if split not in (*SPLITS, "unused"):
             raise UserError(f"{path}:{number}: split '{split}' is not train, dev, test or unused")
         rows.append(row)
     return rows
@@ -556,7 +556,7 @@ def _voices_in_use(path: Path) -> dict[str, list[str]]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{path}: the variant '{name}' stands there twice; remove one line")
-    found = {s: sorted(row.variant for row in rows if row.split == s) for s in grammar.SPLITS}
+    found = {s: sorted(row.variant for row in rows if row.split == s) for s in SPLITS}
     for split, speakers in found.items():
         if not speakers:
             raise UserError(f"{path}: no variant has the split '{split}'; give it one at least")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import Rejected, Utterance, marker
+from adakd.corpora import SPLITS, Rejected, Utterance, marker
 from adakd.corpora.archive import lies_in, replaced, unpack
-from adakd.corpora.tables import SPLITS, TABLES, checksums, find_folder, rows
+from adakd.corpora.tables import TABLES, checksums, find_folder, rows
 from adakd.errors import UserError
 from adakd.files import sha256
 

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from adakd.errors import UserError
 
-SPLITS = ("train", "dev", "test")
 _PATIENCE = 10_000  # draws in a row without a new sentence before the grammar counts as exhausted
 
 Piece = tuple[bool, str]  # (is it the name of a list?, the text or the name)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from adakd.corpora import SPLITS
 from adakd.errors import UserError
 from adakd.files import sha256
 
-SPLITS = ("train", "dev", "test")
 TABLES = tuple(f"{split}.tsv" for split in SPLITS)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

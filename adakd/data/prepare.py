@@ -30,7 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from adakd.corpora import Rejected, Utterance
+from adakd.corpora import SPLITS, Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
@@ -41,7 +41,6 @@ from adakd.workers import end_with_parent
 if TYPE_CHECKING:
     import numpy as np
 
-SPLITS = ("train", "dev", "test")
 UNTRANSCRIBED = "untranscribed"  # the manifest of training audio without a transcript
 CHECKSUMS = "checksums.json"  # of the samples of each manifest's clips, in its order
 WORTH_PROCESSES = 500  # clips; a process takes about as long to start as a hundred to be read

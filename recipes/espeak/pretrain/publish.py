@@ -17,19 +17,21 @@ from pathlib import Path
 import torch
 
 from adakd import config as configuration
-from adakd import models, score, steps, versions
+from adakd import models, score, versions
 from adakd.decode import transcribe
 from adakd.files import write_text
+from adakd.finished import needed
+from adakd.place import Place
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"teacher": "mini", "finetune": "micro"}
 
 
-def publish(place: steps.Place, method: str) -> None:
+def publish(place: Place, method: str) -> None:
     """Write one checkpoint and its card."""
     name = f"{place.config.family}-{SIZES[method]}"
     experiment = place.experiment(method)
-    facts = steps.needed(experiment, f"The {name} model", 2 if method == "teacher" else 3)
+    facts = needed(experiment, f"The {name} model", 2 if method == "teacher" else 3)
     target = HERE / "checkpoints" / name
     shutil.rmtree(target, ignore_errors=True)
     models.open_folder(place.config, experiment / "model").save(target, torch.float16)
@@ -41,9 +43,9 @@ def publish(place: steps.Place, method: str) -> None:
     print(f"{name}: {facts['parameters']:,} parameters, {target}")
 
 
-def card(place: steps.Place, name: str, facts: dict, rows: list[dict]) -> str:
+def card(place: Place, name: str, facts: dict, rows: list[dict]) -> str:
     """The model card, in Markdown."""
-    config, counts = place.config, steps.needed(place.data, "The data", 1)["counts"]
+    config, counts = place.config, needed(place.data, "The data", 1)["counts"]
     train = config.train_of("teacher" if name.endswith("mini") else "student")
     languages = {entry.id: entry.language for entry in place.manifest("dev")}
     table: list[str] = []
@@ -83,4 +85,4 @@ if __name__ == "__main__":
     for family in families:
         settings = configuration.load(HERE, family)
         for trained in SIZES:
-            publish(steps.Place(Path(root).resolve(), settings), trained)
+            publish(Place(Path(root).resolve(), settings), trained)

@@ -1,0 +1,291 @@
+"""What is finished, whose it is, and who is at work: `done.json`, and the locks of its folders.
+
+A step that finishes leaves a `done.json` with the *inputs* that it depends on. A step whose inputs
+are unchanged does nothing; one whose inputs changed says which, and starts anew; one that was cut
+resumes. What the inputs of each step are, is in steps.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from adakd import config as configuration
+from adakd.errors import UserError
+from adakd.files import read_json, write_json, write_text
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def done(folder: Path) -> dict[str, Any] | None:
+    """What a finished step left in ``folder``; None if it is not finished."""
+    path = folder / "done.json"
+    return read_json(path) if path.exists() else None
+
+
+def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
+    """Declare a step finished; ``facts`` is what later steps and the report want to know."""
+    write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key_of(inputs)})
+
+
+def key_of(inputs: dict[str, Any]) -> str:
+    """The fingerprint of a step's inputs."""
+    return configuration.fingerprint(inputs)
+
+
+def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
+    """`done` of a step that must have run; otherwise a `UserError` that names the stage."""
+    facts = done(folder)
+    if facts is None:
+        raise UserError(f"{what} is missing ({folder}): run --stage {stage} first.")
+    return facts
+
+
+def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) -> bool:
+    """Whether a step is finished with these very inputs, and its outputs are there.
+
+    Says so, or says what has changed or is missing.
+    """
+    facts = done(folder)
+    if facts is None:
+        return False
+    # Not by the fingerprint: that of 1 and that of 1.0 differ.
+    if changed := changes(facts["inputs"], inputs):
+        say(f"{what}: {' and '.join(changed)} changed, made anew")
+        return False
+    for path in outputs:
+        if not path.exists():
+            say(f"{what}: {shown(path)} is missing, made anew")
+            return False
+    say(f"{what}: done ({shown(folder)})")
+    return True
+
+
+# How fast a training goes and how often it is saved: another value makes nothing anew.
+UNHEEDED = ("train.workers", "train.checkpoint_minutes")
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ between two nested mappings, but for UNHEEDED."""
+    new = json.loads(json.dumps(new))
+    found = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += changes(before, after, f"{prefix}{key}.")
+        elif before != after and f"{prefix}{key}" not in UNHEEDED:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+# ------------------------------------------------------------------ who is at work
+
+
+def say(line: str) -> None:
+    """One line of what is going on, on standard output, from the first process only."""
+    if rank() == 0:
+        print(line, flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it from here."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def rank() -> int:
+    """Number of this process among those of a launcher."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait_for_all() -> None:
+    """Let every process of a distributed run come to this point."""
+    if world() > 1:
+        import torch
+
+        torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let only one run at a time work in a folder; another one waits, and says so."""
+    with contextlib.ExitStack() as stack:
+        if rank() == 0:
+            # Where none can be had there is none: nothing can be written there, or the file
+            # system has no locks.
+            with contextlib.suppress(OSError):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(folder.with_name(f".{folder.name}.lock"), "a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say(f"waiting for another run, which is at work in {shown(folder)}")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_all()
+        yield
+
+
+def one_at_a_time(
+    folder_of: Callable[P, Path],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates a step with the lock of the folder that it works in."""
+
+    def decorate(step: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(step)
+        def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+            with locked(folder_of(*args, **kwargs)):
+                return step(*args, **kwargs)
+
+        return alone
+
+    return decorate
+
+
+# ------------------------------------------------------------------ whose it is
+
+
+class Maker(NamedTuple):
+    """The study that is at work. What others trained in its folders is theirs."""
+
+    study: str
+    known: bool  # it made this before 2026-11-28, since when a training says whose it is
+
+
+_maker: ContextVar[Maker | None] = ContextVar("maker", default=None)
+
+
+@contextlib.contextmanager
+def made_for(study: str, known: bool) -> Iterator[None]:
+    """Within it a training is the study's, and only what is its own is made anew.
+
+    ./run.sh makes anew what was trained with other settings, and says so to whoever asked for that.
+    A study works in the same folders and would say so in a log.
+    """
+    token = _maker.set(Maker(study, known))
+    try:
+        yield
+    finally:
+        _maker.reset(token)
+
+
+def whose() -> dict[str, str | None]:
+    """What a training tells of who made it: a study, or ./run.sh (None)."""
+    maker = _maker.get()
+    return {"study": maker.study if maker else None}
+
+
+def foreign(facts: dict[str, Any]) -> bool:
+    """Whether a finished training is neither the study's that is at work, nor may it be."""
+    maker = _maker.get()
+    if maker is None:
+        return False
+    return facts["study"] != maker.study if "study" in facts else not maker.known
+
+
+def spare(folder: Path, inputs: dict[str, Any]) -> None:
+    """Raise `UserError` where others have trained with other inputs: see `made_for`."""
+    facts = done(folder)
+    if facts is None or not foreign(facts):
+        return
+    if changed := changes(facts["inputs"], inputs):
+        raise UserError(
+            f"{shown(folder)} holds a finished experiment with another "
+            f"{' and another '.join(changed)}, which this study did not make: {_ways_out(folder)}."
+        )
+
+
+def foreign_below(folder: Path) -> Path | None:
+    """A finished training below, of others than the study that is at work."""
+    for path in sorted(folder.rglob("seed*/done.json")) if _maker.get() else ():
+        facts = done(path.parent) or {}
+        if facts.get("train_seconds") and foreign(facts):
+            return path.parent
+    return None
+
+
+def spare_below(folder: Path, problem: str) -> None:
+    """Raise `UserError` where what others have trained would lose the data it was trained on."""
+    if found := foreign_below(folder):
+        raise UserError(
+            f"{problem}, and from what lies there {shown(found)} was trained, which this study did "
+            f"not make: {_ways_out(folder)}."
+        )
+
+
+def _ways_out(folder: Path) -> str:
+    return (
+        "give the recipe a name of its own in the grid, such as hi-study: {recipe: espeak/hi}, or "
+        f"the study another --root, or delete {shown(folder)}"
+    )
+
+
+# ------------------------------------------------------------------ the folder of an experiment
+
+
+def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) -> None:
+    """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs.
+
+    Raises:
+        UserError: as many processes as began that run make one of its optimiser steps, and now
+            there are more or fewer.
+    """
+    started = folder / "started.json"
+    before = read_json(started) if started.exists() else {}
+    finished = (folder / "done.json").exists()
+    same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    processes = before.get("processes", world())
+    if same and processes != world() and any(folder.glob("ckpt/*")):
+        raise UserError(
+            f"{shown(folder)} holds a cut run of {processes} processes, and this one has "
+            f"{world()}: go on with as many (--nproc {processes}), or remove that folder to begin "
+            "anew."
+        )
+    wait_for_all()  # all have read it
+    if rank() == 0:
+        if not same and folder.exists():
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.suffix != ".lock":  # one that is removed no longer keeps anyone out
+                    path.unlink()
+        facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs)}
+        write_json(started, facts)
+        from adakd.versions import describe
+
+        write_text(folder / "config.yaml", configuration.dump_yaml(dataclasses.asdict(config)))
+        write_json(folder / "versions.json", describe())
+    wait_for_all()
+
+
+@one_at_a_time(lambda folder, twin: folder)
+def take_over(folder: Path, twin: Path) -> None:
+    """Copy a finished experiment of the same method, unless this one is finished with its inputs.
+
+    Whether these are what `folder` should have is for `train` to find out, as always.
+    """
+    facts, here = done(twin) or {}, done(folder)
+    if here is not None and not changes(here["inputs"], facts["inputs"]):
+        return
+    spare(folder, facts["inputs"])
+    if folder.exists():
+        shutil.rmtree(folder)
+    # done.json is written last: a copy that was cut is none.
+    shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json"))
+    of_twin = {"taken_over": f"{twin.parent.name}/{twin.name}"}
+    write_json(folder / "done.json", {**of_twin, **facts, **whose()})

@@ -277,17 +277,22 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
             raise UserError(f"{place}: unknown method '{name}'; {suggest(name, list(METHODS))}")
 
 
-def _located(source: str | None) -> str | None:
-    """A folder as given, else below the repository: a recipe runs from anywhere. Or a hub id.
+def places_of(path: str) -> tuple[Path, Path]:
+    """Where something may lie: as given, or below the repository; a recipe runs from anywhere.
 
     With recipes/ the repository goes first: one may stand in another copy of it.
     """
+    given, below = Path(path).expanduser(), REPOSITORY / path
+    return (below, given) if path.startswith("recipes/") else (given, below)
+
+
+def _located(source: str | None) -> str | None:
+    """A model's folder, or a hub id."""
     if not source or source == TEACHER:
         return source
-    given, below = Path(source).expanduser(), REPOSITORY / source
-    if below.is_dir() and (source.startswith("recipes/") or not given.is_dir()):
-        return source if given.is_dir() and given.samefile(below) else str(below)
-    return str(given) if given.is_dir() else source
+    found = next(filter(Path.is_dir, places_of(source)), None)
+    as_written = found is None or (Path(source).is_dir() and found.samefile(source))
+    return source if as_written else str(found)
 
 
 def check(config: Config) -> None:

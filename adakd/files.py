@@ -59,7 +59,7 @@ def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     yield fresh
-    for path in fresh.iterdir() if durable else ():
+    for path in filter(Path.is_file, fresh.rglob("*")) if durable else ():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     shutil.rmtree(target, ignore_errors=True)

@@ -146,6 +146,7 @@ def prepare(place: Place) -> None:
         spare_below(place.experiment("teacher").parents[1], problem)
     next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
     if is_current(place.data, inputs, title, *outputs):
+        _tell_rejected(place)
         return
     from adakd import models
     from adakd.data import label_noise
@@ -196,6 +197,16 @@ def prepare(place: Place) -> None:
     samples = _other_samples(place.data, manifests, fingerprint([place.data / stage.CHECKSUMS]))
     facts = {"manifests": manifests, "units": of_units, "samples": samples, "counts": counts}
     mark_done(place.data, inputs, **facts)
+
+
+def _tell_rejected(place: Place) -> None:
+    """Of finished data: what was left out, which nobody looks at again unless asked to."""
+    counts = needed(place.data, "The prepared data", 1)["counts"].values()
+    if rejected := sum(count["rejected"] for count in counts):
+        say(
+            f"{place.title}: {rejected} rejected ({shown(place.data / 'rejected.tsv')}); once they "
+            f"are mended, delete {shown(place.data / 'done.json')} and run --stage 1"
+        )
 
 
 def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:

@@ -362,7 +362,7 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
     for module in (finished, steps):
         monkeypatch.setattr(module, "key_of", lambda _: "the same")
         monkeypatch.setattr(module, "changes", lambda *_: [])
-    mark(place.data, manifests="m")
+    mark(place.data, manifests="m", counts={"train": {"rejected": 0}})
     monkeypatch.setattr(steps, "Walk", lambda _: [])  # the corpus has nothing against it
     monkeypatch.setattr(steps, "corpus_options", never)
     for name in ("train.jsonl", "test.jsonl", "units"):
@@ -519,6 +519,22 @@ def test_prepared_data_are_of_the_corpus_that_is_asked_for(
     with pytest.raises(UserError, match="made with other options"):
         steps.prepare(place)
     assert finished.done(place.data), "what is there stays"
+
+
+def test_finished_data_tell_what_was_left_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(steps, "Walk", lambda _: [])
+    write_json(place.corpus / "fetched.json", {})
+    place.units.mkdir(parents=True)
+    for split in corpora.SPLITS:
+        (place.data / f"{split}.jsonl").touch()
+    for rejected in (0, 3):
+        counts = {split: {"rejected": rejected} for split in ("train", "dev")}
+        finished.mark_done(place.data, steps.data_inputs(place), manifests="m", counts=counts)
+        steps.prepare(place)
+        said = capsys.readouterr().out
+        assert ("6 rejected (" in said and "delete" in said) == bool(rejected)
 
 
 def test_an_utterance_that_tells_no_language_has_the_recipes(

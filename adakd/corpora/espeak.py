@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adakd.config import REPOSITORY, places_of
 from adakd.corpora import SPLITS, Utterance, grammar, marker
 from adakd.errors import UserError
 from adakd.files import sha256, write_json, write_text
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 ESPEAK_RATE = 22_050  # Hz, what eSpeak NG gives
 SAMPLE_RATE = 16_000  # Hz, what we write
-REPOSITORY = Path(__file__).resolve().parents[2]
 FORMAT = 1  # part of the fingerprint: raise it when the same options would give other audio
 CODES = {"zh": "cmn", "zh-CN": "cmn", "zh-TW": "cmn"}  # ours -> eSpeak's, where they differ
 
@@ -475,8 +475,8 @@ def _grammars(options: Options, language: str) -> dict[str, grammar.Grammar]:
 
 
 def _find(path: str, key: str) -> Path:
-    """A path as given, else below the repository."""
-    for candidate in (Path(path), REPOSITORY / path):
+    """The file of that path: see `places_of`."""
+    for candidate in places_of(path):
         if candidate.is_file():
             return candidate
     raise UserError(f"{key}: there is no file {path}, here or in the repository; check the path")

@@ -97,12 +97,6 @@ class Place:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
         return f"{self.config.recipe}{fold} {self.config.family}"
 
-    def lessons(self) -> manifest.Manifest:
-        """The utterances that students learn from."""
-        if self.config.transcripts.source == "corpus":
-            return self.transcribed()
-        return manifest.read(self.transcripts / "train.jsonl")
-
     def transcribed(self) -> manifest.Manifest:
         """The training utterances that have a transcript; `UserError` if none has."""
         found = self.manifest("train")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd import corpora
 from adakd.corpora import marker
+from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import atomic_write, replaced_folder, write_json, write_text
 from adakd.finished import (
@@ -317,24 +318,22 @@ def of_the_student(changed: str) -> bool:
 
 def check_shared(place: Place, step: str) -> None:
     """Raise `UserError` where a tagged run would make anew what it has in common with others."""
-    if not place.config.tag:
+    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
+        "prepare": ("data", place.data, data_inputs),
+        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
+    }
+    if not place.config.tag or step not in shared:
         return
-    shared: list[tuple[str, str, Path, Callable[[Place], dict[str, Any]]]] = [
-        ("prepare", "data", place.data, data_inputs),
-        ("teacher", "teacher", place.experiment("teacher"), teacher_inputs),
-    ]
-    if place.config.transcripts.source == configuration.TEACHER:
-        shared.append(("teacher", "teacher's transcripts", place.transcripts, transcripts_inputs))
-    for of_step, what, folder, inputs in shared:
-        facts = done(folder) if step == of_step else None
-        changed = changes(facts["inputs"], inputs(place)) if facts else []
-        if [name for name in changed if not of_the_student(name)]:
-            raise UserError(
-                f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
-                f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
-                "others: give such a variant a --root DIR of its own, or leave out --tag to "
-                f"replace the {what}; settings of the students alone begin with --student.train."
-            )
+    what, folder, inputs = shared[step]
+    facts = done(folder)
+    changed = changes(facts["inputs"], inputs(place)) if facts else []
+    if [name for name in changed if not of_the_student(name)]:
+        raise UserError(
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
+            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
+            f"the {what}; settings of the students alone begin with --student.train."
+        )
 
 
 def check_units(place: Place) -> None:
@@ -396,16 +395,28 @@ def transcripts_inputs(place: Place) -> dict[str, Any]:
     }
 
 
-@one_at_a_time(lambda place: place.transcripts)
+def transcripts_of(place: Place) -> Path:
+    """The folder of those transcripts: one for all tags, but for a tag that asks for others."""
+    return _for_tag(place, place.transcripts, transcripts_inputs, _inputs_of)
+
+
+def lessons(place: Place) -> manifest.Manifest:
+    """The utterances that students learn from."""
+    if place.config.transcripts.source == "corpus":
+        return place.transcribed()
+    return manifest.read(transcripts_of(place) / "train.jsonl")
+
+
+@one_at_a_time(lambda place: place.transcripts)  # for all tags, as are the hypotheses
 def transcribe_training(place: Place) -> None:
     """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
 
     The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
     """
-    config, folder = place.config, place.transcripts
+    config, folder = place.config, transcripts_of(place)
     names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
     heard, inputs = heard_inputs(place), transcripts_inputs(place)
-    said = folder / "hypotheses"
+    said = place.transcripts / "hypotheses"
     if not is_current(said, heard, f"{place.title}: hypotheses of train"):
         from adakd.decode import transcribe
 
@@ -428,11 +439,6 @@ def transcribe_training(place: Place) -> None:
         if rank() == 0:
             mark_done(said, heard)
     title = f"{place.title}: transcripts of the teacher"
-    if config.tag and (facts := done(folder)):
-        changed = changes(facts["inputs"], inputs)
-        if changed and all(map(of_the_student, changed)):
-            say(f"{title}: done for all tags ({shown(folder)})")
-            return
     if rank() == 0 and not is_current(folder, inputs, title, folder / "train.jsonl"):
         from adakd import models
         from adakd.data import pseudo_labels
@@ -463,7 +469,7 @@ def lessons_inputs(place: Place) -> dict[str, Any]:
     """What is to be added to the inputs of whatever depends on the transcripts students learn."""
     if place.config.transcripts.source == "corpus":
         return {}
-    found = needed(place.transcripts, "The teacher's transcripts of the training set", 2)
+    found = needed(transcripts_of(place), "The teacher's transcripts of the training set", 2)
     return {"transcripts": found["fingerprint"]}
 
 
@@ -568,8 +574,9 @@ def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:
         now["teacher"] = teacher["fingerprint"]
     if (place.config.transcripts.source == "teacher") != ("transcripts" in made):
         return ["transcripts"]
-    if transcripts := done(place.transcripts):
-        now["transcripts"] = transcripts["fingerprint"]
+    if "transcripts" in made and teacher and done(place.data):
+        if found := done(transcripts_of(place)):
+            now["transcripts"] = found["fingerprint"]
     both = [name for name in now if name in made or name == "samples"]
     return changes({name: made.get(name) for name in both}, {name: now[name] for name in both})
 
@@ -630,7 +637,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
 
     if role == "teacher" and not half:
         check_units(place)
-    entries = place.transcribed() if role == "teacher" else place.lessons()
+    entries = place.transcribed() if role == "teacher" else lessons(place)
     gc.collect()  # a brain and its checkpointer hold each other: the last model may still be there
     begin(folder, inputs, config)
     seed = place.seed_of(method)
@@ -756,7 +763,7 @@ def supervision(
     store = open_store(place) if cached else None
     x = difficulties(place, weighting.uses_doubt) if weighting.uses_difficulty else None
     if x is not None:
-        weighting.fit([x[entry.id] for entry in place.lessons()])
+        weighting.fit([x[entry.id] for entry in lessons(place)])
 
     def extra(batch: Batch) -> Batch:
         if x is not None:
@@ -802,9 +809,7 @@ def store_of(place: Place) -> Path:
 
 def difficulty_of(place: Place) -> Path:
     """The folder of x that is not the store's own: one for all tags, as with the store."""
-    return _for_tag(
-        place, place.difficulty, difficulty_parts, lambda folder: (done(folder) or {}).get("inputs")
-    )
+    return _for_tag(place, place.difficulty, difficulty_parts, _inputs_of)
 
 
 def _for_tag(
@@ -825,6 +830,10 @@ def _for_tag(
         if (found := made(folder)) is not None and not changes(found, parts):
             return folder
     return shared if made(shared) is None else own
+
+
+def _inputs_of(folder: Path) -> dict[str, Any] | None:
+    return (done(folder) or {}).get("inputs")
 
 
 def _parts_of(store: Path) -> dict[str, Any] | None:
@@ -877,7 +886,7 @@ def write_store(place: Place) -> None:
     train = config.train_of("teacher")
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
-    entries = place.lessons()[rank() :: world()]
+    entries = lessons(place)[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
         2 * train.batch_seconds,

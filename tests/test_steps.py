@@ -932,27 +932,26 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     assert finished.done(shared)["inputs"] == steps.start_inputs(plain)
 
 
-def test_a_tag_does_not_replace_the_teachers_transcripts(tmp_path: Path) -> None:
-    def tagged(tag: str, max_cer: float = 0.1, **changes: object) -> Place:
-        transcripts = {"source": "teacher", "max_cer": max_cer}
-        return place_of(tmp_path, tag=tag, transcripts=transcripts, **changes)
+def test_a_tag_that_asks_for_other_transcripts_has_its_own(tmp_path: Path) -> None:
+    def tagged(tag: str, max_cer: float = 0.1) -> Place:
+        return place_of(tmp_path, tag=tag, transcripts={"source": "teacher", "max_cer": max_cer})
 
-    first = tagged("a")
+    first, other = tagged("a"), tagged("b", 0.3)
     mark(first.data, manifests="m")
     finished.mark_done(first.experiment("teacher"), steps.teacher_inputs(first))
-    steps.check_shared(first, "teacher")  # there are none yet
-    finished.mark_done(first.transcripts / "hypotheses", steps.heard_inputs(first))
-    finished.mark_done(first.transcripts, steps.transcripts_inputs(first))
-    (first.transcripts / "train.jsonl").touch()
-    steps.check_shared(tagged("b"), "teacher")
-    with pytest.raises(UserError, match=r"the teacher's transcripts .* another max_cer, and runs"):
-        steps.check_shared(tagged("b", 0.3), "teacher")
-    # Which student they were chosen for is no reason to choose anew, as with the data.
-    other = tagged("c", student={"config": tiny_recipe.whisper(24)})
-    steps.check_shared(other, "teacher")
-    before = (first.transcripts / "done.json").read_bytes()
-    steps.transcribe_training(other)
-    assert (first.transcripts / "done.json").read_bytes() == before
+    shared = first.transcripts
+    assert steps.transcripts_of(other) == shared  # there are none yet
+    finished.mark_done(shared, steps.transcripts_inputs(first))
+    own = shared.with_name("transcripts@b")
+    assert steps.transcripts_of(tagged("c")) == shared and steps.transcripts_of(other) == own
+    # A student of the one does not take the other for what it has learnt from.
+    finished.mark_done(own, steps.transcripts_inputs(other))
+    inputs = {name: steps.lessons_inputs(place) for name, place in (("a", first), ("b", other))}
+    for place, name, changed in ((first, "a", []), (other, "b", []), (other, "a", ["transcripts"])):
+        assert steps.changed_on_disk(place, {"inputs": inputs[name]}) == changed
+    # Without a tag they are made anew where they lie, as ever.
+    plain = dataclasses.replace(other, config=dataclasses.replace(other.config, tag=""))
+    assert steps.transcripts_of(plain) == shared
 
 
 @pytest.mark.parametrize("step", ["prepare", "teacher"])

@@ -6,8 +6,8 @@
 Worker processes are started once, so that torch, transformers and SpeechBrain are imported once in
 each; what they print goes to a log for every task. Each has one thread: a cell then comes out alike
 however many run beside it. The same command goes on where it was stopped: experiments that are
-done are done (`adakd.steps`), one that was cut resumes, one that failed is tried again. What became
-of every task stands in records.json.
+done are done (`adakd.finished`), one that was cut resumes, one that failed is tried again. What
+became of every task stands in records.json.
 
 A study and ./run.sh have the folders of a recipe in common. What is finished there with the same
 settings is used; with other settings it is made anew if this study made it, and else refused.

@@ -79,7 +79,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; 0 on success, 1 after a sentence on standard error."""
     if arguments is None:  # this process is for nothing else
-        _stop_when_asked_to()
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # what a launcher stops is to die at once
+            _stop_when_asked_to()
         arguments = sys.argv[1:]
     arguments = list(arguments)
     others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
@@ -207,7 +208,7 @@ def run(arguments: Sequence[str]) -> None:
     recipe_folder = REPOSITORY / "recipes" / options["recipe"]
     if not (recipe_folder / "conf").is_dir():
         raise UserError(f"There is no recipe '{options['recipe']}': look into recipes/.")
-    root = Path(options.get("root", REPOSITORY)).expanduser().resolve()
+    root = Path(os.path.expanduser(options.get("root", REPOSITORY))).resolve()
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
     if world() > 1:
@@ -365,7 +366,9 @@ def _join_processes() -> None:
     # The first process may wait for another run's lock as long as a training takes.
     patience = timedelta(days=7)
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # barriers use the current one
+        from adakd.device import device
+
+        torch.cuda.set_device(device())  # barriers use the current one
         torch.distributed.init_process_group("nccl", timeout=patience)
     else:
         torch.distributed.init_process_group("gloo", timeout=patience)

@@ -22,6 +22,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 import types
@@ -282,7 +283,7 @@ def places_of(path: str) -> tuple[Path, Path]:
 
     With recipes/ the repository goes first: one may stand in another copy of it.
     """
-    given, below = Path(path).expanduser(), REPOSITORY / path
+    given, below = Path(os.path.expanduser(path)), REPOSITORY / path
     return (below, given) if path.startswith("recipes/") else (given, below)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -26,12 +27,11 @@ def device() -> torch.device:
     if number >= count:
         raise UserError(
             f"Process {number + 1} of this machine has no GPU: torch sees {count}. Start as many "
-            "as there are (--nproc), and let Slurm show all of them to each (--gpus-per-node, not "
-            "--gpus-per-task)."
+            "as there are (--nproc)."
         )
     own = torch.cuda.get_device_capability(number)
-    known = [int(name[3:]) for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
-    oldest = divmod(min(known, default=0), 10)  # sm_75 stands for 7.5
+    known = re.findall(r"\bsm_(\d+)", " ".join(torch.cuda.get_arch_list()))  # also sm_90a
+    oldest = divmod(min(map(int, known), default=0), 10)  # sm_75 stands for 7.5
     if own < oldest:
         raise UserError(
             f"{torch.cuda.get_device_name(number)} has compute capability {own[0]}.{own[1]}, and "
@@ -62,5 +62,5 @@ def described() -> str:
         return "on the CPU"
     return (
         "on the CPU, since torch finds no GPU here, though there is an NVIDIA driver: this job was "
-        f"given none, or the driver is too old for CUDA {torch.version.cuda}"
+        f"given none, or the driver is too old for torch {torch.__version__}"
     )

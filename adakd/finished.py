@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 def done(folder: Path) -> dict[str, Any] | None:
     """What a finished step left in ``folder``; None if it is not finished."""
-    path = folder / "done.json"
-    return read_json(path) if path.exists() else None
+    try:
+        return read_json(folder / "done.json")
+    except FileNotFoundError:
+        return None
 
 
 def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:

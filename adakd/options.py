@@ -6,6 +6,7 @@ The functions below are argparse's `type`: they read a value, or say what it sho
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -58,7 +59,7 @@ def positive(text: str) -> float:
 
 def path(text: str) -> Path:
     """A file or folder; after --root= the shell leaves ~ as it is."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 def one_of(*words: str) -> Callable[[str], str]:

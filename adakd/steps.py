@@ -204,10 +204,7 @@ def _tell_rejected(place: Place) -> None:
     """Of finished data: what was left out, which nobody looks at again unless asked to."""
     counts = needed(place.data, "The prepared data", 1)["counts"].values()
     if rejected := sum(count["rejected"] for count in counts):
-        say(
-            f"{place.title}: {rejected} rejected ({shown(place.data / 'rejected.tsv')}); once they "
-            f"are mended, delete {shown(place.data / 'done.json')} and run --stage 1"
-        )
+        say(f"{place.title}: {rejected} rejected ({shown(place.data / 'rejected.tsv')})")
 
 
 def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:
@@ -1126,7 +1123,7 @@ def decoding_inputs(place: Place, name: str) -> dict[str, Any]:
         raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
     return {
         "model": model["fingerprint"],
-        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        "data": (done(place.data) or {}).get("manifests"),
         # Its losses x stand beside every hypothesis.
         "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
         "audio": dataclasses.asdict(deployed(place.config)),
@@ -1138,7 +1135,9 @@ def decoded(place: Place, name: str) -> str:
     """The fingerprint of a model's hypotheses; `UserError` if they are none of this place's."""
     facts = needed(folder_of(place, name) / "decode", f"{place.title}: decoding of {name}", 7)
     changed = changes(facts["inputs"], decoding_inputs(place, name))
-    if others := [each for each in changed if each != "teacher"]:  # it only gives x beside them
+    # The teacher only gives x beside them, and data that are no longer there have not changed.
+    apart = {"teacher"} if done(place.data) else {"teacher", "data"}
+    if others := [each for each in changed if each not in apart]:
         raise UserError(
             f"{place.title}: {name} was decoded with another {' and another '.join(others)}: give "
             "the settings it was decoded with, or run --stage 7 first."

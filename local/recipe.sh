@@ -192,6 +192,7 @@ run_logged() {
     # Through a pipe Python cannot see that its errors and progress reach a terminal.
     [[ ! -t 2 ]] || export ADAKD_TERMINAL=1
     # The number of a stream that is closed would go to one of the pipes.
+    [[ -e /dev/fd/0 ]] || exec </dev/null
     [[ -e /dev/fd/1 ]] || exec >/dev/null
     [[ -e /dev/fd/2 ]] || exec 2>/dev/null
     # Standard error and standard output stay apart on the screen.
@@ -214,15 +215,16 @@ run_logged() {
 # copy_to LOG: hands its input on, and writes it to the log until its end, whatever stops the run.
 copy_to() {
     trap '' INT TERM HUP
-    exec tee -ap -- "$1"
+    exec tee -aip -- "$1" # bash 5.3 lets what it executes here die of Ctrl-C all the same
 }
 
 # heed_signals COMMAND...: runs it and waits for its end. A signal to this shell reaches it; of
 # Ctrl-C, which it gets from the terminal, this shell does not die first.
 heed_signals() {
     local child signalled status
-    # In the background, where a shell that waits does heed signals, but where it ignores Ctrl-C.
-    (trap - INT QUIT && exec "$@") &
+    # In the background: only in `wait` does bash act on a signal at once. Commands there ignore
+    # Ctrl-C, hence the trap, and read nothing unless told to.
+    (trap - INT QUIT && exec "$@") <&0 &
     child=$!
     trap 'signalled=1' INT
     trap 'signalled=1; kill -TERM "$child"' TERM

@@ -29,7 +29,7 @@ def test_each_process_of_a_launcher_has_its_own_gpu(gpus: pytest.MonkeyPatch) ->
     gpus.setenv("LOCAL_RANK", "1")
     assert device.device() == torch.device("cuda:1") and device.described() == "on a card"
     gpus.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UserError, match=r"Process 3 .* torch sees 2\. .*--gpus-per-node"):
+    with pytest.raises(UserError, match=r"Process 3 .* torch sees 2\. .*--nproc"):
         device.device()
 
 
@@ -40,6 +40,7 @@ def test_a_card_that_torch_was_not_made_for(
     gpus.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     with pytest.raises(UserError, match=rf"capability {capability[0]}\..* begins with 7\.5"):
         device.device()
+    gpus.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90a", "sm_75"])
     gpus.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
     assert device.device().type == "cuda"
     gpus.setattr(torch.cuda, "get_arch_list", lambda: ["gfx90a"])  # not NVIDIA's

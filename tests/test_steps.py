@@ -423,6 +423,8 @@ def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
     steps.decode(place, [])
     mark_decoded(place, "teacher", teacher=None)
     steps.decoded(place, "teacher")
+    shutil.rmtree(place.data)  # what was scored can be reported without its audio
+    steps.decoded(place, "teacher")
 
 
 def test_the_store_is_asked_for_and_checked(place: Place) -> None:
@@ -534,7 +536,7 @@ def test_finished_data_tell_what_was_left_out(
         finished.mark_done(place.data, steps.data_inputs(place), manifests="m", counts=counts)
         steps.prepare(place)
         said = capsys.readouterr().out
-        assert ("6 rejected (" in said and "delete" in said) == bool(rejected)
+        assert ("6 rejected (" in said) == bool(rejected)
 
 
 def test_an_utterance_that_tells_no_language_has_the_recipes(

@@ -135,6 +135,8 @@ def _place(root: Path, size: int, jobs: int) -> Place:
         "student": {"config": tiny},
         "train": {"epochs": 1, "max_steps": STEPS_TRAINED, "mask_time": 0.0},
     }
+    from adakd.place import Place
+
     config = configuration.from_dict(configuration.Config, mapping, "adakd bench")
     configuration.check(config)
     return Place(root, config)

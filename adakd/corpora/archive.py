@@ -62,7 +62,7 @@ def obtain(
     """
     if corpus is None:
         return clone(repository, folder / "clone", check)
-    given = Path(corpus).expanduser()
+    given = Path(os.path.expanduser(corpus))
     if given.is_dir():
         return given
     if not given.exists():
@@ -86,7 +86,7 @@ def replaced(target: Path, *sources: Path) -> Iterator[Path]:
     """
     before = (marker.stored(target.parent) or {}).get("source")
     for source in (*sources, *([Path(before)] if before else [])):
-        if lies_in(source, target):
+        if source.exists() and lies_in(source, target):
             raise UserError(
                 f"corpus.corpus: '{source}' lies where stage 0 writes ({target}): move it "
                 "elsewhere, or give another --root"

@@ -82,12 +82,3 @@ def test_memory_is_that_of_the_process_itself() -> None:
     assert memory.high_water(os.getpid()) >= before
     assert 10 < before < 20_000
     assert memory.high_water(None) == 0.0
-
-
-def test_the_benchmark_of_memory_has_a_recipe_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpora, "__path__", [*corpora.__path__])
-    place = memory._place(tmp_path, 7, 1)
-    assert place.data == tmp_path / "data/bench/hi/wav2vec2"
-    assert place.config.corpus == {"kind": "made_up", "utterances": 7}

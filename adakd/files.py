@@ -77,14 +77,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """What is in a file of `write_json`; `UserError` if it is damaged."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file of `write_json`; `UserError` if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(
-            f"{path} is damaged: delete it, and what it stands for is made anew."
-        ) from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no UTF-8
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: delete it, and what it stands for is made anew.")
+    return content
 
 
 def sha256(path: Path) -> str:

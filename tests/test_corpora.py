@@ -34,7 +34,10 @@ def test_a_damaged_marker_is_a_sentence(tmp_path: Path, content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(UserError) as raised:
             next(module.utterances(module.Options(), path.parent, None))
-        assert str(raised.value) == f"{path} is damaged: delete it, and run stage 0 again", kind
+        assert (
+            str(raised.value)
+            == f"{path} is damaged: delete it, and what it stands for is made anew."
+        ), kind
     with pytest.raises(UserError, match="fetched.json is damaged"):
         marker.described(tmp_path / "fsdd")
 

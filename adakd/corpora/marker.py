@@ -9,7 +9,6 @@ changed.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adakd.errors import UserError
-from adakd.files import write_json
+from adakd.files import read_json, write_json
 
 NAME = "fetched.json"
 
@@ -44,14 +43,9 @@ def stored(folder: Path) -> dict[str, Any] | None:
 def read(path: Path) -> dict[str, Any] | None:
     """What a marker of any name says, None where there is none. A damaged one is a UserError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return None
-    except ValueError:  # no JSON, or no UTF-8
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: delete it, and run stage 0 again")
-    return content
 
 
 def settings_of(options: Any) -> dict[str, Any]:

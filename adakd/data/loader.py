@@ -169,6 +169,21 @@ def seconds_of(entries: Sequence[Entry]) -> np.ndarray:
 class _Loader(DataLoader["list[Batch] | UserError"]):
     """Raises, in this process, the error that an item is."""
 
+    def __init__(
+        self, steps: Steps, plan: Any, workers: int, generator: Generator | None = None
+    ) -> None:
+        super().__init__(
+            steps,
+            sampler=plan,
+            batch_size=None,
+            num_workers=workers,
+            # As copies of this process, whatever this Python's default is: what makes a batch, the
+            # model's collator and the teacher's store, need not be pickled then.
+            multiprocessing_context="fork" if workers else None,
+            collate_fn=_same,
+            generator=generator,
+        )
+
     def __iter__(self) -> Any:
         # Begun here, not at the first item: that draws from torch's generator.
         return _raising(super().__iter__())
@@ -185,27 +200,11 @@ def _same(step: list[Batch] | UserError) -> list[Batch] | UserError:
     return step
 
 
-def _start_of(workers: int) -> str | None:
-    """How workers begin: as copies of this process, whatever this Python's default is.
-
-    What makes a batch, the model's collator and the teacher's store, need not be pickled then.
-    """
-    return "fork" if workers else None
-
-
 def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> DataLoader:
     """A DataLoader whose items are optimiser steps (lists of batches)."""
-    return _Loader(
-        steps,
-        sampler=sampler,
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=_start_of(workers),
-        collate_fn=_same,
-        # Every iteration draws a seed for the workers. Drawn from torch's own generator, it would
-        # give a run that is resumed inside an epoch other dropout than an uncut one.
-        generator=Generator(),
-    )
+    # Every iteration draws a seed for the workers. Drawn from torch's own generator, it would give
+    # a run that is resumed inside an epoch other dropout than an uncut one.
+    return _Loader(steps, sampler, workers, Generator())
 
 
 def evaluation_loader(
@@ -214,11 +213,4 @@ def evaluation_loader(
     """Every utterance once, sorted by length; items are steps of one micro-batch."""
     seconds = seconds_of(steps.entries)
     plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
-    return _Loader(
-        steps,
-        sampler=plan,
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=_start_of(workers),
-        collate_fn=_same,
-    )
+    return _Loader(steps, plan, workers)

@@ -877,30 +877,34 @@ def write_store(place: Place) -> None:
     from adakd import models
     from adakd.data.loader import Steps, evaluation_loader
     from adakd.device import device
-    from adakd.teacher_store import Store, Writer, fill
+    from adakd.teacher_store import Store, Writer, begin, fill, finish, written
 
     config = place.config
     train = config.train_of("teacher")
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
-    entries = lessons(place)[rank() :: world()]
+    title = f"{place.title}: teacher pass"
+    if rank() == 0:
+        begin(folder, parts, config.distill.top_k, config.distill.temperature)
+    wait_for_all()
+    there, entries = written(folder), lessons(place)
+    if there:
+        say(f"{title}: goes on, {len(there)} of {len(entries)} utterances are there")
+        entries = entries.pick([i for i, entry in enumerate(entries) if entry.id not in there])
+    wait_for_all()  # all know what was there, before more comes
+    entries = entries[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
         2 * train.batch_seconds,
         family.padded,
         train.workers,
     )
-    if rank() == 0:
-        (folder / "meta.json").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-    wait_for_all()
-    writer = Writer(folder, config.distill.top_k, config.distill.temperature, rank())
-    title = f"{place.title}: teacher pass"
+    writer = Writer(folder, rank())
     fill(writer, family, track(loader, len(loader), title))
-    writer.close()
+    writer.flush()
     wait_for_all()
     if rank() == 0:
-        writer.finish(parts)
+        finish(folder)
     wait_for_all()
     x = Store(folder).difficulties().values()
     say(

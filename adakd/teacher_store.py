@@ -5,27 +5,30 @@ raw logits in fp16, all of them (dense), or the top k and a sample of the rest a
 temperature (`adakd.objectives.top_k`). It describes clean audio under a teacher in eval mode.
 
     store/meta.json          what the contents depend on, part by part; top_k, temperature
-    store/index.<R>.jsonl    one line an utterance: id, x, shard, row, rows
+    store/index.<R>.<N>.jsonl    one line an utterance: id, x, shard, row, rows
     store/logits.<R>.<N>.npy     (rows, V) fp16, dense
     store/values.<R>.<N>.npy     (rows, K) fp16       \\
     store/indices.<R>.<N>.npy    (rows, K + M) uint    top k, then the drawn ones
     store/rest.<R>.<N>.npy       (rows, 2) fp32       /  tail and level
 
-<R> is the process that wrote it, <N> its shard. Shards are memory-mapped for reading. `meta.json`
-is written last, so a store without it is unfinished.
+<R> is the process that wrote it, <N> its shard. Shards are memory-mapped for reading. A pass writes
+a shard's index once its arrays are on the disk, so one that was cut goes on where it was. Until it
+has them all, `meta.json` is called `unfinished.json`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
+import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.errors import UserError
-from adakd.files import atomic_write, write_json
+from adakd.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,23 +38,60 @@ if TYPE_CHECKING:
     from adakd.objectives import SoftOutputs
 
 SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
+SHARD_SECONDS = 600  # of work in memory before it goes to disk: a pass that is cut loses no more
 OPEN_SHARDS = 200  # mapped at a time: every file takes a descriptor, and 1,024 is a common limit
 
 
-class Writer:
-    """Collects utterances and writes shards; one writer a process, `rank` tells them apart.
+def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float) -> None:
+    """Make a folder ready for a pass.
 
-    A finished store in ``folder`` ceases to be one. Whoever starts the processes empties the folder
-    first: what is in it may be another process's already.
+    One process does so, before any has a `Writer`. A finished store ceases to be one. What a pass
+    for the same store has left is kept; anything else is removed.
+
+    Args:
+        parts: what the contents depend on; `Store` compares it part by part.
+        top_k: units kept a position, 0 for all.
+        temperature: at which the rest is drawn and summed up.
+    """
+    meta = {"top_k": top_k, "temperature": temperature, "parts": dict(parts)}
+    unfinished = folder / "unfinished.json"
+    if unfinished.exists() and read_json(unfinished) == json.loads(json.dumps(meta)):
+        return
+    (folder / "meta.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(unfinished, meta)
+
+
+def written(folder: Path) -> set[str]:
+    """The utterances that are in a store, finished or not."""
+    return {row["id"] for index in _indices(folder) for row in _read(index)}
+
+
+def finish(folder: Path) -> None:
+    """Declare the store complete (one process, after all have flushed)."""
+    (folder / "unfinished.json").rename(folder / "meta.json")
+
+
+class Writer:
+    """Collects utterances and writes shards, after those that are there.
+
+    One writer a process, `rank` tells them apart; `begin` comes before the first, `finish` after
+    the last `flush`.
     """
 
-    def __init__(self, folder: Path, top_k: int, temperature: float, rank: int = 0) -> None:
-        self.folder, self.top_k, self.temperature, self.rank = folder, top_k, temperature, rank
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        meta = read_json(folder / "unfinished.json")
+        self.top_k, self.temperature = meta["top_k"], meta["temperature"]
+        self.folder, self.rank = folder, rank
+        there = [int(index.name.split(".")[2]) for index in _indices(folder, str(rank))]
+        self._shard = max(there, default=-1) + 1
+        self._clear()
+
+    def _clear(self) -> None:
         self._parts: list[tuple[np.ndarray, ...]] = []
         self._lines: list[dict[str, Any]] = []
-        self._rows = self._bytes = self._shard = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "meta.json").unlink(missing_ok=True)
+        self._rows = self._bytes = 0
+        self._since = time.monotonic()
 
     def add(self, utterance: str, x: float, logits: torch.Tensor) -> None:
         """Store one utterance: its id, its task loss, its raw logits (T, V).
@@ -95,34 +135,24 @@ class Writer:
         self._parts.append(part)
         self._rows += rows
         self._bytes += part[0].nbytes
-        if self._bytes >= SHARD_BYTES:
-            self._flush()
+        if self._bytes >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what has been collected, as a shard: at the end it is on whoever added it."""
         import numpy as np
 
         if not self._parts:
             return
+        place = f"{self.rank}.{self._shard}"
         for name, arrays in zip(_names(self.top_k), zip(*self._parts, strict=True), strict=True):
-            with atomic_write(self.folder / f"{name}.{self.rank}.{self._shard}.npy", "wb") as file:
+            with atomic_write(self.folder / f"{name}.{place}.npy", "wb") as file:
                 np.save(file, np.concatenate(arrays))
-        self._parts, self._rows, self._bytes = [], 0, 0
-        self._shard += 1
-
-    def close(self) -> None:
-        """Write what is left, and this process's index."""
-        self._flush()
-        with atomic_write(self.folder / f"index.{self.rank}.jsonl") as file:
+        with atomic_write(self.folder / f"index.{place}.jsonl") as file:
             for line in self._lines:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def finish(self, parts: Mapping[str, Any]) -> None:
-        """Declare the store complete (one process, after all have closed).
-
-        ``parts`` is what the contents depend on; `Store` compares it part by part.
-        """
-        meta = {"top_k": self.top_k, "temperature": self.temperature, "parts": dict(parts)}
-        write_json(self.folder / "meta.json", meta)
+        self._shard += 1
+        self._clear()
 
 
 def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> None:
@@ -172,12 +202,11 @@ class Store:
         self.folder, self.top_k = folder, int(meta["top_k"])
         self.temperature = float(meta["temperature"])
         self._lines: dict[str, tuple[float, str, int, int]] = {}
-        for index in sorted(folder.glob("index.*.jsonl")):
+        for index in _indices(folder):
             rank = index.name.split(".")[1]
-            with index.open(encoding="utf-8") as file:
-                for row in map(json.loads, file):
-                    place = f"{rank}.{row['shard']}"
-                    self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
+            for row in _read(index):
+                place = f"{rank}.{row['shard']}"
+                self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
 
     def difficulties(self) -> dict[str, float]:
@@ -229,6 +258,16 @@ class Store:
             raise UserError(
                 f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass)."
             ) from None
+
+
+def _indices(folder: Path, rank: str = "*") -> list[Path]:
+    """The indices of all shards; before 2026-11-29 there was one a process, index.<R>.jsonl."""
+    return sorted(folder.glob(f"index.{rank}.*jsonl"))
+
+
+def _read(index: Path) -> Iterator[dict[str, Any]]:
+    with index.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
 
 
 def _names(top_k: int) -> tuple[str, ...]:

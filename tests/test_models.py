@@ -26,7 +26,7 @@ from adakd.errors import UserError
 from adakd.models import incremental, units, wav2vec2, whisper
 from adakd.models.wav2vec2 import mel_filters_
 from adakd.objectives import Dense, top_k
-from adakd.teacher_store import Store, Writer
+from adakd.teacher_store import Store, Writer, begin, finish
 
 KINDS = ("wav2vec2", "group", "whisper")
 FAMILIES = ("wav2vec2", "whisper")
@@ -573,7 +573,8 @@ def test_the_cached_teacher_equals_the_live_one(
     monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.full(shape, 0.3))
     teacher, student = build(kind, 1), build(kind, 2)
     settings = configuration.Distill(top_k=k)
-    writer = Writer(tmp_path, k, settings.temperature)
+    begin(tmp_path, {}, k, settings.temperature)
+    writer = Writer(tmp_path)
     for places in ([4, 2], [1], [0, 3]):
         batch = teacher.collate([entries[i] for i in places], [clips[i] for i in places])
         with torch.inference_mode():
@@ -581,8 +582,8 @@ def test_the_cached_teacher_equals_the_live_one(
             losses = task_loss(teacher, batch).tolist()
         for row, count in enumerate(teacher.positions(batch).tolist()):
             writer.add(batch.ids[row], losses[row], logits[row, :count])
-    writer.close()
-    writer.finish({})
+    writer.flush()
+    finish(tmp_path)
     store = Store(tmp_path)
     batch = student.collate(entries, clips)
     live = distillation(student, teacher, batch, settings, k)

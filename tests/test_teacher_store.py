@@ -15,7 +15,7 @@ from adakd import teacher_store
 from adakd.data.loader import Steps, evaluation_loader
 from adakd.errors import UserError
 from adakd.objectives import Dense, TopK, top_k
-from adakd.teacher_store import Store, Writer, fill
+from adakd.teacher_store import Store, Writer, begin, fill, finish, written
 
 UNITS = 11
 PARTS = {"teacher": "abc", "manifest": "def", "temperature": None, "top_k": 0}
@@ -30,12 +30,18 @@ def teacher_logits(count: int = 12) -> dict[str, torch.Tensor]:
     }
 
 
-def write(folder, outputs, k=0, temperature=2.0, rank=0):
-    writer = Writer(folder, k, temperature, rank)
+def add(folder, outputs, rank=0):
+    """One process's pass, its store not finished."""
+    writer = Writer(folder, rank)
     for number, (utterance, logits) in enumerate(outputs.items()):
         writer.add(utterance, number / 7, logits)
-    writer.close()
-    return writer
+    writer.flush()
+
+
+def write(folder, outputs, k=0):
+    begin(folder, PARTS, k, 2.0)
+    add(folder, outputs)
+    finish(folder)
 
 
 def check(store, outputs, k=0):
@@ -71,7 +77,7 @@ def check(store, outputs, k=0):
 def test_round_trip(tmp_path, monkeypatch, k, shard_bytes):
     monkeypatch.setattr(teacher_store, "SHARD_BYTES", shard_bytes)
     outputs = teacher_logits()
-    write(tmp_path, outputs, k).finish(PARTS)
+    write(tmp_path, outputs, k)
     store = Store(tmp_path, PARTS)
     shards = len(list(tmp_path.glob("logits.*" if k == 0 else "values.*")))
     assert (shards == 1) == (shard_bytes > 100)
@@ -86,7 +92,7 @@ def test_the_last_unit_of_any_vocabulary_comes_back(tmp_path, units):
     """Indices are stored in as many bytes as the vocabulary needs."""
     logits = torch.zeros(2, units)
     logits[0, -1], logits[1, 0] = 9.0, 9.0
-    write(tmp_path, {"one": logits}, 2).finish(PARTS)
+    write(tmp_path, {"one": logits}, 2)
     soft = Store(tmp_path).soft(["one"])
     assert soft.best().tolist() == [[units - 1, 0]]
     assert 0 <= soft.drawn.min() and soft.drawn.max() < units
@@ -97,9 +103,10 @@ def test_processes_write_side_by_side_in_any_order(tmp_path, monkeypatch, order)
     monkeypatch.setattr(teacher_store, "SHARD_BYTES", 200)
     outputs = teacher_logits()
     names = list(outputs)
+    begin(tmp_path, PARTS, 0, 2.0)
     for rank in order:
-        writer = write(tmp_path, {i: outputs[i] for i in names[rank::2]}, rank=rank)
-    writer.finish(PARTS)
+        add(tmp_path, {i: outputs[i] for i in names[rank::2]}, rank)
+    finish(tmp_path)
     store = Store(tmp_path)
     assert sorted(store.difficulties()) == sorted(names)
     check(store, outputs)
@@ -107,7 +114,7 @@ def test_processes_write_side_by_side_in_any_order(tmp_path, monkeypatch, order)
 
 def test_reading_maps_the_shards_and_leaves_them_on_disk(tmp_path):
     outputs = teacher_logits()
-    write(tmp_path, outputs).finish(PARTS)
+    write(tmp_path, outputs)
     store = Store(tmp_path)
     store.soft(list(outputs))
     arrays = [array for arrays in store._maps.values() for array in arrays]
@@ -118,7 +125,7 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_store, "SHARD_BYTES", 1)
     monkeypatch.setattr(teacher_store, "OPEN_SHARDS", 3)
     outputs = teacher_logits()
-    write(tmp_path, outputs).finish(PARTS)
+    write(tmp_path, outputs)
     store = Store(tmp_path)
     check(store, outputs)
     assert len(list(tmp_path.glob("logits.*"))) == len(outputs)
@@ -127,24 +134,25 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("x", [math.inf, math.nan])
 def test_a_loss_that_is_no_number_names_its_utterance(tmp_path, x):
-    writer = teacher_store.Writer(tmp_path, 0, 1.0, 0)
+    begin(tmp_path, PARTS, 0, 1.0)
     with pytest.raises(UserError, match=f"'hi-17'.* is {x}"):
-        writer.add("hi-17", x, torch.zeros(2, UNITS))
+        Writer(tmp_path).add("hi-17", x, torch.zeros(2, UNITS))
 
 
 def test_an_unfinished_store_is_an_error_that_names_the_stage(tmp_path):
-    writer = write(tmp_path, teacher_logits())
+    begin(tmp_path, PARTS, 0, 2.0)
+    add(tmp_path, teacher_logits())
     with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
         Store(tmp_path)
-    writer.finish(PARTS)
+    finish(tmp_path)
     Store(tmp_path)
-    Writer(tmp_path, 0, 2.0)  # a pass that has begun again
+    begin(tmp_path, PARTS, 0, 2.0)  # a pass that has begun again
     with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
         Store(tmp_path)
 
 
 def test_a_changed_fingerprint_names_what_changed_and_the_stage(tmp_path):
-    write(tmp_path, teacher_logits()).finish(PARTS)
+    write(tmp_path, teacher_logits())
     Store(tmp_path, dict(reversed(PARTS.items())))
     for expected, words in [
         (PARTS | {"teacher": "xyz"}, "another teacher:"),
@@ -158,10 +166,53 @@ def test_a_changed_fingerprint_names_what_changed_and_the_stage(tmp_path):
 
 
 def test_an_unknown_utterance_is_named(tmp_path):
-    write(tmp_path, teacher_logits()).finish(PARTS)
+    write(tmp_path, teacher_logits())
     store = Store(tmp_path)
     with pytest.raises(UserError, match="'nobody' is not in .*stage 4"):
         store.soft(["nobody"])
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_pass_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch, k):
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 300)
+    outputs = teacher_logits(20)
+    begin(tmp_path, PARTS, k, 2.0)
+    cut = Writer(tmp_path)
+    for number, (utterance, logits) in enumerate(list(outputs.items())[:14]):
+        cut.add(utterance, number / 7, logits)  # and never closed
+    there = written(tmp_path)
+    assert 0 < len(there) < 14
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.npy")}
+
+    begin(tmp_path, PARTS, k, 2.0)
+    assert written(tmp_path) == there
+    rest = {each: logits for each, logits in outputs.items() if each not in there}
+    for rank in (0, 1):  # as many processes as one likes
+        add(tmp_path, dict(list(rest.items())[rank::2]), rank)
+    finish(tmp_path)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    store = Store(tmp_path, PARTS)
+    assert store.difficulties().keys() == outputs.keys()
+    check(store, outputs, k)
+
+
+def test_what_a_pass_for_another_store_has_left_is_removed(tmp_path):
+    outputs = teacher_logits()
+    for other in ((PARTS | {"teacher": "xyz"}, 0, 2.0), (PARTS, 2, 2.0), (PARTS, 0, 1.0)):
+        begin(tmp_path, *other)
+        add(tmp_path, outputs)
+        begin(tmp_path, PARTS, 0, 2.0)
+        assert written(tmp_path) == set() and not list(tmp_path.glob("*.npy"))
+
+
+def test_what_was_computed_goes_to_disk_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_store, "SHARD_SECONDS", -1)
+    begin(tmp_path, PARTS, 0, 2.0)
+    outputs = teacher_logits(3)
+    writer = Writer(tmp_path)
+    for utterance, logits in outputs.items():
+        writer.add(utterance, 0.5, logits)
+    assert written(tmp_path) == outputs.keys()
 
 
 @pytest.mark.parametrize("k", [0, 2])
@@ -169,8 +220,9 @@ def test_an_unknown_utterance_is_named(tmp_path):
 def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, value):
     logits = torch.zeros(3, UNITS)
     logits[1] = value
+    begin(tmp_path, PARTS, k, 2.0)
     with pytest.raises(UserError, match="'loud'.*fp16.*distill.teacher to online"):
-        Writer(tmp_path, k, 2.0).add("loud", 0.1, logits)
+        Writer(tmp_path).add("loud", 0.1, logits)
 
 
 @pytest.mark.parametrize("kind, k", [("whisper", 5), ("wav2vec2", 0)])
@@ -180,10 +232,11 @@ def test_processes_that_read_ahead_change_nothing_in_the_store(tmp_path, kind, k
     for workers in (0, 2):
         folder = tmp_path / f"store-{workers}"
         steps = Steps(entries, tmp_path, teacher)
-        writer = Writer(folder, k, 2.0)
+        begin(folder, {}, k, 2.0)
+        writer = Writer(folder)
         fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
-        writer.close()
-        writer.finish({})
+        writer.flush()
+        finish(folder)
         assert set(Store(folder).difficulties()) == {entry.id for entry in entries}
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert written[0] == written[1]

@@ -301,15 +301,16 @@ def soft_outputs(student: Family, batch: Batch, top_k: int) -> SoftOutputs:
 
 def store(student: Family, clips: Sequence[Speech], folder: Path, top_k: int) -> Store:
     """A teacher store over these clips, of no teacher in particular."""
-    from adakd.teacher_store import Store, Writer
+    from adakd.teacher_store import Store, Writer, begin, finish
 
-    writer = Writer(folder, top_k, TEMPERATURE)
+    begin(folder, {}, top_k, TEMPERATURE)
+    writer = Writer(folder)
     draw = torch.Generator().manual_seed(0)
     for each in clips:
         batch = student.collate(each.entries, each.clips)
         for utterance, rows in zip(batch.ids, student.positions(batch).tolist(), strict=True):
             logits = 3 * torch.randn(rows, student.hf.config.vocab_size, generator=draw)
             writer.add(utterance, 1.0, logits)
-    writer.close()
-    writer.finish({})
+    writer.flush()
+    finish(folder)
     return Store(folder)

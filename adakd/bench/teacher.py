@@ -11,7 +11,6 @@ in batches of several sizes; the best forward is the rival. Both compute in floa
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,16 +95,16 @@ def stage(teacher: Family, loader: DataLoader, folder: Path, top_k: int) -> Call
     """Stage 4, whose store is left in ``folder``/store."""
     from adakd.bench.made import TEMPERATURE
     from adakd.device import device
-    from adakd.teacher_store import Writer, fill
+    from adakd.teacher_store import Writer, begin, fill, finish
 
     teacher.to(device())
 
     def work() -> None:
-        shutil.rmtree(folder / "store", ignore_errors=True)
-        writer = Writer(folder / "store", top_k, TEMPERATURE)
+        begin(folder / "store", {}, top_k, TEMPERATURE)
+        writer = Writer(folder / "store")
         fill(writer, teacher, loader)
-        writer.close()
-        writer.finish({})
+        writer.flush()
+        finish(folder / "store")
 
     return work
 

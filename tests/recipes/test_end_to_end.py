@@ -250,6 +250,22 @@ def test_a_second_run_does_nothing(finished: Finished) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_teacher_pass_that_was_cut_goes_on(finished: Finished, family: str) -> None:
+    folder = finished.experiment(family, "teacher") / "store"
+    whole = Store(folder)
+    whole.soft(list(whole.difficulties()))  # read before it is changed
+    (index,) = folder.glob("index.*")
+    lines = index.read_text("utf-8").splitlines(keepends=True)
+    half = len(lines) // 2
+    index.write_text("".join(lines[:half]), "utf-8")
+    (folder / "meta.json").rename(folder / "unfinished.json")
+    printed = finished.run("teacher-pass", "--family", family)
+    assert f"goes on, {half} of {len(lines)} utterances are there" in printed
+    assert len(list(folder.glob("index.*"))) == 2
+    compare_stores(whole, Store(folder))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_cached_and_live_teacher_give_the_same_losses(finished: Finished, family: str) -> None:
     first = {}
     for teacher in ("cached", "online"):

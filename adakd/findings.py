@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
 VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
 CONTROL = "methods.adakd.control"
-# With fewer, p-values promise too much at the small levels that Holm's correction asks for: where
-# few seeds come out alike by chance, the luck of seeds all but drops out of the standard error.
+# With few, p-values promise too much at the small levels that Holm's correction asks for: where
+# few seeds come out alike by chance, the luck of seeds all but drops out of the standard error, and
+# its degrees of freedom become the speakers'. Five still err somewhat more often than they say, the
+# more so the more speakers are tested: study/own.yaml, whose test set may have many, has eight.
 FEWEST = 5
 # AdaKD must beat both before a gain is called adaptive.
 CONTROLS = {"permuted": "x permuted across utterances", "mean": "every utterance at the mean alpha"}

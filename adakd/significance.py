@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DRAWS = 4000  # resamples behind each standard error
 SEED = 0  # of the bootstrap alone: the same hypotheses always give the same interval
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
+ROUNDING = 1e-18  # a variance this small is of floating-point numbers alone
 POWER = 0.8  # wanted chance to find a difference that is there
 MOST_SEEDS = 10_000  # a power calculation looks no further
 SIGNS = {1: (1,), 2: (1, -1), 4: (1, -1, -1, 1)}  # of each system's log CER, by their number
@@ -172,7 +173,7 @@ class Variance(NamedTuple):
             total = max(of_runs, of_groups)
             parts = [(part, free) for part, free in parts[:2] if part == total]
         uncertain = sum(part**2 / free for part, free in parts if free)
-        if not total:  # all come out alike, if there is more than one
+        if total < ROUNDING:  # all come out alike, if there is more than one
             return 0.0, max(free_runs, free_groups)
         return math.sqrt(total), total**2 / uncertain if uncertain else 0.0
 
@@ -236,6 +237,7 @@ def compare(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Change
     error, free = luck.error()
     if error == 0.0 and whole == 0.0:  # the very same errors everywhere
         return Change(relative, Interval(0.0, 0.0), 1.0, luck)
+    free = free if error else 0.0  # the very same difference everywhere tells of no luck
     margin = _margin(error, free)
     p_value = 2 * float(stdtr(free, -abs(whole) / error)) if free and error else 1.0
     interval = _with(relative, math.expm1(whole - margin), math.expm1(whole + margin))

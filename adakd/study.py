@@ -25,6 +25,7 @@ from adakd.findings import (
     BETTER,
     CONTROL,
     CONTROLS,
+    FEWEST,
     OPEN,
     SAME,
     VERDICTS,
@@ -125,23 +126,20 @@ def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Compar
 
 def beside(study: Study, tables: Sequence[Table]) -> list[str]:
     """What the primary comparisons are about, against all that they do not name."""
-    clauses = []
-    of_pairs: dict[Pair, list[tuple[str, Change]]] = {}
-    for pair, table, change in unnamed(study, tables):
-        of_pairs.setdefault(pair, []).append((table.title, change))
-    for (own, other), found in of_pairs.items():
-        fewer = sum(change.relative < 0 for _, change in found)
-        clear = [
-            f"{title} {signed(change.relative)} % {bracket(change.interval, signed)}"
-            for title, change in found
-            if change.p_value < significance.LEVEL
-        ]
-        where = f" (zero is outside of {'; '.join(clear)})" if clear else ""
-        pair_said = f"{label_of(own)} against {label_of(other)}"
-        clauses.append(f"{pair_said} fewer in {fewer} of {len(found)}{where}")
-    if not clauses:
+    clear, others = [], 0
+    for (own, other), table, change in unnamed(study, tables):
+        if change.p_value >= significance.LEVEL:
+            others += 1
+            continue
+        fewer = "fewer" if change.relative < 0 else "more"
+        where = f"{table.title} {signed(change.relative)} % {bracket(change.interval, signed)}"
+        clear.append(f"{label_of(own)} {fewer} than {label_of(other)} ({where})")
+    if others:
+        more = "other " if clear else ""
+        clear.append(f"zero is inside in {counted(others, f'{more}comparison')}")
+    if not clear:
         return []
-    return [f"Errors beside, exploratory, without correction: {'; '.join(clauses)}."]
+    return [f"Errors beside, exploratory, without correction: {'; '.join(clear)}."]
 
 
 def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
@@ -632,10 +630,17 @@ def kinds(comparisons: Sequence[Comparison]) -> list[Line]:
     return lines
 
 
+# Columns of few studies, and what they say.
+RARE = {
+    "Taken for wrong": "the share of the transcripts that a guard doubts by more than one half",
+    "Learning": "the share of a run in which AdaKD (learned) finds its k and t",
+}
+
+
 def weights(tables: Sequence[Table]) -> list[Line]:
     """The teacher's weight in every cell that gives each utterance its own, as runs have it."""
-    lines: list[Line] = [
-        ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", "Learning"]
+    lines: list[list[Cell | str]] = [
+        ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", *RARE]
     ]
     for table, row in [(each, row) for each in tables for row in each.rows.values()]:
         runs = [run for run in row.runs if {"start", "end"} <= run.done.get("alpha", {}).keys()]
@@ -656,6 +661,7 @@ def weights(tables: Sequence[Table]) -> list[Line]:
             for run in runs
             if "learning_seconds" in run.done
         ]
+        doubted = [one["doubted"] for one in found if "doubted" in one]
         lines.append(
             [
                 label_of(row.name),
@@ -663,10 +669,12 @@ def weights(tables: Sequence[Table]) -> list[Line]:
                 from_to(*t),
                 from_to(*k),
                 *ends,
+                f"{percent(median(doubted), 1)} %" if doubted else "",
                 f"{percent(mean(spent), 0)} % of the time" if spent else "",
             ]
         )
-    return lines
+    empty = {place for place, column in enumerate(zip(*lines[1:], strict=True)) if not any(column)}
+    return [[cell for place, cell in enumerate(line) if place not in empty] for line in lines]
 
 
 def middle(name: str, found: Sequence[dict[str, float]]) -> float:
@@ -688,6 +696,11 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
     first, *rest = recipes
     lines: list[Line] = [["", "Family", first, *[f"{name}, %" for name in rest]]]
     of_family = {(table.recipe, table.family): table for table in tables}
+    for family in study.families:
+        every = [of_family.get((name, family)) for name in recipes]
+        epochs = [epochs_of(study, table) if table else "" for table in every]
+        if any(epochs):
+            lines.append(["Epochs", family, *epochs])
     for names in [*[(name,) for name in study.cells], *map(tuple, study.grid.primary)]:
         for family in study.families:
             base = of_family.get((first, family))
@@ -717,6 +730,19 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
             here = partly(here, list(theirs), base.planned(names))
             lines.append([label, family, here, *cells])
     return lines
+
+
+def epochs_of(study: Study, table: Table) -> str:
+    """For how many epochs its students were trained; nothing where that is not known yet."""
+    first = next(iter(study.cells))
+    found = {
+        study.place(group, first, study.seeds(first, group)[0], choice)
+        .config.train_of("student")
+        .epochs
+        for group, choice in table.choices.items()
+        if choice is not None
+    }
+    return " or ".join(map(str, sorted(found))) if begun(table) else ""
 
 
 def falling(study: Study, tables: Sequence[Table]) -> list[Line]:
@@ -751,7 +777,7 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
             " and ".join(percent(each, 1) for each in one.alone),
             percent(one.deviation, 1),
             "{} ({})".format(*[spanned([number]) for number in one.needed]),
-            "{} ({})".format(*[str(number or "none") for number in one.enough])
+            "{} ({})".format(*[str(number or "none") for number in seeds_in_all(one)])
             if one.enough
             else "not known",
             "{} ({})".format(*[percent(each, 1) for each in one.detectable])
@@ -759,6 +785,12 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
             else "",
         ],
     )  # fmt: skip
+
+
+def seeds_in_all(one: Comparison) -> list[int | None]:
+    """`enough` in seeds as the table counts them: over all folds, where each has its own."""
+    folds = len(one.table.choices) if own_seeds(one.table) else 1
+    return [number and number * folds for number in one.enough]
 
 
 def leverage(
@@ -1065,6 +1097,7 @@ def parts_of(
         for recipe in study.recipes
         for figure in figures_of(study, tables, comparisons, recipe)
     ]
+    told = weights(tables)
     sections = (
         (
             "Against the other cells",
@@ -1077,7 +1110,7 @@ def parts_of(
                 f"CER of each cell, and change of each primary comparison, in {recipes[0]}, %; by "
                 "how much the CER, or the ratio of CERs, is then higher or lower in the others, "
                 "which test the same speech, relative in %. Paired by seed and test speech; "
-                "exploratory.",
+                "exploratory. Where epochs differ, the length of training is in all of it.",
                 across(study, tables, recipes),
             )
             for title, recipes in study.grid.across.items()
@@ -1105,9 +1138,9 @@ def parts_of(
         (
             "The teacher's weight",
             "AdaKD's t, k and alpha in the training set: mean [10th, 90th percentile], as training "
-            "begins and as it ends; median over runs. Learning: the share of a run in which "
-            "AdaKD (learned) finds its k and t.",
-            weights(tables),
+            "begins and as it ends; median over runs."
+            + "".join(f" {name}: {RARE[name]}." for name in RARE if name in told[0]),
+            told,
         ),
         (
             "Noise, and how many seeds it takes",
@@ -1118,7 +1151,7 @@ def parts_of(
             "fewest with the luck of its speakers, which more seeds leave as it is; none: however "
             "many, it takes other speakers. Told: the smallest fall of the test CER that the runs "
             "there are find with 80 % chance. In brackets with the level shared among all primary "
-            "comparisons (Bonferroni).",
+            f"comparisons (Bonferroni). Whatever stands here, a claim takes {FEWEST} seeds.",
             noise(study, comparisons),
         ),
         (
@@ -1140,10 +1173,13 @@ def parts_of(
         ),
         (
             "What dev has chosen",
-            "Epochs: the fewest of those tried with which fine-tuning's dev CER falls by under "
+            "Epochs: the fewest of those tried with which the dev CER of a single run of "
+            "fine-tuning, best epoch so far, falls by under "
             f"{100 * SETTLED:.0f} % (relative) over the last fifth, or the most of all; in "
-            "brackets its change there. Candidates: the chosen one, and the dev CERs (%) of all in "
-            "their order; *: the least or greatest number tried, a better one may lie beyond.",
+            "brackets its change there. Of five epochs a fifth is one: that other runs fall no "
+            "further does not follow (above). Candidates: the chosen one, and the dev CERs (%) of "
+            "all in their order; *: the least or greatest number tried, a better one may lie "
+            "beyond.",
             chosen(study, tables),
         ),
         (

@@ -224,6 +224,11 @@ def test_the_same_errors_and_no_errors() -> None:
     assert none.relative == -1 and math.isfinite(none.interval.low)
     alone = significance.compare(drawn_counts(4)[0][:1, :1], np.zeros(1))
     assert math.isnan(alone.interval.low) and alone.p_value == 1.0, "nothing to resample"
+    for errors in (1, 2):  # half of the errors in every single one: of 2 the logarithm is not exact
+        counts = np.full((3, 2, 4), 10.0)
+        counts[..., 0], counts[..., 2] = errors, 2 * errors
+        alike = significance.compare(counts, np.zeros(2))
+        assert alike.relative == -0.5 and math.isnan(alike.interval.low) and alike.p_value == 1.0
 
 
 def test_an_interval_holds_what_it_is_of() -> None:
@@ -231,8 +236,9 @@ def test_an_interval_holds_what_it_is_of() -> None:
     folds = np.zeros(3)
     counts = np.full((6, 3, 4), 100.0)
     counts[..., 0], counts[..., 2] = 10, 20
+    counts[0, :, 2] += 1e-4  # hardly any luck, and a margin far below what the half error does
     change = significance.compare(counts, folds)
-    assert change.relative == -0.5 == change.interval.low
+    assert change.relative == pytest.approx(-0.5) and change.relative == change.interval.low
     counts[..., 0] = 0
     assert significance.compare(counts, folds).interval.low == -1
     low, high = significance.cer_interval(counts[..., :2], folds)

@@ -397,7 +397,8 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
         fill(pairs, rate, group=group)
     lines = table_lines(report(pairs)[0], "Across recipes: hours")
     assert lines[0] == ["", "Family", "more", "less, %", "none, %"]
-    of = {line[0]: line[2:] for line in lines[1:]}
+    assert lines[1] == ["Epochs", "whisper", "2", "2", ""], "as in the recipe"
+    of = {line[0]: line[2:] for line in lines[2:]}
     assert set(of) == {
         *map(study.label_of, CELLS),
         *(f"AdaKD against {study.label_of(b)}" for _, b in PRIMARY),
@@ -430,7 +431,7 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
             if file.is_file():
                 file.write_text(file.read_text().replace('"u0"', '"another"'))
     lines = table_lines(report(pairs)[0], "Across recipes: hours")
-    assert {line[3] for line in lines[1:]} == {"other test speech", ""}
+    assert {line[3] for line in lines[2:]} == {"other test speech", ""}
 
 
 def test_power_is_reckoned_from_dev(made: Study) -> None:
@@ -858,9 +859,12 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
     own, other = errors_of(made, "adakd"), errors_of(made, "finetune")
     change = 100 * (own.sum() / other.sum() - 1)
     assert lines[2][2] == "5" and lines[2][3].startswith(f"{change:+.1f} [")
-    clear = f"fewer in 1 of 1 (zero is outside of tiny/hi, whisper {change:+.1f} % ["
-    assert f"AdaKD against Fine-tuning {clear}" in text
-    assert "\nErrors beside, exploratory, without correction: AdaKD against " in text
+    said = "\nErrors beside, exploratory, without correction: AdaKD fewer than "
+    assert f"AdaKD fewer than Fine-tuning (tiny/hi, whisper {change:+.1f} % [" in text
+    assert said in text and "zero is inside" not in text
+    fill(made, lambda cell, seed, number: 0.3 + 0.01 * seed, missing="none")
+    assert "without correction: zero is inside in 3 comparisons." in report(fewer)[0]
+    fill(made, better_when_easy)
     forget(made, "finetune seed 2")
     assert table_lines(report(fewer)[0], "Against the other cells")[2][2] == "4 of 5"
 

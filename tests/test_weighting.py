@@ -363,13 +363,14 @@ def heard(count: int, wrong: float, unseen: float, seed: int = 0, cost: float = 
     """A made-up teacher's losses: on transcripts (N,), on its own hypotheses (N,), and the truth.
 
     Three utterances in ten are hard: there the teacher is unsure, and its hypothesis is not the
-    transcript. `unseen` is the scale of its losses; the share `wrong` of the transcripts says
+    transcript; of right transcripts it then has gaps as a teacher of espeak/hi has them, 0.4 times
+    its own losses. `unseen` is the scale of its losses; the share `wrong` of the transcripts says
     something else, which costs it `cost` nats a unit on average.
     """
     draw = np.random.default_rng(seed)
     hard = draw.random(count) < 0.3
     own = unseen * np.where(hard, 6.0, 1.0) * draw.lognormal(0.0, 0.5, count)
-    gap = np.where(hard, own * draw.exponential(0.8, count), 0.0)
+    gap = np.where(hard, own * draw.exponential(0.4, count), 0.0)
     bad = draw.random(count) < wrong
     gap = np.where(bad, cost * draw.lognormal(0.0, 0.25, count), gap)
     return own + gap, own, bad
@@ -382,10 +383,20 @@ def test_wrong_transcripts_are_found(wrong, unseen):
     doubt = wrong_transcript(said, own).numpy()
     flagged = doubt > 0.5
     precision, recall = (flagged & bad).sum() / flagged.sum(), (flagged & bad).sum() / bad.sum()
-    assert recall > 0.95 and precision > 0.9
-    assert (flagged & ~bad).sum() < 0.01 * (~bad).sum()
+    assert recall > 0.99 and (flagged & ~bad).sum() < 0.03 * (~bad).sum()
+    assert precision > (0.6 if wrong == 0.05 else 0.8)
     # A probability, and not only an order: its mean is near the share of wrong ones.
-    assert doubt.mean() == pytest.approx(bad.mean(), abs=0.02)
+    assert doubt.mean() == pytest.approx(bad.mean(), abs=0.04)
+
+
+def test_a_teacher_that_errs_much_finds_most_wrong_transcripts():
+    """As of half an hour of Hindi: its hypotheses cost 0.4 nats a token, other sentences 1.9."""
+    draw = np.random.default_rng(2)
+    own = draw.lognormal(np.log(0.35), 0.5, 3000)
+    bad = draw.random(3000) < 0.2
+    gap = np.where(bad, draw.normal(1.9, 0.5, 3000), draw.gamma(1.3, 0.34, 3000))
+    doubt = wrong_transcript(own + gap, own).numpy() > 0.5
+    assert doubt[bad].mean() > 0.7 and doubt[~bad].mean() < 0.05
 
 
 def test_the_loss_alone_does_not_tell_them_from_hard_audio():
@@ -403,15 +414,15 @@ def test_the_loss_alone_does_not_tell_them_from_hard_audio():
 
 
 @pytest.mark.parametrize("unseen", [1e-4, 0.02, 1.0])
-def test_where_no_transcript_is_wrong_hardly_one_is_doubted(unseen):
+def test_where_no_transcript_is_wrong_few_are_doubted(unseen):
     said, own, _ = heard(5000, 0.0, unseen, seed=3)
     doubt = wrong_transcript(said, own)
-    assert (doubt > 0.5).double().mean() < 0.01 and doubt.mean() < 0.02
+    assert (doubt > 0.5).double().mean() < 0.03 and doubt.mean() < 0.04
     # Nor with a heavy tail and a teacher that is never right to the letter.
     draw = np.random.default_rng(1)
     own = draw.lognormal(-1.2, 0.3, 5000)
     doubt = wrong_transcript(own + draw.lognormal(-1.6, 0.8, 5000), own)
-    assert (doubt > 0.5).double().mean() < 0.01 and doubt.mean() < 0.03
+    assert (doubt > 0.5).double().mean() < 0.07 and doubt.mean() < 0.08
 
 
 def test_doubt_is_the_closed_form():
@@ -423,7 +434,7 @@ def test_doubt_is_the_closed_form():
     assert doubt[:3] == [0.0] * 3
     for found, unsure in zip(doubt[3:], (usual, 3.0), strict=True):
         z = 1.7 / (1.4826 * 0.3 + unsure)
-        assert found == pytest.approx(z**4 / (z**4 + 3**4), rel=1e-12)
+        assert found == pytest.approx(z**4 / (z**4 + 1), rel=1e-12)
 
 
 def test_doubt_has_no_unit_and_rises_with_the_transcripts_loss():

@@ -35,7 +35,7 @@ from adakd.score import (
     paired_bootstrap,
     read_errors,
     total,
-    total_pinyin,
+    total_of,
 )
 from adakd.significance import Change, Interval
 
@@ -67,6 +67,7 @@ HEADER = (
 )
 DISK = "On disk"  # a last column, where a row is of int8
 PINYIN = "Pinyin, %"  # a column after the raw CER, in Mandarin
+WER = "WER, %"  # there, too, where spaces part words
 NOT_RUN = "not run"
 BY_CONDITION = "CER by recording condition, %"
 
@@ -207,12 +208,13 @@ def pool(runs: Sequence[Run]) -> list[UtteranceErrors]:
         for one in run.errors:
             name = one.id if fold is None else f"fold {fold}: {one.id}"
             so_far = pooled.get(name)
-            normalised, raw, pinyin = one.normalised, one.raw, one.pinyin
+            normalised, raw, pinyin, words = one.normalised, one.raw, one.pinyin, one.words
             if so_far:
                 normalised, raw = so_far.normalised.plus(normalised), so_far.raw.plus(raw)
                 pinyin = so_far.pinyin.plus(pinyin) if so_far.pinyin and pinyin else None
+                words = so_far.words.plus(words) if so_far.words and words else None
             pooled[name] = UtteranceErrors(
-                name, one.speaker, normalised, raw, pinyin, one.condition
+                name, one.speaker, normalised, raw, pinyin, one.condition, words
             )
     return list(pooled.values())
 
@@ -294,7 +296,9 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
                 utterances,
                 bootstrap_interval(heard, "normalised", draws) if own else nothing,
                 bootstrap_interval(heard, "raw", draws) if own else nothing,
-                bootstrap_interval(heard, "pinyin", draws) if total_pinyin(utterances) else None,
+                bootstrap_interval(heard, "pinyin", draws)
+                if total_of("pinyin", utterances)
+                else None,
                 sizes[method],
                 next((run.weights for run in own if run.weights), None),
                 sum(seconds) / len(seconds) if seconds else None,
@@ -452,6 +456,11 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
             "Pinyin: the error rate over tonal syllables, so that homophones count as right. Both "
             "sides are read by pypinyin, a heteronym by the phrase that it stands in."
         )
+    if any(total_of("words", row.utterances) for row in rows):
+        found.append(
+            "WER: the error rate over the words of the normalised text, which spaces part. Models "
+            "are picked by their CER on dev, and intervals are given for the CER alone."
+        )
     if folds:
         found.append(f"Pooled over {len(folds)} folds.")
     if len(seeds) == 1:
@@ -507,9 +516,10 @@ def _cer(row: Row) -> float:
 
 
 def header(table: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the columns: HEADER, and those of pinyin and of int8 where a row has them."""
+    """Names of the columns: HEADER, and those of pinyin, words and int8 where a row has them."""
     column = HEADER.index("Raw CER, %") + 1
-    added = (PINYIN,) if any(row.interval_pinyin for row in table) else ()
+    added = [PINYIN] if any(row.interval_pinyin for row in table) else []
+    added += [WER] if any(total_of("words", row.utterances) for row in table) else []
     last = (DISK,) if any("-int8" in row.method for row in table) else ()
     return (*HEADER[:column], *added, *HEADER[column:], *last)
 
@@ -523,18 +533,22 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
     raw = total(one.raw for one in row.utterances)
     kinds = (counts.substitutions, counts.deletions, counts.insertions)
     trained = clock(row.train_seconds) if row.train_seconds is not None else ""
-    pinyin = []
+    added = []
     if PINYIN in columns:
-        heard, interval = total_pinyin(row.utterances), row.interval_pinyin
-        pinyin = [Cell("")]
+        heard, interval = total_of("pinyin", row.utterances), row.interval_pinyin
         if heard is not None and interval is not None:
-            pinyin = [Cell(percent(heard.cer), bracket(interval, percent))]
+            added.append(Cell(percent(heard.cer), bracket(interval, percent)))
+        else:
+            added.append(Cell(""))
+    if WER in columns:
+        words = total_of("words", row.utterances)
+        added.append(Cell(percent(words.cer) if words else ""))
     return [
         Cell(row.label),
         parameters,
         Cell(percent(counts.cer), bracket(row.interval, percent)),
         Cell(percent(raw.cer), bracket(row.interval_raw, percent)),
-        *pinyin,
+        *added,
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         *[change_cell(row.changes.get(baseline)) for baseline in BASELINES],
         Cell("none" if split_tag(row.method)[0] == "untrained" else trained),

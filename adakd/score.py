@@ -2,10 +2,12 @@
 
 Counts Unicode code points (not grapheme clusters): what the literature reports for Hindi, Tamil and
 Chinese. The CER of a set is corpus-level: all errors over all reference characters, not the mean of
-the utterances' own rates. Two numbers: *raw* against the untouched transcript, *normalised* with
-`adakd.data.text.normalise` on both sides. Whisper's normalisers are never used: they delete vowel
-signs. For Mandarin a third: the *pinyin* error rate, over tonal syllables (`adakd.data.pinyin`) of
-the normalised texts. What was recorded under several conditions is scored by condition as well.
+the utterances' own rates. Two numbers: *raw* against the untouched transcript, both sides in NFC so
+that equal letters are equal code points; *normalised* with `adakd.data.text.normalise` on both
+sides. Whisper's normalisers are never used: they delete vowel signs. A third, of the normalised
+texts: the word error rate where spaces part words, and for Mandarin the *pinyin* error rate, over
+tonal syllables (`adakd.data.pinyin`). What was recorded under several conditions is scored by
+condition as well.
 
 Not here: decoding (decode.py), how an interval is made (significance.py), and pooling over folds
 and seeds, tables and plots (report.py).
@@ -30,15 +32,16 @@ if TYPE_CHECKING:
 
 ENOUGH_SPEAKERS = 5  # from here on the bootstrap resamples speakers, below it utterances
 DRAWS = 1000  # bootstrap resamples
+KINDS = ("normalised", "raw", "pinyin", "words")  # of errors; the last two where there are any
 
 
 class Counts(NamedTuple):
-    """Errors of one or more utterances, in code points (pinyin: in syllables)."""
+    """Errors of one or more utterances, in code points (pinyin: in syllables; WER: in words)."""
 
     substitutions: int
     deletions: int
     insertions: int
-    characters: int  # of the reference (pinyin: syllables)
+    characters: int  # of the reference (pinyin: syllables; WER: words)
 
     @property
     def errors(self) -> int:
@@ -63,6 +66,7 @@ class UtteranceErrors:
     raw: Counts
     pinyin: Counts | None = None  # of Mandarin
     condition: str = ""  # the recording condition, where a corpus has several
+    words: Counts | None = None  # where spaces part them; scores before 2026-11-29 lack it
 
 
 class Tested(NamedTuple):
@@ -100,6 +104,13 @@ def count_syllables(references: Sequence[str], hypotheses: Sequence[str]) -> lis
     return _counts(jiwer.process_words(spoken, [" ".join(syllables(text)) for text in hypotheses]))
 
 
+def count_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
+    """The same in words, which are what spaces part."""
+    import jiwer
+
+    return _counts(jiwer.process_words(list(references), list(hypotheses))) if references else []
+
+
 def _counts(output: Any) -> list[Counts]:
     """Substitutions, deletions, insertions and length of each pair that jiwer aligned."""
     counts = []
@@ -116,21 +127,20 @@ def _counts(output: Any) -> list[Counts]:
 
 
 def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErrors]:
-    """Errors of every utterance, normalised, raw and (Mandarin) pinyin, in the order of `rows`.
+    """Errors of every utterance, normalised, raw and in words or (Mandarin) pinyin, in their order.
 
     `rows` are lines of a hyp.<split>.jsonl (id, speaker, reference, raw, hypothesis). Spaces count,
     one for each run of white space; in languages written without them none does, in the raw text
     either. Raises UserError for a reference that holds nothing to count.
     """
     from adakd.data.pinyin import is_mandarin
-    from adakd.data.text import normalise, units_of_error
+    from adakd.data.text import canonical, normalise, spaces_count, units_of_error
 
     def sides(key: str, clean: bool) -> tuple[list[str], list[str]]:
         references, hypotheses = [], []
         for row in rows:
             pair = [row[key], row["hypothesis"]]
-            if clean:
-                pair = [normalise(side, language) for side in pair]
+            pair = [normalise(side, language) if clean else canonical(side) for side in pair]
             reference, hypothesis = (units_of_error(side, language) for side in pair)
             if not reference:
                 raise UserError(
@@ -147,11 +157,21 @@ def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErr
     pinyin: Sequence[Counts | None] = [None] * len(rows)
     if is_mandarin(language):
         pinyin = count_syllables(*texts)
+    words: Sequence[Counts | None] = [None] * len(rows)
+    if spaces_count(language):
+        words = count_words(*texts)
+    counts = zip(normalised, raw, pinyin, words, strict=True)
     return [
         UtteranceErrors(
-            row["id"], row["speaker"], of_normalised, of_raw, of_pinyin, row.get("condition", "")
+            row["id"],
+            row["speaker"],
+            of_normalised,
+            of_raw,
+            of_pinyin,
+            row.get("condition", ""),
+            of_words,
         )
-        for row, of_normalised, of_raw, of_pinyin in zip(rows, normalised, raw, pinyin, strict=True)
+        for row, (of_normalised, of_raw, of_pinyin, of_words) in zip(rows, counts, strict=True)
     ]
 
 
@@ -255,8 +275,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The numbers of one set, as in score.json: rates as fractions, S/D/I of normalised text.
 
-    "per" and "interval_per" are of pinyin, Mandarin only. "conditions" holds the same numbers by
-    recording condition, where there are any.
+    "per" and "interval_per" are of pinyin, Mandarin only; "wer" is where spaces part words.
+    "conditions" holds the same numbers by recording condition, where there are any.
     """
     if not utterances:
         raise UserError(
@@ -285,7 +305,9 @@ def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
         "cer_raw": total(one.raw for one in utterances).cer,
         "interval_raw": _written(bootstrap_interval([Tested(utterances)], "raw", draws)),
     }
-    if pinyin := total_pinyin(utterances):
+    if words := total_of("words", utterances):
+        rates["wer"] = words.cer
+    if pinyin := total_of("pinyin", utterances):
         rates["per"] = pinyin.cer
         found = bootstrap_interval([Tested(utterances)], "pinyin", draws)
         rates["interval_per"] = _written(found)
@@ -304,9 +326,11 @@ def _written(interval: Interval) -> list[float] | None:
     return list(interval) if all(map(math.isfinite, interval)) else None
 
 
-def total_pinyin(utterances: Sequence[UtteranceErrors]) -> Counts | None:
-    """The sum in syllables, None where the language has none or there is no utterance."""
-    counts = [one.pinyin for one in utterances if one.pinyin is not None]
+def total_of(kind: str, utterances: Sequence[UtteranceErrors]) -> Counts | None:
+    """The sum in syllables ("pinyin") or "words"; None where an utterance has none, or none is."""
+    counts: list[Counts] = [
+        found for one in utterances if (found := getattr(one, kind)) is not None
+    ]
     return total(counts) if counts and len(counts) == len(utterances) else None
 
 
@@ -358,10 +382,8 @@ def read_errors(path: Path) -> tuple[list[UtteranceErrors], list[float | None]]:
         UtteranceErrors(
             row["id"],
             row["speaker"],
-            Counts(*row["errors"]["normalised"]),
-            Counts(*row["errors"]["raw"]),
-            Counts(*row["errors"]["pinyin"]) if "pinyin" in row["errors"] else None,
-            row.get("condition", ""),
+            **{kind: Counts(*row["errors"][kind]) for kind in KINDS if kind in row["errors"]},
+            condition=row.get("condition", ""),
         )
         for row in rows
     ]
@@ -373,7 +395,7 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     files.
 
     Each line of `hyp_path` gets `"errors": {"normalised": [S, D, I, N], "raw": [S, D, I, N]}`, and
-    `"pinyin": [S, D, I, N]` among them for Mandarin.
+    among them `"pinyin": [S, D, I, N]` for Mandarin, `"words"` where spaces part words.
     `out` (score.json) is one object with an entry per split, {"dev": {...}, "test": {...}}; entries
     of other splits stay. Both files are replaced whole, by rename.
     """
@@ -383,10 +405,8 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     summary = summarise(utterances, split, draws)
     lines = []
     for row, utterance in zip(rows, utterances, strict=True):
-        kinds = {"normalised": utterance.normalised, "raw": utterance.raw}
-        if utterance.pinyin is not None:
-            kinds["pinyin"] = utterance.pinyin
-        row["errors"] = {kind: list(counts) for kind, counts in kinds.items()}
+        counts = {kind: getattr(utterance, kind) for kind in KINDS}
+        row["errors"] = {kind: list(found) for kind, found in counts.items() if found is not None}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(hyp_path, "".join(lines))
     scores = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}

@@ -144,17 +144,18 @@ def test_numbers_of_the_table(tmp_path, street):
         "1.23 M",
         f"{100 * 31 / 120:.2f} {of_cer(counted(ADAKD))}",
         f"{100 * 43 / 132:.2f} {of_cer(full_stops)}",
+        "100.00",  # no word without an error
         "25.8 / 0.0 / 0.0",
         f"{100 * (31 / 38 - 1):+.1f} {of_change(ADAKD, FINETUNE)}",
         f"{100 * (31 / 32 - 1):+.1f} {of_change(ADAKD, KD)}",
         "1:15",
     ]
-    assert rows["KD"][4].startswith(f"{100 * (32 / 38 - 1):+.1f} [")
-    assert rows["KD"][5] == ""  # not against itself
-    assert rows["Fine-tuning"][4] == ""
+    assert rows["KD"][5].startswith(f"{100 * (32 / 38 - 1):+.1f} [")
+    assert rows["KD"][6] == ""  # not against itself
+    assert rows["Fine-tuning"][5] == ""
     assert rows["Untrained student"][0] == "1.23 M"  # the size of its trained brothers
     assert rows["Untrained student"][1] == f"100.00 {of_cer(counted([10] * 12))}"
-    assert rows["Untrained student"][6] == "none"
+    assert rows["Untrained student"][7] == "none"
 
 
 def test_single_run_agrees_with_score_json(tmp_path, street):
@@ -214,7 +215,7 @@ def test_missing_methods_are_not_run(tmp_path):
 def test_other_methods_get_rows_of_their_own(tmp_path, street):
     tagged = make_experiment(tmp_path, "adakd-p25", KD)
     _, markdown, _ = written(tmp_path, [*street, tagged])
-    assert markdown_rows(markdown)["AdaKD (p25)"][5] == "+0.0 [+0.0, +0.0]"
+    assert markdown_rows(markdown)["AdaKD (p25)"][6] == "+0.0 [+0.0, +0.0]"
 
 
 @pytest.mark.parametrize("tag", ["short", "t-mean"])
@@ -229,10 +230,10 @@ def test_a_tag_is_compared_with_the_baselines_of_its_own(tmp_path, tag):
     labels = [f"{label} ({tag})" for label in ("Untrained student", "Fine-tuning", "KD", "AdaKD")]
     assert list(rows)[2:] == ["Teacher", *labels]
     ours = rows[f"AdaKD ({tag})"]
-    assert ours[4].startswith(f"{100 * (31 / 38 - 1):+.1f} [")
-    assert ours[5].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
-    assert rows[f"KD ({tag})"][4] and not rows[f"KD ({tag})"][5]
-    assert rows[f"Untrained student ({tag})"][6] == "none"
+    assert ours[5].startswith(f"{100 * (31 / 38 - 1):+.1f} [")
+    assert ours[6].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
+    assert rows[f"KD ({tag})"][5] and not rows[f"KD ({tag})"][6]
+    assert rows[f"Untrained student ({tag})"][7] == "none"
     assert f"whisper: AdaKD ({tag}) reaches a CER of {100 * 31 / 120:.2f} %" in markdown
     assert f"AdaKD ({tag}) is 3.1 % relative better than KD ({tag})" in markdown
     assert "not run" not in markdown and "has not been" not in markdown
@@ -243,7 +244,7 @@ def test_a_tag_is_compared_with_the_baselines_of_its_own(tmp_path, tag):
     rows = markdown_rows(written(tmp_path, [*own, *plain])[1])
     assert rows[f"AdaKD ({tag})"] == ours
     assert list(rows)[2:6] == ["Teacher", "Fine-tuning", "KD", "AdaKD"]
-    assert rows["AdaKD"][5].startswith("+0.0")
+    assert rows["AdaKD"][6].startswith("+0.0")
 
 
 def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
@@ -252,7 +253,7 @@ def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
         for name, wrong in (("finetune", FINETUNE), ("kd", KD), ("adakd-p25", ADAKD))
     ]
     _, markdown, _ = written(tmp_path, runs)
-    assert markdown_rows(markdown)["AdaKD (p25)"][5].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
+    assert markdown_rows(markdown)["AdaKD (p25)"][6].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
     assert "AdaKD (p25) is 3.1 % relative better than KD; the interval" in markdown
     assert "AdaKD has not been run" not in markdown
     assert "a variant, its tag in brackets" in markdown.lower()
@@ -602,7 +603,7 @@ def test_an_untrained_student_does_not_squeeze_the_others():
     assert plots._on_scale(methods[:1]) == methods[:1]
 
 
-# -- Mandarin, and recording conditions ------------------------------------------------------------
+# -- words, Mandarin, and recording conditions -----------------------------------------------------
 
 
 def rescored(experiment: report.Experiment, language: str, change) -> report.Experiment:
@@ -615,6 +616,35 @@ def rescored(experiment: report.Experiment, language: str, change) -> report.Exp
     hyp.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     score.score_file(hyp, experiment.folder / "score.json", language)
     return experiment
+
+
+def test_words_have_a_column_where_spaces_part_them(tmp_path):
+    """Two seeds of AdaKD: 1 and 2 of 6 words. What an earlier version scored has an empty cell."""
+    said = [("a b c", "a b x"), ("d e f", "d e f")], [("a b c", "a b x y"), ("d e f", "d e f")]
+    seeds = [
+        rescored(
+            make_experiment(tmp_path / str(seed), "adakd", [0, 0], seed=seed),
+            "en",
+            lambda n, own=own: {"reference": own[n][0], "hypothesis": own[n][1]},
+        )
+        for seed, own in enumerate(said, start=1)
+    ]
+    earlier = make_experiment(tmp_path / "earlier", "finetune", [0, 0])
+    hyp = earlier.folder / "hyp.test.jsonl"
+    hyp.write_text(re.sub(r', "words": \[[^]]*\]', "", hyp.read_text()))
+    text, markdown, page = written(tmp_path, [*seeds, earlier])
+    rows = markdown_rows(markdown)
+    assert rows["Method"] == [*report.HEADER[1:4], report.WER, *report.HEADER[4:]]
+    assert rows["AdaKD"][3] == f"{100 * (1 + 2) / (6 + 6):.2f}"
+    assert rows["Fine-tuning"][3] == rows["KD"][3] == ""
+    assert len(rows["Fine-tuning"]) == len(rows["KD"]) == len(rows["Method"])
+    assert report.WER in text and f"<th>{report.WER}</th>" in page
+    for output in (markdown, page):
+        assert "picked by their CER" in output
+    # Where no row has it there is no column, and no note.
+    _, markdown, page = written(tmp_path, [earlier])
+    assert markdown_rows(markdown)["Method"] == list(report.HEADER[1:])
+    assert "WER" not in markdown and report.WER not in page and "WER: " not in page
 
 
 def test_mandarin_has_a_column_more(tmp_path):

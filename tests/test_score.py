@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import numpy as np
 import pytest
 from scipy import stats
@@ -75,11 +76,18 @@ def test_hand_computed(language, reference, hypothesis, expected):
     assert errors.raw == expected
 
 
-def test_composed_and_decomposed_letters_are_the_same_only_when_normalised():
-    # U+0BCA is U+0BC6 U+0BBE in one code point
-    errors = one("க\u0bcaடி", "க\u0bc6\u0bbeடி", "ta")
-    assert errors.normalised == (0, 0, 0, 4)
-    assert errors.raw.errors == 2
+@pytest.mark.parametrize(
+    ("language", "reference", "hypothesis", "characters"),
+    [
+        ("ta", "க\u0bcaடி", "க\u0bc6\u0bbeடி", 4),  # U+0BCA is U+0BC6 U+0BBE in one code point
+        ("hi", "ल\u095cका", "ल\u0921\u093cका", 5),  # U+095C, which NFC writes in two
+        ("vi", "Vie\u0323\u0302t", "Vi\u1ec7t", 4),
+    ],
+)
+def test_composed_and_decomposed_letters_are_the_same(language, reference, hypothesis, characters):
+    for pair in ((reference, hypothesis), (hypothesis, reference)):
+        assert one(*pair, language).raw == (0, 0, 0, characters)
+    assert one(reference, hypothesis, language).normalised.errors == 0
 
 
 def test_raw_is_against_the_untouched_transcript():
@@ -362,7 +370,7 @@ def test_paired_bootstrap_of_equally_good_systems_includes_zero():
 
 def test_a_faultless_baseline():
     perfect = made_up([0] * 10, [10] * 10, ["a"] * 10)
-    some = made_up([1] * 10, [10] * 10, ["a"] * 10)
+    some = made_up([1, 2] * 5, [10] * 10, ["a"] * 10)
     assert paired(some, perfect).relative == math.inf
     assert paired(perfect, perfect).relative == 0
     change = paired(perfect, some)
@@ -405,7 +413,8 @@ def test_score_file(tmp_path):
     assert json.loads(out.read_text()) == {"dev": {"cer": 0.5}, "test": summary}
 
     written = [json.loads(line) for line in hyp.read_text(encoding="utf-8").splitlines()]
-    assert written[0] == {**rows[0], "errors": {"normalised": [1, 0, 0, 2], "raw": [1, 1, 0, 3]}}
+    counts = {"normalised": [1, 0, 0, 2], "raw": [1, 1, 0, 3], "words": [1, 0, 0, 1]}
+    assert written[0] == {**rows[0], "errors": counts}
     errors, difficulties = score.read_errors(hyp)
     assert errors == score.score(rows, "hi")
     assert difficulties == [0.5, 0.5]
@@ -439,7 +448,58 @@ def test_bad_files_name_the_line(tmp_path):
         score.score_file(path, tmp_path / "score.json", "en")
 
 
-# -- pinyin and recording conditions ---------------------------------------------------------------
+# -- words, pinyin and recording conditions --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "hypothesis", "expected"),
+    [
+        ("en", "One two three four five six.", "won two four five six, seven", (1, 1, 1, 6)),
+        ("hi", "यह मेरा घर है।", "यह मेरा घर", (0, 1, 0, 4)),  # the danda is no part of the word
+        ("hi", "पढ़ता", "प\u095dता", (0, 0, 0, 1)),
+        ("ta", "அம்மா", "அம் மா", (1, 0, 1, 1)),  # a word in two
+        ("en", "one two", "onetwo", (1, 1, 0, 2)),  # and two in one
+        ("en", "one two", "", (0, 2, 0, 2)),
+        ("en", "one two", "?!", (0, 2, 0, 2)),  # nothing is left of it
+    ],
+)
+def test_words_counted_by_hand(language, reference, hypothesis, expected):
+    assert one(reference, hypothesis, language).words == expected
+
+
+def test_word_error_rate_is_jiwers_and_the_longest_common_subsequences(tmp_path):
+    """Words that are only dropped or put in: N + M - 2 LCS errors, where none is substituted."""
+    rng = random.Random(7)
+    rows = []
+    for number in range(40):
+        words = rng.choices(["यह", "घर", "मेरा", "नहीं"], k=rng.randint(1, 9))
+        kept = [word for word in words if rng.random() < 0.7]
+        rows.append(row(" ".join(words), " ".join(kept), id=str(number)))
+    assert "" in [each["hypothesis"] for each in rows]
+    hyp, out = tmp_path / "hyp.test.jsonl", tmp_path / "score.json"
+    write_rows(hyp, rows)
+    summary = score.score_file(hyp, out, "hi", draws=10)
+    references, hypotheses = ([each[key] for each in rows] for key in ("reference", "hypothesis"))
+    assert summary["wer"] == pytest.approx(jiwer.wer(references, hypotheses))
+    dropped = [len(a.split()) - len(b.split()) for a, b in zip(references, hypotheses, strict=True)]
+    assert summary["wer"] == pytest.approx(sum(dropped) / sum(len(a.split()) for a in references))
+    assert [each.words.deletions for each in score.read_errors(hyp)[0]] == dropped
+
+
+def test_languages_without_spaces_have_no_words():
+    for language, text in (("zh-CN", "你好"), ("ja", "こんにちは"), ("th", "สวัสดี ครับ")):
+        errors = one(text, text, language)
+        assert errors.words is None
+        assert "wer" not in score.summarise([errors], "test", draws=10)
+
+
+def test_scores_of_earlier_versions_have_no_words(tmp_path):
+    path = tmp_path / "hyp.test.jsonl"
+    counts = {"normalised": [1, 0, 0, 2], "raw": [1, 1, 0, 3]}
+    write_rows(path, [row("की", "कि") | {"errors": counts}])
+    (errors,), _ = score.read_errors(path)
+    assert errors.words is None and errors.raw == (1, 1, 0, 3)
+    assert score.total_of("words", [errors]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Normalisation keeps what is spoken, drops what is not, and is done after one go."""
+"""Normalisation keeps what is spoken and spelt, drops what is not, and is done after one go."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import regex
 
-from adakd.data.text import normalise, spaces_count, units_of_error
+from adakd.data import text as rules
+from adakd.data.text import canonical, normalise, spaces_count, units_of_error
 
 NUKTA = "\u093c"
 ZWJ, ZWNJ = "\u200d", "\u200c"
@@ -96,15 +98,70 @@ JOINED = [
     ("ml", f"അവന്{ZWJ} കേരളത്തില്{ZWJ}.", "അവൻ കേരളത്തിൽ"),
     ("ml", f"എന്{ZWJ}റെ", "എൻറെ"),
     ("ml", f"അവന് അവൻ മ്{ZWJ} ന{ZWJ}് ന{ZWJ}", "അവന് അവൻ മ് ന് ന"),
+    # Marathi, Nepali: eyelash ra, typed with a ZWJ or with U+0931, is not the reph of सूर्य
+    ("mr", f"दुसऱ्{ZWJ}या तर्{ZWJ}हा सूर्य र{ZWJ}्य", "दुसऱ्या तऱ्हा सूर्य र्य"),
+    ("ne-NP", f"गर्{ZWJ}यो गऱ्यो सूर्य", "गऱ्यो गऱ्यो सूर्य"),
     # nowhere else
-    ("mr", f"दुसऱ्{ZWJ}या तर्{ZWJ}हा र{ZWJ}्य", "दुसऱ्या तर्हा र्य"),
+    ("hi", f"कार्{ZWJ}य र{ZWJ}्य", "कार्य र्य"),
     ("ta", f"க்{ZWJ}ஷ ர{ZWJ}்ய", "க்ஷ ர்ய"),
     ("en", f"a{ZWJ}b {ZWJ}", "ab"),
     ("fr", f"e{ZWJ}\u0301te{ZWJ}\u0301", "été"),
 ]
 
 
-@pytest.mark.parametrize(("language", "written", "expected"), [*SENTENCES, *JOINED])
+# What plain rules spelt wrongly. Spellings are the languages' own, as in their dictionaries.
+SPELT = [
+    # I and i are two letters in Turkish, and İ is i to the others
+    ("tr", "İSTANBUL'DA IŞIK, ılık; I\u0307zmir", "istanbul'da ışık ılık izmir"),
+    ("az-AZ", "İKİ QIZIL", "iki qızıl"),
+    ("en", "I flew to İzmir", "i flew to izmir"),
+    ("tr", "i̇zmir", "izmir"),  # as str.lower leaves it
+    ("el", "ΟΔΟΣ, Οδός", "οδος οδός"),
+    # the apostrophe, however it is typed, of Ukrainian, Belarusian, Russian, Breton, Swahili
+    ("uk", "Сім’я, об'єкт, зв\u02bcязок; 'п’ять'", "сім'я об'єкт зв'язок п'ять"),
+    ("be", "Сям’я", "сям'я"),
+    ("ru", "«Жанна д’Арк» и 'слово'", "жанна д'арк и слово"),
+    ("br", "c’hoar, c\u02bchoar", "c'hoar c'hoar"),
+    ("sw", "Ng’ombe na ng'ambo", "ng'ombe na ng'ambo"),
+    ("en", "O\u02bcBrien’s dogs'", "o'brien's dogs"),
+    ("nv", "\u02bcáádóó", "\u02bcáádóó"),  # U+02BC is a letter at a word's edge, too
+    # at a word's edge, where a language spells so; a quotation is one all the same
+    ("af", "’n Man sê: 'Ja, 'n hond.'", "'n man sê ja 'n hond"),
+    ("nl", "'s Avonds; \"'t is\" 'Kom je?'", "'s avonds 't is kom je"),
+    ("nl", "een 'n' en rock 'n' roll", "een n en rock n roll"),
+    ("fy-NL", "Op ’e dyk", "op 'e dyk"),
+    ("mt", "Ta’ Malta, jista' jkun f’Għawdex 'sabiħ'.", "ta' malta jista' jkun f'għawdex sabiħ"),
+    ("so", "lo’", "lo'"),
+    ("ha", "’Yan sanda 'gaskiya'", "'yan sanda gaskiya"),
+    ("it", "Un po’ d'acqua: 'tanto'", "un po' d'acqua tanto"),
+    ("el", "Απ’ όλα, θα ’ρθω: «ό,τι θέλεις», αυτό,τι;", "απ' όλα θα 'ρθω ό,τι θέλεις αυτό τι"),
+    ("en", "'Tis ‘Ta’ po'", "tis ta po"),
+    # ʻ of Uzbek and Hawaiian, mostly typed as another
+    ("uz", "O‘zbek, o'zbek, o\u02bbzbek tog’; san’at", "oʻzbek oʻzbek oʻzbek togʻ san'at"),
+    ("haw", "‘Ōlelo Hawai'i, Hawai\u02bbi", "ʻōlelo hawaiʻi hawaiʻi"),
+    # within words: Catalan, Finnish, Hebrew, Tibetan
+    ("ca", "Col·legi, COL·LEGI, co\u0140legi; a·b", "col·legi col·legi col·legi a b"),
+    ("fi", "EU:n asia: näin", "eu:n asia näin"),
+    ("he", "ג'ירפה, סנדוויץ’; ג׳ורג׳ 'שלום'", "ג'ירפה סנדוויץ' ג'ורג' שלום"),
+    ("he", 'צה"ל, צה״ל, צה”ל קרא ב"הארץ"', "צה״ל צה״ל צה״ל קרא ב הארץ"),
+    ("bo", "བོད་སྐད༌ཡིག།  བཀྲ་ཤིས་", "བོད་སྐད་ཡིག བཀྲ་ཤིས"),
+    # in the way: Armenian marks stand in a word; tatweel stretches one
+    ("hy-AM", "Ի՞նչ ես անում։ Ո՛չ, շա՜տ լավ։", "ինչ ես անում ոչ շատ լավ"),
+    ("hyw", "Կ՚ուզեմ", "կ'ուզեմ"),
+    ("ar", "محمـــد، السَّلَامُ", "محمد السَّلَامُ"),
+    # ZWNJ, where letters would join: میخواهم and کتابها are not how Persian is spelt
+    ("fa", f"می{ZWNJ}خواهم کتاب{ZWNJ * 2}ها", f"می{ZWNJ}خواهم کتاب{ZWNJ}ها"),
+    ("fa", f"کار{ZWNJ}ها خانه{ZWNJ} {ZWNJ}را ه{ZWNJ}،", "کارها خانه را ه"),
+    # what was right before
+    ("am", "ሰላም፡ዓለም።", "ሰላም ዓለም"),
+    ("ja", "ラーメン、人々とゝ", "ラーメン人々とゝ"),
+    ("yo", "E\u0323\u0300ko\u0323\u0301", "ẹ̀kọ́"),
+    ("th", "สวัสดี ครับ ๆ", "สวัสดี ครับ ๆ"),
+    ("id", "anak-anak", "anak anak"),
+]
+
+
+@pytest.mark.parametrize(("language", "written", "expected"), [*SENTENCES, *JOINED, *SPELT])
 def test_sentences(language: str, written: str, expected: str) -> None:
     assert normalise(written, language) == unicodedata.normalize("NFC", expected)
 
@@ -141,14 +198,51 @@ def test_idempotent_whatever_stands_beside_a_joiner() -> None:
             assert unicodedata.is_normalized("NFC", once), written
 
 
+def test_idempotent_in_every_language_with_rules_of_its_own() -> None:
+    """Marks that spell here and there, letters that they spell beside, and what comes between."""
+    parts = "''’\u02bb\u02bc՚\",:·་״՛ nsypoagl iİIi\u0307\u0301oιότיגץאབ" + f"ميه{ZWNJ}ـर्{ZWJ}य。の"
+    draw = random.Random(1)
+    named = [rules._AT_EDGES, rules._OKINA, rules._DOTLESS, rules._WITH_EYELASH, ["ca", "zh", "ja"]]
+    languages = [language for table in named for language in sorted(table)]
+    for _ in range(30_000):
+        written, language = "".join(draw.choices(parts, k=7)), draw.choice(languages)
+        once = normalise(written, language)
+        assert normalise(once, language) == once, (written, language)
+        assert unicodedata.is_normalized("NFC", once), written
+
+
+@pytest.mark.parametrize(
+    "word", ["сім’я", "ի՞նչ", "ո՛չ", "ג'ירפה", 'צה"ל', "col·legi", "l’eau", "կ՚ուզեմ"]
+)
+def test_words_are_whole_where_unicode_has_them_whole(word: str) -> None:
+    """By the word boundaries of UAX #29, as another library finds them."""
+    assert regex.findall(r"(?V1)(?w)\b.+?\b", f"{word} {word}")[::2] == [word, word]
+    assert len(normalise(f"{word} {word}", "und").split()) == 2
+
+
+def test_arabic_letters_are_unicodes() -> None:
+    arabic = [chr(code) for code in range(0x600, 0x700)]
+    for known, truth in ((rules._JOINING, r"\p{Joining_Type=D}"), (rules._ARABIC, r"\p{Lo}")):
+        found = [letter for letter in arabic if regex.match(f"[{known}]", letter)]
+        assert found == [letter for letter in arabic if regex.match(truth, letter)]
+
+
+def test_canonical_text_is_as_it_was_written() -> None:
+    assert (
+        canonical(" Vie\u0323\u0302t\u00a0 Nam,\n ल\u095cका । ") == f"Vi\u1ec7t Nam, लड{NUKTA}का ।"
+    )
+
+
 def test_spaces_count() -> None:
     assert spaces_count("hi") and spaces_count("ta") and spaces_count("en_US")
     assert not any(map(spaces_count, ("zh", "zh-CN", "zh_TW", "yue", "ja", "cmn")))
+    assert not any(map(spaces_count, ("th", "lo", "km", "my", "bo"))) and spaces_count("vi")
 
 
 def test_units_of_error() -> None:
     assert units_of_error("  नमस्ते \n दुनिया। ", "hi") == "नमस्ते दुनिया।"
     assert units_of_error("去 ATM\u3000取 钱。", "zh-CN") == "去ATM取钱。"
+    assert units_of_error("สวัสดี ครับ", "th") == "สวัสดีครับ"
 
 
 def test_collected_sentences(shared_data: Path | None) -> None:

@@ -1,52 +1,80 @@
 """Text normalisation for training targets and for the normalised CER.
 
-The rules, the same for every language, in this order:
+The rules, in this order. They look at characters, so that a language needs no code of its own; the
+few whose spelling they would harm have a line in a table below, with the reason.
 
 1. Width forms (full-width Latin and punctuation, half-width kana, the ideographic space) become
    their ordinary selves. No other compatibility character is touched: this is not NFKC.
 2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
-   selectors. So are ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose between
-   shapes of the same letters, seldom between words, and transcribers use them as they please (of
-   the Hindi sentences collected for Common Voice one in fifteen has a ZWJ, at times within a
-   syllable that it breaks). Persian words that differ only in a ZWNJ become one.
+   selectors; and what stands in the middle of a word without parting it, see _IN_THE_WAY. So are
+   ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose between shapes of the
+   same letters, seldom between words, and transcribers use them as they please (of the Hindi
+   sentences collected for Common Voice one in fifteen has a ZWJ, at times within a syllable that it
+   breaks).
+   A ZWNJ that spells stays: between two Arabic letters that would join without it (Persian, Urdu).
    A ZWJ that spells stays: in Bengali between ra and hasanta, ya, in Kannada between ra and virama
    (which are reph without it), in Sinhala after the virama that joins two consonants. In Malayalam
    an old chillu (consonant, virama, ZWJ) becomes the letter, U+0D7A to U+0D7F, and Bengali's khanda
-   ta, written so, U+09CE.
-3. NFC, then lower case. NFC writes most nukta letters (U+0958 to U+095F, such as U+095C) as letter
-   and nukta, and Tamil's vowel signs of two parts as one.
+   ta, written so, U+09CE; the eyelash ra of Marathi and Nepali becomes U+0931 and virama.
+3. NFC, then lower case: that of İ is i, and of I in Turkish and its neighbours ı. NFC writes most
+   nukta letters (U+0958 to U+095F, such as U+095C) as letter and nukta, and Tamil's vowel signs of
+   two parts as one.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
 5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
    parts, as is a ZWJ that spells. Punctuation and symbols (P, S) become spaces, so that words they
-   part stay apart: the danda and double danda among them, the bar that is typed for a danda, and
-   the abbreviation sign U+0970. An apostrophe between two Latin letters stays, written '; any other
-   counts as a quotation mark, in Devanagari names (O'Brien's) too.
+   part stay apart: hyphens among them, the danda and double danda, the bar that is typed for a
+   danda, and the abbreviation sign U+0970.
+   What spells within a word stays, see _WITHIN: an apostrophe between two letters of an alphabet
+   that has one, written ' (any other counts as a quotation mark, in Devanagari names, O'Brien's,
+   too), Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
+   alike: it stays in the languages of _AT_EDGES alone. ʻ of Uzbek and Hawaiian: see _OKINA.
 6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
-7. Runs of white space become one space; none stands at either end. In languages written without
-   spaces (Chinese, Japanese), one beside a Han, kana or bopomofo character goes, so that a Latin
-   word in a Chinese sentence is written alike by those who set it off and those who do not; one
-   between two Latin words stays.
+7. Runs of white space become one space; none stands at either end. In Chinese and Japanese one
+   beside a Han, kana or bopomofo character goes, so that a Latin word in a Chinese sentence is
+   written alike by those who set it off and those who do not; one between two Latin words stays.
 
 normalise(normalise(x)) == normalise(x). Letters, vowel signs, viramas and nuktas change by these
-rules only. Numbers are not spelt out, and nothing is transliterated.
+rules only. Numbers are not spelt out, and nothing is transliterated. Vowel marks of Arabic and
+Hebrew stay where a corpus has them.
 Whisper's normalisers are not used anywhere: they delete or split off Indic vowel signs.
+
+Sources: Unicode's core specification (sections 7.6 Armenian, 9.1 Hebrew, 9.2 Arabic, 12.1
+Devanagari R5 and R5a, 13.4 Tibetan, 23.2 joiners), SpecialCasing.txt, ArabicShaping.txt, UAX #29
+(which characters part no word), and CLDR's exemplar characters of each language.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
-# Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese.
-WITHOUT_SPACES = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja".split())
+# Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese;
+# Thai, Lao, Khmer, Burmese and Shan, whose spaces part phrases; Tibetan and Dzongkha.
+WITHOUT_SPACES = frozenset(
+    "zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja th lo km my shn bo dz".split()
+)
 
 # In a hypothesis: something that the model's units, or their bytes, do not make a character of.
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
-# AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have.
-SUBSTITUTIONS = {"\U0002b5af": "\u982b"}
+# AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have. Catalan's l·l
+# has a code for its first half, of which Unicode's chart says to write l and U+00B7.
+SUBSTITUTIONS = {"\U0002b5af": "\u982b", "\u0140": "l·"}
 
 ZWJ = "\N{ZERO WIDTH JOINER}"
+ZWNJ = "\N{ZERO WIDTH NON-JOINER}"
+
+# Tatweel stretches an Arabic word; the Armenian signs of emphasis, exclamation and question stand
+# over a vowel in the middle of one.
+_IN_THE_WAY = "\N{ARABIC TATWEEL}\u055b\u055c\u055e"
+
+# Whose alphabet has both i and ı: Turkish and Azerbaijani (SpecialCasing.txt), Crimean Tatar and
+# Gagauz.
+_DOTLESS = frozenset("tr az crh gag".split())
+
+# What lower() makes of İ, so that a text can be told to come from it.
+_SECOND_DOT = re.compile("i\u0307+")
 
 # Letters that were written as a consonant, a virama and ZWJ before they had a code of their own:
 # Malayalam's chillus (of nna, na, ra, la, lla, ka) and Bengali's khanda ta.
@@ -62,9 +90,59 @@ _JOINERS = re.compile(
     f"|{ZWJ}+"
 )
 
-# Lower-case Latin letters and the marks that may follow one (text is lower-cased before use).
+# The eyelash ra, not a reph, of Marathi, Konkani and Nepali as it is often typed, and its code.
+# Hindi has none: there the ZWJ is a slip.
+_EYELASH = ("\u0930\u094d" + ZWJ, "\u0931\u094d")
+_WITH_EYELASH = frozenset("mr kok ne".split())
+
+# Arabic letters that join the one after them (Joining_Type D), and all of them.
+_JOINING = (
+    "\u0620\u0626\u0628\u062a-\u062e\u0633-\u063f\u0641-\u0647\u0649\u064a\u066e\u066f\u0678-\u0687"
+    "\u069a-\u06bf\u06c1\u06c2\u06cc\u06ce\u06d0\u06d1\u06fa-\u06fc\u06ff"
+)
+_ARABIC = "\u0620-\u063f\u0641-\u064a\u066e\u066f\u0671-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06fc\u06ff"
+_NON_JOINERS = re.compile(f"(?<=[{_JOINING}])({ZWNJ})+(?=[{_ARABIC}])|{ZWNJ}+")
+
+# Lower-case Latin letters and the marks that may follow one (text is lower-cased before use); those
+# of the other alphabets in which an apostrophe spells: Greek elisions, Ukrainian and Belarusian
+# м'я, Russian names (д'артаньян), Western Armenian կ'ուզեմ, Hebrew ג'ירפה.
 _LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
-_STRAY_APOSTROPHE = re.compile(f"(?<![{_LATIN}])'|'(?![{_LATIN}])")
+_GREEK = "\u0386\u0388-\u03ce\u1f00-\u1fbc\u1fc2-\u1fcc\u1fd0-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ffc"
+_CYRILLIC = "а-ҁ\u0483-\u0487ҋ-ԯ"
+_ALPHABETS = f"{_LATIN}{_GREEK}{_CYRILLIC}ա-ֈא-ת"
+
+# What spells within a word. U+02BC is the apostrophe that Unicode counts as a letter.
+_WITHIN = (
+    f"(?<=[{_ALPHABETS}])['\u02bc](?=[{_ALPHABETS}])"
+    "|(?<=[גזצץ])'"  # geresh: Hebrew's j, zh and ch, at a word's end as well
+    # gershayim, of acronyms; as \" before the last letter alone, for others begin a quotation
+    '|(?<=[א-ת])\u05f4(?=[א-ת])|(?<=[א-ת])"(?=[א-ת](?![א-ת]))'
+    "|(?<=l)·(?=l)"
+    "|(?<=[\u0f40-\u0fbc])\u0f0b(?=[\u0f40-\u0fbc])"
+)
+
+# What spells at a word's edge, or is punctuation elsewhere, by language.
+_ONE_LETTER = f"(?<![{_LATIN}])'(?=[a-z](?![{_LATIN}'\u02bc]))"
+_FINAL_VOWEL = f"(?<=[aeiou])'(?![{_LATIN}])"
+_AT_EDGES = {
+    "af": _ONE_LETTER,  # the article 'n
+    "nl": _ONE_LETTER,  # 's, 't, 'n
+    "fy": _ONE_LETTER,  # 'e, 't
+    "mt": _FINAL_VOWEL,  # ta', jista': the Maltese letter għ at a word's end
+    "so": _FINAL_VOWEL,  # lo': the glottal stop, a letter of Somali
+    "ha": f"(?<![{_LATIN}])'(?=y)",  # 'yan: a letter of Hausa
+    "it": f"(?<=(?<![{_LATIN}'\u02bc])(?:po|mo|be))'(?![{_LATIN}])",  # without it they are no words
+    "el": f"(?<=[{_GREEK}])'|'(?=[{_GREEK}])"  # elision: απ' όλα, θα 'ρθω; quoted is « »
+    f"|(?<=(?<![{_GREEK}])[οό]),(?=τι)",  # ό,τι, what; ότι is that
+    "fi": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:n, a case ending
+    "sv": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:s
+}
+
+# Where ʻ (U+02BB) is a letter (CLDR), most people type an apostrophe.
+_OKINA = {
+    "uz": "(?<=[og])['\u02bc]",  # oʻ, gʻ; others are apostrophes: san'at
+    "haw": "['\u02bc](?=[aeiouāēīōū])",
+}
 
 # 々 and 〇, kana, bopomofo, Han with its extensions and compatibility forms.
 _HAN = (
@@ -86,11 +164,13 @@ class _Table(dict[int, str]):
 
 
 class _Forms(_Table):
-    """Rules 1 and 2: width forms folded, what has no width dropped, but for ZWJ: `_joined`."""
+    """Rules 1 and 2: width forms folded, what has no width dropped, but for joiners: `_joined`."""
 
     def replacement(self, character: str) -> str:
-        if character == ZWJ:
+        if character in (ZWJ, ZWNJ):
             return character
+        if character in _IN_THE_WAY:
+            return ""
         if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
             return unicodedata.normalize("NFKC", character)
         if character.isspace():
@@ -102,16 +182,25 @@ class _Forms(_Table):
         return character
 
 
+# Punctuation that spells in some places: `_written` decides. And others that are written as it.
+_SPELLING = "'\",:·\u0f0b\u05f4"
+_ALIKE = {
+    **dict.fromkeys("\u2018\u2019\u055a\u05f3", "'"),  # typographic, Armenian, Hebrew (geresh)
+    **dict.fromkeys("\u201c\u201d", '"'),
+    "\u0f0c": "\u0f0b",
+}
+
+
 class _Contents(_Table):
     """Rules 4 to 6: letters, marks and numbers stay, digits become ASCII, the rest spaces."""
 
     def replacement(self, character: str) -> str:
-        if character == ZWJ:
+        if character in (ZWJ, ZWNJ) or character in _SPELLING:
             return character
         if character in SUBSTITUTIONS:
             return SUBSTITUTIONS[character]
-        if character in "'\u2018\u2019":
-            return "'"
+        if character in _ALIKE:
+            return _ALIKE[character]
         category = unicodedata.category(character)
         if category == "Nd":
             return str(unicodedata.decimal(character))
@@ -123,34 +212,68 @@ def _is_invisible_mark(character: str) -> bool:
     return "VARIATION SELECTOR" in name or name == "COMBINING GRAPHEME JOINER"
 
 
-def _joined(text: str) -> str:
-    """`text`, in NFC, with ZWJ only where rule 2 keeps it; in NFC again."""
+def _joined(text: str, language: str) -> str:
+    """`text`, in NFC, with ZWNJ and ZWJ only where rule 2 keeps them; in NFC again."""
 
     def replacement(run: re.Match[str]) -> str:
         letter, spelling = run.groups()
         return _LETTERS[letter] if letter else ZWJ if spelling else ""
 
+    text = unicodedata.normalize("NFC", _NON_JOINERS.sub(r"\1", text))
+    if language in _WITH_EYELASH:
+        text = text.replace(*_EYELASH)
     return unicodedata.normalize("NFC", _JOINERS.sub(replacement, text))
+
+
+@cache
+def _punctuation(language: str) -> re.Pattern[str]:
+    """Finds what became ʻ in a language (first group), what spells (second), other punctuation."""
+    okina = _OKINA.get(language, "(?!)")  # (?!) is nowhere
+    spells = f"{_WITHIN}|{_AT_EDGES.get(language, '(?!)')}"
+    # What each alternative begins with, first: five times as fast.
+    return re.compile(f"(?=[{_SPELLING}\u02bc])(?:({okina})|({spells})|[{_SPELLING}])")
+
+
+def _written(found: re.Match[str]) -> str:
+    """How punctuation of `_SPELLING` is written, rule 5."""
+    okina, spells = found.groups()
+    if okina:
+        return "\u02bb"
+    return {"\u02bc": "'", '"': "\u05f4"}.get(spells, spells) if spells else " "
 
 
 _FORMS = _Forms()
 _CONTENTS = _Contents()
 
 
+def _primary(language: str) -> str:
+    return re.split("[-_]", language.lower())[0]
+
+
 def spaces_count(language: str) -> bool:
     """Whether spaces part words in `language` (a code such as "hi", "zh-CN", "zh_TW")."""
-    return re.split("[-_]", language.lower())[0] not in WITHOUT_SPACES
+    return _primary(language) not in WITHOUT_SPACES
+
+
+def canonical(text: str) -> str:
+    """`text` as it is written, case and punctuation too, in NFC and each white space one space."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def normalise(text: str, language: str) -> str:
     """`text` by the rules at the head of this module; may be empty. Idempotent.
 
-    language: an ISO 639 code, with or without a region ("hi", "ta", "zh-CN").
+    language: an ISO 639 code, of two letters where there is one, with or without a region ("hi",
+        "ta", "zh-CN").
     """
+    primary = _primary(language)
     text = unicodedata.normalize("NFC", text.translate(_FORMS))
-    if ZWJ in text:  # in few languages
-        text = _joined(text)
-    text = _STRAY_APOSTROPHE.sub(" ", text.lower().translate(_CONTENTS))
+    if ZWJ in text or ZWNJ in text:  # in few languages
+        text = _joined(text, primary)
+    if primary in _DOTLESS:
+        text = text.replace("I", "ı")
+    text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
+    text = _punctuation(primary).sub(_written, text.translate(_CONTENTS))
     text = " ".join(text.split())
     if not spaces_count(language):
         text = _SPACE_BESIDE_HAN.sub("", text)
@@ -161,7 +284,7 @@ def normalise(text: str, language: str) -> str:
 def units_of_error(text: str, language: str) -> str:
     """The code points of `text` that the CER counts; nothing else about `text` is changed.
 
-    Where spaces part words they count, one for each run of white space inside the text; in Chinese
-    and Japanese none counts.
+    Where spaces part words they count, one for each run of white space inside the text; in the
+    languages of WITHOUT_SPACES none counts.
     """
     return (" " if spaces_count(language) else "").join(text.split())

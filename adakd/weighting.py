@@ -196,8 +196,9 @@ class FixedWeight(Weighting):
 
     Args:
         alpha: weight of the distillation loss, 0 to 1. 0.5 weighs both equally, the AdaKD paper's
-            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503). With the embedded models
-            0.3 is better (docs/STUDY-recipes.md), and their recipes have it.
+            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503). Recipes with embedded
+            models have 0.3, which is ahead on average (docs/FINDINGS.md: one of four differences
+            stands, and a better teacher turns it round).
     """
 
     def __init__(self, alpha: float = 0.5) -> None:

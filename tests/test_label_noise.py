@@ -171,3 +171,18 @@ def test_kinds_together_are_told_apart(tmp_path: Path) -> None:
     assert counts.keys() == {"shuffled", "missing", "misspelt", "missing, misspelt"}
     assert counts["shuffled"] == 20
     assert counts == Counter(row["noise"] for row in listed(tmp_path).values())
+
+
+def test_what_a_guard_finds_is_counted_by_kind(tmp_path: Path) -> None:
+    entries = make(tmp_path)
+    assert label_noise.taken_for_wrong(tmp_path, {entry.id: 1.0 for entry in entries}) == ""
+    corrupt(tmp_path, shuffled=0.2, missing=0.3)
+    listing = listed(tmp_path)
+    shuffled = [utterance for utterance, row in listing.items() if row["noise"] == "shuffled"]
+    right = [entry.id for entry in entries if entry.id not in listing]
+    doubts = {entry.id: 0.5 for entry in entries}  # a half is no more than a half
+    doubts |= dict.fromkeys(shuffled[:30], 0.51) | {right[0]: 1.0}
+    assert label_noise.taken_for_wrong(tmp_path, doubts) == (
+        f"taken for wrong: 0 of {len(listing) - 40} missing, 1 of {len(right)} right, "
+        "30 of 40 shuffled"
+    )

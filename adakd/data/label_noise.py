@@ -14,9 +14,10 @@ is: not augmentation.
 
 from __future__ import annotations
 
+import csv
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -68,6 +69,23 @@ def corrupt(folder: Path, noise: LabelNoise, limits: Sequence[Limit]) -> dict[st
                 entry = wrong
             file.write(manifest.to_line(entry))
     return dict(sorted(kinds.items()))
+
+
+def taken_for_wrong(folder: Path, doubts: Mapping[str, float]) -> str:
+    """How many transcripts of each kind of noise, and of the others, are doubted by over a half.
+
+    doubts: of every utterance of train.jsonl in `folder`, by id. Empty without a listing there.
+    """
+    if not (folder / LISTING).exists():
+        return ""
+    with open(folder / LISTING, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        kinds = {row["id"]: row["noise"] for row in rows}
+    of_kind: dict[str, list[bool]] = {}
+    for utterance, doubt in doubts.items():
+        of_kind.setdefault(kinds.get(utterance, "right"), []).append(doubt > 0.5)
+    counts = [f"{sum(of_kind[kind])} of {len(of_kind[kind])} {kind}" for kind in sorted(of_kind)]
+    return f"taken for wrong: {', '.join(counts)}"
 
 
 def _fits(entry: Entry, limits: Sequence[Limit]) -> bool:

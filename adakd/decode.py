@@ -15,7 +15,7 @@ from adakd.data.manifest import Entry
 from adakd.device import device
 from adakd.progress import track
 
-BATCH_SECONDS = 240.0  # audio in a batch, padding included
+BATCH_SECONDS = 240.0  # audio in a batch, padding included, if training has no larger ones
 
 
 def transcribe(
@@ -25,16 +25,19 @@ def transcribe(
     root: Path,
     what: str,
     with_loss: bool = False,
-    batch_seconds: float = BATCH_SECONDS,
+    batch_seconds: float | None = None,
     int8: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Decode ``entries`` with the model in a folder; rows of hyp.<split>.jsonl, in their order.
 
     ``with_loss`` puts the model's own task loss (nats per target unit) under ``difficulty``, which
-    is null otherwise. ``root`` is what the manifest's audio paths are relative to. ``int8`` is the
-    folder of the model's int8 weights: then those decode, on the CPU and clip by clip.
+    is null otherwise. ``root`` is what the manifest's audio paths are relative to. A batch holds
+    ``batch_seconds`` of audio, those of `fitting` if that is None. ``int8`` is the folder of the
+    model's int8 weights: then those decode, on the CPU and clip by clip.
     """
     family, where = models.open_folder(config, model), device()
+    if batch_seconds is None:
+        batch_seconds = fitting(config)
     if int8 is not None:
         from adakd import quantise
 
@@ -66,3 +69,13 @@ def transcribe(
         }
         for entry in entries
     ]
+
+
+def fitting(config: configuration.Config) -> float:
+    """Seconds of audio in a batch of decoding, padding included: a GPU wants many clips at once.
+
+    Twice a batch of training, as in stage 4, since no gradients are kept: memory for that is there.
+    Of teacher and student the smaller one counts, for either may be who decodes.
+    """
+    trained = min(config.train_of(role).batch_seconds for role in ("teacher", "student"))
+    return max(BATCH_SECONDS, 2 * trained)

@@ -17,6 +17,8 @@ DRIVER = Path("/proc/driver/nvidia/version")  # there where the machine has NVID
 def device() -> torch.device:
     """The GPU of this process if there is one, else the CPU, which then keeps freed memory.
 
+    Float32 on the GPU is computed as in `use_tf32` from here on.
+
     Raises:
         UserError: this process of a launcher has no GPU of its own, or torch cannot use it.
     """
@@ -39,7 +41,22 @@ def device() -> torch.device:
             "older CUDA and name its Python with ADAKD_PYTHON, or set CUDA_VISIBLE_DEVICES= for "
             "the CPU."
         )
+    use_tf32()
     return torch.device(f"cuda:{number}")
+
+
+def use_tf32() -> None:
+    """Have a GPU round the factors of float32 products and convolutions to TF32's 10 bits.
+
+    Importing SpeechBrain turns this on for the whole process (speechbrain/utils/quirks.py), torch
+    by itself has it off for matrix products. Training imports SpeechBrain, the teacher pass and
+    decoding do not: started by themselves they would compute in another precision, and slower, than
+    in one process with training. Here all have what training has, whatever is imported first or
+    later. Through the older of torch's two interfaces, as in SpeechBrain: mixed, they raise.
+    NVIDIA_TF32_OVERRIDE=0 in the environment turns it off for all.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def precision(name: str) -> str:

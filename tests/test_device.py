@@ -1,5 +1,6 @@
 """Where a process computes, on machines that are not at hand."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,34 @@ def test_a_gpu_that_is_not_found_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert "torch finds no GPU here, though there is an NVIDIA driver" in device.described()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # on purpose
     assert device.described() == "on the CPU"
+
+
+@pytest.fixture
+def as_torch_has_it() -> Iterator[None]:
+    """TF32 as it is where nothing has set it: off for products, on for convolutions."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32, convolutions.allow_tf32 = False, True
+    yield
+    products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@pytest.mark.parametrize("order", ["device", "speechbrain device", "device speechbrain"])
+@pytest.mark.usefixtures("as_torch_has_it")
+def test_float32_on_a_gpu_is_the_same_in_every_stage(gpus: pytest.MonkeyPatch, order: str) -> None:
+    """Whether SpeechBrain, which only training imports, comes before, after or not at all."""
+    from speechbrain.utils import quirks
+
+    assert "allow_tf32" in quirks.applied_quirks  # by the import of SpeechBrain
+    for name in order.split():
+        device.device() if name == "device" else quirks.allow_tf32()
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    assert (products.allow_tf32, convolutions.allow_tf32) == (True, True)
+    # Torch's newer names agree: of a mixture one of the two would raise.
+    assert (products.fp32_precision, convolutions.conv.fp32_precision) == ("tf32", "tf32")
+
+
+@pytest.mark.usefixtures("as_torch_has_it")
+def test_the_cpu_leaves_a_gpus_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.device().type == "cpu" and not torch.backends.cuda.matmul.allow_tf32

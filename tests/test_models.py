@@ -821,6 +821,26 @@ def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
             }
 
 
+def test_decoding_takes_twice_a_batch_of_training_and_no_less_than_it_took():
+    """As many clips at once as stage 4 on a GPU; the embedded recipes, for CPUs, what they did."""
+    from adakd.decode import fitting
+
+    def decoded(recipe, family, **overrides):
+        folder = configuration.REPOSITORY / "recipes" / recipe
+        return fitting(configuration.load(folder, family, overrides))
+
+    for recipe in ("espeak/hi", "espeak/ta", "espeak/zh", "fsdd/en", "audio_cmn/zh", "kaldi/any"):
+        for family in FAMILIES:
+            assert decoded(recipe, family, **{"language.code": "hi"}) == 240
+    assert decoded("aishell2/zh", "whisper") == 1920
+    assert decoded("commonvoice/hi", "whisper") == 960
+    assert decoded("commonvoice/hi", "wav2vec2") == 240
+    assert decoded("aishell2/zh", "wav2vec2", **{"train.batch_seconds": "200"}) == 400
+    # Either model may be who decodes: the smaller batch is what surely fits.
+    options = {"teacher.train.batch_seconds": "150"}
+    assert decoded("commonvoice/hi", "whisper", **options) == 300
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_export_is_written_once_the_pipeline_agrees(
     saved, folder, entries, tmp_path, kind, on_cpu
@@ -901,7 +921,8 @@ def test_an_export_of_several_languages_is_told_which(
     (experiment / "score.json").write_text(json.dumps(score))
     assert export.write_export(place, "kd") == (5, [])
     card = (target / "README.md").read_text(encoding="utf-8")
-    assert 'generate_kwargs={"language": "LANGUAGE"})["text"]' in card and "for LANGUAGE" in card
+    told = 'generate_kwargs={"language": "LANGUAGE", "num_beams": 1})["text"]'
+    assert told in card and "for LANGUAGE" in card
     monkeypatch.setattr(export, "_spoken", lambda config, language: {})
     with pytest.raises(UserError, match="report this"):
         export.write_export(place, "kd")

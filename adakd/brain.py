@@ -303,12 +303,12 @@ class DistillationBrain(speechbrain.Brain):
             self.not_finite += 1
             if _rank() == 0:
                 step = self.optimizer_step + 1
-                print(f"{self.title}: step {step} is skipped, its gradient is not finite")
+                self._tell(f"step {step} is skipped, its gradient is not finite")
             if self.not_finite > PATIENCE:
                 raise UserError(
                     f"{self.title}: the gradient was not finite {self.not_finite} times in a row "
-                    f"(step {self.optimizer_step}): lower train.learning_rate, and look for odd "
-                    "utterances in the manifest."
+                    f"(step {self.optimizer_step}): remove {self.folder} and begin anew with a "
+                    "lower train.learning_rate, and look for odd utterances in the manifest."
                 )
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
@@ -384,8 +384,13 @@ class DistillationBrain(speechbrain.Brain):
     def on_stage_end(
         self, stage: speechbrain.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
-        """After dev: log CER, keep the best and the latest checkpoint."""
+        """After dev: log and tell its CER, keep the best and the latest checkpoint.
+
+        stage_loss: of training the mean over the steps of the epoch, on this process; SpeechBrain
+            saves it with a checkpoint inside an epoch. Dev has none.
+        """
         if stage != speechbrain.Stage.VALID:
+            self.training_loss = stage_loss
             return
         cer = self.errors / max(1, self.characters)
         self.clock.stop()
@@ -401,8 +406,21 @@ class DistillationBrain(speechbrain.Brain):
             verbosity=logging.DEBUG,
         )
         self.clock.start()
-        if _rank() == 0 and self.optimizer_step >= self.total_steps:
-            self.bar.close()
+        if _rank() == 0:
+            best = self.checkpointer.find_checkpoint(min_key=name).meta
+            of_phase = " of this phase" if self.restart else ""
+            found = f"the best{of_phase} so far"
+            if best["epoch"] != epoch:
+                found += f" is {best[name]:.2%} of epoch {best['epoch']}"
+            self._tell(
+                f"epoch {epoch} of {self.epochs.limit}, training loss {self.training_loss:.4g}, "
+                f"dev CER {cer:.2%}, {found}"
+            )
+
+    def _tell(self, line: str) -> None:
+        """A line below the progress bar, on its stream: from another one it might hit the bar."""
+        self.bar.close()  # which ends its line alone: it goes on in the next one
+        print(f"{self.title}: {line}", file=self.bar.stream, flush=True)
 
     def _log_step(
         self,

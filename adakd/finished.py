@@ -1,8 +1,8 @@
 """What is finished, whose it is, and who is at work: `done.json`, and the locks of its folders.
 
 A step that finishes leaves a `done.json` with the *inputs* that it depends on. A step whose inputs
-are unchanged does nothing; one whose inputs changed says which, and starts anew; one that was cut
-resumes. What the inputs of each step are, is in steps.py.
+are unchanged does nothing; one whose inputs changed says which, and starts anew; a training that
+was cut goes on, with these inputs alone. What the inputs of each step are, is in steps.py.
 """
 
 from __future__ import annotations
@@ -244,15 +244,16 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs.
 
     Raises:
-        UserError: as many processes as began that run make one of its optimiser steps, and now
-            there are more or fewer.
+        UserError: it holds checkpoints of a cut run with other inputs (`spare_cut`), or of as many
+            processes as there are no longer: so many make one of its optimiser steps.
     """
     started = folder / "started.json"
     before = read_json(started) if started.exists() else {}
     finished = (folder / "done.json").exists()
     same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    spare_cut(folder, inputs)
     processes = before.get("processes", world())
-    if same and processes != world() and any(folder.glob("ckpt/*")):
+    if same and processes != world() and _checkpoints(folder):
         raise UserError(
             f"{shown(folder)} holds a cut run of {processes} processes, and this one has "
             f"{world()}: go on with as many (--nproc {processes}), or remove that folder to begin "
@@ -266,13 +267,40 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
                     shutil.rmtree(path)
                 elif path.suffix != ".lock":  # one that is removed no longer keeps anyone out
                     path.unlink()
-        facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs)}
+        facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs), **whose()}
         write_json(started, facts)
         from adakd.versions import describe
 
         write_text(folder / "config.yaml", configuration.dump_yaml(dataclasses.asdict(config)))
         write_json(folder / "versions.json", describe())
     wait_for_all()
+
+
+def spare_cut(folder: Path, inputs: dict[str, Any]) -> None:
+    """Raise `UserError` where a cut run with other inputs would lose its checkpoints.
+
+    An option that was forgotten when going on would cost all that was trained. What a study trains
+    stands in its grid: it begins its own anew, as it makes anew what it has finished.
+    """
+    started = folder / "started.json"
+    if (folder / "done.json").exists() or not started.exists() or not _checkpoints(folder):
+        return
+    before = read_json(started)
+    if not (changed := changes(before["inputs"], inputs)):
+        return
+    if _maker.get() is not None and not foreign(before):
+        say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
+        return
+    raise UserError(
+        f"{shown(folder)} holds a cut run that was begun with another "
+        f"{' and another '.join(changed)}: go on with the settings that stand in its config.yaml, "
+        "or remove that folder to begin anew."
+    )
+
+
+def _checkpoints(folder: Path) -> bool:
+    """Whether a run has left any; one whose name begins with a dot is half written."""
+    return any(folder.glob("ckpt/CKPT*"))
 
 
 @one_at_a_time(lambda folder, twin: folder)
@@ -285,6 +313,7 @@ def take_over(folder: Path, twin: Path) -> None:
     if here is not None and not changes(here["inputs"], facts["inputs"]):
         return
     spare(folder, facts["inputs"])
+    spare_cut(folder, facts["inputs"])
     if folder.exists():
         shutil.rmtree(folder)
     # done.json is written last: a copy that was cut is none.

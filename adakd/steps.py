@@ -22,7 +22,7 @@ from adakd import corpora
 from adakd.corpora import marker
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import atomic_write, replaced_folder, write_json, write_text
+from adakd.files import atomic_write, read_json, replaced_folder, write_json, write_text
 from adakd.finished import (
     begin,
     changes,
@@ -155,6 +155,9 @@ def prepare(place: Place) -> None:
     from adakd.files import fingerprint
 
     module, options = corpus_options(config)
+    if facts and "learnt" not in facts:  # prepared before 2026-11-29, when `_first_alike` came
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a manifest is lost, or spoilt
+            _first_alike(place.data, [*facts["counts"]], _learnt(facts))
     (place.data / "done.json").unlink(missing_ok=True)
     training = (
         stage.target(u.text, u.language or config.language.code, config.data.normalise)
@@ -193,10 +196,21 @@ def prepare(place: Place) -> None:
             f"{place.title}: wrong transcripts in train: {listed} "
             f"({shown(place.data / label_noise.LISTING)})"
         )
-    manifests = fingerprint(place.data / f"{split}.jsonl" for split in counts)
+    files = fingerprint(place.data / f"{split}.jsonl" for split in counts)
     of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
-    samples = _other_samples(place.data, manifests, fingerprint([place.data / stage.CHECKSUMS]))
-    facts = {"manifests": manifests, "units": of_units, "samples": samples, "counts": counts}
+    samples = _other_samples(place.data, files, fingerprint([place.data / stage.CHECKSUMS]))
+    now = {"data": files, "samples": samples}
+    first, learnt = _first_alike(place.data, [*counts], now)
+    if learnt != now:
+        say(f"{title}: train and dev are as they were, and what was trained on them stands")
+    facts = {
+        "manifests": first["data"],
+        "units": of_units,
+        "samples": first["samples"],
+        "learnt": learnt,
+        "files": files,
+        "counts": counts,
+    }
     mark_done(place.data, inputs, **facts)
 
 
@@ -221,15 +235,40 @@ def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:
     return samples if known.get(manifests, samples) != samples else None
 
 
+def _first_alike(
+    folder: Path, splits: list[str], now: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands for prepared data, and for what trainings learn from: what first did so here.
+
+    ``now`` is what stands for them by the bytes of their manifests and `_other_samples`. But data
+    are the same wherever their audio lies, for its samples are compared; and no training looks at
+    test. So a corpus that was moved leaves all as it was, and another test set all but hypotheses.
+    """
+    from adakd.data.prepare import contents
+
+    path = folder / "first_prepared.json"
+    known = read_json(path) if path.exists() else {}
+    found = {split: contents(folder, split) for split in splits}
+    whole = known.setdefault(key_of(found), now)
+    learnt = known.setdefault(key_of({**found, "test": None}), now)
+    write_json(path, known)
+    return whole, learnt
+
+
+def _learnt(facts: dict[str, Any]) -> dict[str, Any]:
+    """What stands for the data that trainings learn from: its "data" and its "samples"."""
+    return facts.get("learnt") or {"data": facts["manifests"], "samples": facts.get("samples")}
+
+
 def prepared(place: Place) -> dict[str, Any]:
-    """What is to be added to the inputs of whatever depends on the prepared data.
+    """What is to be added to the inputs of whatever is trained on the prepared data.
 
     The manifests hold text: other text units make other targets of the same manifests. Those of a
     checkpoint count with the checkpoint.
     """
     facts = needed(place.data, "The prepared data", 1)
-    own = {name: facts[name] for name in ("units", "samples") if facts.get(name)}
-    return {"data": facts["manifests"], **own}
+    found = {**_learnt(facts), "units": facts.get("units")}
+    return {name: value for name, value in found.items() if value}
 
 
 def prompt(config: configuration.Config) -> dict[str, Any]:
@@ -376,7 +415,7 @@ def heard_inputs(place: Place) -> dict[str, Any]:
     """What the teacher's hypotheses of the training set depend on."""
     return {
         "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
-        "data": needed(place.data, "The prepared data", 1)["manifests"],
+        "data": prepared(place)["data"],
         "audio": dataclasses.asdict(place.config.audio),
         **prompt(place.config),
     }
@@ -436,7 +475,11 @@ def transcribe_training(place: Place) -> None:
         if rank() == 0:
             mark_done(said, heard)
     title = f"{place.title}: transcripts of the teacher"
-    if rank() == 0 and not is_current(folder, inputs, title, folder / "train.jsonl"):
+    # They name the audio, which may have been moved since.
+    data = needed(place.data, "The prepared data", 1)
+    files = data.get("files", data["manifests"])
+    moved = (done(folder) or {}).get("files", heard["data"]) != files
+    if rank() == 0 and (moved or not is_current(folder, inputs, title, folder / "train.jsonl")):
         from adakd import models
         from adakd.data import pseudo_labels
 
@@ -453,7 +496,7 @@ def transcribe_training(place: Place) -> None:
             config.transcripts.max_cer,
             config.data.normalise,
         )
-        mark_done(folder, inputs, counts=counts)
+        mark_done(folder, inputs, counts=counts, files=files)
         say(
             f"{title}: {counts['kept']} utterances, "
             f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
@@ -631,6 +674,12 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             f"{config.distill.top_k}: set distill.top_k to 0 and run --stage 4 again, or set "
             "distill.teacher to online."
         )
+    if weighting.learn_every and config.family == "whisper" and settings.ctc_weight > 0:
+        raise UserError(
+            f"{title} learns its weights from the task loss in eval mode, which is without the "
+            "auxiliary CTC loss that the student is trained with: set student.train.ctc_weight to "
+            "0, or take adakd."
+        )
 
     if role == "teacher" and not half:
         check_units(place)
@@ -681,7 +730,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     try:
         outcome = brain.run(train_loader, dev_loader)
     except torch.OutOfMemoryError as error:
-        raise too_little_memory(title, config, role) from error
+        raise too_little_memory(title, config, role, folder) from error
     wait_for_all()  # every process has read the best checkpoint, before they are removed
     if rank() == 0:
         with replaced_folder(folder / "model") as fresh:
@@ -718,23 +767,26 @@ def step_of_all(config: configuration.Config, role: str) -> str:
 
 
 def options_of_training(config: configuration.Config, role: str, values: dict[str, float]) -> str:
-    """What to type for other values of ``train``, where a model has its own and where not."""
-    train, own = config.train_of(role), getattr(config, role).train
+    """What to type for other values of one model's ``train``; the other model keeps its own."""
+    train = config.train_of(role)
     return " ".join(
-        f"--{role}.train.{name} {value:g}" if name in own else f"--train.{name} {value:g}"
+        f"--{role}.train.{name} {value:g}"
         for name, value in values.items()
         if value != getattr(train, name)
     )
 
 
-def too_little_memory(title: str, config: configuration.Config, role: str) -> UserError:
-    """What to say where a training does not fit on its GPU."""
+def too_little_memory(
+    title: str, config: configuration.Config, role: str, folder: Path
+) -> UserError:
+    """What to say where a training, in ``folder``, does not fit on its GPU."""
     train = config.train_of(role)
     halved = {"batch_seconds": train.batch_seconds / 2, "accumulate": 2 * train.accumulate}
     return UserError(
-        f"{title}: the GPU's memory is full. The same training in smaller batches: "
-        f"{options_of_training(config, role, halved)}; PYTORCH_ALLOC_CONF=expandable_segments:True "
-        "in the environment saves some, too."
+        f"{title}: the GPU's memory is full. PYTORCH_ALLOC_CONF=expandable_segments:True in the "
+        "environment saves some, and the training goes on; smaller batches make the same steps, "
+        f"but begin it anew: remove {shown(folder)} and give "
+        f"{options_of_training(config, role, halved)}."
     )
 
 
@@ -785,7 +837,7 @@ def store_parts(place: Place) -> dict[str, Any]:
     config, distill = place.config, place.config.distill
     return {
         "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
-        "manifest": needed(place.data, "The prepared data", 1)["manifests"],
+        "manifest": prepared(place)["data"],
         "units": dataclasses.asdict(config.units),
         "prompt": config.whisper_language,
         "normaliser": config.data.normalise,
@@ -981,6 +1033,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
         return
     from adakd import difficulty, models
     from adakd.brain import seed_everything
+    from adakd.data import label_noise
 
     entries = place.transcribed()
     facts: dict[str, Any] = {"guard": guard}
@@ -1034,6 +1087,10 @@ def write_difficulty(place: Place, guard: bool) -> None:
         for path in folder.glob("part.*"):
             path.unlink()
         mark_done(folder, parts, **facts)
+        if guard:
+            doubts = {utterance: row["doubt"] for utterance, row in found.items()}
+            if told := label_noise.taken_for_wrong(place.data, doubts):
+                say(f"{title}: {told}")
     wait_for_all()
     say(f"{title}: written ({shown(folder)})")
 
@@ -1125,9 +1182,14 @@ def decoding_inputs(place: Place, name: str) -> dict[str, Any]:
     model = done(folder_of(place, name))
     if model is None:
         raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
+    data = done(place.data) or {"manifests": None}
+    # Other audio of train or dev has made another model already, that of test alone has not.
+    samples = data.get("samples")
+    of_test = samples is not None and samples != _learnt(data)["samples"]
     return {
         "model": model["fingerprint"],
-        "data": (done(place.data) or {}).get("manifests"),
+        "data": data["manifests"],
+        **({"samples": samples} if of_test else {}),
         # Its losses x stand beside every hypothesis.
         "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
         "audio": dataclasses.asdict(deployed(place.config)),
@@ -1140,7 +1202,7 @@ def decoded(place: Place, name: str) -> str:
     facts = needed(folder_of(place, name) / "decode", f"{place.title}: decoding of {name}", 7)
     changed = changes(facts["inputs"], decoding_inputs(place, name))
     # The teacher only gives x beside them, and data that are no longer there have not changed.
-    apart = {"teacher"} if done(place.data) else {"teacher", "data"}
+    apart = {"teacher"} if done(place.data) else {"teacher", "data", "samples"}
     if others := [each for each in changed if each not in apart]:
         raise UserError(
             f"{place.title}: {name} was decoded with another {' and another '.join(others)}: give "
@@ -1202,7 +1264,7 @@ def score(place: Place, methods: list[str]) -> None:
 def score_one(place: Place, name: str) -> None:
     """CER with intervals of one model."""
     folder = folder_of(place, name)
-    settings = dataclasses.asdict(place.config.score) | {"interval": "t"}
+    settings = dataclasses.asdict(place.config.score) | {"interval": "t", "raw": "NFC"}
     inputs = {"decode": decoded(place, name), "score": settings}
     what = f"{place.title}: score of {name}"
     if is_current(folder / "score", inputs, what, folder / "score.json"):
@@ -1332,7 +1394,7 @@ def export(places: list[Place], methods: list[str]) -> None:
     checked, tipped = write_export(place, name)
     facts = {"method": name, "seed": place.config.seed, "checked": checked, "by_rounding": tipped}
     mark_done(place.export, inputs, **facts)
-    where = f"all {checked} test utterances"
+    where = f"{checked} test utterances"
     if tipped:
         where += f" but {len(tipped)} that rounding decides, such as '{tipped[0]}'"
     say(

@@ -10,8 +10,9 @@ import itertools
 import json
 import math
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from adakd import brain as training
 from adakd import config as configuration
-from adakd import device, models
+from adakd import device, models, progress
 from adakd import weighting as weightings
 from adakd.brain import DistillationBrain
 from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
@@ -351,7 +352,7 @@ def test_a_step_that_is_not_finite_is_skipped(
         assert not same(before, state_of(made.student))
         before = state_of(made.student)
     assert made.optimizer_step == 9 and told_steps == 3
-    told = [line for line in capsys.readouterr().out.splitlines() if "is skipped" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "is skipped" in line]
     assert told == [
         f"a test: step {step} is skipped, its gradient is not finite" for step in (1, 2, 4, 5, 7, 8)
     ]
@@ -531,6 +532,94 @@ def test_the_best_epoch_on_dev_ends_in_the_model(
     assert same(state_of(made.student), made.states[3])
     assert not same(made.states[3], made.states[4]) and not same(made.states[3], made.states[2])
     assert not made.student.training
+
+
+def spoil(made: Watched, speech: Speech, wrong: Sequence[int]) -> list[float]:
+    """Have every dev hypothesis of an epoch begin with so many wrong letters; the dev CERs."""
+    right = {entry.id: entry.text for entry in speech.dev}
+
+    def transcribe(batch: Batch) -> list[str]:
+        first = "x" * wrong[made.epochs.current - 1]
+        return [first + right[utterance][len(first) :] for utterance in batch.ids]
+
+    made.student.transcribe = transcribe  # type: ignore[method-assign]
+    letters = sum(len(text) for text in right.values())
+    return [count * len(right) / letters for count in wrong]
+
+
+def epochs_told(error: str) -> list[str]:
+    return [line for line in error.splitlines() if ": epoch " in line]
+
+
+@pytest.mark.parametrize("method", ["finetune", "annealing"])
+def test_every_epoch_tells_its_loss_and_its_cer(
+    method: str, speech: Speech, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = build(method=method, epochs=5, online=method == "annealing")
+    cers = spoil(made, speech, [2, 1, 2, 2, 1])  # phase I, where there is one, is epochs 1 to 3
+    run(made, speech)
+    losses = [
+        [r["loss"] for r in metrics(made) if r["epoch"] == e and "loss" in r] for e in range(6)
+    ]
+    best = {
+        "finetune": ["", "", f" is {cers[1]:.2%} of epoch 2", f" is {cers[1]:.2%} of epoch 2", ""],
+        "annealing": ["", "", f" is {cers[1]:.2%} of epoch 2", "", ""],
+    }[method]
+    of_phase = " of this phase" if method == "annealing" else ""
+    assert epochs_told(capsys.readouterr().err) == [
+        f"a test: epoch {epoch} of 5, training loss {np.mean(losses[epoch]):.4g}, "
+        f"dev CER {cer:.2%}, the best{of_phase} so far{end}"
+        for epoch, (cer, end) in enumerate(zip(cers, best, strict=True), start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs_before"), [("finetune", 0), ("finetune", 1), ("annealing", 3)]
+)
+def test_a_cut_run_tells_what_an_uncut_one_does(
+    method: str,
+    epochs_before: int,
+    speech: Speech,
+    build: Build,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ready(folder: str) -> Watched:
+        made = build(method=method, online=method == "annealing", epochs=4, folder=folder)
+        spoil(made, speech, [1, 2, 0, 3])
+        return made
+
+    whole = ready("whole")
+    run(whole, speech)
+    told = epochs_told(capsys.readouterr().err)
+    cut = ready("cut")
+    lengths = [len(cut.train_sampler.plan(epoch)) for epoch in (1, 2, 3)]
+    at = cut.cut_at = sum(lengths[:epochs_before]) + 2  # within an epoch, with a checkpoint
+    cut._should_save_intra_epoch_ckpt = lambda *_: cut.optimizer_step == at  # type: ignore
+    with pytest.raises(Cut):
+        run(cut, speech)
+    run(ready("cut"), speech)
+    assert epochs_told(capsys.readouterr().err) == told and len(told) == 4
+
+
+def test_what_an_epoch_tells_does_not_run_into_the_bar(
+    speech: Speech,
+    build: Build,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ADAKD_TERMINAL", "1")
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0)
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0)
+    made = build(epochs=3)
+    run(made, speech)
+    out, error = capsys.readouterr()
+    assert error.count("\r[") > 6 and error.endswith("\n") and not out
+    for line in error.split("\n"):
+        # A line is a bar, drawn again and again, or what an epoch tells.
+        assert not line or line.startswith(("\r[", "a test: epoch "))
+        assert line.count(" epoch ") == (not line.startswith("\r") and line != "")
+    done = [int(count) for count in re.findall(r"a test: (\d+)/", error)]
+    assert done == sorted(done) and done[-1] == made.total_steps, "it counts on"
 
 
 # ------------------------------------------------------------------ two phases

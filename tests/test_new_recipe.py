@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_codes(repository: Path, code: str, whisper: str | None, expected: str) 
     config = configuration.load(folder, "whisper")
     # "no" without quotes would be false
     assert (config.language.code, config.whisper_language) == (code, expected)
+
+
+@pytest.mark.parametrize(("code", "kept"), [
+    *((code, 64) for code in ("zh", "zh-TW", "yue", "ja", "ko")),
+    *((code, 0) for code in ("sw", "hi", "th")),  # all logits of an alphabet are few
+])  # fmt: skip
+def test_thousands_of_characters_keep_few_logits(repository: Path, code: str, kept: int) -> None:
+    folder = new_recipe.make(f"mine/{code}", "fsdd", None, repository)
+    assert configuration.load(folder, "wav2vec2").distill.top_k == kept
+    assert configuration.load(folder, "whisper").distill.top_k == 64
+    lines = (folder / "conf" / "wav2vec2.yaml").read_text(encoding="utf-8").splitlines()
+    comments = {line.index("  # ") for line in lines if re.match(r"  \w.*  # ", line)}
+    assert len(comments) == 1, "comments stand in one column"
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,31 @@ def test_other_audio_has_another_checksum(tmp_path: Path, split: str) -> None:
     assert told() == (manifest_before, before)
 
 
+def test_contents_are_the_same_wherever_the_audio_lies(tmp_path: Path) -> None:
+    def contents(folder: str, each: int = 2, **changes: str) -> dict[str, str]:
+        root = tmp_path / folder
+        utterances = [replace(one, **changes) for one in make_corpus(root / folder, each)]
+        run(root, utterances)
+        return {split: stage.contents(root / "data", split) for split in RATES}
+
+    here = contents("here")
+    assert len(set(here.values())) == 3
+    assert (
+        contents("there") == here
+    )  # one is used where it lies, the others have names of their own
+    audio_paths = [entries(tmp_path / folder, "dev")[0].audio for folder in ("here", "there")]
+    assert audio_paths[0] != audio_paths[1]
+    for number, change in enumerate(({"text": "एक"}, {"speaker": "x"}, {"condition": "Mic"})):
+        other = contents(f"other{number}", **change)
+        assert all(other[split] != here[split] for split in RATES), change
+    fewer = contents("fewer", each=1)
+    assert all(fewer[split] != here[split] for split in RATES)
+    path = tmp_path / "here" / "data" / "checksums.json"  # of the samples, which texts do not tell
+    path.write_text(path.read_text().replace('"dev": "', '"dev": "0'))
+    louder = {split: stage.contents(path.parent, split) for split in RATES}
+    assert {**louder, "dev": here["dev"]} == here and louder["dev"] != here["dev"]
+
+
 @pytest.mark.parametrize("moment", [0, 315_532_800])  # 1970 and 1980
 def test_other_audio_of_a_time_that_an_archive_made_up(tmp_path: Path, moment: int) -> None:
     utterances = make_corpus(tmp_path, each=1)

@@ -26,6 +26,8 @@ from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.place import Place
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -448,7 +450,7 @@ def test_the_store_is_asked_for_and_checked(place: Place) -> None:
         steps.open_store(place)
 
 
-def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: Place) -> None:
+def test_what_was_cut_is_kept_and_what_was_finished_is_emptied(place: Place) -> None:
     folder, inputs = place.experiment("kd"), {"seed": 1}
     finished.begin(folder, inputs, place.config)
     for name in ("config.yaml", "versions.json", "started.json"):
@@ -460,13 +462,94 @@ def test_what_was_cut_is_kept_and_what_changed_is_emptied(place: Place) -> None:
     (folder / "metrics.jsonl").touch()
     finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt").is_dir() and (folder / "metrics.jsonl").exists()
+    # Nothing is lost with a run that has saved nothing, or half of something.
+    (folder / "ckpt" / ".CKPT+1").mkdir()
     finished.begin(folder, {"seed": 2}, place.config)
     assert not (folder / "ckpt").exists() and not (folder / "metrics.jsonl").exists()
-    # A finished run is not resumed either.
-    (folder / "ckpt").mkdir()
-    finished.mark_done(folder, {"seed": 3})
-    finished.begin(folder, {"seed": 2}, place.config)
+    # A finished run is not resumed, though what it saved is still there.
+    (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
+    finished.mark_done(folder, {"seed": 2})
+    finished.begin(folder, {"seed": 3}, place.config)
     assert not (folder / "ckpt").exists() and finished.done(folder) is None
+
+
+def cut(folder: Path, inputs: dict, place: Place) -> Path:
+    """As if a training had been cut; its checkpoint."""
+    finished.begin(folder, inputs, place.config)
+    saved = folder / "ckpt" / "CKPT+1"
+    saved.mkdir(parents=True)
+    return saved
+
+
+def test_a_cut_run_is_not_lost_to_other_settings(place: Place) -> None:
+    folder = place.experiment("kd")
+    train = {"epochs": 3, "clip": 1.0, "workers": 0, "checkpoint_minutes": 10.0}
+    saved = cut(folder, {"seed": 1, "train": train}, place)
+    other = {"seed": 2, "train": {**train, "epochs": 9}}
+    with pytest.raises(UserError) as caught:
+        finished.begin(folder, other, place.config)
+    where = finished.shown(folder)
+    assert str(caught.value) == (
+        f"{where} holds a cut run that was begun with another seed and another train.epochs: go on "
+        "with the settings that stand in its config.yaml, or remove that folder to begin anew."
+    )
+    assert saved.is_dir() and (folder / "config.yaml").is_file()
+    # What changes no result does not count.
+    quick = {"seed": 1, "train": {**train, "workers": 8, "checkpoint_minutes": 60.0}}
+    finished.begin(folder, quick, place.config)
+    assert saved.is_dir()
+    # A finished twin with other settings does not take its place either.
+    finished.mark_done(place.experiment("kd-try1"), other)
+    with pytest.raises(UserError, match="holds a cut run"):
+        finished.take_over(folder, place.experiment("kd-try1"))
+    assert saved.is_dir()
+    shutil.rmtree(folder)
+    finished.begin(folder, other, place.config)
+
+
+def test_every_training_spares_a_cut_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a half, and where a teacher that is taken as it is would take its place."""
+    mark(place.data, manifests="m")
+    monkeypatch.setattr(Place, "transcribed", lambda _: [])
+    ready = dataclasses.replace(place.config.teacher, finetuned=True)
+    as_it_is = Place(place.root, dataclasses.replace(place.config, teacher=ready))
+    teacher, inputs = place.experiment("teacher"), steps.teacher_inputs(place)
+
+    def refused(folder: Path, before: dict, step: Callable[..., object], *given: object) -> None:
+        saved = cut(folder, before, place)
+        with pytest.raises(UserError, match="holds a cut run that was begun with another "):
+            step(*given)
+        assert saved.is_dir()
+        shutil.rmtree(folder)
+
+    refused(place.half(0), {"half": "other"}, steps.train, place, "teacher", (0, [1, 2]))
+    refused(teacher, {**inputs, "seed": 2}, steps.train, place, "teacher")
+    fake_models(monkeypatch, check_same_units=lambda *_: None)
+    refused(teacher, inputs, steps.teacher, as_it_is)
+
+
+def test_a_study_begins_its_own_cut_runs_anew(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does its finished ones: with a trial that fails another candidate would be chosen."""
+    folder = place.experiment("kd-try1")
+    with finished.made_for("a", known=False):
+        saved = cut(folder, {"seed": 1}, place)
+    with finished.made_for("b", known=True), pytest.raises(UserError, match="another seed"):
+        finished.begin(folder, {"seed": 2}, place.config)
+    with pytest.raises(UserError, match="another seed"):  # ./run.sh
+        finished.begin(folder, {"seed": 2}, place.config)
+    assert saved.is_dir()
+    with finished.made_for("a", known=False):
+        finished.begin(folder, {"seed": 2}, place.config)
+    assert not saved.exists()
+    assert (
+        capsys.readouterr().out == f"{finished.shown(folder)}: cut, and seed changed, begun anew\n"
+    )
+    saved = cut(folder, {"seed": 2}, place)  # of ./run.sh
+    with finished.made_for("a", known=True), pytest.raises(UserError, match="another seed"):
+        finished.begin(folder, {"seed": 1}, place.config)
+    assert saved.is_dir()
 
 
 def test_a_cut_run_goes_on_with_as_many_processes(
@@ -483,8 +566,6 @@ def test_a_cut_run_goes_on_with_as_many_processes(
     with pytest.raises(UserError, match=r"cut run of 1 processes, and this one has 2: .*--nproc 1"):
         finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt" / "CKPT+1").is_dir()
-    finished.begin(folder, {"seed": 2}, place.config)  # another run begins anew all the same
-    assert not (folder / "ckpt").exists()
 
 
 def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> None:
@@ -714,6 +795,126 @@ def test_other_audio_of_the_same_manifests_makes_anew_what_was_made_here(tmp_pat
     assert steps._other_samples(folder, "m", "quiet") is None, "back to where it was"
 
 
+@dataclass
+class Corpus:
+    """Tones of half a second in three splits: two clips each, of ids such as train0."""
+
+    place: Place
+    runs: int = 0
+
+    def prepare(
+        self,
+        folder: str = "here",
+        test: int = 2,
+        texts: dict[str, str] | None = None,
+        loud: tuple[str, ...] = (),
+    ) -> tuple[dict, dict]:
+        """Stage 1; what trainings then depend on, and what hypotheses do.
+
+        test: clips of test. texts, loud: ids with another transcript, and twice as loud.
+        """
+        import numpy as np
+
+        from adakd.data import audio
+
+        said = []
+        for split, count in (("train", 2), ("dev", 2), ("test", test)):
+            for number in range(count):
+                name = f"{split}{number}"
+                path = self.place.root.parent / folder / f"{name}.flac"
+                volume = 0.2 if name in loud else 0.1
+                wave = volume * np.sin(np.arange(8000) * (number + 1) / 9)
+                audio.write_flac(path, wave.astype(np.float32))
+                text = (texts or {}).get(name, f"one {name}")
+                said.append(corpora.Utterance(name, split, path, text, "s", "en"))
+        self.runs += 1
+        write_json(self.place.corpus / "fetched.json", {"source": folder, "run": self.runs})
+        module = types.SimpleNamespace(utterances=lambda *_: iter(said))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(steps, "corpus_options", lambda _: (module, None))
+            steps.prepare(self.place)
+        decoding = steps.decoding_inputs(self.place, "teacher")
+        return steps.teacher_inputs(self.place), decoding
+
+    @property
+    def facts(self) -> Path:
+        return self.place.data / "done.json"
+
+    def manifests(self) -> str:
+        return files.fingerprint(self.place.data / f"{split}.jsonl" for split in corpora.SPLITS)
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Corpus:
+    here = Corpus(place_of(tmp_path / "root"))
+    mark(here.place.experiment("teacher"))
+    return here
+
+
+def test_what_no_training_learns_from_makes_none_anew(tones: Corpus) -> None:
+    first = training, decoding = tones.prepare()
+    assert training["data"] == decoding["data"] == tones.manifests() and "samples" not in training
+    # A corpus that was moved is the same.
+    assert tones.prepare("elsewhere") == first and tones.manifests() != training["data"]
+    assert "elsewhere" in (tones.place.data / "test.jsonl").read_text()
+    # Another test set is for decoding alone, also if only its audio is another.
+    others = [
+        tones.prepare(test=1),
+        tones.prepare("elsewhere", test=1),
+        tones.prepare(texts={"test0": "two"}),
+        tones.prepare(loud=("test0",)),
+    ]
+    assert [found[0] for found in others] == [training] * 4
+    differ = [finished.changes(decoding, found[1]) for found in others]
+    assert differ == [["data"], ["data"], ["data"], ["samples"]]
+    assert others[0] == others[1]
+    tones.facts.unlink()  # cut, or to look again at what was rejected
+    assert tones.prepare(test=1) == others[0]
+    assert tones.prepare() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"texts": {"train1": "two"}}, ["data", "units"]),
+        ({"texts": {"dev1": "two"}}, ["data"]),
+        ({"loud": ("train1",)}, ["samples"]),
+        ({"loud": ("dev1",)}, ["samples"]),
+    ],
+)
+def test_what_trainings_learn_from_makes_them_anew(
+    tones: Corpus, change: dict, expected: list[str]
+) -> None:
+    training, decoding = tones.prepare()
+    other, _ = tones.prepare(**change)
+    assert finished.changes(training, other) == expected
+    # Test changes as well, and so does the place: other data than either, and the same ones again.
+    for more in ({"test": 1}, {"folder": "elsewhere"}, {"folder": "elsewhere", "test": 1}):
+        assert tones.prepare(**change, **more)[0] == other
+    assert tones.prepare() == (training, decoding)
+
+
+def test_new_audio_and_a_new_test_set_at_once_are_new_data(tones: Corpus) -> None:
+    training, _ = tones.prepare()
+    other, _ = tones.prepare(test=1, loud=("train1",))
+    assert finished.changes(training, other)
+    assert tones.prepare(loud=("train1",))[0] == other
+
+
+def test_data_of_before_are_known_again(tones: Corpus) -> None:
+    """As stage 1 left them until 2026-11-29."""
+    training, decoding = tones.prepare()
+    (tones.place.data / "first_prepared.json").unlink()
+    facts = json.loads(tones.facts.read_text())
+    for name in ("learnt", "files"):
+        del facts[name]
+    write_json(tones.facts, facts)
+    assert steps.teacher_inputs(tones.place) == training
+    assert steps.decoding_inputs(tones.place, "teacher") == decoding
+    assert tones.prepare("elsewhere", test=1)[0] == training
+    assert tones.prepare() == (training, decoding)
+
+
 def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:
     def of(tag: str, passes: int) -> Place:
         distill = {"difficulty": "dropout", "dropout_passes": passes}
@@ -753,6 +954,10 @@ def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) ->
     [
         ({"distill": {"top_k": 8}}, "annealing compares all logits.*top_k to 0.*--stage 4"),
         ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
+        (
+            {"student": {"config": tiny_recipe.whisper(8), "train": {"ctc_weight": 0.3}}},
+            "adakd-learned learns its weights .*without the auxiliary CTC loss.*ctc_weight to 0",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_before_anything_is_emptied(
@@ -761,10 +966,11 @@ def test_what_cannot_work_is_told_before_anything_is_emptied(
     here = place_of(tmp_path, **changes)
     mark(here.data, manifests="m")
     mark(here.experiment("teacher"))
-    folder = here.experiment("annealing")
+    method = "adakd-learned" if "student" in changes else "annealing"
+    folder = here.experiment(method)
     (folder / "ckpt").mkdir(parents=True)
     with pytest.raises(UserError, match=sentence):
-        steps.train(here, "annealing")
+        steps.train(here, method)
     assert (folder / "ckpt").is_dir()
 
 
@@ -1081,12 +1287,27 @@ def test_several_processes_are_told_what_they_make_of_a_step(
 
     assert told(2, "student") == (
         "2 processes, 1920 s of audio in a step where one has 960 s, and so many times fewer "
-        "steps; as with one: --train.accumulate 1"
+        "steps; as with one: --student.train.accumulate 1"
     )
-    assert told(4, "student").endswith(": --train.accumulate 1 --train.batch_seconds 240")
+    options = "--student.train.accumulate 1 --student.train.batch_seconds 240"
+    assert told(4, "student").endswith(f": {options}")
     assert told(4, "teacher").endswith(": --teacher.train.accumulate 2")
     config = tiny_recipe.config("whisper", train={"batch_seconds": 120.0, "accumulate": 5})
-    assert told(2, "student").endswith(": --train.accumulate 3 --train.batch_seconds 100")
+    options = "--student.train.accumulate 3 --student.train.batch_seconds 100"
+    assert told(2, "student").endswith(f": {options}")
+
+
+@pytest.mark.parametrize(("role", "other"), [("teacher", "student"), ("student", "teacher")])
+def test_advice_for_one_model_leaves_the_other_as_it_is(role: str, other: str) -> None:
+    """Followed as it stands: a student's is not to have the finished teacher made anew."""
+    family = ROOT / "recipes" / "espeak" / "hi"
+    plain = configuration.load(family, "wav2vec2")
+    wanted = {"accumulate": 3, "batch_seconds": 7.5}
+    words = steps.options_of_training(plain, role, wanted).split()
+    overrides = {key[2:]: value for key, value in zip(words[::2], words[1::2], strict=True)}
+    advised = configuration.load(family, "wav2vec2", overrides)
+    assert advised.train_of(role) == dataclasses.replace(plain.train_of(role), **wanted)
+    assert advised.train_of(other) == plain.train_of(other)
 
 
 def test_the_best_of_all_seeds_is_exported_once(
@@ -1110,7 +1331,7 @@ def test_the_best_of_all_seeds_is_exported_once(
     assert written == [places[1].experiment("kd")]
     said = capsys.readouterr().out
     assert "exported kd of seed 2, the best on dev" in said
-    assert "all 4 test utterances but 1 that rounding decides, such as 'utterance-2'" in said
+    assert "4 test utterances but 1 that rounding decides, such as 'utterance-2'" in said
     facts = finished.done(places[0].export)
     assert (facts["method"], facts["seed"], facts["by_rounding"]) == ("kd", 2, ["utterance-2"])
     # Of one seed alone, what an export depends on reads as it always has.
@@ -1121,13 +1342,19 @@ def test_the_best_of_all_seeds_is_exported_once(
 def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:
     own = {**tiny_recipe.family_settings("whisper")["teacher"], "train": {"batch_seconds": 40.0}}
     config = place_of(tmp_path, teacher=own).config
+    folder = tmp_path / "exp"
     said = {
-        role: str(steps.too_little_memory("t", config, role)) for role in ("teacher", "student")
+        role: str(steps.too_little_memory("t", config, role, folder))
+        for role in ("teacher", "student")
     }
     train = config.train
-    twice = f"--train.accumulate {2 * train.accumulate};"
-    assert f"--teacher.train.batch_seconds 20 {twice}" in said["teacher"]
-    assert f"--train.batch_seconds {train.batch_seconds / 2:g} {twice}" in said["student"]
+    for role, seconds in (("teacher", 20), ("student", train.batch_seconds / 2)):
+        # Other settings than those of its checkpoints.
+        assert f"begin it anew: remove {finished.shown(folder)} and give " in said[role]
+        assert said[role].endswith(
+            f" --{role}.train.batch_seconds {seconds:g} "
+            f"--{role}.train.accumulate {2 * train.accumulate}."
+        )
 
 
 @pytest.mark.parametrize("teacher", ["cached", "online"])

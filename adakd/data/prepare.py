@@ -15,6 +15,7 @@ Nothing is held for the whole corpus but a hash of each id, 8 bytes: memory hard
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -34,7 +35,7 @@ from adakd.corpora import SPLITS, Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry
 from adakd.errors import UserError
-from adakd.files import atomic_write, write_json
+from adakd.files import atomic_write, read_json, write_json
 from adakd.progress import track
 from adakd.workers import end_with_parent
 
@@ -197,6 +198,18 @@ def prepare(
     write_json(folder / "counts.json", counts)
     write_json(folder / CHECKSUMS, {split: f"{value:08x}" for split, value in checksums.items()})
     return counts
+
+
+def contents(folder: Path, split: str) -> str:
+    """16 hexadecimal digits of what a manifest in `folder` says and its clips hold.
+
+    Not of where the clips lie, nor in what file.
+    """
+    digest = hashlib.sha256(read_json(folder / CHECKSUMS)[split].encode())
+    with open(folder / f"{split}.jsonl", "rb") as file:
+        for entry in map(json.loads, file):
+            digest.update(json.dumps({**entry, "audio": None}).encode())
+    return digest.hexdigest()[:16]
 
 
 def where(utterance: Utterance | Rejected) -> str:

@@ -133,7 +133,7 @@ def test_the_language_is_found_wherever_it_lies(release: Path, tmp_path: Path, i
     assert len(read(options, tmp_path / "corpus")[0]) == 7
     facts = json.loads((tmp_path / "corpus" / "fetched.json").read_text())
     assert facts["release"] == RELEASE and facts["name"] == "hi"
-    assert facts["sha256"] == {n: sha256(release / "hi" / n) for n in common_voice.TABLES}
+    assert facts["sha256"] == {n: sha256(release / "hi" / n) for n in tables.TABLES}
 
 
 def test_the_folder_may_have_another_name_than_the_language(release: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_of_an_archive_only_what_the_splits_name_is_unpacked(
     }
     unpacked = {path.name for path in (tmp_path / "corpus").rglob("*") if path.is_file()}
     clips = {f"common_voice_hi_{number}.mp3" for number in range(1, 8)}
-    assert unpacked == {"fetched.json", *common_voice.TABLES, *clips}
+    assert unpacked == {"fetched.json", *tables.TABLES, *clips}
     facts = json.loads((tmp_path / "corpus" / "fetched.json").read_text())
     assert facts["release"] == RELEASE
     assert facts["archive"] == {"bytes": archive.stat().st_size, "sha256": sha256(archive)}
@@ -409,3 +409,41 @@ def test_rows_without_a_header(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError, match="no such table"):
         next(tables.rows(tmp_path / "none.tsv"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_all_that_was_validated_may_train(release: Path, tmp_path: Path, packed: bool) -> None:
+    """But no speaker and no sentence of dev and test, however the sentence is spaced."""
+    hi, clip = release / "hi", "common_voice_hi_{}.mp3".format
+    (of_dev,) = (hi / "dev.tsv").read_text("utf-8").splitlines()[1:]
+    speaker = of_dev.split("\t")[0]
+    rows = [line for split in SENTENCES for line in (hi / f"{split}.tsv").read_text().splitlines()]
+    rows = [line for line in rows if not line.startswith("client_id")]
+    more = {
+        50: ("बारिश हो रही है।", "client-new"),  # a sentence of train's once more
+        51: ("एक और वाक्य", speaker),
+        52: (f" {SENTENCES['dev'][0].replace(' ', '  ')}", "client-new"),
+        53: ("हाँ", "client-new"),
+    }
+    for number, (sentence, who) in more.items():
+        tone(hi / "clips" / clip(number))
+        rows.append(row(clip(number), sentence, speaker=who))
+    write_table(hi / "validated.tsv", rows)
+    source = pack(release, tmp_path / f"{RELEASE}-hi.tar.gz") if packed else release
+    options, folder = Options(corpus=str(source), train="validated"), tmp_path / "corpus"
+    fetch(options, folder)
+    good, bad = read(options, folder)
+    assert bad == []
+    splits = {each.id.split("_")[-1]: each.split for each in good}
+    # Of train's own four the third says what test says, too: "हाँ".
+    assert splits == {"1": "train", "2": "train", "4": "train", "50": "train"} | {
+        "5": "dev", "6": "test", "7": "test"
+    }  # fmt: skip
+    assert marker.stored(folder)["train"] == "validated"
+
+    with pytest.raises(UserError, match="made with corpus.train validated, but now it is train"):
+        read(Options(), folder)
+    fetch(Options(corpus=str(source)), folder)
+    assert "train" not in marker.stored(folder) and len(read(Options(), folder)[0]) == 7
+    with pytest.raises(UserError, match="corpus.train is 'other': it is train or validated"):
+        fetch(Options(corpus=str(source), train="other"), folder)

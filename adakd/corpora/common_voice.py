@@ -3,9 +3,11 @@
     cv-corpus-11.0-2022-09-21/hi/{train,dev,test,validated,...}.tsv   clips/*.mp3
 
 The official splits, each clip of them, however short; the speaker is `client_id`, the text is
-`sentence` as it stands there. A folder is read in place; of an archive only the three tables and
-the clips that they name are unpacked. No download: Common Voice asks for an account and for consent
-to its terms (recipes/commonvoice/README.md).
+`sentence` as it stands there. train.tsv has each sentence once, and so holds a part of what was
+validated: `train: validated` takes all of validated.tsv but what shares a speaker or a sentence
+with dev or test. A folder is read in place; of an archive only the three tables and the clips that
+they name are unpacked. No download: Common Voice asks for an account and for consent to its terms
+(recipes/commonvoice/README.md).
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from typing import Any
 
 from adakd.corpora import SPLITS, Rejected, Utterance, marker
 from adakd.corpora.archive import extract, replaced, unpack
-from adakd.corpora.tables import TABLES, checksums, find_folder, rows
+from adakd.corpora.tables import checksums, find_folder, rows
 from adakd.errors import UserError
 from adakd.files import sha256
 
 COLUMNS = ("client_id", "path", "sentence")
+TRAIN = ("train", "validated")
 _RELEASE = re.compile(r"cv-corpus-[0-9]+(\.[0-9]+)*(-[0-9]{4}-[0-9]{2}-[0-9]{2})?")
 
 
@@ -32,6 +35,14 @@ class Options:
 
     corpus: str | None = None  # folder or archive, as downloaded
     name: str | None = None  # the language's folder in it; None: language.code
+    train: str = "train"  # the table of the training set: train | validated
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """The table of each split."""
+        if self.train not in TRAIN:
+            raise UserError(f"corpus.train is '{self.train}': it is {' or '.join(TRAIN)}")
+        return {split: f"{self.train if split == 'train' else split}.tsv" for split in SPLITS}
 
 
 def fetch(
@@ -49,7 +60,7 @@ def fetch(
     Errors (UserError): no corpus, no such language in it, an unsafe or damaged archive, one that
     lies where it would be unpacked, a table without the columns that are read.
     """
-    name = options.name or language
+    name, tables = options.name or language, list(options.tables.values())
     before = marker.stored(folder) or {}
     given = options.corpus or (before["source"] if before.get("name") == name else None)
     if given is None:
@@ -62,17 +73,20 @@ def fetch(
     facts: dict[str, Any] = {"source": str(source), "name": name}
     if language != name:  # a folder may be called otherwise than the locale that its rows tell
         facts["language"] = language
-    if facts.items() <= before.items() and _is_unpacked(source, before, folder):
+    if options.train != "train":
+        facts["train"] = options.train
+    same = facts.items() <= before.items() and _train(before) == options.train
+    if same and _is_unpacked(source, before, folder, tables):
         return
     if source.is_dir():
-        place = find_folder(source, name, TABLES, source)
+        place = find_folder(source, name, tables, source)
         facts["folder"] = str(place)
-        for table in TABLES:  # stops at one without its columns
+        for table in tables:  # stops at one without its columns
             next(_read(place / table, place / table, name, language), None)
     elif source.is_file():
         target = folder / "unpacked"
         with replaced(target, source) as fresh:
-            inside = _unpack(source, fresh, name, language, progress)
+            inside = _unpack(source, fresh, tables, name, language, progress)
             facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
             marker.remove(folder)
         place = target / inside
@@ -81,30 +95,40 @@ def fetch(
         raise UserError(f"corpus.corpus: '{source}' does not exist; give a folder or an archive")
     found = _RELEASE.search(str(place)) or _RELEASE.search(source.name)
     facts["release"] = found[0] if found else None
-    facts["sha256"] = checksums(place)
+    facts["sha256"] = checksums(place, tables)
     marker.write(folder, facts)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the clips of train, dev and test, in the order of the tables.
 
-    A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
-    stage 0 not run, tables that have changed since.
+    With `train: validated` those of dev's and test's speakers and sentences are not of train. A row
+    that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError): stage
+    0 not run or run with other options, tables that have changed since.
     """
     facts = marker.stored(folder)
     if facts is None:
         raise UserError(f"{folder}: no Common Voice corpus here; run stage 0 first")
     marker.check_given(folder, facts, options.corpus, options.name)
+    marker.check_options(folder, {"train": _train(facts)}, {"train": options.train})
     place = folder / facts["folder"]  # an absolute folder stays as it is
-    if checksums(place) != facts["sha256"]:
+    if checksums(place, list(options.tables.values())) != facts["sha256"]:
         raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
-    for split in SPLITS:
-        table = place / f"{split}.tsv"
-        locales = facts["name"], facts.get("language", facts["name"])
+    locales = facts["name"], facts.get("language", facts["name"])
+    held_out: set[str] = set()  # speakers and sentences
+    if options.train == "validated":
+        for split in ("dev", "test"):
+            table = place / options.tables[split]
+            for _, values, problem in _read(table, table, *locales):
+                held_out |= set() if problem else _apart(values)
+    for split, name in options.tables.items():
+        table = place / name
         for line, values, problem in _read(table, table, *locales):
             where = f"{table}:{line}"
             if problem:
                 yield Rejected(f"{table.name}:{line}", split, problem, where)
+                continue
+            if split == "train" and not held_out.isdisjoint(_apart(values)):
                 continue
             clip = PurePosixPath(values["path"])
             audio = place / "clips" / clip
@@ -142,6 +166,16 @@ def _read(table: Path, shown: Path, *locales: str) -> Iterator[tuple[int, dict[s
         yield line, values, problem or _trouble(values, locales)
 
 
+def _apart(values: dict[str, str]) -> set[str]:
+    """What no two splits of a release share: the speaker of a row, and its sentence."""
+    return {f"speaker {values['client_id']}", f"sentence {' '.join(values['sentence'].split())}"}
+
+
+def _train(facts: dict[str, Any]) -> str:
+    """The table of the training set that a marker tells."""
+    return str(facts.get("train", "train"))
+
+
 def _trouble(values: dict[str, str], locales: tuple[str, ...]) -> str:
     """Why a complete row cannot be used, or an empty string."""
     clip = PurePosixPath(values["path"])
@@ -154,12 +188,12 @@ def _trouble(values: dict[str, str], locales: tuple[str, ...]) -> str:
     return ""
 
 
-def _is_unpacked(source: Path, before: dict[str, Any], folder: Path) -> bool:
+def _is_unpacked(source: Path, before: dict[str, Any], folder: Path, tables: list[str]) -> bool:
     """Whether `before` tells of this archive, and what was unpacked still stands.
 
     The archive itself may be gone by now.
     """
-    if "archive" not in before or checksums(folder / before["folder"]) != before["sha256"]:
+    if "archive" not in before or checksums(folder / before["folder"], tables) != before["sha256"]:
         return False
     return not source.exists() or source.stat().st_size == before["archive"]["bytes"]
 
@@ -167,6 +201,7 @@ def _is_unpacked(source: Path, before: dict[str, Any], folder: Path) -> bool:
 def _unpack(
     archive: Path,
     target: Path,
+    tables: list[str],
     name: str,
     language: str,
     progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
@@ -175,13 +210,13 @@ def _unpack(
 
     In two passes, for the tables may stand behind the clips.
     """
-    extract(archive, target, lambda path: path.name in TABLES)
-    place = find_folder(target, name, TABLES, archive)
+    extract(archive, target, lambda path: path.name in tables)
+    place = find_folder(target, name, tables, archive)
     inside = place.relative_to(target)
     clips = PurePosixPath(inside.as_posix()) / "clips"
     wanted = {
         clips / values["path"]
-        for table in TABLES
+        for table in tables
         for _, values, problem in _read(place / table, archive / inside / table, name, language)
         if not problem
     }

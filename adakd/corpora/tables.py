@@ -56,9 +56,9 @@ def rows(path: Path, width: int | None = None) -> Iterator[Row]:
             yield Row(number, fields, problem)
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of those of `TABLES` that stand in a folder."""
-    return {table: sha256(folder / table) for table in TABLES if (folder / table).is_file()}
+def checksums(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, str]:
+    """SHA-256 of those tables that stand in a folder."""
+    return {table: sha256(folder / table) for table in tables if (folder / table).is_file()}
 
 
 def find_folder(root: Path, name: str, tables: Sequence[str], shown: Path) -> Path:

@@ -808,9 +808,11 @@ class LearnedAdaKD(AdaKD):
         dL / d alpha_i = -(r / B) <P grad L, grad distill_i - grad task_i>
 
     A trainer computes these numbers (see `derivatives_along`) and hands them to `learn`, which goes
-    on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. Clipping
-    and momentum change all these numbers by one factor and are left out. The cost is a backward
-    pass of a held-out batch and two forward passes of the step, every so many steps.
+    on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. Momentum
+    and the clipping of the student's gradient change all these numbers by one factor and are left
+    out. Ours makes P as if grad L came next, but does not clip it: where its norm is far above the
+    limit, P is mostly its own. The cost is a backward pass of a held-out batch and two forward
+    passes of the step, every so many steps.
 
     The loss on the training utterances themselves would not do: its derivative by alpha picks
     whichever of the two losses is smaller. Looking one step ahead is short-sighted, as all such

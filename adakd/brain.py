@@ -53,6 +53,7 @@ from adakd.data.text import units_of_error
 from adakd.device import device, precision
 from adakd.errors import UserError
 from adakd.files import write_text
+from adakd.finished import shown
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
@@ -307,8 +308,8 @@ class DistillationBrain(speechbrain.Brain):
             if self.not_finite > PATIENCE:
                 raise UserError(
                     f"{self.title}: the gradient was not finite {self.not_finite} times in a row "
-                    f"(step {self.optimizer_step}): remove {self.folder} and begin anew with a "
-                    "lower train.learning_rate, and look for odd utterances in the manifest."
+                    f"(step {self.optimizer_step}): remove {shown(self.folder)} and begin anew "
+                    "with a lower train.learning_rate, and look for odd utterances in the manifest."
                 )
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1

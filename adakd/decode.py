@@ -15,7 +15,7 @@ from adakd.data.manifest import Entry
 from adakd.device import device
 from adakd.progress import track
 
-BATCH_SECONDS = 240.0  # audio in a batch, padding included, if training has no larger ones
+BATCH_SECONDS = 240.0  # audio in a batch, padding included, unless training has half as large ones
 
 
 def transcribe(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from adakd.models import Family, Limit
 
+# The rule of `weighting.wrong_transcript`, by the name that what depends on it has on disk.
+DOUBT = "a half at z = 1"
 LEAST = 1 / 3  # of the audio that the smaller half holds where the cut costs nothing
 LEAST_CROSSED = 1 / 6  # and where both are cut, which may leave a quarter at best
 

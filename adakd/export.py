@@ -231,6 +231,8 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
     code = "LANGUAGE" if name == MULTILINGUAL else TO_LANGUAGE_CODE.get(name, name)
     if _seconds(settings) != 30:
         return "\nfaster-whisper and whisper.cpp cannot run it: they take models that hear 30 s.\n"
+    if settings["vocab_size"] not in OPENAI_UNITS:  # by their number both tell what a token is
+        return "\nfaster-whisper and whisper.cpp cannot run it: they know OpenAI's units only.\n"
     cpp = (
         "whisper.cpp, whose converter wants a copy of github.com/openai/whisper beside it; its "
         "flash attention (without `-nfa`) is faster, and near to what was scored only:\n\n"
@@ -238,8 +240,6 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
         "python models/convert-h5-to-ggml.py THIS_FOLDER OPENAI_WHISPER .\n"
         f"whisper-cli -m ggml-model.bin -f speech.wav -l {code} -nt -nfa -bs 1 -nf -mc 0\n"
         "```\n"
-        if settings["vocab_size"] in OPENAI_UNITS
-        else "whisper.cpp cannot run it: it knows OpenAI's text units only.\n"
     )
     return (
         "\n## On phones and without PyTorch\n\n"

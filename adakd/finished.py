@@ -73,6 +73,8 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
     return True
 
 
+# What a training depends on beside its settings.
+ON_DISK = ("data", "units", "samples", "start", "teacher", "source", "half", "transcripts")
 # How fast a training goes and how often it is saved: another value makes nothing anew.
 UNHEEDED = ("train.workers", "train.checkpoint_minutes")
 
@@ -288,12 +290,15 @@ def spare_cut(folder: Path, inputs: dict[str, Any]) -> None:
     before = read_json(started)
     if not (changed := changes(before["inputs"], inputs)):
         return
-    if _maker.get() is not None and not foreign(before):
+    settings = [name for name in changed if name.split(".")[0] not in ON_DISK]
+    # One that tells of no maker is from before runs that are cut did so.
+    own = _maker.get() is not None and ("study" not in before or not foreign(before))
+    if own or not settings:  # nobody could give it back the data or the teacher of then
         say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
         return
     raise UserError(
         f"{shown(folder)} holds a cut run that was begun with another "
-        f"{' and another '.join(changed)}: go on with the settings that stand in its config.yaml, "
+        f"{' and another '.join(settings)}: go on with the settings that stand in its config.yaml, "
         "or remove that folder to begin anew."
     )
 

@@ -22,13 +22,13 @@ import yaml
 from adakd import config as configuration
 from adakd import corpora
 from adakd.config import REPOSITORY
+from adakd.data.text import CHINESE, primary
 from adakd.errors import UserError
 from adakd.files import write_text
 from adakd.options import Parser
 
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
-# Written in thousands of characters: Chinese languages by their ISO 639 codes, Japanese, Korean.
-THOUSANDS = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja ko".split())
+THOUSANDS = CHINESE | {"ja", "ko"}  # languages that are written in thousands of characters
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,7 +80,7 @@ def make(name: str, kind: str, whisper: str | None, repository: Path) -> Path:
         text = source.read_text(encoding="utf-8")
         if kind == "espeak" and source.parent.name == "conf":
             text = for_espeak(source, text, repository)
-        elif source.name == "wav2vec2.yaml" and language.lower().split("-")[0] in THOUSANDS:
+        elif source.name == "wav2vec2.yaml" and primary(language) in THOUSANDS:
             text = text.replace("# top_k: 64", "top_k: 64  ")
         text = re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found[1]], text)
         target = folder / source.relative_to(template)

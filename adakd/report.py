@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adakd import plots
 from adakd.errors import UserError
-from adakd.files import atomic_write, write_text
+from adakd.files import atomic_write, read_json, write_text
 from adakd.progress import clock
 from adakd.score import (
     DRAWS,
@@ -181,7 +181,11 @@ def read_run(experiment: Experiment) -> Run:
     errors, difficulties = read_errors(experiment.folder / "hyp.test.jsonl")
     if not errors:
         raise UserError(f"{experiment.folder}/hyp.test.jsonl is empty: decode again (stage 7).")
-    done = experiment.folder / "done.json"
+    done, decoded = (experiment.folder / name for name in ("done.json", "decode/done.json"))
+    facts = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    if decoded.is_file() and "data" in facts.get("inputs", {}):
+        # Not those of its training, which knows of no test set.
+        facts["inputs"]["data"] = read_json(decoded)["inputs"]["data"]
     versions = experiment.folder / "versions.json"
     known = json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {}
     files = [
@@ -193,7 +197,7 @@ def read_run(experiment: Experiment) -> Run:
         experiment,
         errors,
         difficulties,
-        json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {},
+        facts,
         *read_metrics(experiment.folder),
         sum(files) if files else None,
         {name: known[name] for name in ("revision", "machine") if name in known},

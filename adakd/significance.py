@@ -38,7 +38,7 @@ SIGNS = {1: (1,), 2: (1, -1), 4: (1, -1, -1, 1)}  # of each system's log CER, by
 
 
 class Interval(NamedTuple):
-    """Of 95 %; NaN where a single utterance leaves nothing to resample."""
+    """Of 95 %; NaN where nothing varies: a single utterance, or one difference everywhere."""
 
     low: float
     high: float
@@ -310,7 +310,7 @@ def seeds_enough(variance: Variance, change: float, level: float = LEVEL) -> int
 
     def enough(seeds: int) -> bool:
         error, free = variance.error(seeds / now)
-        shift = abs(math.log1p(-change)) / error if error else math.inf
+        shift = abs(math.log1p(-change)) / error if error else 0.0
         return bool(free) and found_by_t(shift, free, level) >= POWER
 
     return _fewest(enough)

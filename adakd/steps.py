@@ -21,9 +21,11 @@ from adakd import config as configuration
 from adakd import corpora
 from adakd.corpora import marker
 from adakd.data import manifest
+from adakd.difficulty import DOUBT
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, replaced_folder, write_json, write_text
 from adakd.finished import (
+    ON_DISK,
     begin,
     changes,
     done,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 
 SCORED = ("dev", "test")
+# Beside prepared data: what was prepared there before.
+FIRST_CHECKSUMS, FIRST_PREPARED = "first_checksums.json", "first_prepared.json"
 
 
 def source_fingerprint(model: configuration.Model) -> Any:
@@ -154,6 +158,9 @@ def prepare(place: Place) -> None:
     from adakd.data import prepare as stage
     from adakd.files import fingerprint
 
+    for name in (FIRST_CHECKSUMS, FIRST_PREPARED):  # a damaged one is told before hours of work
+        if (place.data / name).exists():
+            read_json(place.data / name)
     module, options = corpus_options(config)
     if facts and "learnt" not in facts:  # prepared before 2026-11-29, when `_first_alike` came
         with contextlib.suppress(FileNotFoundError, ValueError):  # a manifest is lost, or spoilt
@@ -202,13 +209,13 @@ def prepare(place: Place) -> None:
     now = {"data": files, "samples": samples}
     first, learnt = _first_alike(place.data, [*counts], now)
     if learnt != now:
-        say(f"{title}: train and dev are as they were, and what was trained on them stands")
+        say(f"{title}: train and dev are known here, and what was trained on them stands")
     facts = {
-        "manifests": first["data"],
-        "units": of_units,
+        "manifests": first["data"],  # what stands for all of it, and for its samples
         "samples": first["samples"],
-        "learnt": learnt,
-        "files": files,
+        "learnt": learnt,  # what stands for both without test
+        "files": files,  # the bytes of the manifests
+        "units": of_units,
         "counts": counts,
     }
     mark_done(place.data, inputs, **facts)
@@ -228,8 +235,8 @@ def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:
     what was made here from the first audio is out of date then. In a fresh folder manifests say
     enough, and what was published for them counts.
     """
-    path = folder / "first_checksums.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path = folder / FIRST_CHECKSUMS
+    known = read_json(path) if path.exists() else {}
     if manifests not in known:
         write_json(path, {**known, manifests: samples})
     return samples if known.get(manifests, samples) != samples else None
@@ -246,7 +253,7 @@ def _first_alike(
     """
     from adakd.data.prepare import contents
 
-    path = folder / "first_prepared.json"
+    path = folder / FIRST_PREPARED
     known = read_json(path) if path.exists() else {}
     found = {split: contents(folder, split) for split in splits}
     whole = known.setdefault(key_of(found), now)
@@ -583,6 +590,8 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
     }
     if role == "student":
         found["method"] = config.methods.get(method) or {}
+        if found["method"].get("guard") is not None:
+            found["doubt"] = DOUBT
     if method not in ("teacher", "finetune"):
         found["distill"] = dataclasses.asdict(config.distill)
         if config.distill.teacher == "cached":
@@ -596,8 +605,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
 
 def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
     """Dotted names of the settings with which a finished training differs from this place's."""
-    on_disk = ("data", "units", "samples", "start", "teacher", "source", "half", "transcripts")
-    made = {name: value for name, value in facts["inputs"].items() if name not in on_disk}
+    made = {name: value for name, value in facts["inputs"].items() if name not in ON_DISK}
     return changes(made, training_settings(place, method))
 
 
@@ -853,7 +861,7 @@ def store_parts(place: Place) -> dict[str, Any]:
 
 def store_of(place: Place) -> Path:
     """The folder of the teacher store: one for all tags, but for a tag that asks for another."""
-    return _for_tag(place, place.store, store_parts, _parts_of)
+    return _for_tag(place, place.store, store_parts, _begun_parts)
 
 
 def difficulty_of(place: Place) -> Path:
@@ -867,9 +875,9 @@ def _for_tag(
     wanted: Callable[[Place], dict[str, Any]],
     made: Callable[[Path], dict[str, Any] | None],
 ) -> Path:
-    """The shared folder, unless it is finished with other parts than those wanted under a tag.
+    """The shared folder, unless it is of other parts than those wanted under a tag.
 
-    ``made`` tells the parts of a finished folder.
+    ``made`` tells the parts of a folder, if there is anything in it.
     """
     if not place.config.tag:
         return shared
@@ -889,6 +897,12 @@ def _parts_of(store: Path) -> dict[str, Any] | None:
     """What a finished store was made with; None if it is not finished."""
     meta = store / "meta.json"
     return json.loads(meta.read_text(encoding="utf-8"))["parts"] if meta.exists() else None
+
+
+def _begun_parts(store: Path) -> dict[str, Any] | None:
+    """What a store was made with, or is being made: a pass that was cut goes on."""
+    unfinished = store / "unfinished.json"
+    return read_json(unfinished)["parts"] if unfinished.exists() else _parts_of(store)
 
 
 def open_store(place: Place) -> Store:
@@ -926,6 +940,8 @@ def write_store(place: Place) -> None:
             say(f"{place.title}: teacher store done ({shown(folder)})")
             return
         say(f"{place.title}: teacher store: {' and '.join(changed)} changed, made anew")
+    elif (begun := _begun_parts(folder)) and (changed := changes(begun, parts)):
+        say(f"{place.title}: teacher pass: cut, and {' and '.join(changed)} changed, begun anew")
     from adakd import models
     from adakd.data.loader import Steps, evaluation_loader
     from adakd.device import device
@@ -986,7 +1002,7 @@ def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
     folder = difficulty_of(place)
     facts = needed(folder, "The difficulty", 4)
     changed = changes(facts["inputs"], difficulty_parts(place))
-    if doubt and not facts["guard"]:
+    if doubt and facts["guard"] != DOUBT:
         changed.append("guard")
     if changed:
         raise UserError(
@@ -1028,7 +1044,8 @@ def write_difficulty(place: Place, guard: bool) -> None:
     folder, parts = difficulty_of(place), difficulty_parts(place)
     config, source = place.config, place.config.distill.difficulty
     title = f"{place.title}: difficulty {source}"
-    lacks_guard = guard and not (done(folder) or {}).get("guard", True)
+    rule = DOUBT if guard else False
+    lacks_guard = guard and (done(folder) or {}).get("guard", rule) != rule
     if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
         return
     from adakd import difficulty, models
@@ -1036,7 +1053,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
     from adakd.data import label_noise
 
     entries = place.transcribed()
-    facts: dict[str, Any] = {"guard": guard}
+    facts: dict[str, Any] = {"guard": rule}
     scorers = [(place.experiment("teacher"), list(range(len(entries))))]
     if source == "crossfit":
         speakers, sentences = zip(*((entry.speaker, entry.text) for entry in entries), strict=True)
@@ -1086,11 +1103,12 @@ def write_difficulty(place: Place, guard: bool) -> None:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         for path in folder.glob("part.*"):
             path.unlink()
-        mark_done(folder, parts, **facts)
         if guard:
             doubts = {utterance: row["doubt"] for utterance, row in found.items()}
-            if told := label_noise.taken_for_wrong(place.data, doubts):
-                say(f"{title}: {told}")
+            facts["taken_for_wrong"] = label_noise.taken_for_wrong(place.data, doubts)
+            if facts["taken_for_wrong"]:
+                say(f"{title}: taken for wrong: {facts['taken_for_wrong']}")
+        mark_done(folder, parts, **facts)
     wait_for_all()
     say(f"{title}: written ({shown(folder)})")
 
@@ -1386,7 +1404,12 @@ def export(places: list[Place], methods: list[str]) -> None:
     best = min(scores, key=lambda label: scores[label])
     place, name = students[best]
     folder = place.experiment(name)
-    inputs = {"model": needed(folder, best, 6)["fingerprint"], "dev": scores}
+    inputs = {
+        "model": needed(folder, best, 6)["fingerprint"],
+        "dev": scores,
+        "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
+        "files": 2,  # since 2026-11-29 with those that other programs ask for
+    }
     if is_current(place.export, inputs, f"{place.title}: export of {best}"):
         return
     from adakd.export import write_export

@@ -734,15 +734,15 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
 
 def epochs_of(study: Study, table: Table) -> str:
     """For how many epochs its students were trained; nothing where that is not known yet."""
-    first = next(iter(study.cells))
-    found = {
-        study.place(group, first, study.seeds(first, group)[0], choice)
-        .config.train_of("student")
-        .epochs
-        for group, choice in table.choices.items()
-        if choice is not None
-    }
+    found = {epochs_set(study, group, choice) for group, choice in table.choices.items() if choice}
     return " or ".join(map(str, sorted(found))) if begun(table) else ""
+
+
+def epochs_set(study: Study, group: Group, choice: Choice) -> int:
+    """The epochs of a group's students, as its first cell has them."""
+    first = next(iter(study.cells))
+    place = study.place(group, first, study.seeds(first, group)[0], choice)
+    return place.config.train_of("student").epochs
 
 
 def falling(study: Study, tables: Sequence[Table]) -> list[Line]:
@@ -840,13 +840,10 @@ def leverage(
 def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
     """What dev has chosen in every group that has come so far."""
     lines: list[Line] = [["Group", "Epochs", *[label_of(name) for name in study.grid.tune]]]
-    first = next(iter(study.cells))
     for group, choice in [each for table in tables for each in table.choices.items()]:
         if choice is None:
             continue
-        seed = study.seeds(first, group)[0]
-        set_to = study.place(group, first, seed, choice).config.train_of("student").epochs
-        epochs: Cell | str = f"{set_to}, not chosen here"
+        epochs: Cell | str = f"{epochs_set(study, group, choice)}, not chosen here"
         if choice.epochs:
             gained = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
             settled = choice.gains[-1][1] < SETTLED

@@ -55,9 +55,13 @@ def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float
     """
     meta = {"top_k": top_k, "temperature": temperature, "parts": dict(parts)}
     unfinished = folder / "unfinished.json"
-    if unfinished.exists() and read_json(unfinished) == json.loads(json.dumps(meta)):
-        return
-    (folder / "meta.json").unlink(missing_ok=True)
+    if unfinished.exists():
+        before, now = read_json(unfinished), json.loads(json.dumps(meta))
+        # Of all logits the temperature changes nothing.
+        if before == now if top_k else before | {"temperature": temperature} == now:
+            return
+    for path in (unfinished, folder / "meta.json"):  # first: what is left then stands for nothing
+        path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     write_json(unfinished, meta)
 

@@ -424,6 +424,24 @@ def test_dropout_as_a_source(place: Place) -> None:
         steps.difficulties(here, doubt=True)
 
 
+def test_doubts_of_another_rule_are_found_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = with_source(place, "insample", methods=GUARD)
+    steps.teacher_pass(here)
+    steps.train(here, "adakd")
+    before = moments(here.difficulty)
+    steps.teacher_pass(here)
+    assert moments(here.difficulty) == before
+    monkeypatch.setattr(steps, "DOUBT", "a half at z = 3")
+    with pytest.raises(UserError, match="another guard: run stage 4"):
+        steps.difficulties(here, doubt=True)
+    assert "doubt" in steps.changed_settings(here, "adakd", finished.done(here.experiment("adakd")))
+    steps.teacher_pass(here)
+    assert moments(here.difficulty) != before
+    steps.difficulties(here, doubt=True)
+
+
 def test_hypotheses_that_are_empty_or_never_end(place: Place) -> None:
     """A teacher that has learnt nothing says either; both have a loss all the same."""
     family = models.open_folder(place.config, place.experiment("teacher") / "model")

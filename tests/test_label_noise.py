@@ -183,6 +183,5 @@ def test_what_a_guard_finds_is_counted_by_kind(tmp_path: Path) -> None:
     doubts = {entry.id: 0.5 for entry in entries}  # a half is no more than a half
     doubts |= dict.fromkeys(shuffled[:30], 0.51) | {right[0]: 1.0}
     assert label_noise.taken_for_wrong(tmp_path, doubts) == (
-        f"taken for wrong: 0 of {len(listing) - 40} missing, 1 of {len(right)} right, "
-        "30 of 40 shuffled"
+        f"0 of {len(listing) - 40} missing; 1 of {len(right)} right; 30 of 40 shuffled"
     )

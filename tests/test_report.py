@@ -14,6 +14,7 @@ import pytest
 
 from adakd import plots, report, score, significance
 from adakd.errors import UserError
+from adakd.files import write_json
 
 CONTEXT: report.Context = {
     "command": "./run.sh --recipe toy/en --student.note '<b> & co'",
@@ -718,3 +719,15 @@ def test_int8_students_stand_in_the_table_with_their_size(tmp_path, street):
     assert (found["KD"], found["KD (int8)"]) == ("4 MB", "1.2 MB")
     assert found["AdaKD"] == "", "unknown where there are no weights"
     assert "decoded on the CPU" in markdown
+
+
+def test_a_run_is_of_the_data_that_it_was_decoded_on(tmp_path: Path) -> None:
+    """Its training knows of no test set; what is published is taken for that test set alone."""
+    experiment = make_experiment(tmp_path, "kd", [0, 1])
+    inputs = {"data": "train and dev", "seed": 1}
+    write_json(experiment.folder / "done.json", {"inputs": inputs})
+    assert report.read_run(experiment).done["inputs"] == inputs
+    write_json(experiment.folder / "decode/done.json", {"inputs": {"data": "with test"}})
+    assert report.read_run(experiment).done["inputs"] == inputs | {"data": "with test"}
+    write_json(experiment.folder / "done.json", {"inputs": {"model": "int8's"}})
+    assert report.read_run(experiment).done["inputs"] == {"model": "int8's"}

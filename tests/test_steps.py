@@ -552,6 +552,30 @@ def test_a_study_begins_its_own_cut_runs_anew(
     assert saved.is_dir()
 
 
+def test_a_cut_run_of_other_data_is_begun_anew(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No setting would bring back the data or the teacher that it came from."""
+    folder = place.experiment("kd")
+    before = {"seed": 1, "data": "m", "teacher": "t", "train": {"epochs": 3}}
+    saved = cut(folder, before, place)
+    with pytest.raises(UserError, match="begun with another train.epochs: go on"):
+        finished.begin(folder, before | {"data": "n", "train": {"epochs": 4}}, place.config)
+    assert saved.is_dir()
+    finished.begin(folder, before | {"data": "n", "teacher": "u"}, place.config)
+    assert not saved.exists()
+    assert "kd/seed1: cut, and data and teacher changed, begun anew" in capsys.readouterr().out
+    # A study takes what was cut before a run said whose it is for its own.
+    saved = cut(folder, before, place)
+    started = folder / "started.json"
+    facts = json.loads(started.read_text())
+    del facts["study"]
+    write_json(started, facts)
+    with finished.made_for("a", known=False):
+        finished.begin(folder, before | {"seed": 2}, place.config)
+    assert not saved.exists()
+
+
 def test_a_cut_run_goes_on_with_as_many_processes(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1318,6 +1342,7 @@ def test_the_best_of_all_seeds_is_exported_once(
         for name, cer in zip(("finetune", "kd"), cers, strict=True):
             finished.mark_done(place.experiment(name), {"seed": place.config.seed})
             write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
+            finished.mark_done(place.experiment(name) / "score", {"decode": "test 1"})
     written = []
 
     def write_export(place: Place, method: str) -> tuple[int, list[str]]:
@@ -1337,6 +1362,10 @@ def test_the_best_of_all_seeds_is_exported_once(
     # Of one seed alone, what an export depends on reads as it always has.
     steps.export(places[:1], ["finetune", "kd"])
     assert finished.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
+    # What stands in its card, and was checked, is of another test set then.
+    finished.mark_done(places[0].experiment("kd") / "score", {"decode": "test 2"})
+    steps.export(places[:1], ["finetune", "kd"])
+    assert written == [places[1].experiment("kd"), *[places[0].experiment("kd")] * 2]
 
 
 def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:

@@ -198,11 +198,19 @@ def test_a_pass_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch, k):
 
 def test_what_a_pass_for_another_store_has_left_is_removed(tmp_path):
     outputs = teacher_logits()
-    for other in ((PARTS | {"teacher": "xyz"}, 0, 2.0), (PARTS, 2, 2.0), (PARTS, 0, 1.0)):
-        begin(tmp_path, *other)
+    for before, now in [
+        ((PARTS | {"teacher": "xyz"}, 0, 2.0), (PARTS, 0, 2.0)),
+        ((PARTS, 2, 2.0), (PARTS, 0, 2.0)),
+        ((PARTS, 2, 1.0), (PARTS, 2, 2.0)),
+    ]:
+        begin(tmp_path, *before)
         add(tmp_path, outputs)
-        begin(tmp_path, PARTS, 0, 2.0)
+        begin(tmp_path, *now)
         assert written(tmp_path) == set() and not list(tmp_path.glob("*.npy"))
+    begin(tmp_path, PARTS, 0, 1.0)
+    add(tmp_path, outputs)
+    begin(tmp_path, PARTS, 0, 2.0)
+    assert written(tmp_path) == outputs.keys(), "all logits serve any temperature"
 
 
 def test_what_was_computed_goes_to_disk_in_time(tmp_path, monkeypatch):

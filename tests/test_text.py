@@ -151,6 +151,7 @@ SPELT = [
     ("ar", "محمـــد، السَّلَامُ", "محمد السَّلَامُ"),
     # ZWNJ, where letters would join: میخواهم and کتابها are not how Persian is spelt
     ("fa", f"می{ZWNJ}خواهم کتاب{ZWNJ * 2}ها", f"می{ZWNJ}خواهم کتاب{ZWNJ}ها"),
+    ("fa", f"نامه\u0654{ZWNJ}من", f"نامه\u0654{ZWNJ}من"),
     ("fa", f"کار{ZWNJ}ها خانه{ZWNJ} {ZWNJ}را ه{ZWNJ}،", "کارها خانه را ه"),
     # what was right before
     ("am", "ሰላም፡ዓለም።", "ሰላም ዓለም"),

@@ -85,7 +85,7 @@ def taken_for_wrong(folder: Path, doubts: Mapping[str, float]) -> str:
     for utterance, doubt in doubts.items():
         of_kind.setdefault(kinds.get(utterance, "right"), []).append(doubt > 0.5)
     counts = [f"{sum(of_kind[kind])} of {len(of_kind[kind])} {kind}" for kind in sorted(of_kind)]
-    return f"taken for wrong: {', '.join(counts)}"
+    return "; ".join(counts)
 
 
 def _fits(entry: Entry, limits: Sequence[Limit]) -> bool:

@@ -49,11 +49,11 @@ import re
 import unicodedata
 from functools import cache
 
-# Written without spaces between words: Chinese languages by their ISO 639 codes, and Japanese;
-# Thai, Lao, Khmer, Burmese and Shan, whose spaces part phrases; Tibetan and Dzongkha.
-WITHOUT_SPACES = frozenset(
-    "zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh ja th lo km my shn bo dz".split()
-)
+# Chinese languages, by their ISO 639 codes.
+CHINESE = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh".split())
+# Written without spaces between words: they and Japanese; Thai, Lao, Khmer, Burmese and Shan, whose
+# spaces part phrases; Tibetan and Dzongkha.
+WITHOUT_SPACES = CHINESE | frozenset("ja th lo km my shn bo dz".split())
 
 # In a hypothesis: something that the model's units, or their bytes, do not make a character of.
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -101,7 +101,8 @@ _JOINING = (
     "\u069a-\u06bf\u06c1\u06c2\u06cc\u06ce\u06d0\u06d1\u06fa-\u06fc\u06ff"
 )
 _ARABIC = "\u0620-\u063f\u0641-\u064a\u066e\u066f\u0671-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06fc\u06ff"
-_NON_JOINERS = re.compile(f"(?<=[{_JOINING}])({ZWNJ})+(?=[{_ARABIC}])|{ZWNJ}+")
+_JOINED = f"(?:(?<=[{_JOINING}])|(?<=[{_JOINING}][\u064b-\u065f\u0670]))"  # marks join nothing
+_NON_JOINERS = re.compile(f"{_JOINED}({ZWNJ})+(?=[{_ARABIC}])|{ZWNJ}+")
 
 # Lower-case Latin letters and the marks that may follow one (text is lower-cased before use); those
 # of the other alphabets in which an apostrophe spells: Greek elisions, Ukrainian and Belarusian
@@ -246,13 +247,14 @@ _FORMS = _Forms()
 _CONTENTS = _Contents()
 
 
-def _primary(language: str) -> str:
+def primary(language: str) -> str:
+    """The language of a code, without its region: "zh" of "zh-CN"."""
     return re.split("[-_]", language.lower())[0]
 
 
 def spaces_count(language: str) -> bool:
     """Whether spaces part words in `language` (a code such as "hi", "zh-CN", "zh_TW")."""
-    return _primary(language) not in WITHOUT_SPACES
+    return primary(language) not in WITHOUT_SPACES
 
 
 def canonical(text: str) -> str:
@@ -266,14 +268,14 @@ def normalise(text: str, language: str) -> str:
     language: an ISO 639 code, of two letters where there is one, with or without a region ("hi",
         "ta", "zh-CN").
     """
-    primary = _primary(language)
+    code = primary(language)
     text = unicodedata.normalize("NFC", text.translate(_FORMS))
     if ZWJ in text or ZWNJ in text:  # in few languages
-        text = _joined(text, primary)
-    if primary in _DOTLESS:
+        text = _joined(text, code)
+    if code in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
-    text = _punctuation(primary).sub(_written, text.translate(_CONTENTS))
+    text = _punctuation(code).sub(_written, text.translate(_CONTENTS))
     text = " ".join(text.split())
     if not spaces_count(language):
         text = _SPACE_BESIDE_HAN.sub("", text)

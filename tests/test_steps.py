@@ -971,6 +971,11 @@ def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) ->
     assert steps.store_of(of("warm", temperature=4.0)) == warm
     # Without a tag there is one, made anew.
     assert steps.store_of(of("", temperature=4.0)) == plain.store
+    # A pass that was cut goes on: no tag takes its folder for another store.
+    shutil.rmtree(warm)
+    write_json(plain.store / "unfinished.json", {"parts": steps.store_parts(plain)})
+    assert steps.store_of(of("same", temperature=2.0)) == plain.store
+    assert steps.store_of(of("warm", temperature=4.0)) == warm
 
 
 @pytest.mark.parametrize(

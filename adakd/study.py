@@ -591,12 +591,14 @@ def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table
 
     Where both have been run; exploratory.
     """
-    named = study.grid.primary
+    told = {frozenset(pair) for pair in study.grid.primary}
     controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
-    for own in dict.fromkeys(pair[0] for pair in named if pair[0] not in controls):
+    about = [pair[0] for pair in study.grid.primary if pair[0] not in controls]
+    for own in dict.fromkeys(about):
         for other in study.cells:
-            if other == own or [own, other] in named or [other, own] in named:
+            if other == own or {own, other} in told:
                 continue
+            told.add(frozenset((own, other)))
             for table in tables:
                 if change := table.change((own, other)):
                     yield (own, other), table, change

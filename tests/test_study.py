@@ -867,6 +867,9 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
     fill(made, better_when_easy)
     forget(made, "finetune seed 2")
     assert table_lines(report(fewer)[0], "Against the other cells")[2][2] == "4 of 5"
+    both = study_of(made.path.parent, primary=[["adakd", "finetune"], ["kd", "finetune"]])
+    pairs = [line[0] for line in table_lines(report(both)[0], "Against the other cells")[1:]]
+    assert "AdaKD against KD" in pairs and "KD against AdaKD" not in pairs, "once each"
 
 
 def test_a_claim_takes_five_seeds(made: Study, tmp_path: Path) -> None:

@@ -292,8 +292,10 @@ def test_a_root_may_lie_at_home(recipes: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 STOPPED = """
-import os, sys, time
+import os, signal, sys, time
 from adakd import cli
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 
 def run(arguments):
     if "fork" in arguments and os.fork():

@@ -896,7 +896,7 @@ def _inputs_of(folder: Path) -> dict[str, Any] | None:
 def _parts_of(store: Path) -> dict[str, Any] | None:
     """What a finished store was made with; None if it is not finished."""
     meta = store / "meta.json"
-    return json.loads(meta.read_text(encoding="utf-8"))["parts"] if meta.exists() else None
+    return read_json(meta)["parts"] if meta.exists() else None
 
 
 def _begun_parts(store: Path) -> dict[str, Any] | None:

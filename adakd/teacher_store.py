@@ -57,8 +57,9 @@ def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float
     unfinished = folder / "unfinished.json"
     if unfinished.exists():
         before, now = read_json(unfinished), json.loads(json.dumps(meta))
-        # Of all logits the temperature changes nothing.
-        if before == now if top_k else before | {"temperature": temperature} == now:
+        if not top_k:  # of all logits the temperature changes nothing
+            before["temperature"] = now["temperature"]
+        if before == now:
             return
     for path in (unfinished, folder / "meta.json"):  # first: what is left then stands for nothing
         path.unlink(missing_ok=True)
@@ -189,7 +190,7 @@ class Store:
 
     def __init__(self, folder: Path, parts: Mapping[str, Any] | None = None) -> None:
         try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            meta = read_json(folder / "meta.json")
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no finished teacher store: run stage 4 (teacher-pass)."

@@ -34,13 +34,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from adakd import finished, steps
+from adakd import finished
 from adakd.config import REPOSITORY, suggest
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Study, Task
 from adakd.options import Parser, natural, path
 from adakd.progress import clock
+from adakd.stages import preparation, results, teacher_pass, training
 from adakd.workers import end_with_parent, processors
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -113,27 +114,27 @@ def _perform(task: Task) -> None:
     if task.twin is not None:
         finished.take_over(task.folder, task.twin)
     if task.kind == "data":
-        steps.corpus(place)
+        preparation.corpus(place)
         for each in task.places:
-            steps.prepare(each)
+            preparation.prepare(each)
     elif task.kind == "teacher":
         for each in task.places:
-            steps.teacher(each)
-            steps.write_store(each)
-            steps.student_start(each)  # here, since cells that run side by side share it
+            training.teacher(each)
+            teacher_pass.write_store(each)
+            training.student_start(each)  # here, since cells that run side by side share it
     elif task.kind == "difficulty":
         for each in task.places:
-            steps.teacher_pass(each)
+            teacher_pass.teacher_pass(each)
     elif task.kind == "trial":
-        steps.train(place, task.method)
+        training.train(place, task.method)
     elif task.kind == "reference":
         for each in task.places:
-            steps.decode(each, [])
-            steps.score(each, [])
+            results.decode(each, [])
+            results.score(each, [])
     else:
-        steps.train(place, task.method)
-        steps.decode(place, [task.method])
-        steps.score(place, [task.method])
+        training.train(place, task.method)
+        results.decode(place, [task.method])
+        results.score(place, [task.method])
 
 
 # ------------------------------------------------------------------ the runner

@@ -250,38 +250,39 @@ def _run_steps(
     command: str,
     publish: bool,
 ) -> None:
-    from adakd import steps as work
+    from adakd.inputs import check_shared
+    from adakd.stages import preparation, results, teacher_pass, training
 
     for step in steps:
         if step == "report":
-            work.report(places, methods, command, publish)
+            results.report(places, methods, command, publish)
             continue
         if step == "corpus":
-            work.corpus(places[0])
+            preparation.corpus(places[0])
             continue
         if step == "export":
             for folder in dict.fromkeys(place.export for place in places):
-                work.export([place for place in places if place.export == folder], methods)
+                results.export([place for place in places if place.export == folder], methods)
             continue
         for place in places:
-            work.check_shared(place, step)
+            check_shared(place, step)
             if step == "prepare":
-                work.prepare(place)
+                preparation.prepare(place)
             elif step == "teacher":
-                work.teacher(place)
+                training.teacher(place)
             elif step in ("finetune", "kd"):
                 if step in methods:
-                    work.train(place, step)
+                    training.train(place, step)
             elif step == "teacher-pass":
-                work.teacher_pass(place)
+                teacher_pass.teacher_pass(place)
             elif step == "adakd":
                 for method in methods:
                     if method not in ("finetune", "kd"):
-                        work.train(place, method)
+                        training.train(place, method)
             elif step == "decode":
-                work.decode(place, methods)
+                results.decode(place, methods)
             elif step == "score":
-                work.score(place, methods)
+                results.score(place, methods)
 
 
 @contextlib.contextmanager
@@ -342,7 +343,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 def folds(text: str | None, config: Config) -> list[int | None]:
     """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
-    from adakd.steps import corpus_options
+    from adakd.inputs import corpus_options
 
     module, _ = corpus_options(config)
     available: int | None = getattr(module, "FOLDS", None)

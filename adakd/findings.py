@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from adakd import finished, published, report, significance, steps
+from adakd import finished, published, report, significance
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
+from adakd.inputs import changed_settings
 from adakd.place import INT8
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import bootstrap_unit
@@ -227,7 +228,7 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
-    if changed := steps.changed_settings(place, task.method, facts):
+    if changed := changed_settings(place, task.method, facts):
         raise UserError(
             f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
             "another study or ./run.sh: give the recipe a name of its own in the grid, or delete "

@@ -2,7 +2,7 @@
 
 A step that finishes leaves a `done.json` with the *inputs* that it depends on. A step whose inputs
 are unchanged does nothing; one whose inputs changed says which, and starts anew; a training that
-was cut goes on, with these inputs alone. What the inputs of each step are, is in steps.py.
+was cut goes on, with these inputs alone. What the inputs of each step are, is in inputs.py.
 """
 
 from __future__ import annotations

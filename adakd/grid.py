@@ -1,9 +1,9 @@
 """A study as a YAML grid, and what has to run for it: recipes x families x folds x cells x seeds.
 
-A *cell* is a method and settings; with a seed it is nothing but an experiment of `adakd.steps` that
-has a tag, in the folder where `adakd --tag` would put it. This module says which experiments there
-are, in which order they may run, and what dev has chosen. Running them is in benchmark.py, judging
-them in findings.py.
+A *cell* is a method and settings; with a seed it is nothing but an experiment of `adakd.stages`
+that has a tag, in the folder where `adakd --tag` would put it. This module says which experiments
+there are, in which order they may run, and what dev has chosen. Running them is in benchmark.py,
+judging them in findings.py.
 
     recipes:                    # name: where it lies below corpus/, data/ and exp/
       espeak/hi-1h: {recipe: espeak/hi, set: {corpus.hours: 1.0}}
@@ -40,11 +40,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, finished, steps
+from adakd import cli, finished
 from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
+from adakd.inputs import guarded, training_settings
 from adakd.place import INT8, Place
 from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
@@ -149,7 +150,7 @@ class Task:
         """What the task trains; nothing for those that train no student."""
         if self.kind not in ("trial", "cell"):
             return ""
-        settings = steps.training_settings(self.places[0], self.method)
+        settings = training_settings(self.places[0], self.method)
         return json.dumps([self.group, self.method, settings], sort_keys=True)
 
     @property
@@ -602,7 +603,7 @@ class Study:
         found = {}
         for source, own in places.items():
             # With a guard first: what it finds out serves those without.
-            own.sort(key=lambda place: not steps.guarded(place.config))
+            own.sort(key=lambda place: not guarded(place.config))
             found[source] = self._task(f"{group} difficulty {source}", "difficulty", own)
         return found
 
@@ -751,7 +752,7 @@ class Study:
 def _source_of_difficulty(place: Place) -> str:
     """Where x comes from, if stage 4 has to find out more than the teacher's plain losses."""
     source = place.config.distill.difficulty
-    return source if source != "insample" or steps.guarded(place.config) else ""
+    return source if source != "insample" or guarded(place.config) else ""
 
 
 def _nameless(source: str | None) -> str | None:

@@ -16,9 +16,10 @@ from adakd import plots
 from adakd.files import atomic_write
 from adakd.findings import OPEN, Comparison, compared, read_table, too_few
 from adakd.grid import Study
-from adakd.report import NOT_RUN, aligned
+from adakd.pages import aligned
+from adakd.report import NOT_RUN
 from adakd.significance import holm
-from adakd.study import p_text
+from adakd.study_tables import p_text
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"

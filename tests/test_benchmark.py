@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import benchmark, cli, grid, steps
+from adakd import benchmark, cli, grid
 from adakd.benchmark import Workers, attempt, perform, run
 from adakd.errors import UserError
 from adakd.finished import done, mark_done
 from adakd.grid import Study, Task
 from adakd.place import Place
 from adakd.published import read_lines
+from adakd.stages import results, training
 from adakd.study import write_report
 
 MINIATURE = Path(__file__).with_name("miniature.yaml")
@@ -149,14 +150,14 @@ def test_a_failing_cell_is_recorded_and_tried_again(
     finished: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, _ = finished
-    train = steps.train
+    train = training.train
 
     def failing(place: Place, method: str) -> None:
         if method == "adakd" and place.config.tag == "permuted":
             raise RuntimeError("no more\nroom")
         train(place, method)
 
-    monkeypatch.setattr(steps, "train", failing)
+    monkeypatch.setattr(training, "train", failing)
     assert run(study, Here()) == 1
     records = study.read_records()
     name = "tiny/en fold 1 wav2vec2 adakd-permuted seed 1"
@@ -165,7 +166,7 @@ def test_a_failing_cell_is_recorded_and_tried_again(
     assert benchmark.main([str(MINIATURE), "--root", str(study.root), "--report"]) == 0
     text = (study.folder / "STUDY.md").read_text(encoding="utf-8")
     assert f"- {name}: RuntimeError: no more room" in text
-    monkeypatch.setattr(steps, "train", train)
+    monkeypatch.setattr(training, "train", train)
     pool = Here()
     assert run(study, pool, only="permuted") == 0
     assert [task.name for task in pool.given if task.kind == "cell"] == [name]
@@ -437,14 +438,14 @@ def test_what_a_study_trained_is_its_own_even_if_its_task_failed(
     """Settings are changed just then."""
     shutil.rmtree(beside.folder("kd"))
     with monkeypatch.context() as patch:
-        decode = steps.decode
+        decode = results.decode
 
         def breaks(place: Place, methods: list[str]) -> None:
             if methods == ["kd"]:
                 raise UserError("The disk is full.")
             decode(place, methods)
 
-        patch.setattr(steps, "decode", breaks)
+        patch.setattr(results, "decode", breaks)
         assert f"{GROUP} kd seed 1" in beside.failures()
     assert not beside.failures(**{"methods.kd.alpha": 0.3}) and beside.alpha("kd") == 0.3
 

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import cli, files, steps
+from adakd import cli, files, inputs
 from adakd.errors import UserError
 from adakd.place import Place
+from adakd.stages import preparation, results, teacher_pass, training
 
 HEAVY = ("torch", "transformers", "speechbrain", "numpy", "scipy", "matplotlib", "yaml")
 
@@ -46,8 +47,15 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return step
 
-    for name in "corpus prepare teacher train teacher_pass decode score".split():
-        monkeypatch.setattr(steps, name, record(name))
+    stages = {
+        preparation: ("corpus", "prepare"),
+        training: ("teacher", "train"),
+        teacher_pass: ("teacher_pass",),
+        results: ("decode", "score"),
+    }
+    for module, names in stages.items():
+        for name in names:
+            monkeypatch.setattr(module, name, record(name))
 
     def record_all(name: str) -> Any:
         def step(places: list[Place], *argument: Any) -> None:
@@ -57,7 +65,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return step
 
     for name in ("report", "export"):
-        monkeypatch.setattr(steps, name, record_all(name))
+        monkeypatch.setattr(results, name, record_all(name))
     return calls
 
 
@@ -150,7 +158,7 @@ def test_what_a_tag_would_replace_is_told_before_it_is_done(
         if place.config.tag and step == "teacher":
             raise UserError("shared")
 
-    monkeypatch.setattr(steps, "check_shared", check)
+    monkeypatch.setattr(inputs, "check_shared", check)
     assert cli.main(["prepare", "teacher", "--recipe", "tiny/hi", "--tag", "x"]) == 1
     assert [call[0] for call in done] == ["prepare", "prepare"]
     assert capsys.readouterr().err == "adakd: shared\n"
@@ -285,7 +293,7 @@ def test_nothing_runs_when_something_is_wrong(
 
 def test_a_root_may_lie_at_home(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roots: list[Path] = []
-    monkeypatch.setattr(steps, "corpus", lambda place: roots.append(place.root))
+    monkeypatch.setattr(preparation, "corpus", lambda place: roots.append(place.root))
     monkeypatch.setenv("HOME", str(recipes))
     assert cli.main(["corpus", "--recipe", "tiny/hi", "--root=~/out"]) == 0
     assert roots == [recipes / "out"]
@@ -340,7 +348,7 @@ def test_a_stopped_run_says_how_to_go_on(
     def interrupted(place: Place) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(steps, "corpus", interrupted)
+    monkeypatch.setattr(preparation, "corpus", interrupted)
     assert cli.main(["corpus", "--recipe", "tiny/hi"]) == 130
     assert "goes on from here" in capsys.readouterr().err
 
@@ -363,7 +371,7 @@ def test_what_the_system_refuses_is_a_sentence(
     def refused(place: Place) -> None:
         raise error
 
-    monkeypatch.setattr(steps, "corpus", refused)
+    monkeypatch.setattr(preparation, "corpus", refused)
     assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
     errors = capsys.readouterr().err
     assert errors == f"adakd: {sentence}; mend that, then run the same command again\n"
@@ -379,7 +387,7 @@ def test_a_disk_that_is_full_is_named_with_its_file(
             file.write("{")
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(steps, "corpus", fills_up)
+    monkeypatch.setattr(preparation, "corpus", fills_up)
     assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
     assert f"adakd: No space left on device: {path}; mend that" in capsys.readouterr().err
     assert not list(path.parent.iterdir())
@@ -432,7 +440,7 @@ def test_a_full_disk_is_named_whatever_a_library_says(
     def unwritten(place: Place) -> None:
         raise RuntimeError(said)
 
-    monkeypatch.setattr(steps, "corpus", unwritten)
+    monkeypatch.setattr(preparation, "corpus", unwritten)
     monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     command = ["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]
     if not named:
@@ -447,7 +455,7 @@ def test_a_programming_error_is_not_hidden(recipes: Path, monkeypatch: pytest.Mo
     def broken(place: Place) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(steps, "corpus", broken)
+    monkeypatch.setattr(preparation, "corpus", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["corpus", "--recipe", "tiny/hi"])
 

@@ -15,11 +15,13 @@ import tiny_recipe
 import torch
 
 from adakd import config as configuration
-from adakd import difficulty, finished, models, steps
+from adakd import difficulty, finished, models
 from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
+from adakd.inputs import changed_settings, difficulties, open_store
 from adakd.place import Place
+from adakd.stages import teacher_pass, training
 from adakd.weighting import AdaKD, wrong_transcript
 
 # ------------------------------------------------------------------ two halves
@@ -202,8 +204,8 @@ def with_source(place: Place, source: str, **changes: Any) -> Place:
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place with a teacher and its store."""
     made = prepared(tmp_path_factory.mktemp(request.param), request.param)
-    steps.train(made, "teacher")
-    steps.teacher_pass(made)
+    training.train(made, "teacher")
+    teacher_pass.teacher_pass(made)
     return made
 
 
@@ -230,7 +232,7 @@ def moments(folder: Path) -> dict[Path, int]:
 
 def test_nobody_pays_for_what_is_not_asked_for(place: Place) -> None:
     assert not place.half(0).exists() and not place.difficulty.parent.exists()
-    assert steps.difficulties(place) == steps.open_store(place).difficulties()
+    assert difficulties(place) == open_store(place).difficulties()
 
 
 def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
@@ -246,7 +248,7 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
     monkeypatch.setattr(DistillationBrain, "fit_batch", noting)
     here = with_source(place, "crossfit", methods=GUARD)
     stored = moments(place.store)
-    steps.teacher_pass(here)
+    teacher_pass.teacher_pass(here)
     monkeypatch.undo()
     assert moments(place.store) == stored, "the soft outputs are the full teacher's, made once"
     assert "no speaker and no sentence in both" in capsys.readouterr().out
@@ -286,20 +288,20 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
 
     # It is all there: nothing is done twice. What was cut goes on where it was.
     before = moments(here.experiment("teacher"))
-    steps.teacher_pass(here)
-    steps.teacher_pass(with_source(place, "crossfit"))  # without the guard, as good
+    teacher_pass.teacher_pass(here)
+    teacher_pass.teacher_pass(with_source(place, "crossfit"))  # without the guard, as good
     assert moments(here.experiment("teacher")) == before
     # Students are trained on these x, not on the store's.
     here_too = with_source(place, "crossfit")
-    stored, found = steps.open_store(here_too).difficulties(), steps.difficulties(here_too)
+    stored, found = open_store(here_too).difficulties(), difficulties(here_too)
     assert found == {utterance: row["x"] for utterance, row in rows.items()} != stored
-    steps.train(here_too, "adakd")
+    training.train(here_too, "adakd")
     facts = finished.done(here_too.experiment("adakd"))
     assert facts is not None
     assert facts["alpha"]["t"] == pytest.approx(np.mean(list(found.values())), rel=1e-5)
     assert facts["alpha"]["t"] != pytest.approx(np.mean(list(stored.values())), rel=1e-3)
     (here.difficulty / "done.json").unlink()
-    steps.teacher_pass(here)
+    teacher_pass.teacher_pass(here)
     for number in (0, 1):
         kept = {path: time for path, time in before.items() if here.half(number) in path.parents}
         assert moments(here.half(number)) == kept
@@ -309,11 +311,11 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
 def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
     here = with_source(place, "insample", methods=GUARD)
     with pytest.raises(UserError, match="run --stage 4 first"):
-        steps.train(here, "adakd")
-    steps.teacher_pass(here)
-    rows, stored = written(here), steps.open_store(here).difficulties()
+        training.train(here, "adakd")
+    teacher_pass.teacher_pass(here)
+    rows, stored = written(here), open_store(here).difficulties()
     assert {i: row["x"] for i, row in rows.items()} == pytest.approx(stored, rel=1e-4)
-    steps.train(here, "adakd")
+    training.train(here, "adakd")
     facts = finished.done(here.experiment("adakd"))
     assert facts is not None
     assert facts["alpha"]["guard"] == 0.9
@@ -325,10 +327,10 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
 def test_every_utterance_gets_its_own_x(place: Place) -> None:
     """Whatever the order of a batch: what training adds to it, against the files of stage 4."""
     for here in (place, with_source(place, "crossfit", methods=GUARD)):
-        steps.teacher_pass(here)
+        teacher_pass.teacher_pass(here)
         weighting = AdaKD(k=1.0, guard=None if here is place else 0.9)
         student = models.open_folder(here.config, here.experiment("teacher") / "model")
-        _, add = steps.supervision(here, weighting, student)
+        _, add = training.supervision(here, weighting, student)
         assert add is not None
         entries = list(here.manifest("train"))[9:4:-1]
         batch = student.collate(entries, [audio.read(here.root / e.audio) for e in entries])
@@ -358,8 +360,8 @@ def test_another_source_makes_adakd_anew_and_nothing_else(place: Place) -> None:
             return True
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(steps, "is_current", remember)
-            steps.train(here, method)
+            patch.setattr(training, "is_current", remember)
+            training.train(here, method)
         (folder / "done.json").unlink()
         return asked[0]
 
@@ -378,7 +380,7 @@ def test_pretrained_is_the_loss_before_fine_tuning(place: Place) -> None:
         place, "pretrained", teacher={"source": str(source), "train": {"epochs": 1}}, units=units
     )
     # The store is of the other teacher, and stage 2 has not run with this one: only x is of use.
-    steps.write_difficulty(here, guard=False)
+    teacher_pass.write_difficulty(here, guard=False)
     rows = written(here)
     for entry in here.manifest("train"):
         total, count, _ = alone(source, here, entry)
@@ -412,34 +414,34 @@ def test_dropout_spread_is_of_the_utterance_alone(place: Place) -> None:
 
 def test_dropout_as_a_source(place: Place) -> None:
     here = with_source(place, "dropout")
-    steps.teacher_pass(here)
+    teacher_pass.teacher_pass(here)
     rows = written(here)
     assert all(row.keys() == {"id", "x"} and row["x"] > 0 for row in rows.values())
     fewer = prepared(
         place.root, place.config.family, distill={"difficulty": "dropout", "dropout_passes": 3}
     )
     with pytest.raises(UserError, match="another dropout_passes: run stage 4"):
-        steps.difficulties(fewer)
+        difficulties(fewer)
     with pytest.raises(UserError, match="another guard: run stage 4"):
-        steps.difficulties(here, doubt=True)
+        difficulties(here, doubt=True)
 
 
 def test_doubts_of_another_rule_are_found_anew(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = with_source(place, "insample", methods=GUARD)
-    steps.teacher_pass(here)
-    steps.train(here, "adakd")
+    teacher_pass.teacher_pass(here)
+    training.train(here, "adakd")
     before = moments(here.difficulty)
-    steps.teacher_pass(here)
+    teacher_pass.teacher_pass(here)
     assert moments(here.difficulty) == before
-    monkeypatch.setattr(steps, "DOUBT", "a half at z = 3")
+    monkeypatch.setattr(difficulty, "DOUBT", "a half at z = 3")
     with pytest.raises(UserError, match="another guard: run stage 4"):
-        steps.difficulties(here, doubt=True)
-    assert "doubt" in steps.changed_settings(here, "adakd", finished.done(here.experiment("adakd")))
-    steps.teacher_pass(here)
+        difficulties(here, doubt=True)
+    assert "doubt" in changed_settings(here, "adakd", finished.done(here.experiment("adakd")))
+    teacher_pass.teacher_pass(here)
     assert moments(here.difficulty) != before
-    steps.difficulties(here, doubt=True)
+    difficulties(here, doubt=True)
 
 
 def test_hypotheses_that_are_empty_or_never_end(place: Place) -> None:
@@ -466,7 +468,7 @@ def test_a_source_that_cannot_be_is_told_before_any_work(
 ) -> None:
     here = prepared(tmp_path, "wav2vec2", teacher=teacher, distill={"difficulty": source})
     with pytest.raises(UserError, match=f"{source} needs the teacher before .*{sentence}"):
-        steps.teacher_pass(here)
+        teacher_pass.teacher_pass(here)
     assert not here.store.exists()
 
 
@@ -479,7 +481,7 @@ def test_new_units_have_no_loss_before_fine_tuning(tmp_path: Path) -> None:
         tmp_path, "wav2vec2", teacher={"source": str(source)}, distill={"difficulty": "pretrained"}
     )
     with pytest.raises(UserError, match="no output yet for 1 of .* such as 'd'.*crossfit"):
-        steps.teacher_pass(here)
+        teacher_pass.teacher_pass(here)
     assert models.untrained_units(here.config, other) == []
     # Pretrained without an output layer: all units are new.
     settings = json.loads((source / "config.json").read_text())

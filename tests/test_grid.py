@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import finished, grid, report, steps
+from adakd import finished, grid, report
 from adakd.errors import UserError
 from adakd.grid import Study
+from adakd.inputs import training_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID: dict[str, Any] = {
@@ -469,7 +470,7 @@ def test_no_two_committed_studies_put_other_runs_into_the_same_folder(tmp_path: 
                 for number in range(max([len(tune[each]) for each in above], default=1)):
                     choice = grid.Choice(tuned={each: number for each in tune})
                     place, method = study.place(group, name, 1, choice), study.method(name)
-                    settings = json.dumps([epochs, steps.training_settings(place, method)])
+                    settings = json.dumps([epochs, training_settings(place, method)])
                     folder = str(place.experiment(method).relative_to(tmp_path))
                     found.setdefault(folder, {}).setdefault(settings, set()).add(path.stem)
     for folder, kinds in found.items():

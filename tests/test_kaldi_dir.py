@@ -13,10 +13,11 @@ import tiny_corpora
 import tiny_recipe
 
 from adakd import config as configuration
-from adakd import steps
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
+from adakd.inputs import corpus_options
 from adakd.place import Place
+from adakd.stages import preparation
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -300,7 +301,7 @@ def test_tokens_from_the_command_line_are_text_and_no_yaml() -> None:
     for tokens in ("[noise] <unk>", "!SIL", "{breath}", ""):
         recipe = REPOSITORY / "recipes" / "kaldi" / "any"
         given = {"corpus.drop_tokens": tokens, "language.code": "sw"}
-        found = steps.corpus_options(configuration.load(recipe, "wav2vec2", given))[1]
+        found = corpus_options(configuration.load(recipe, "wav2vec2", given))[1]
         assert found.drop_tokens == tokens
 
 
@@ -395,10 +396,10 @@ def test_capitals_are_not_learnt_as_unknown_by_a_teacher_of_small_letters(
                 data={"normalise": normalise, "jobs": 1},
             ),
         )
-        steps.corpus(here)
+        preparation.corpus(here)
         if not normalise:
             with pytest.raises(UserError, match=r"train: .* not among the text units.*'A' U\+0041"):
-                steps.prepare(here)
-    steps.prepare(here)
+                preparation.prepare(here)
+    preparation.prepare(here)
     assert len(here.manifest("train")) == tiny_corpora.SAID["train"]
     assert "not among" not in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adakd import plots, report, score, significance
+from adakd import pages, plots, report, score, significance
 from adakd.errors import UserError
 from adakd.files import write_json
 
@@ -188,10 +188,10 @@ def test_demonstration_says_so_everywhere(tmp_path, street):
 def test_a_recipe_keeps_its_own_results_and_those_of_every_study(tmp_path):
     run, target = tmp_path / "run.md", tmp_path / "recipe/RESULTS.md"
     run.write_text("# Results\n\nfirst\n")
-    report.publish_study(target, "a study", "A", [report.Part("words", "a1")])
+    report.publish_study(target, "a study", "A", [pages.Part("words", "a1")])
     report.publish(run, target)
-    report.publish_study(target, "b", "B: more", [report.Part("code", "# b1\nb2")])
-    report.publish_study(target, "a study", "A anew", [report.Part("heading", "x")])
+    report.publish_study(target, "b", "B: more", [pages.Part("code", "# b1\nb2")])
+    report.publish_study(target, "a study", "A anew", [pages.Part("heading", "x")])
     run.write_text("# Results\n\nsecond\n")
     report.publish(run, target)
     begin = "<!-- study {}: adakd benchmark --publish -->\n"
@@ -528,9 +528,9 @@ def test_page_says_how_it_was_made(tmp_path, street):
 
 
 def test_minus_signs_stand_before_numbers_alone():
-    table = report.html_table([["A", "B"], ["espeak/hi-1h", report.Cell("-1.5", "[-2, +1]")]])
+    table = pages.html_table([["A", "B"], ["espeak/hi-1h", pages.Cell("-1.5", "[-2, +1]")]])
     assert "<td>\u22121.5" in table and "[\u22122, +1]" in table
-    assert "<td>espeak/hi-1h</td>" in report.html_table([["A", "B"], ["a", "espeak/hi-1h"]])
+    assert "<td>espeak/hi-1h</td>" in pages.html_table([["A", "B"], ["a", "espeak/hi-1h"]])
 
 
 def test_plots_are_files_too(tmp_path, street):

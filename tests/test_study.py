@@ -18,11 +18,12 @@ import tiny_recipe
 import yaml
 from scipy import stats
 
-from adakd import findings, finished, grid, significance, steps, study
+from adakd import findings, finished, grid, significance, study, study_tables, study_words
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
-from adakd.report import Run
+from adakd.inputs import training_settings
+from adakd.report import BASELINES, Run, label_of
 from adakd.significance import Change, Interval, Variance
 
 SEEDS = [1, 2, 3, 4, 5]
@@ -95,7 +96,7 @@ def fill(
             "steps": 40,
             "alpha": {"t": 1.0, "k_start": 2.0, "k_end": 0.0},
         }
-        inputs = steps.training_settings(task.places[0], task.method)
+        inputs = training_settings(task.places[0], task.method)
         finished.mark_done(task.folder, inputs | {"start": f"of seed {seed}"}, **facts)
     write_json(made.records, records)
 
@@ -219,8 +220,8 @@ def test_a_gain_that_the_correction_takes_back_says_so(made: Study) -> None:
     table = findings.Table("tiny/hi", "whisper", {})
     change = Change(-0.04, Interval(-0.067, -0.013), 0.011, Variance(1e-4, 1e-4, 2e-4, 5, 1, 6))
     one = findings.Comparison(table, ("adakd", "finetune"), "", change, holm=0.182)
-    assert study.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
-    assert "corrected" not in study.amount(dataclasses.replace(one, holm=0.01))
+    assert study_words.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
+    assert "corrected" not in study_words.amount(dataclasses.replace(one, holm=0.01))
 
 
 def test_a_comparison_with_runs_missing_claims_nothing(made: Study) -> None:
@@ -323,7 +324,7 @@ def test_holm_runs_over_all_that_were_named(made: Study) -> None:
     found = list(outcomes(made).values())
     p_values = [one.change.p_value if one.change else 1.0 for one in found]
     assert [one.holm for one in found] == significance.holm(p_values)
-    shown = [f"{study.p_text(one.holm)} (" for one in found if one.change]
+    shown = [f"{study_tables.p_text(one.holm)} (" for one in found if one.change]
     assert all(line[3].startswith(p) for line, p in zip(lines[1:3] + lines[4:], shown, strict=True))
     assert "Holm's correction covers all 5 primary comparisons" in text
 
@@ -400,8 +401,8 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
     assert lines[1] == ["Epochs", "whisper", "2", "2", ""], "as in the recipe"
     of = {line[0]: line[2:] for line in lines[2:]}
     assert set(of) == {
-        *map(study.label_of, CELLS),
-        *(f"AdaKD against {study.label_of(b)}" for _, b in PRIMARY),
+        *map(label_of, CELLS),
+        *(f"AdaKD against {label_of(b)}" for _, b in PRIMARY),
     }
     assert of["Focal loss"] == of["AdaKD against Focal loss"] == ["not run", "", ""]
     tables = {
@@ -409,7 +410,7 @@ def test_recipes_with_the_same_test_speech_stand_side_by_side(made: Study, tmp_p
     }
     cers = {name: {cell: row.cer for cell, row in tables[name].rows.items()} for name in names}
     for cell in ("kd", "adakd"):
-        label, (here, change, rest) = study.label_of(cell), of[study.label_of(cell)]
+        label, (here, change, rest) = label_of(cell), of[label_of(cell)]
         assert here.startswith(f"{100 * cers['more'][cell]:.2f} ["), label
         expected = cers["less"][cell] / cers["more"][cell] - 1
         assert change.startswith(f"{100 * expected:+.1f} [") and rest == "not run"
@@ -491,21 +492,19 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
     write_json(folder / "done.json", {"fingerprint": "one", "parameters": 2_000_000})
     for cell, taught in (("kd", "one"), ("finetune", None)):
         place = made.cell_task(made.groups[0], cell, 1, Choice()).places[0]
-        inputs = steps.training_settings(place, cell) | {"start": "s", "teacher": taught}
+        inputs = training_settings(place, cell) | {"start": "s", "teacher": taught}
         finished.mark_done(
             folder_of(made, cell, 1), inputs, dev_cer=0.3, train_seconds=1.0, steps=40
         )
     text, _ = report(made)
     (teacher,) = [line for line in table_lines(text, "tiny/hi, whisper") if line[0] == "Teacher"]
     assert teacher[:3] == ["Teacher", "1", "2.00"]
-    changes = [
-        UTTERANCES * len(SEEDS) / errors_of(made, name).sum() - 1 for name in study.BASELINES
-    ]
+    changes = [UTTERANCES * len(SEEDS) / errors_of(made, name).sum() - 1 for name in BASELINES]
     for change, cell in zip(changes, (teacher[4], teacher[6]), strict=True):
         assert cell.startswith(f"{100 * change:+.1f} [") and cell.endswith("]")
     assert f"Teachers: CER against Fine-tuning {100 * changes[0]:+.1f} % [" in text
     table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
-    alone = study.against_teacher(of_each_seed, table, "kd")
+    alone = study_tables.against_teacher(of_each_seed, table, "kd")
     first = UTTERANCES / errors_of(made, "kd")[0].sum() - 1
     assert alone is not None and alone.relative == pytest.approx(first), "its own students' alone"
     forget(made, "finetune seed 5")
@@ -545,18 +544,18 @@ def test_one_setting_for_all_weighs_recipes_alike_and_folds_within_them() -> Non
 
     hindi, open_one = table("Hindi", [0.2, 0.3]), table("none yet", None)
     digits = table("digits", [0.3, 0.1], [0.1, 0.1], None)
-    heading, *lines = study.one_for_all(asked, [hindi, digits, open_one])
+    heading, *lines = study_tables.one_for_all(asked, [hindi, digits, open_one])
     assert heading[2:] == ["All, %", "Hindi, %", "digits, %"]
     assert lines == [
         ["KD (tuned)", "alpha 0.1", "+2.5", "-20.0", "+25.0"],  # 0.2 / 0.25; (0.3 / 0.2 + 1) / 2
         ["KD (tuned)", "alpha 0.9 (best)", "-2.5", "+20.0", "-25.0"],
     ]
-    lines = study.one_for_all(asked, [hindi, table("digits", [0.3, math.inf])])[1:]
+    lines = study_tables.one_for_all(asked, [hindi, table("digits", [0.3, math.inf])])[1:]
     assert lines[0][1:] == ["alpha 0.1 (best)", "-10.0", "-20.0", "+0.0"]
     assert lines[1][1:] == ["alpha 0.9", "failed", "+20.0", "failed"]
-    lines = study.one_for_all(asked, [table("perfect", [0.0, 0.0])])[1:]
+    lines = study_tables.one_for_all(asked, [table("perfect", [0.0, 0.0])])[1:]
     assert [line[3] for line in lines] == ["+0.0", "+0.0"]
-    assert study.one_for_all(asked, [open_one])[1:] == [], "nothing has been chosen"
+    assert study_tables.one_for_all(asked, [open_one])[1:] == [], "nothing has been chosen"
 
 
 # -- a study that goes on elsewhere ---------------------------------------------------------------
@@ -765,7 +764,7 @@ def test_a_run_here_stands_before_the_published_one(
     elsewhere = moved(made)
     task = elsewhere.cell_task(elsewhere.groups[0], "adakd", 1, Choice())
     decoded(task.folder, [0] * UTTERANCES)
-    inputs = steps.training_settings(task.places[0], task.method)
+    inputs = training_settings(task.places[0], task.method)
     finished.mark_done(task.folder, inputs | {"start": "of seed 1"}, dev_cer=0.1, steps=40)
     record = {"kind": "cell", "status": "done", "seconds": 1.0, "fingerprint": task.fingerprint}
     write_json(elsewhere.records, {task.name: record})
@@ -974,7 +973,7 @@ def test_one_permutation_is_told(made: Study) -> None:
 def test_a_choice_at_the_end_of_what_was_tried_is_marked(picked: dict[str, Any], mark: str) -> None:
     candidates = [{"alpha": 0.1}, {"alpha": 0.5}, {"alpha": 0.9}, {"t": "mean"}, {"t": "p50"}]
     candidates += [{"on": True}, {"on": False}, {"methods.kd": {"alpha": 0.1}}]
-    assert study.at_an_end(picked, candidates) == mark
+    assert study_tables.at_an_end(picked, candidates) == mark
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -1023,18 +1022,20 @@ def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> N
     two = findings.Comparison(table, ("adakd", "adakd-mean"), "", deviation=0.04, seeds=5)
     unlike = findings.Comparison(table, ("adakd", "finetune"), "", deviation=0.4, seeds=5)
     none = findings.Comparison(table, ("adakd", "focal"), "")
-    head, line = study.leverage(tuned, [table], [one, two, unlike, none])
+    head, line = study_tables.leverage(tuned, [table], [one, two, unlike, none])
     assert head[2] == "KD"
     # 5.040: the studentized range of three, 4 df, 95 %, in tables; a run's SD is sqrt(mean / 2).
     luck = 100 * math.expm1(5.040 * math.sqrt(0.001 / 2))
     assert line == ["tiny/hi, whisper", f"{luck:.1f}", "25.0", ""], "a failed one has no range"
     twice = study_of(tmp_path, tune=tune, tune_seeds=[1, 2])
     luck = 100 * math.expm1(5.040 * math.sqrt(0.001 / 4))
-    assert study.leverage(twice, [table], [one, two])[1][1] == f"{luck:.1f}"
+    assert study_tables.leverage(twice, [table], [one, two])[1][1] == f"{luck:.1f}"
     for row in table.rows.values():
         row.planned = {(0, 1), (1, 2)}
-    assert study.leverage(tuned, [table], [one])[1][1] == "not known", "its seeds differ in fold"
-    assert len(study.leverage(made, [table], [one])) == 1, "nothing was tuned"
+    assert study_tables.leverage(tuned, [table], [one])[1][1] == "not known", (
+        "its seeds differ in fold"
+    )
+    assert len(study_tables.leverage(made, [table], [one])) == 1, "nothing was tuned"
 
 
 def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path) -> None:
@@ -1043,7 +1044,7 @@ def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path)
     (group,) = tuned.groups
     for gains, said in ((((5, 0.03), (6, 0.002)), "6"), (((5, 0.03), (6, 0.02)), "6, NOT settled")):
         table.choices[group] = Choice(6, gains)
-        _, line = study.chosen(tuned, [table])
+        _, line = study_tables.chosen(tuned, [table])
         assert str(line[1]).startswith(f"{said} (5: -3.0 %, 6: ")
 
 
@@ -1056,7 +1057,7 @@ def test_seeds_and_folds_are_told_as_they_are(made: Study, tmp_path: Path) -> No
         ({(0, 1), (1, 2)}, "2 seeds spread over 2 folds"),
     ):
         table = findings.Table("tiny/hi", "whisper", folds, {"kd": findings.Row("kd", planned)})
-        assert study.corpus([table], "tiny/hi") == f"tiny/hi ({said})"
+        assert study_words.corpus([table], "tiny/hi") == f"tiny/hi ({said})"
     tune = {"kd": [{"methods.kd.alpha": 0.1}, {"methods.kd.alpha": 0.9}]}
     for seeds, warned in (([1], True), ([9], False)):
         tuned = study_of(tmp_path, tune=tune, tune_seeds=seeds)

@@ -1,6 +1,6 @@
 """Recipes, models and recordings small enough to run every stage in seconds.
 
-Helpers of test_brain.py, test_steps.py, test_cli.py and recipes/; no test stands here. The models
+Helpers of test_brain.py, test_stages.py, test_cli.py and recipes/; no test stands here. The models
 have random weights and a few thousand parameters, so nothing here says how well anything works.
 """
 
@@ -15,8 +15,10 @@ import numpy as np
 import yaml
 
 from adakd import config as configuration
+from adakd import finished
 from adakd.data import audio
 from adakd.data.manifest import Entry
+from adakd.place import Place
 
 SECONDS = 2  # the longest clip that the tiny Whisper encoders take
 STILL = {  # dropout off, for what is to come out alike
@@ -206,3 +208,21 @@ def train_units(family: str, folder: Path, texts: Sequence[str]) -> Path:
     else:
         units.train_bpe(texts, folder, 270)
     return folder
+
+
+def place_of(root: Path, **changes: Any) -> Place:
+    """A place of such a configuration, as Whisper."""
+    return Place(root, config("whisper", **changes))
+
+
+def mark(folder: Path, **facts: object) -> None:
+    """As if a step had left its results there."""
+    finished.mark_done(folder, {}, **facts)
+
+
+def cut(folder: Path, inputs: dict, place: Place) -> Path:
+    """As if a training had been cut; its checkpoint."""
+    finished.begin(folder, inputs, place.config)
+    saved = folder / "ckpt" / "CKPT+1"
+    saved.mkdir(parents=True)
+    return saved

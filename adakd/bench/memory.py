@@ -87,20 +87,20 @@ def high_water(process: int | None) -> float:
 
 def prepare(root: Path, size: int, jobs: int) -> None:
     """Stages 0 and 1."""
-    from adakd import steps
+    from adakd.stages import preparation
 
     place = _place(root, size, jobs)
-    steps.corpus(place)
-    steps.prepare(place)
+    preparation.corpus(place)
+    preparation.prepare(place)
     counts = json.loads((place.data / "counts.json").read_text(encoding="utf-8"))
     assert counts["train"]["kept"] == size, counts
 
 
 def training(root: Path, size: int, jobs: int) -> None:
     """Stage 3, up to its first optimiser steps."""
-    from adakd import steps
+    from adakd.stages.training import train
 
-    steps.train(_place(root, size, jobs), "finetune")
+    train(_place(root, size, jobs), "finetune")
 
 
 def _place(root: Path, size: int, jobs: int) -> Place:

@@ -1,0 +1,435 @@
+"""What the result of every stage depends on, and where the results that fit are found.
+
+Whether something is to be done is decided in finished.py, by what stands here as inputs; where
+results lie is in place.py, and what makes them in stages/. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adakd import config as configuration
+from adakd import corpora, difficulty
+from adakd.data import manifest
+from adakd.errors import UserError
+from adakd.files import read_json
+from adakd.finished import ON_DISK, changes, done, key_of, needed, shown
+from adakd.place import Place
+
+if TYPE_CHECKING:
+    from adakd.teacher_store import Store
+
+
+def source_fingerprint(model: configuration.Model) -> Any:
+    """What a model starts from: the hub id, or the contents of a local folder."""
+    if model.source is None:
+        return model.config
+    if model.source == configuration.TEACHER:
+        return model.source  # its contents are known from stage 2 on: see `start_inputs`
+    folder = Path(model.source)
+    if not folder.is_dir():
+        return model.source
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin"):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            with path.open("rb") as file:
+                # Weights differ everywhere once trained: both ends of a huge file will do.
+                digest.update(file.read(1 << 16))
+                file.seek(max(0, size - (1 << 16)))
+                digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------ corpus and prepared data
+
+
+def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
+    """The corpus's module and its options, validated."""
+    module = corpora.module(str(config.corpus["kind"]))
+    mapping = {key: value for key, value in config.corpus.items() if key != "kind"}
+    return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
+
+
+def corpus_fingerprint(place: Place) -> str:
+    """Changes whenever stage 0 made another corpus: its markers tell."""
+    markers = sorted(place.corpus.glob("*.json"))
+    if not markers:
+        raise UserError(f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first.")
+    return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
+
+
+def data_inputs(place: Place) -> dict[str, Any]:
+    """What the prepared data depend on."""
+    config = place.config
+    inputs = {
+        "corpus": corpus_fingerprint(place),
+        "data": dataclasses.asdict(config.data) | {"jobs": None},  # as many as one likes
+        "language": dataclasses.asdict(config.language),
+        "units": dataclasses.asdict(config.units),
+        "teacher": source_fingerprint(config.teacher),
+        "student": source_fingerprint(config.student),
+        "fold": config.fold,
+    }
+    if config.data.label_noise == configuration.LabelNoise():
+        del inputs["data"]["label_noise"]
+    if not config.data.untranscribed:
+        del inputs["data"]["untranscribed"]
+    return inputs
+
+
+def learnt_from(facts: dict[str, Any]) -> dict[str, Any]:
+    """What stands for the data that trainings learn from: its "data" and its "samples"."""
+    return facts.get("learnt") or {"data": facts["manifests"], "samples": facts.get("samples")}
+
+
+def prepared(place: Place) -> dict[str, Any]:
+    """What is to be added to the inputs of whatever is trained on the prepared data.
+
+    The manifests hold text: other text units make other targets of the same manifests. Those of a
+    checkpoint count with the checkpoint.
+    """
+    facts = needed(place.data, "The prepared data", 1)
+    found = {**learnt_from(facts), "units": facts.get("units")}
+    return {name: value for name, value in found.items() if value}
+
+
+def prompt(config: configuration.Config) -> dict[str, Any]:
+    """Whisper's language token, if it does not follow from the corpus's language."""
+    named = config.family == "whisper" and config.language.whisper
+    return {"prompt": config.whisper_language} if named else {}
+
+
+def units_of(place: Place) -> Path | None:
+    """The folder of the recipe's tokenizer, None where checkpoints bring theirs."""
+    own = place.config.family == "wav2vec2" or place.config.units.kind == "bpe"
+    return place.units if own else None
+
+
+# ------------------------------------------------------------------ the teacher
+
+
+def teacher_inputs(place: Place) -> dict[str, Any]:
+    """What the teacher depends on."""
+    return {
+        **({} if place.config.teacher.finetuned else training_settings(place, "teacher")),
+        **prepared(place),
+        "source": source_fingerprint(place.config.teacher),
+    }
+
+
+def of_the_student(changed: str) -> bool:
+    """Whether this input of the data only says which student they were prepared for."""
+    return changed.split(".")[0] == "student"
+
+
+def check_shared(place: Place, step: str) -> None:
+    """Raise `UserError` where a tagged run would make anew what it has in common with others."""
+    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
+        "prepare": ("data", place.data, data_inputs),
+        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
+    }
+    if not place.config.tag or step not in shared:
+        return
+    what, folder, inputs = shared[step]
+    facts = done(folder)
+    changed = changes(facts["inputs"], inputs(place)) if facts else []
+    if [name for name in changed if not of_the_student(name)]:
+        raise UserError(
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
+            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
+            f"the {what}; settings of the students alone begin with --student.train."
+        )
+
+
+# ------------------------------------------------------------------ what the teacher hears
+
+
+def heard_inputs(place: Place) -> dict[str, Any]:
+    """What the teacher's hypotheses of the training set depend on."""
+    return {
+        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "data": prepared(place)["data"],
+        "audio": dataclasses.asdict(place.config.audio),
+        **prompt(place.config),
+    }
+
+
+def transcripts_inputs(place: Place) -> dict[str, Any]:
+    """What the transcripts that are chosen from those hypotheses depend on."""
+    return {
+        "hypotheses": key_of(heard_inputs(place)),
+        "max_cer": place.config.transcripts.max_cer,
+        "student": source_fingerprint(place.config.student),
+        "normalise": place.config.data.normalise,
+    }
+
+
+def transcripts_of(place: Place) -> Path:
+    """The folder of those transcripts: one for all tags, but for a tag that asks for others."""
+    return _for_tag(place, place.transcripts, transcripts_inputs, _inputs_of)
+
+
+def lessons(place: Place) -> manifest.Manifest:
+    """The utterances that students learn from."""
+    if place.config.transcripts.source == "corpus":
+        return place.transcribed()
+    return manifest.read(transcripts_of(place) / "train.jsonl")
+
+
+def lessons_inputs(place: Place) -> dict[str, Any]:
+    """What is to be added to the inputs of whatever depends on the transcripts students learn."""
+    if place.config.transcripts.source == "corpus":
+        return {}
+    found = needed(transcripts_of(place), "The teacher's transcripts of the training set", 2)
+    return {"transcripts": found["fingerprint"]}
+
+
+# ------------------------------------------------------------------ students and trainings
+
+
+def start_inputs(place: Place) -> dict[str, Any]:
+    """What the untrained student depends on."""
+    student = place.config.student
+    inputs = {
+        **prepared(place),
+        "student": source_fingerprint(student),
+        "seed": place.config.seed,
+    }
+    if student.source == configuration.TEACHER:
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if student.layers != configuration.Layers():
+        inputs["layers"] = dataclasses.asdict(student.layers)
+    return inputs
+
+
+def untrained(place: Place) -> Path:
+    """The folder of the untrained student: one for all tags, but for a tag with another start."""
+    shared, tag = place.experiment("untrained"), place.config.tag
+    facts = done(shared) if tag else None
+    if facts is None or facts["fingerprint"] == key_of(start_inputs(place)):
+        return shared
+    return shared.parents[1] / f"untrained-{tag}" / shared.name
+
+
+def folder_of(place: Place, name: str) -> Path:
+    """Where what is decoded, scored and reported lies."""
+    return untrained(place) if name == "untrained" else place.experiment(name)
+
+
+def training_settings(place: Place, method: str) -> dict[str, Any]:
+    """What a training depends on that stands in the configuration; `train` adds what is on disk."""
+    config = place.config
+    role = "teacher" if method == "teacher" else "student"
+    found: dict[str, Any] = {
+        "audio": dataclasses.asdict(config.audio),
+        "train": dataclasses.asdict(config.train_of(role)),
+        "seed": place.seed_of(method),
+        **prompt(config),
+    }
+    if role == "student":
+        found["method"] = config.methods.get(method) or {}
+        if found["method"].get("guard") is not None:
+            found["doubt"] = difficulty.DOUBT
+    if method not in ("teacher", "finetune"):
+        found["distill"] = dataclasses.asdict(config.distill)
+        if config.distill.teacher == "cached":
+            found["distill"]["top_k"] = kept_units(config.distill)
+        # They change what looks at x, and nothing else.
+        source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
+        if method in configuration.ADAPTIVE and source != "insample":
+            found["difficulty"] = [source, passes] if source == "dropout" else source
+    return found
+
+
+def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings with which a finished training differs from this place's."""
+    made = {name: value for name, value in facts["inputs"].items() if name not in ON_DISK}
+    return changes(made, training_settings(place, method))
+
+
+def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:
+    """What differs between what a finished training came from and what lies here now.
+
+    Of "data", "units", "samples", "transcripts" and "teacher". What is no longer there, or was not
+    asked for in that training, has not changed.
+    """
+    made, now = facts["inputs"], {}
+    if done(place.data):
+        now = {"samples": None, **prepared(place)}
+    if teacher := done(place.experiment("teacher")):
+        now["teacher"] = teacher["fingerprint"]
+    if (place.config.transcripts.source == "teacher") != ("transcripts" in made):
+        return ["transcripts"]
+    if "transcripts" in made and teacher and done(place.data):
+        if found := done(transcripts_of(place)):
+            now["transcripts"] = found["fingerprint"]
+    both = [name for name in now if name in made or name == "samples"]
+    return changes({name: made.get(name) for name in both}, {name: now[name] for name in both})
+
+
+# ------------------------------------------------------------------ the teacher store, and x
+
+
+def kept_units(distill: configuration.Distill) -> str | int:
+    """What a store holds of each token, in the words of its fingerprint; 0 is all of it."""
+    return f"{distill.top_k} and as many drawn" if distill.top_k else 0
+
+
+def store_parts(place: Place) -> dict[str, Any]:
+    """All that the teacher store depends on, by the name that an error message gives it."""
+    config, distill = place.config, place.config.distill
+    return {
+        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "manifest": prepared(place)["data"],
+        "units": dataclasses.asdict(config.units),
+        "prompt": config.whisper_language,
+        "normaliser": config.data.normalise,
+        "input length": config.audio.encode,
+        "reduction": "per target unit",
+        "top_k": kept_units(distill),
+        # Dense logits serve any temperature.
+        "temperature": distill.temperature if distill.top_k else None,
+        "dtype": "float16",
+        **lessons_inputs(place),
+    }
+
+
+def store_of(place: Place) -> Path:
+    """The folder of the teacher store: one for all tags, but for a tag that asks for another."""
+    return _for_tag(place, place.store, store_parts, begun_parts)
+
+
+def difficulty_of(place: Place) -> Path:
+    """The folder of x that is not the store's own: one for all tags, as with the store."""
+    return _for_tag(place, place.difficulty, difficulty_parts, _inputs_of)
+
+
+def _for_tag(
+    place: Place,
+    shared: Path,
+    wanted: Callable[[Place], dict[str, Any]],
+    made: Callable[[Path], dict[str, Any] | None],
+) -> Path:
+    """The shared folder, unless it is of other parts than those wanted under a tag.
+
+    ``made`` tells the parts of a folder, if there is anything in it.
+    """
+    if not place.config.tag:
+        return shared
+    own = shared.with_name(f"{shared.name}@{place.config.tag}")  # no tag holds an @
+    parts = wanted(place)
+    for folder in (own, shared):
+        if (found := made(folder)) is not None and not changes(found, parts):
+            return folder
+    return shared if made(shared) is None else own
+
+
+def _inputs_of(folder: Path) -> dict[str, Any] | None:
+    return (done(folder) or {}).get("inputs")
+
+
+def parts_of(store: Path) -> dict[str, Any] | None:
+    """What a finished store was made with; None if it is not finished."""
+    meta = store / "meta.json"
+    return read_json(meta)["parts"] if meta.exists() else None
+
+
+def begun_parts(store: Path) -> dict[str, Any] | None:
+    """What a store was made with, or is being made: a pass that was cut goes on."""
+    unfinished = store / "unfinished.json"
+    return read_json(unfinished)["parts"] if unfinished.exists() else parts_of(store)
+
+
+def open_store(place: Place) -> Store:
+    """The finished store of this place, checked against what it should depend on."""
+    from adakd.teacher_store import Store
+
+    return Store(store_of(place), store_parts(place))
+
+
+def guarded(config: configuration.Config) -> bool:
+    """Whether a method asks how likely each transcript is wrong."""
+    return any((options or {}).get("guard") is not None for options in config.methods.values())
+
+
+def difficulty_parts(place: Place) -> dict[str, Any]:
+    """All that x depends on where it is not the store's own: the store's parts, and its source."""
+    soft = ("top_k", "temperature", "dtype")
+    distill = place.config.distill
+    return {
+        **{name: value for name, value in store_parts(place).items() if name not in soft},
+        "difficulty": distill.difficulty,
+        "dropout_passes": distill.dropout_passes if distill.difficulty == "dropout" else None,
+    }
+
+
+def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
+    """x of every training utterance by id, from the source that the configuration names.
+
+    With ``doubt``: pairs of x and how likely the transcript is wrong.
+    """
+    if place.config.distill.difficulty == "insample" and not doubt:
+        return open_store(place).difficulties()
+    folder = difficulty_of(place)
+    facts = needed(folder, "The difficulty", 4)
+    changed = changes(facts["inputs"], difficulty_parts(place))
+    if doubt and facts["guard"] != difficulty.DOUBT:
+        changed.append("guard")
+    if changed:
+        raise UserError(
+            f"{folder} was made with another {' and another '.join(changed)}: run stage "
+            "4 (teacher-pass) again."
+        )
+    with (folder / "x.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
+
+
+# ------------------------------------------------------------------ hypotheses
+
+
+def deployed(config: configuration.Config) -> configuration.Audio:
+    """What a finished model encodes, whatever it was trained on."""
+    return configuration.Audio(encode=config.decode.encode)
+
+
+def decoding_inputs(place: Place, name: str) -> dict[str, Any]:
+    """What the hypotheses of a model depend on."""
+    model = done(folder_of(place, name))
+    if model is None:
+        raise UserError(f"{place.title}: {name} is not finished: run its stage again.")
+    data = done(place.data) or {"manifests": None}
+    # Other audio of train or dev has made another model already, that of test alone has not.
+    samples = data.get("samples")
+    of_test = samples is not None and samples != learnt_from(data)["samples"]
+    return {
+        "model": model["fingerprint"],
+        "data": data["manifests"],
+        **({"samples": samples} if of_test else {}),
+        # Its losses x stand beside every hypothesis.
+        "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
+        "audio": dataclasses.asdict(deployed(place.config)),
+        **prompt(place.config),
+    }
+
+
+def decoded(place: Place, name: str) -> str:
+    """The fingerprint of a model's hypotheses; `UserError` if they are none of this place's."""
+    facts = needed(folder_of(place, name) / "decode", f"{place.title}: decoding of {name}", 7)
+    changed = changes(facts["inputs"], decoding_inputs(place, name))
+    # The teacher only gives x beside them, and data that are no longer there have not changed.
+    apart = {"teacher"} if done(place.data) else {"teacher", "data", "samples"}
+    if others := [each for each in changed if each not in apart]:
+        raise UserError(
+            f"{place.title}: {name} was decoded with another {' and another '.join(others)}: give "
+            "the settings it was decoded with, or run --stage 7 first."
+        )
+    return facts["fingerprint"]

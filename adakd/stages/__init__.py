@@ -1,0 +1,1 @@
+"""What each stage does. The command line and studies call these; adakd/inputs.py says of what."""

@@ -1,0 +1,218 @@
+"""Stages 0 and 1: the corpus, and the data prepared from it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adakd import config as configuration
+from adakd import corpora
+from adakd.errors import UserError
+from adakd.files import read_json, write_json
+from adakd.finished import (
+    changes,
+    done,
+    foreign_below,
+    is_current,
+    key_of,
+    mark_done,
+    needed,
+    one_at_a_time,
+    say,
+    shown,
+    spare_below,
+)
+from adakd.inputs import corpus_options, data_inputs, learnt_from, of_the_student, units_of
+from adakd.place import Place
+from adakd.progress import track
+from adakd.workers import processors
+
+# Beside prepared data: what was prepared there before.
+FIRST_CHECKSUMS, FIRST_PREPARED = "first_checksums.json", "first_prepared.json"
+
+
+@one_at_a_time(lambda place: place.corpus)
+def corpus(place: Place) -> None:
+    """Stage 0: download, generate or locate the corpus."""
+    module, options = corpus_options(place.config)
+    if any(place.corpus.glob("*.json")) and foreign_below(place.results):
+        try:
+            next(iter(Walk(place)), None)
+        except UserError as error:  # stage 0 had other options
+            spare_below(place.results, str(error).removesuffix("; run stage 0 again"))
+        say(f"{place.config.recipe}: corpus as it was trained on ({shown(place.corpus)})")
+        return  # even what would be made alike today: fetch may remove what it cannot know
+    module.fetch(options, place.corpus, place.config.language.code, track)
+    say(f"{place.config.recipe}: corpus ready ({shown(place.corpus)})")
+
+
+@one_at_a_time(lambda place: place.data)
+def prepare(place: Place) -> None:
+    """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
+    config, inputs, noise = place.config, data_inputs(place), place.config.data.label_noise
+    splits = [*corpora.SPLITS, *(["untranscribed"] if config.data.untranscribed else [])]
+    outputs = [place.data / f"{split}.jsonl" for split in splits]
+    if own := units_of(place):
+        outputs.append(own)
+    title = f"{place.title}: data"
+    if place.config.tag and (facts := done(place.data)):
+        changed = changes(facts["inputs"], inputs)
+        if changed and all(map(of_the_student, changed)):
+            say(f"{title}: done for all tags ({shown(place.data)})")
+            return
+    if (facts := done(place.data)) and (changed := changes(facts["inputs"], inputs)):
+        problem = f"{title} in {shown(place.data)} have another {' and another '.join(changed)}"
+        spare_below(place.experiment("teacher").parents[1], problem)
+    next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
+    if is_current(place.data, inputs, title, *outputs):
+        _tell_rejected(place)
+        return
+    from adakd import models
+    from adakd.data import label_noise
+    from adakd.data import prepare as stage
+    from adakd.files import fingerprint
+
+    for name in (FIRST_CHECKSUMS, FIRST_PREPARED):  # a damaged one is told before hours of work
+        if (place.data / name).exists():
+            read_json(place.data / name)
+    module, options = corpus_options(config)
+    if facts and "learnt" not in facts:  # prepared before 2026-11-29, when `_first_alike` came
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a manifest is lost, or spoilt
+            _first_alike(place.data, [*facts["counts"]], learnt_from(facts))
+    (place.data / "done.json").unlink(missing_ok=True)
+    training = (
+        stage.target(u.text, u.language or config.language.code, config.data.normalise)
+        for u in module.utterances(options, place.corpus, config.fold)
+        if isinstance(u, corpora.Utterance) and u.split == "train"
+    )
+    units = make_units(place, training)
+    limits = [models.limit(config, role, units) for role in ("teacher", "student")]
+    counts = stage.prepare(
+        Walk(place),
+        place.data,
+        stage.Clips(
+            folder=place.audio,
+            root=place.root,
+            language=config.language.code,
+            min_seconds=config.data.min_seconds,
+            max_seconds=config.data.max_seconds,
+            normalise=config.data.normalise,
+            untranscribed=config.data.untranscribed,
+        ),
+        limits,
+        config.data.max_rejected,
+        config.data.jobs or processors(),
+        models.lacks(config, units),
+    )
+    for split, count in counts.items():
+        say(
+            f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
+            + (f", {count['rejected']} rejected" if count["rejected"] else "")
+        )
+    (place.data / label_noise.LISTING).unlink(missing_ok=True)
+    if noise != configuration.LabelNoise():
+        wrong = label_noise.corrupt(place.data, noise, limits)
+        listed = ", ".join(f"{count} {kind}" for kind, count in wrong.items()) or "none"
+        say(
+            f"{place.title}: wrong transcripts in train: {listed} "
+            f"({shown(place.data / label_noise.LISTING)})"
+        )
+    files = fingerprint(place.data / f"{split}.jsonl" for split in counts)
+    of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
+    samples = _other_samples(place.data, files, fingerprint([place.data / stage.CHECKSUMS]))
+    now = {"data": files, "samples": samples}
+    first, learnt = _first_alike(place.data, [*counts], now)
+    if learnt != now:
+        say(f"{title}: train and dev are known here, and what was trained on them stands")
+    facts = {
+        "manifests": first["data"],  # what stands for all of it, and for its samples
+        "samples": first["samples"],
+        "learnt": learnt,  # what stands for both without test
+        "files": files,  # the bytes of the manifests
+        "units": of_units,
+        "counts": counts,
+    }
+    mark_done(place.data, inputs, **facts)
+
+
+def _tell_rejected(place: Place) -> None:
+    """Of finished data: what was left out, which nobody looks at again unless asked to."""
+    counts = needed(place.data, "The prepared data", 1)["counts"].values()
+    if rejected := sum(count["rejected"] for count in counts):
+        say(f"{place.title}: {rejected} rejected ({shown(place.data / 'rejected.tsv')})")
+
+
+def _other_samples(folder: Path, manifests: str, samples: str) -> str | None:
+    """The checksum of the audio, if these manifests were prepared here with other audio before.
+
+    Manifests name clips and their lengths: of louder or cleaner clips they may be the same. Only
+    what was made here from the first audio is out of date then. In a fresh folder manifests say
+    enough, and what was published for them counts.
+    """
+    path = folder / FIRST_CHECKSUMS
+    known = read_json(path) if path.exists() else {}
+    if manifests not in known:
+        write_json(path, {**known, manifests: samples})
+    return samples if known.get(manifests, samples) != samples else None
+
+
+def _first_alike(
+    folder: Path, splits: list[str], now: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands for prepared data, and for what trainings learn from: what first did so here.
+
+    ``now`` is what stands for them by the bytes of their manifests and `_other_samples`. But data
+    are the same wherever their audio lies, for its samples are compared; and no training looks at
+    test. So a corpus that was moved leaves all as it was, and another test set all but hypotheses.
+    """
+    from adakd.data.prepare import contents
+
+    path = folder / FIRST_PREPARED
+    known = read_json(path) if path.exists() else {}
+    found = {split: contents(folder, split) for split in splits}
+    whole = known.setdefault(key_of(found), now)
+    learnt = known.setdefault(key_of({**found, "test": None}), now)
+    write_json(path, known)
+    return whole, learnt
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The utterances of a place's languages: read anew whenever one goes through them."""
+
+    place: Place
+
+    def __iter__(self) -> Iterator[corpora.Utterance | corpora.Rejected]:
+        config = self.place.config
+        module, options = corpus_options(config)
+        for one in module.utterances(options, self.place.corpus, config.fold):
+            languages = config.data.languages
+            if isinstance(one, corpora.Rejected) or not languages:
+                yield one
+            elif (one.language or config.language.code) in languages:
+                yield one
+
+
+def make_units(place: Place, texts: Iterator[str]) -> Path | None:
+    """Make the recipe's tokenizer; None where the checkpoint's own is used."""
+    from adakd.models import pretrained, units
+
+    config = place.config
+    shutil.rmtree(place.units, ignore_errors=True)
+    if config.units.kind == "characters":
+        units.train_characters(texts, place.units)
+    elif config.units.kind == "bpe":
+        units.train_bpe(texts, place.units, config.units.size)
+    elif config.family == "wav2vec2":
+        from transformers import Wav2Vec2CTCTokenizer
+
+        # The student takes over the teacher's characters, and gets an output layer for them.
+        source = config.teacher.source or ""
+        pretrained(Wav2Vec2CTCTokenizer, source, "The teacher's tokenizer").save_pretrained(
+            place.units
+        )
+    return units_of(place)

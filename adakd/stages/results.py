@@ -1,0 +1,298 @@
+"""Stages 7 to 10: hypotheses, scores, the report, and the export."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+from adakd import config as configuration
+from adakd.corpora import marker
+from adakd.errors import UserError
+from adakd.files import atomic_write, replaced_folder, write_text
+from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time, say, shown
+from adakd.inputs import (
+    changed_on_disk,
+    changed_settings,
+    decoded,
+    decoding_inputs,
+    deployed,
+    difficulties,
+    folder_of,
+)
+from adakd.place import INT8, Place
+from adakd.stages.training import student_start
+
+SCORED = ("dev", "test")
+
+
+def trained(place: Place, methods: list[str]) -> list[str]:
+    """The experiments that stand ready to be decoded, in the table's order."""
+    students = [*methods]
+    if place.config.decode.int8:
+        students += [name + INT8 for name in methods]
+    ready = [
+        name
+        for name in ("teacher", "untrained", *students)
+        if (folder_of(place, name) / "model").is_dir()
+    ]
+    missing = [name for name in students if name not in ready]
+    if missing and missing[0].endswith(INT8):
+        raise UserError(
+            f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
+            "--decode.int8 true."
+        )
+    stages = {"finetune": 3, "kd": 5}
+    if missing:
+        raise UserError(
+            f"{place.title}: {missing[0]} has not been trained: run --stage "
+            f"{stages.get(missing[0], 6)} first, or name the methods you want with --methods."
+        )
+    for name in methods:
+        facts = done(place.experiment(name))
+        if facts is None:
+            continue
+        if changed := changed_settings(place, name, facts):
+            raise UserError(
+                f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
+                f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
+                "first to train it with these."
+            )
+        if changed := changed_on_disk(place, facts):
+            raise UserError(
+                f"{place.title}: {name} was trained with another {' and another '.join(changed)} "
+                f"than lies here now: run --stage {4 if changed == ['teacher'] else 2} first, and "
+                "what is not of it is made anew."
+            )
+    return ready
+
+
+@one_at_a_time(lambda place, name: place.experiment(name + INT8))
+def quantise(place: Place, name: str) -> None:
+    """A trained student's int8 weights, as an experiment of their own beside it."""
+    student, folder = place.experiment(name), place.experiment(name + INT8)
+    facts = needed(student, f"{place.title}: {name}", 6)
+    inputs = {"model": facts["fingerprint"]}
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}", folder / "model"):
+        return
+    from adakd import models
+    from adakd import quantise as quantisation
+
+    begin(folder, inputs, place.config)
+    with replaced_folder(folder / "model") as fresh:
+        quantisation.save(models.open_folder(place.config, student / "model").hf, fresh)
+        size = (fresh / quantisation.FILE).stat().st_size
+    mark_done(folder, inputs, method=name + INT8, parameters=facts["parameters"])
+    say(f"{place.title}: {name}{INT8}, {size / 1e6:.2f} MB ({shown(folder / 'model')})")
+
+
+def decode(place: Place, methods: list[str]) -> None:
+    """Stage 7: hypotheses of dev and test with every trained model."""
+    needed(place.data, "The prepared data", 1)
+    if place.config.decode.int8:
+        for name in methods:
+            if (place.experiment(name) / "model").is_dir():
+                quantise(place, name)
+    if methods:
+        trained(place, methods)  # what is missing is told before anything is made
+        student_start(place)  # its row is what these methods started from
+    for name in trained(place, methods):
+        decode_one(place, name)
+
+
+@one_at_a_time(folder_of)
+def decode_one(place: Place, name: str) -> None:
+    """Hypotheses of dev and test with one model."""
+    folder = folder_of(place, name)
+    student = folder_of(place, name.removesuffix(INT8))
+    inputs = decoding_inputs(place, name)
+    outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
+    if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
+        return
+    from adakd.decode import transcribe
+    from adakd.device import device
+
+    # Cut from here on, nothing stands for done whose hypotheses are not all of one decoding.
+    for stale in ("decode/done.json", "score/done.json", "score.json"):
+        (folder / stale).unlink(missing_ok=True)
+    for split in SCORED:
+        rows = transcribe(
+            dataclasses.replace(place.config, audio=deployed(place.config)),
+            student / "model",
+            place.manifest(split),
+            place.root,
+            f"{place.title}: decoding {split} with {name}",
+            with_loss=name == "teacher",
+            int8=folder / "model" if name.endswith(INT8) else None,
+        )
+        difficulty = teacher_losses(place, split) if name != "teacher" else {}
+        with atomic_write(folder / f"hyp.{split}.jsonl") as file:
+            for row in rows:
+                row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    mark_done(folder / "decode", inputs, device="cpu" if name.endswith(INT8) else device().type)
+
+
+def teacher_losses(place: Place, split: str) -> dict[str, float]:
+    """The teacher's loss x on dev or test, from its hypotheses; empty without a teacher."""
+    path = place.experiment("teacher") / f"hyp.{split}.jsonl"
+    if not path.exists():
+        return {}
+    from adakd.score import read_hypotheses
+
+    return {row["id"]: row["difficulty"] for row in read_hypotheses(path)}
+
+
+def score(place: Place, methods: list[str]) -> None:
+    """Stage 8: CER with intervals, of dev and test."""
+    for name in trained(place, methods):
+        score_one(place, name)
+
+
+@one_at_a_time(folder_of)
+def score_one(place: Place, name: str) -> None:
+    """CER with intervals of one model."""
+    folder = folder_of(place, name)
+    settings = dataclasses.asdict(place.config.score) | {"interval": "t", "raw": "NFC"}
+    inputs = {"decode": decoded(place, name), "score": settings}
+    what = f"{place.title}: score of {name}"
+    if is_current(folder / "score", inputs, what, folder / "score.json"):
+        return
+    from adakd.score import score_file
+
+    (folder / "score" / "done.json").unlink(missing_ok=True)
+    for split in SCORED:
+        summary = score_file(
+            folder / f"hyp.{split}.jsonl",
+            folder / "score.json",
+            place.config.language.code,
+            place.config.score.bootstrap,
+        )
+    say(f"{place.title}: {name} CER {summary['cer']:.2%} (test)")
+    mark_done(folder / "score", inputs)
+
+
+def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
+    """What a tag is compared with, if not among the methods: scored, and on the same data.
+
+    The tag's own baselines, or those without one.
+    """
+    if not place.config.tag:
+        return []
+    found = []
+    plain = Place(place.root, dataclasses.replace(place.config, tag=""))
+    for name in [each for each in ("finetune", "kd") if each not in methods]:
+        for one in (place, plain):
+            folder = one.experiment(name)
+            with contextlib.suppress(UserError):
+                decoded(one, name)
+                if done(folder / "score"):
+                    found.append((one, name, folder))
+                    break
+    return found
+
+
+def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
+    """Stage 9: the table and the plots of all families, folds and seeds asked for."""
+    from adakd import versions
+
+    first = places[0]
+    folder = first.results
+    experiments = [
+        (place, name, folder_of(place, name))
+        for place in places
+        for name in trained(place, methods)
+    ]
+    for place in places:
+        experiments += other_baselines(place, methods)
+    inputs = {
+        "scores": [
+            [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]
+            for _, name, path in experiments
+        ],
+    }
+    for place, name, _ in experiments:
+        decoded(place, name)
+    what = f"{first.config.recipe}: report"
+    shown_table, page = (folder / "report" / name for name in ("table.txt", "index.html"))
+    if is_current(folder / "report", inputs, what, shown_table, page, folder / "RESULTS.md"):
+        print(shown_table.read_text(encoding="utf-8"), end="")
+    else:
+        import numpy as np
+
+        from adakd import report as reporting
+
+        (folder / "report" / "done.json").unlink(missing_ok=True)
+        told = marker.described(first.corpus)
+        known = {}
+        for place in reversed(places):
+            with contextlib.suppress(UserError):  # none is here, or none of this teacher
+                known[place.config.family] = np.array(list(difficulties(place).values()))
+        table = reporting.write_report(
+            first.config.recipe,
+            [
+                reporting.Experiment(c.family, path.parent.name, c.seed, c.fold, path)
+                for c, path in ((place.config, path) for place, _, path in experiments)
+            ],
+            folder,
+            {
+                "command": command,
+                "corpus": "; ".join(filter(None, (first.config.corpus["kind"], told))),
+                **versions.describe(),
+                "demonstration": first.config.demonstration,
+            },
+            known,
+            first.config.score.bootstrap,
+        )
+        write_text(shown_table, table)
+        mark_done(folder / "report", inputs)
+        print(table, end="")
+    if publish:
+        target = configuration.REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
+        from adakd.report import publish as publish_results
+
+        publish_results(folder / "RESULTS.md", target)
+        say(f"Published: {shown(target)}")
+    say(f"Report: {shown(page)}")
+
+
+@one_at_a_time(lambda places, methods: places[0].export)
+def export(places: list[Place], methods: list[str]) -> None:
+    """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline.
+
+    The places differ in nothing but the seed.
+    """
+    scores: dict[str, float] = {}
+    students: dict[str, tuple[Place, str]] = {}
+    for place in places:
+        for name in methods:
+            path = place.experiment(name) / "score.json"
+            if not path.exists():
+                raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
+            label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
+            students[label] = place, name
+            scores[label] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
+    best = min(scores, key=lambda label: scores[label])
+    place, name = students[best]
+    folder = place.experiment(name)
+    inputs = {
+        "model": needed(folder, best, 6)["fingerprint"],
+        "dev": scores,
+        "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
+        "files": 2,  # since 2026-11-29 with those that other programs ask for
+    }
+    if is_current(place.export, inputs, f"{place.title}: export of {best}"):
+        return
+    from adakd.export import write_export
+
+    checked, tipped = write_export(place, name)
+    facts = {"method": name, "seed": place.config.seed, "checked": checked, "by_rounding": tipped}
+    mark_done(place.export, inputs, **facts)
+    where = f"{checked} test utterances"
+    if tipped:
+        where += f" but {len(tipped)} that rounding decides, such as '{tipped[0]}'"
+    say(
+        f"{place.title}: exported {best}, the best on dev; Hugging Face's pipeline gives the same "
+        f"text on {where} ({shown(place.export)})"
+    )

@@ -1,0 +1,200 @@
+"""Stage 4: the teacher's losses and soft outputs of the training set, and x from other sources."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+from adakd import difficulty
+from adakd.errors import UserError
+from adakd.files import atomic_write, write_json
+from adakd.finished import (
+    changes,
+    done,
+    is_current,
+    mark_done,
+    one_at_a_time,
+    rank,
+    say,
+    shown,
+    wait_for_all,
+    world,
+)
+from adakd.inputs import (
+    begun_parts,
+    difficulty_of,
+    difficulty_parts,
+    guarded,
+    lessons,
+    parts_of,
+    store_of,
+    store_parts,
+    units_of,
+)
+from adakd.place import Place
+from adakd.progress import track
+from adakd.stages.training import train
+
+
+def teacher_pass(place: Place) -> None:
+    """Stage 4: the teacher's loss and soft outputs on every training utterance.
+
+    And x from another source, and the losses for a guard, where the configuration asks for them.
+    """
+    guard = guarded(place.config)
+    own = place.config.distill.difficulty != "insample" or guard
+    if own:
+        check_source_of_difficulty(place)
+    write_store(place)
+    if own:
+        write_difficulty(place, guard)
+
+
+@one_at_a_time(lambda place: place.store)  # for all tags: which folder, is known inside
+def write_store(place: Place) -> None:
+    """The teacher store: the teacher's loss and soft outputs on every training utterance."""
+    parts, folder = store_parts(place), store_of(place)
+    if (found := parts_of(folder)) is not None:
+        if not (changed := changes(found, parts)):
+            say(f"{place.title}: teacher store done ({shown(folder)})")
+            return
+        say(f"{place.title}: teacher store: {' and '.join(changed)} changed, made anew")
+    elif (begun := begun_parts(folder)) and (changed := changes(begun, parts)):
+        say(f"{place.title}: teacher pass: cut, and {' and '.join(changed)} changed, begun anew")
+    from adakd import models
+    from adakd.data.loader import Steps, evaluation_loader
+    from adakd.device import device
+    from adakd.teacher_store import Store, Writer, begin, fill, finish, written
+
+    config = place.config
+    train = config.train_of("teacher")
+    family = models.open_folder(config, place.experiment("teacher") / "model")
+    family.to(device()).eval()
+    title = f"{place.title}: teacher pass"
+    if rank() == 0:
+        begin(folder, parts, config.distill.top_k, config.distill.temperature)
+    wait_for_all()
+    there, entries = written(folder), lessons(place)
+    if there:
+        say(f"{title}: goes on, {len(there)} of {len(entries)} utterances are there")
+        entries = entries.pick([i for i, entry in enumerate(entries) if entry.id not in there])
+    wait_for_all()  # all know what was there, before more comes
+    entries = entries[rank() :: world()]
+    loader = evaluation_loader(
+        Steps(entries, place.root, family),
+        2 * train.batch_seconds,
+        family.padded,
+        train.workers,
+    )
+    writer = Writer(folder, rank())
+    fill(writer, family, track(loader, len(loader), title))
+    writer.flush()
+    wait_for_all()
+    if rank() == 0:
+        finish(folder)
+    wait_for_all()
+    x = Store(folder).difficulties().values()
+    say(
+        f"{place.title}: teacher store written, mean loss x {sum(x) / max(1, len(x)):.4f} nats a "
+        f"unit ({shown(folder)})"
+    )
+
+
+def check_source_of_difficulty(place: Place) -> None:
+    """Raise `UserError` where the models cannot give the difficulty that is asked for."""
+    config, source = place.config, place.config.distill.difficulty
+    what = f"{place.title}: distill.difficulty {source} needs the teacher before fine-tuning"
+    if source in ("crossfit", "pretrained") and config.teacher.finetuned:
+        raise UserError(
+            f"{what}, and teacher.finetuned takes it as it is: try insample or dropout."
+        )
+    if source != "pretrained":
+        return
+    if config.teacher.source is None:
+        raise UserError(f"{what}, and it starts from random weights: try crossfit.")
+    from adakd import models
+
+    if new := models.untrained_units(config, units_of(place)):
+        raise UserError(
+            f"{what}, and that has no output yet for {len(new)} of the recipe's units, such as "
+            f"{new[0]!r}, which get a new output layer: set units.kind to source, or try crossfit."
+        )
+
+
+@one_at_a_time(lambda place, guard: place.difficulty)
+def write_difficulty(place: Place, guard: bool) -> None:
+    """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
+
+    With a ``guard`` a line also holds the doubt in the transcript, and the losses behind it.
+    """
+    folder, parts = difficulty_of(place), difficulty_parts(place)
+    config, source = place.config, place.config.distill.difficulty
+    title = f"{place.title}: difficulty {source}"
+    rule = difficulty.DOUBT if guard else False
+    lacks_guard = guard and (done(folder) or {}).get("guard", rule) != rule
+    if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
+        return
+    from adakd import models
+    from adakd.brain import seed_everything
+    from adakd.data import label_noise
+
+    entries = place.transcribed()
+    facts: dict[str, Any] = {"guard": rule}
+    scorers = [(place.experiment("teacher"), list(range(len(entries))))]
+    if source == "crossfit":
+        speakers, sentences = zip(*((entry.speaker, entry.text) for entry in entries), strict=True)
+        halves = difficulty.halves(speakers, sentences, entries.seconds)
+        facts["halves"] = halves.describe()
+        say(f"{title}: {facts['halves']}")
+        for number in (0, 1):
+            train(place, "teacher", (number, halves.trains(number)))
+        scorers = [(place.half(number), halves.scored(number)) for number in (0, 1)]
+    limit = models.limit(config, "teacher", units_of(place)) if guard else None
+    train_settings = config.train_of("teacher")
+    if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    wait_for_all()
+    for number, (model, scored) in enumerate(scorers):
+        if source == "pretrained":
+            seed_everything(config.seed, "weights")
+            family = models.load(config, "teacher", units_of(place))
+        else:
+            family = models.open_folder(config, model / "model")
+        rows = difficulty.score(
+            family,
+            entries.pick(scored[rank() :: world()]),
+            place.root,
+            2 * train_settings.batch_seconds,
+            title,
+            config.distill.dropout_passes if source == "dropout" else 0,
+            limit,
+            train_settings.workers,
+        )
+        write_json(folder / f"part.{number}.{rank()}.json", rows)
+    wait_for_all()
+    if rank() == 0:
+        found = difficulty.combine(
+            [
+                {
+                    utterance: row
+                    for path in folder.glob(f"part.{number}.*.json")
+                    for utterance, row in json.loads(path.read_text(encoding="utf-8")).items()
+                }
+                for number in range(len(scorers))
+            ]
+        )
+        with atomic_write(folder / "x.jsonl") as file:
+            for entry in entries:
+                row = {"id": entry.id, **found[entry.id]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for path in folder.glob("part.*"):
+            path.unlink()
+        if guard:
+            doubts = {utterance: row["doubt"] for utterance, row in found.items()}
+            facts["taken_for_wrong"] = label_noise.taken_for_wrong(place.data, doubts)
+            if facts["taken_for_wrong"]:
+                say(f"{title}: taken for wrong: {facts['taken_for_wrong']}")
+        mark_done(folder, parts, **facts)
+    wait_for_all()
+    say(f"{title}: written ({shown(folder)})")

@@ -1,0 +1,335 @@
+"""Stages 2, 3, 5 and 6: the teacher, the untrained student, and the student by every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adakd import config as configuration
+from adakd.errors import UserError
+from adakd.files import replaced_folder
+from adakd.finished import (
+    begin,
+    done,
+    is_current,
+    key_of,
+    mark_done,
+    needed,
+    one_at_a_time,
+    rank,
+    say,
+    shown,
+    spare,
+    wait_for_all,
+    whose,
+    world,
+)
+from adakd.inputs import (
+    difficulties,
+    lessons,
+    lessons_inputs,
+    open_store,
+    prepared,
+    start_inputs,
+    teacher_inputs,
+    training_settings,
+    units_of,
+    untrained,
+)
+from adakd.place import Place
+from adakd.stages.transcripts import transcribe_training
+
+if TYPE_CHECKING:
+    from adakd.models import Batch, Family
+    from adakd.weighting import Weighting
+
+
+def teacher(place: Place) -> None:
+    """Stage 2: fine-tune the teacher, or take one that is already fine-tuned.
+
+    With transcripts.source `teacher` it then transcribes the training set: students need that from
+    stage 3 on.
+    """
+    if place.config.teacher.finetuned:
+        ready_teacher(place)
+    else:
+        train(place, "teacher")
+    if place.config.transcripts.source == "teacher":
+        transcribe_training(place)
+
+
+def check_units(place: Place) -> None:
+    """Raise `UserError` where nothing can be distilled, before the teacher is trained for days.
+
+    Only where both models bring a tokenizer. A student of the teacher's layers has its units, and
+    one that learns from its transcripts needs none of them.
+    """
+    config = place.config
+    teacher, student = config.teacher.source, config.student.source
+    if configuration.TEACHER in (student, config.transcripts.source) or units_of(place):
+        return
+    if teacher and student:
+        from adakd import models
+
+        models.check_same_units(teacher, student)
+
+
+@one_at_a_time(lambda place: place.experiment("teacher"))
+def ready_teacher(place: Place) -> None:
+    """Take the teacher as its source has it."""
+    folder, inputs = place.experiment("teacher"), teacher_inputs(place)
+    spare(folder, inputs)
+    if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
+        return
+    from adakd import models
+
+    family = models.load(place.config, "teacher") if rank() == 0 else None
+    sources = place.config.student.source, place.config.transcripts.source
+    if family is not None and configuration.TEACHER not in sources:
+        # Told now, not after the student has been fine-tuned. Its transcripts need no units.
+        models.check_same_units(family, models.load(place.config, "student", units_of(place)))
+    begin(folder, inputs, place.config)  # what an earlier teacher has left is not this one's
+    if family is not None:
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        size = family.parameters_count
+        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0, **whose())
+    wait_for_all()
+
+
+@one_at_a_time(lambda place: untrained(place))
+def student_start(place: Place) -> Path:
+    """The untrained student from which every method of a seed starts; made once.
+
+    With student.source `teacher` it has the layers of the teacher as stage 2 left it, as in
+    Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
+    knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
+    """
+    folder, inputs = untrained(place), start_inputs(place)
+    current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
+    if not (current and (folder / "model").exists()) and rank() == 0:
+        from adakd import models
+        from adakd.brain import seed_everything
+
+        seed_everything(place.config.seed, "weights")
+        config, units = place.config, units_of(place)
+        if config.student.source == configuration.TEACHER:
+            source, units = str(place.experiment("teacher") / "model"), None  # it brings its own
+            student = dataclasses.replace(config.student, source=source)
+            config = dataclasses.replace(config, student=student)
+        family = models.load(config, "student", units)
+        (folder / "done.json").unlink(missing_ok=True)
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        mark_done(folder, inputs, method="untrained", parameters=family.parameters_count)
+    wait_for_all()
+    return folder
+
+
+def _folder_of_training(
+    place: Place, method: str, half: tuple[int, list[int]] | None = None
+) -> Path:
+    return place.half(half[0]) if half else place.experiment(method)
+
+
+@one_at_a_time(_folder_of_training)
+def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
+    """Train the student with a method, or the teacher (method ``teacher``), from start to end.
+
+    ``half``, a number and its utterances, trains another teacher, on these alone.
+    """
+    config = place.config
+    title = f"{place.title}: {method}" + (f" of half {half[0] + 1}" if half else "")
+    role = "teacher" if method == "teacher" else "student"
+    settings = config.train_of(role)
+    name = "finetune" if method == "teacher" else method
+    inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
+    options = inputs.get("method", {})
+    folder = _folder_of_training(place, method, half)
+    if half:
+        inputs["half"] = configuration.fingerprint(half[1])
+    if role == "student":
+        inputs["start"] = key_of(start_inputs(place))
+        inputs |= prepared(place) | lessons_inputs(place)
+    if name != "finetune":
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    if not half:  # halves go with the teacher
+        spare(folder, inputs)
+    if is_current(folder, inputs, title, folder / "model"):
+        return
+
+    import torch
+
+    from adakd import models
+    from adakd import weighting as weightings
+    from adakd.brain import DistillationBrain, seed_everything
+    from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
+    from adakd.device import described, precision
+
+    for each, its_options in config.methods.items():
+        weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
+    weighting = weightings.build(name, options)
+    check_method(place, method, weighting)
+    if role == "teacher" and not half:
+        check_units(place)
+    entries = place.transcribed() if role == "teacher" else lessons(place)
+    gc.collect()  # a brain and its checkpointer hold each other: the last model may still be there
+    begin(folder, inputs, config)
+    seed = place.seed_of(method)
+    if role == "teacher":
+        seed_everything(seed, "weights")
+        family = models.load(config, "teacher", units_of(place))
+    else:
+        family = models.open_folder(config, student_start(place) / "model")
+    live, extra = supervision(place, weighting, family)
+    seed_everything(seed, "training")  # whatever else this process has done
+    family.prepare_training(settings)
+    if rank():  # what it has made is the same everywhere; dropout and masks are not to be
+        seed_everything(seed, f"training {rank()}")
+    if half:
+        entries = entries.pick(half[1])
+    held_out = None
+    if weighting.held_out:
+        held, entries = entries.split(weighting.held_out, config.seed)
+        held_out = Steps(held, place.root, family)
+    sampler = StepSampler(
+        entries.seconds,
+        settings.batch_seconds,
+        settings.accumulate,
+        seed,
+        family.padded,
+        rank(),
+        world(),
+    )
+    say(f"{title}: trains {described()}, {precision(settings.precision)}")
+    if world() > 1:
+        say(f"{title}: {step_of_all(config, role)}")
+    brain = DistillationBrain(
+        family, weighting, settings, config.distill, folder, sampler, title, live, held_out
+    )
+    train_loader = training_loader(
+        Steps(entries, place.root, family, extra, live), sampler, settings.workers
+    )
+    dev_loader = evaluation_loader(
+        Steps(place.manifest("dev"), place.root, family),
+        2 * settings.batch_seconds,
+        family.padded,
+        settings.workers,
+    )
+    try:
+        outcome = brain.run(train_loader, dev_loader)
+    except torch.OutOfMemoryError as error:
+        raise too_little_memory(title, config, role, folder) from error
+    wait_for_all()  # every process has read the best checkpoint, before they are removed
+    if rank() == 0:
+        with replaced_folder(folder / "model") as fresh:
+            family.save(fresh)
+        mark_done(
+            folder,
+            inputs,
+            method=method,
+            parameters=family.parameters_count,
+            steps=brain.total_steps,
+            alpha=weighting.summary(),
+            **outcome,
+            **whose(),
+        )
+        shutil.rmtree(folder / "ckpt", ignore_errors=True)
+    wait_for_all()
+    say(
+        f"{title} trained in {outcome['train_seconds']:.0f} s, dev CER "
+        f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"
+    )
+
+
+def check_method(place: Place, method: str, weighting: Weighting) -> None:
+    """Raise `UserError` where a method cannot be trained with these settings."""
+    config, distill = place.config, place.config.distill
+    if weighting.logits_scale(0.0) is not None and distill.top_k and distill.teacher == "cached":
+        raise UserError(
+            f"{place.title}: {method} compares all logits, and the teacher store keeps the top "
+            f"{distill.top_k}: set distill.top_k to 0 and run --stage 4 again, or set "
+            "distill.teacher to online."
+        )
+    auxiliary = config.family == "whisper" and config.train_of("student").ctc_weight > 0
+    if weighting.learn_every and auxiliary:
+        raise UserError(
+            f"{place.title}: {method} learns its weights from the task loss in eval mode, which is "
+            "without the auxiliary CTC loss that the student is trained with: set "
+            "student.train.ctc_weight to 0, or take adakd."
+        )
+
+
+def step_of_all(config: configuration.Config, role: str) -> str:
+    """What several processes put into one optimiser step, and how to have the recipe's."""
+    train, count = config.train_of(role), world()
+    seconds = train.batch_seconds * train.accumulate
+    batches = -(-train.accumulate // count)  # no batch is to be larger than the recipe's
+    as_one = {"accumulate": batches, "batch_seconds": seconds / (count * batches)}
+    options = options_of_training(config, role, as_one)
+    return (
+        f"{count} processes, {count * seconds:g} s of audio in a step where one has {seconds:g} s, "
+        f"and so many times fewer steps; as with one: {options}"
+    )
+
+
+def options_of_training(config: configuration.Config, role: str, values: dict[str, float]) -> str:
+    """What to type for other values of one model's ``train``; the other model keeps its own."""
+    train = config.train_of(role)
+    return " ".join(
+        f"--{role}.train.{name} {value:g}"
+        for name, value in values.items()
+        if value != getattr(train, name)
+    )
+
+
+def too_little_memory(
+    title: str, config: configuration.Config, role: str, folder: Path
+) -> UserError:
+    """What to say where a training, in ``folder``, does not fit on its GPU."""
+    train = config.train_of(role)
+    halved = {"batch_seconds": train.batch_seconds / 2, "accumulate": 2 * train.accumulate}
+    return UserError(
+        f"{title}: the GPU's memory is full. PYTORCH_ALLOC_CONF=expandable_segments:True in the "
+        "environment saves some, and the training goes on; smaller batches make the same steps, "
+        f"but begin it anew: remove {shown(folder)} and give "
+        f"{options_of_training(config, role, halved)}."
+    )
+
+
+def supervision(
+    place: Place, weighting: Weighting, student: Family
+) -> tuple[Family | None, Callable[[Batch], Batch] | None]:
+    """What a method gets from the teacher: the live model, and what is added to every batch."""
+    if not (weighting.uses_distill or weighting.uses_difficulty):
+        return None, None
+    import torch
+
+    from adakd import models
+
+    config = place.config
+    folder = place.experiment("teacher") / "model"
+    if weighting.uses_distill:
+        models.check_same_units(folder, student)
+    live = None
+    if config.distill.teacher == "online" and weighting.uses_distill:
+        live = models.open_folder(config, folder)
+        live.requires_grad_(False)
+    cached = weighting.uses_distill and live is None
+    store = open_store(place) if cached else None
+    x = difficulties(place, weighting.uses_doubt) if weighting.uses_difficulty else None
+    if x is not None:
+        weighting.fit([x[entry.id] for entry in lessons(place)])
+
+    def extra(batch: Batch) -> Batch:
+        if x is not None:
+            batch.difficulty = torch.tensor([x[i] for i in batch.ids])
+        if store is not None:
+            batch.soft = store.soft(batch.ids)
+        return batch
+
+    return live, extra

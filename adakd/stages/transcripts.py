@@ -1,0 +1,84 @@
+"""Sequence-level distillation, within stage 2: what the teacher hears in the training set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from adakd.files import atomic_write
+from adakd.finished import (
+    done,
+    is_current,
+    mark_done,
+    needed,
+    one_at_a_time,
+    rank,
+    say,
+    shown,
+    wait_for_all,
+    world,
+)
+from adakd.inputs import heard_inputs, transcripts_inputs, transcripts_of, units_of
+from adakd.place import Place
+
+
+@one_at_a_time(lambda place: place.transcripts)  # for all tags, as are the hypotheses
+def transcribe_training(place: Place) -> None:
+    """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
+
+    The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
+    """
+    config, folder = place.config, transcripts_of(place)
+    names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
+    heard, inputs = heard_inputs(place), transcripts_inputs(place)
+    said = place.transcripts / "hypotheses"
+    if not is_current(said, heard, f"{place.title}: hypotheses of train"):
+        from adakd.decode import transcribe
+
+        if rank() == 0:
+            shutil.rmtree(said, ignore_errors=True)
+        wait_for_all()
+        for name in names:
+            rows = transcribe(
+                config,
+                place.experiment("teacher") / "model",
+                place.manifest(name)[rank() :: world()],
+                place.root,
+                f"{place.title}: the teacher transcribes {name}",
+            )
+            with atomic_write(said / f"{name}.{rank()}.jsonl") as file:
+                for row in rows:
+                    line = {"id": row["id"], "hypothesis": row["hypothesis"]}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        wait_for_all()
+        if rank() == 0:
+            mark_done(said, heard)
+    title = f"{place.title}: transcripts of the teacher"
+    # They name the audio, which may have been moved since.
+    data = needed(place.data, "The prepared data", 1)
+    files = data.get("files", data["manifests"])
+    moved = (done(folder) or {}).get("files", heard["data"]) != files
+    if rank() == 0 and (moved or not is_current(folder, inputs, title, folder / "train.jsonl")):
+        from adakd import models
+        from adakd.data import pseudo_labels
+
+        (folder / "done.json").unlink(missing_ok=True)
+        hypotheses: dict[str, str] = {}
+        for path in said.glob("*.jsonl"):
+            with path.open(encoding="utf-8") as file:
+                hypotheses.update((row["id"], row["hypothesis"]) for row in map(json.loads, file))
+        counts = pseudo_labels.choose(
+            [place.manifest(name) for name in names],
+            hypotheses,
+            folder,
+            [models.limit(config, role, units_of(place)) for role in ("teacher", "student")],
+            config.transcripts.max_cer,
+            config.data.normalise,
+        )
+        mark_done(folder, inputs, counts=counts, files=files)
+        say(
+            f"{title}: {counts['kept']} utterances, "
+            f"{counts['seconds'] / 60:.1f} min, {counts['rejected']} left out "
+            f"({shown(folder / 'rejected.tsv')})"
+        )
+    wait_for_all()

@@ -1,0 +1,406 @@
+"""The sentences of a study's report: what may be claimed, what not, and what it cannot say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import mean, median
+from typing import Any
+
+from adakd import significance
+from adakd.config import ADAPTIVE
+from adakd.findings import (
+    CONTROL,
+    CONTROLS,
+    OPEN,
+    SAME,
+    VERDICTS,
+    Comparison,
+    Table,
+    adaptive,
+    controls_of,
+    still_falling,
+    unit_of,
+)
+from adakd.grid import SETTLED, Group, Study
+from adakd.progress import clock
+from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
+from adakd.study_tables import (
+    against_teacher,
+    counted,
+    listed,
+    own_seeds,
+    p_text,
+    seeds_of,
+    spanned,
+    teacher_seeds,
+    unnamed,
+)
+
+
+def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[str]:
+    """The first screen: what was compared, on what, who wins by how much, is it the adaptivity.
+
+    What stands before the first colon of a paragraph is what it is about.
+    """
+    planned = sum(len(row.planned) for table in tables for row in table.rows.values())
+    there = sum(len(table.runs) for table in tables)
+    methods = listed(list(dict.fromkeys(label_of(study.method(name)) for name in study.cells)))
+    said = [
+        f"Compared: {methods}; with variants {len(study.cells)} cells, as "
+        f"{listed(list(study.families))}, on "
+        f"{listed([corpus(tables, recipe) for recipe in study.recipes])}. "
+        + (f"All {planned} runs" if there == planned else f"Unfinished: {there} of {planned} runs")
+        + " are there. Below, changes of the test CER in percent with 95 % intervals, less than "
+        "zero being better; the verdicts hold after Holm's correction.",
+    ]
+    for title in dict.fromkeys(one.title for one in comparisons):
+        own = [one for one in comparisons if one.title == title]
+        clauses = []
+        for verdict in VERDICTS:
+            if found := [one for one in own if one.verdict == verdict]:
+                where = "; ".join(f"{one.table.title} {amount(one)}".strip() for one in found)
+                clauses.append(f"{verdict} in {len(found)} of {len(own)} ({where})")
+        said.append(f"{title}: {'; '.join(clauses)}.")
+    said += adaptivity(study, comparisons)
+    said += [*beside(study, tables), *headroom(study, tables), *lengths(tables)]
+    return [*said, *telling(study, comparisons)]
+
+
+def beside(study: Study, tables: Sequence[Table]) -> list[str]:
+    """What the primary comparisons are about, against all that they do not name."""
+    clear, others = [], 0
+    for (own, other), table, change in unnamed(study, tables):
+        if change.p_value >= significance.LEVEL:
+            others += 1
+            continue
+        fewer = "fewer" if change.relative < 0 else "more"
+        where = f"{table.title} {signed(change.relative)} % {bracket(change.interval, signed)}"
+        clear.append(f"{label_of(own)} {fewer} than {label_of(other)} ({where})")
+    if others:
+        more = "other " if clear else ""
+        clear.append(f"zero is inside in {counted(others, f'{more}comparison')}")
+    if not clear:
+        return []
+    return [f"Errors beside, exploratory, without correction: {'; '.join(clear)}."]
+
+
+def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
+    """How far ahead of fine-tuning the teachers are, where all of both are there."""
+    ahead = [
+        f"{signed(change.relative)} % {bracket(change.interval, signed)} ({table.title})"
+        for table in tables
+        if (change := against_teacher(study, table, "finetune"))
+        and len(table.rows["finetune"].runs) == len(table.rows["finetune"].planned)
+        and len(table.teacher) == len(table.choices)
+    ]
+    return [f"Teachers: CER against Fine-tuning {listed(ahead)}."] if ahead else []
+
+
+def lengths(tables: Sequence[Table]) -> list[str]:
+    """Where fine-tuning had not settled in the runs that are compared."""
+    found = {
+        table.title: still_falling(table.rows["finetune"].runs)
+        for table in tables
+        if "finetune" in table.rows
+    }
+    known = {title: gain for title, gain in found.items() if math.isfinite(gain)}
+    falling = [f"{percent(gain)} % ({title})" for title, gain in known.items() if gain >= SETTLED]
+    if not falling:
+        return []
+    return [
+        f"Length: in the last fifth of the runs compared, fine-tuning's dev CER still falls by "
+        f"{listed(falling)}: longer trainings may compare otherwise."
+    ]
+
+
+def telling(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """How small a difference could be told, and how many seeds the wanted one may take."""
+    known = [one for one in comparisons if one.detectable]
+    if not known:
+        return []
+    wanted = percent(study.grid.difference, 0)
+    found = [one.detectable[1] for one in known]
+    enough = sum(each <= study.grid.difference for each in found)
+    span = " to ".join(dict.fromkeys(percent(each, 1) for each in (min(found), max(found))))
+    said = (
+        "Noise: with the seeds and the test speech that there are, a difference is found with "
+        f"80 % chance, after correction, from {span} % on; {wanted} % can be told in {enough} of "
+        f"{len(known)} comparisons. No difference shown does not mean that there is none."
+    )
+    if planned := [one.needed[1] for one in comparisons if one.needed]:
+        said += f" The plan, by the spread of the dev CER alone: {spanned(planned)} seeds"
+        never = sum(one.enough[1] is None for one in comparisons if one.enough)
+        tried = sum(bool(one.enough) for one in comparisons)
+        said += (
+            f"; with the luck of this test speech no number will do in {never} of {tried}."
+            if never
+            else "."
+        )
+    return [said]
+
+
+def amount(one: Comparison) -> str:
+    """The change with its interval; where nothing may be claimed, why."""
+    if one.change is None or one.open:
+        return one.open if one.change else ""
+    said = f"{signed(one.change.relative)} % {bracket(one.change.interval, signed)}"
+    if one.verdict == SAME and one.change.p_value < significance.LEVEL:  # an interval without zero
+        said += f", p {p_text(one.change.p_value)} alone but {p_text(one.holm)} corrected"
+    return said
+
+
+def corpus(tables: Sequence[Table], recipe: str) -> str:
+    """A recipe and how much is trained and tested on."""
+    own = [table for table in tables if table.recipe == recipe]
+    table = max(own, key=lambda table: len(table.runs))
+    details = [counted(len(seeds_of(table)), "seed")]
+    if len(table.choices) > 1:
+        shared = "spread over" if own_seeds(table) else "in each of"
+        details = [f"{details[0]} {shared} {len(table.choices)} folds"]
+    if table.minutes:
+        details.append(f"{mean(table.minutes):.0f} min to train on")
+    if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
+        speakers = len(set(heard.values()))
+        utterances = f"{len(heard)} utterances by " if len(heard) > speakers else ""
+        details.append(f"tested on {utterances}{counted(speakers, 'speaker')}")
+    return f"{recipe} ({', '.join(details)})" if details else recipe
+
+
+def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """Whether a gain may be called adaptive, of every cell whose alpha follows x."""
+    every = {name for cell in study.cells for name in controls_of(study, cell).values()}
+    asked = dict.fromkeys(one.pair[0] for one in comparisons if one.pair[0] not in every)
+    places = len({one.table.title for one in comparisons})
+    said, without = [], []
+    for name in [name for name in asked if study.method(name) in ADAPTIVE]:
+        label, shown = label_of(name), adaptive(study, comparisons, name)
+        if shown is None:
+            without.append(label)
+            continue
+        both = f"both controls ({'; '.join(CONTROLS.values())})"
+        controls = {controls_of(study, name)[control] for control in CONTROLS}
+        judged = [one for one in comparisons if one.pair[0] == name and one.pair[1] in controls]
+        if shown:
+            where = "; ".join(
+                f"{title} over {listed([label_of(other) for other in others])}"
+                for title, others in shown.items()
+            )
+            found = (
+                f"shown in {len(shown)} of {places}: {where}. There {label} beats {both} as well; "
+                f"nowhere else may a gain of {label} be called adaptive"
+            )
+        elif all(one.verdict in (OPEN, NOT_RUN) for one in judged):
+            found = f"not known. {label} against {both} is open or {NOT_RUN}"
+        else:
+            unknown = {one.table.title for one in judged if one.verdict in (OPEN, NOT_RUN)}
+            rest = f" (open or {NOT_RUN} in {len(unknown)} of {places})" if unknown else ""
+            found = (
+                f"not shown. Nowhere does {label} gain and beat {both}{rest}: no gain of {label} "
+                "may be called adaptive"
+            )
+        said.append(f"Adaptivity: {found}.")
+    if without:
+        said.append(
+            f"Adaptivity: not asked. Beating the mechanism controls of {listed(without)} is not "
+            "among the primary comparisons, so no gain may be called adaptive."
+        )
+    return said
+
+
+def fairness(study: Study, tables: Sequence[Table]) -> str:
+    """Whether all cells of a group and seed had the same start, teacher and steps, as found."""
+    odd = []
+    for table in tables:
+        beside: dict[Any, dict[Any, list[str]]] = {}
+        for row in table.rows.values():
+            for run in row.runs:
+                facts = run.done["inputs"] | {"steps": run.done.get("steps")} | run.made
+                for what in ("data", "steps", "start", "teacher", "machine"):
+                    if facts.get(what) is not None:
+                        kinds = beside.setdefault((*run.key, what), {})
+                        kinds.setdefault(facts[what], []).append(label_of(row.name))
+        for (fold, seed, what), kinds in beside.items():
+            if len(kinds) > 1:
+                fewest = ", ".join(sorted(kinds.values(), key=len)[0])
+                where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}, seed {seed}"
+                odd.append(f"{fewest} ({where}: {what})")
+    if odd:
+        return f"NOT alike, other than the cells beside them: {'; '.join(odd)}."
+    learned = "adakd-learned" in map(study.method, study.cells)
+    but = ", but that AdaKD (learned) holds a part of the training set out" if learned else ""
+    runs = [run for table in tables for run in table.runs if "steps" in run.done]  # not int8
+    known = sum("start" in run.done["inputs"] for run in runs)
+    whole = f"in {'every run' if known == len(runs) else f'{known} of {len(runs)} runs'}"
+    alone = ""
+    if known < len(runs):
+        alone = " In all others only data and the number of steps could be checked."
+    return (
+        f"Checked {whole}: beside each other, all cells start from the same student, have the same "
+        "data and teacher and make the same number of optimiser steps. Batches and their order "
+        f"follow from the seed{but}.{alone}"
+    )
+
+
+def twice(study: Study, tables: Sequence[Table]) -> Iterator[tuple[str, Run, Run]]:
+    """Runs of cells that differ in their names alone, as a tuned one may, and what to call both."""
+    for table in tables:
+        first: dict[Any, tuple[str, Run]] = {}
+        chosen = {group.fold: (group, choice) for group, choice in table.choices.items() if choice}
+        for name in study.cells:
+            for run in table.rows[name].runs:
+                group, choice = chosen[run.experiment.fold]
+                same = study.cell_task(group, name, run.experiment.seed, choice).training
+                label, other = first.setdefault(same, (label_of(name), run))
+                if other is not run:
+                    yield f"{label_of(name)} is {label}", run, other
+
+
+def repeats(study: Study, tables: Sequence[Table]) -> str:
+    """What dev chose that another cell has, and what cells that were run again gave."""
+    alike: Counter[str] = Counter()
+    apart = []
+    for said, run, other in twice(study, tables):
+        alike[said] += 1
+        if "taken_over" not in run.done:
+            pairs = zip(run.errors, other.errors, strict=True)
+            apart.append(any(one.normalised.errors != two.normalised.errors for one, two in pairs))
+    if not alike:
+        return "Here no two cells have the same settings and seed."
+    found = ", ".join(f"{both} in {counted(number, 'run')}" for both, number in alike.items())
+    said = f"Dev chose what another cell has: {found}. What is the same is trained once"
+    if not apart:
+        return f"{said}."
+    exact = ", as with one thread on a CPU they must: chance is in the seed alone"
+    return (
+        f"{said}, but {len(apart)} of these were run again: {len(apart) - sum(apart)} make the "
+        f"same errors{'' if any(apart) else exact}."
+    )
+
+
+def same_twice(study: Study, tables: Sequence[Table]) -> str:
+    """By how much the times of one and the same training differ, where some were run again."""
+    times = [
+        [each.done["train_seconds"] for each in runs]
+        for _, *runs in twice(study, tables)
+        if "taken_over" not in runs[0].done and all("train_seconds" in r.done for r in runs)
+    ]
+    if not times:
+        return ""
+    longest = max(max(both) / min(both) for both in times)
+    return f" (of the same training run twice, one took up to {longest:.2f} x as long)"
+
+
+def limits(study: Study, tables: Sequence[Table]) -> list[str]:
+    """What the study cannot say: as the grid has it, and what is plain from its settings."""
+    sizes = []
+    for table in tables:
+        ends = [
+            next((size(run.done["parameters"]) for run in runs if "parameters" in run.done), "")
+            for runs in (table.teacher, table.runs)
+        ]
+        if all(ends):
+            sizes.append(f"{table.title}: {ends[0]} to {ends[1]}")
+    found = list(study.grid.limits)
+    if sizes:
+        found.append(f"Models are small (parameters of teacher and student): {'; '.join(sizes)}.")
+    permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
+    if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
+        found.append(
+            f"{listed([label_of(name) for name in permuted])}: one permutation of x for all seeds; "
+            "its luck is in no interval."
+        )
+    taught = {seed for table in tables for seed in teacher_seeds(study, table)}
+    if len(taught) == 1 and any(len(seeds_of(table)) > 1 for table in tables):
+        found.append(
+            "Students of all seeds have one teacher (in each fold): its luck is in no interval."
+        )
+    for table in tables:
+        for fold in sorted({run.key[0] for run in table.runs}):
+            where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}"
+            runs = [run for run in table.runs if run.key[0] == fold]
+            times = {run.made["taught"] for run in runs if "taught" in run.made}
+            if len(times) > 1:
+                found.append(
+                    f"The students of {where} were made in {len(times)} sittings, each with a "
+                    "teacher trained anew with the same settings, which need not be the same to "
+                    "the bit."
+                )
+    if folded := sorted({table.recipe for table in tables if len(table.choices) > 1}):
+        found.append(
+            f"The folds of {listed(folded)} train on mostly the same people, but are counted as if "
+            "they were independent."
+        )
+    return found
+
+
+def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[float]]:
+    """How long the tasks took that all cells of a group share, by kind, seconds; or published."""
+    found: dict[str, list[float]] = {}
+    for name, one in records.items():
+        if one["kind"] in ("teacher", "difficulty") and name.startswith(f"{group} "):
+            found.setdefault(one["kind"], []).append(one["seconds"])
+    return {**study.lines.get(str(group), {}).get("seconds", {}), **found}
+
+
+def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the tables rightly."""
+    grid = study.grid
+    tuned = "Nothing was tuned here: settings are the grid's, and where it has none the recipe's."
+    if grid.epochs:
+        tuned = "Epochs alone were chosen here, on dev."
+    if grid.tune:
+        effort = len(next(iter(grid.tune.values())))
+        labels = ", ".join(label_of(name) for name in grid.tune)
+        tuned = (
+            f"Tuning effort: {effort} candidates x {counted(len(grid.tune_seeds), 'seed')} for "
+            f"each of {labels}, chosen by dev CER within each recipe, family and fold; the rest is "
+            "as in the grid. A cell that is like a tuned one has its choice."
+        )
+        if rest := [name for name in study.cells if not set(study.ancestry(name)) & set(grid.tune)]:
+            tuned += f" Not tuned: {listed([label_of(name) for name in rest])}."
+        tested = {(table.recipe, seed) for table in tables for seed in seeds_of(table)}
+        if both := [one for one in sorted(tested) if one[1] in grid.tune_seeds]:
+            where = listed([f"seed {seed} of {recipe}" for recipe, seed in both])
+            tuned += (
+                f" Of the tested seeds, {where} also chose: with it a tuned cell has the luck of "
+                f"the best of {effort}."
+            )
+    units = {unit_of(row.runs) for table in tables for row in table.rows.values() if row.runs}
+    whole = ""
+    if "fold" in units:
+        whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
+    over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
+    taught = [
+        seconds
+        for table in tables
+        for run in table.teacher
+        if (seconds := run.done.get("train_seconds"))
+    ]
+    teacher = f" ({clock(median(taught))} to train)" if taught else ""
+    if looked := [
+        seconds
+        for group in study.groups
+        for seconds in once(study, group, records).get("difficulty", [])
+    ]:
+        teacher += f" and, for x from another source, {clock(median(looked))}"
+    found = [
+        "CER: mean over seeds, all folds put together, of normalised text in code points. "
+        "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
+        f"Brackets: 95 %, from a hierarchical bootstrap over seeds and then {over} (speakers "
+        "where five or more are known), with t quantiles, since few seeds and speakers make the "
+        f"error itself uncertain. {whole}Changes are relative, paired by seed and test speech; "
+        "below zero is better.",
+        f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
+        "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
+        "it. All other intervals are exploratory and have no colour.",
+        "won : lost counts runs with fewer and with more errors. Training: median time of a run, "
+        "dev decoding included, on a machine that did other things besides"
+        f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. The "
+        f"teacher{teacher} and its pass come on top, once for all cells.",
+        tuned,
+        "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
+        "chosen on dev, from runs that never decode test.",
+    ]
+    return [*found, fairness(study, tables)] if any(table.runs for table in tables) else found

@@ -263,7 +263,7 @@ class DistillationBrain(speechbrain.Brain):
 
     def _held_out_batch(self) -> Batch:
         """Another batch every time, the same ones for the same step of a resumed run."""
-        assert self.held_out is not None  # `steps.train` gives it to weightings that learn
+        assert self.held_out is not None  # `training.train` gives it to weightings that learn
         batches = bucket(
             seconds_of(self.held_out.entries),
             self.train_settings.batch_seconds,

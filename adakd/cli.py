@@ -343,7 +343,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 def folds(text: str | None, config: Config) -> list[int | None]:
     """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
-    from adakd.inputs import corpus_options
+    from adakd.stages.preparation import corpus_options
 
     module, _ = corpus_options(config)
     available: int | None = getattr(module, "FOLDS", None)

@@ -9,7 +9,7 @@ hard an utterance is. `distill.difficulty` names what x is:
     dropout      the standard deviation of the teacher's loss over passes with dropout
 
 Here is how the halves are cut, how their losses are made comparable, and the passes over the audio.
-Which models make them, and where the results lie, is for `adakd.stages`.
+Which models make them is in stages/teacher_pass.py, where the results lie in inputs.py.
 """
 
 from __future__ import annotations

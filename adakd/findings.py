@@ -3,7 +3,8 @@
 Something is claimed only of the comparisons that the grid names as primary, only once all their
 runs are there (those that are done first, or do not fail, need not be like the others), and only
 with five seeds or more, or with five people who each have a fold. Statistics are in
-significance.py, reading a run is in report.py, and how all this is told in study.py.
+significance.py, reading a run is in report.py, and how all this is told in study_tables.py and
+study_words.py.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from adakd import finished, published, report, significance
+from adakd import finished, inputs, published, report, significance
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
-from adakd.inputs import changed_settings
 from adakd.place import INT8
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import bootstrap_unit
@@ -28,6 +28,8 @@ from adakd.significance import Change, Interval
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from adakd import plots
 
 BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
 VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
@@ -228,7 +230,7 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
-    if changed := changed_settings(place, task.method, facts):
+    if changed := inputs.changed_settings(place, task.method, facts):
         raise UserError(
             f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
             "another study or ./run.sh: give the recipe a name of its own in the grid, or delete "
@@ -448,3 +450,90 @@ def adaptive(
         if wanted <= set(names)
     }
     return {title: names for title, names in gains.items() if names}
+
+
+def seeds_of(table: Table) -> set[int]:
+    """All seeds that are, or will be, tested there."""
+    return {seed for row in table.rows.values() for _, seed in row.planned}
+
+
+def own_seeds(table: Table) -> bool:
+    """Whether folds have seeds of their own: between seeds the fold then differs as well."""
+    planned = {key for row in table.rows.values() for key in row.planned}
+    return len(planned) < len(seeds_of(table)) * len({fold for fold, _ in planned})
+
+
+def teacher_seeds(study: Study, table: Table) -> set[int]:
+    """With which seeds the teachers of a table are trained."""
+    first = next(iter(study.cells))
+    return {
+        study.place(group, first, seed, study.any_choice).seed_of("teacher")
+        for group in table.choices
+        for seed in study.seeds(first, group)
+    }
+
+
+def against_teacher(study: Study, table: Table, name: str) -> Change | None:
+    """Relative change of the CER from a cell to its teachers, each in its fold."""
+    teachers = {run.key[0]: run for run in table.teacher}
+    runs = table.rows[name].runs if name in table.rows else []
+    both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
+    if len(teacher_seeds(study, table)) > 1:  # that of the first seed alone was read
+        both = [(teacher, run) for teacher, run in both if teacher.key == run.key]
+    return significance.compare(*count_array(both)) if both else None
+
+
+def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table, Change]]:
+    """What the primary comparisons are about, against each cell that they do not compare it with.
+
+    Where both have been run; exploratory.
+    """
+    told = {frozenset(pair) for pair in study.grid.primary}
+    controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
+    about = [pair[0] for pair in study.grid.primary if pair[0] not in controls]
+    for own in dict.fromkeys(about):
+        for other in study.cells:
+            if other == own or {own, other} in told:
+                continue
+            told.add(frozenset((own, other)))
+            for table in tables:
+                if change := table.change((own, other)):
+                    yield (own, other), table, change
+
+
+def first_schedule(
+    study: Study, table: Table, runs: Sequence[Run]
+) -> tuple[str, plots.Schedule] | None:
+    """The first cell of AdaKD with a run whose difficulties are still known, and its alphas."""
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        firsts.setdefault(run.experiment.method, run)
+    for name in [each for each in study.cells if study.method(each) == "adakd" and each in firsts]:
+        found = report.schedule_of(firsts[name], difficulties(study, table, firsts[name]))
+        if found:
+            return name, found
+    return None
+
+
+def difficulties(study: Study, table: Table, run: Run) -> list[float]:
+    """x of the training set of a run; where it is gone, what was published; [] if nothing was."""
+    for group, choice in table.choices.items():
+        if group.fold == run.experiment.fold and choice is not None:
+            place = study.place(group, run.experiment.method, run.experiment.seed, choice)
+            with contextlib.suppress(UserError):
+                return list(inputs.difficulties(place).values())
+            return study.lines.get(str(group), {}).get("x", [])
+    return []
+
+
+def begun(table: Table) -> bool:
+    return bool(table.teacher) or any(row.runs or row.failed for row in table.rows.values())
+
+
+def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[float]]:
+    """How long the tasks took that all cells of a group share, by kind, seconds; or published."""
+    found: dict[str, list[float]] = {}
+    for name, one in records.items():
+        if one["kind"] in ("teacher", "difficulty") and name.startswith(f"{group} "):
+            found.setdefault(one["kind"], []).append(one["seconds"])
+    return {**study.lines.get(str(group), {}).get("seconds", {}), **found}

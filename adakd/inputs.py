@@ -1,7 +1,8 @@
-"""What the result of every stage depends on, and where the results that fit are found.
+"""What the results of the stages depend on, and where the results that fit are found.
 
 Whether something is to be done is decided in finished.py, by what stands here as inputs; where
-results lie is in place.py, and what makes them in stages/. Nothing heavy is imported here.
+results lie is in place.py, and what makes them in stages/. What scores, the report and the export
+depend on is little, and stands in stages/results.py. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
-from adakd import corpora, difficulty
+from adakd import difficulty
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import read_json
 from adakd.finished import ON_DISK, changes, done, key_of, needed, shown
 from adakd.place import Place
+from adakd.teacher_store import parts_of_begun
 
 if TYPE_CHECKING:
     from adakd.teacher_store import Store
@@ -47,14 +48,13 @@ def source_fingerprint(model: configuration.Model) -> Any:
     return digest.hexdigest()[:16]
 
 
+def prompt(config: configuration.Config) -> dict[str, Any]:
+    """Whisper's language token, if it does not follow from the corpus's language."""
+    named = config.family == "whisper" and config.language.whisper
+    return {"prompt": config.whisper_language} if named else {}
+
+
 # ------------------------------------------------------------------ corpus and prepared data
-
-
-def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
-    """The corpus's module and its options, validated."""
-    module = corpora.module(str(config.corpus["kind"]))
-    mapping = {key: value for key, value in config.corpus.items() if key != "kind"}
-    return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
 
 
 def corpus_fingerprint(place: Place) -> str:
@@ -100,12 +100,6 @@ def prepared(place: Place) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def prompt(config: configuration.Config) -> dict[str, Any]:
-    """Whisper's language token, if it does not follow from the corpus's language."""
-    named = config.family == "whisper" and config.language.whisper
-    return {"prompt": config.whisper_language} if named else {}
-
-
 def units_of(place: Place) -> Path | None:
     """The folder of the recipe's tokenizer, None where checkpoints bring theirs."""
     own = place.config.family == "wav2vec2" or place.config.units.kind == "bpe"
@@ -122,31 +116,6 @@ def teacher_inputs(place: Place) -> dict[str, Any]:
         **prepared(place),
         "source": source_fingerprint(place.config.teacher),
     }
-
-
-def of_the_student(changed: str) -> bool:
-    """Whether this input of the data only says which student they were prepared for."""
-    return changed.split(".")[0] == "student"
-
-
-def check_shared(place: Place, step: str) -> None:
-    """Raise `UserError` where a tagged run would make anew what it has in common with others."""
-    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
-        "prepare": ("data", place.data, data_inputs),
-        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
-    }
-    if not place.config.tag or step not in shared:
-        return
-    what, folder, inputs = shared[step]
-    facts = done(folder)
-    changed = changes(facts["inputs"], inputs(place)) if facts else []
-    if [name for name in changed if not of_the_student(name)]:
-        raise UserError(
-            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
-            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
-            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
-            f"the {what}; settings of the students alone begin with --student.train."
-        )
 
 
 # ------------------------------------------------------------------ what the teacher hears
@@ -225,7 +194,10 @@ def folder_of(place: Place, name: str) -> Path:
 
 
 def training_settings(place: Place, method: str) -> dict[str, Any]:
-    """What a training depends on that stands in the configuration; `train` adds what is on disk."""
+    """What a training depends on that stands in the configuration.
+
+    `stages.training.train` adds what is on disk.
+    """
     config = place.config
     role = "teacher" if method == "teacher" else "student"
     found: dict[str, Any] = {
@@ -304,48 +276,12 @@ def store_parts(place: Place) -> dict[str, Any]:
 
 def store_of(place: Place) -> Path:
     """The folder of the teacher store: one for all tags, but for a tag that asks for another."""
-    return _for_tag(place, place.store, store_parts, begun_parts)
+    return _for_tag(place, place.store, store_parts, parts_of_begun)
 
 
 def difficulty_of(place: Place) -> Path:
     """The folder of x that is not the store's own: one for all tags, as with the store."""
     return _for_tag(place, place.difficulty, difficulty_parts, _inputs_of)
-
-
-def _for_tag(
-    place: Place,
-    shared: Path,
-    wanted: Callable[[Place], dict[str, Any]],
-    made: Callable[[Path], dict[str, Any] | None],
-) -> Path:
-    """The shared folder, unless it is of other parts than those wanted under a tag.
-
-    ``made`` tells the parts of a folder, if there is anything in it.
-    """
-    if not place.config.tag:
-        return shared
-    own = shared.with_name(f"{shared.name}@{place.config.tag}")  # no tag holds an @
-    parts = wanted(place)
-    for folder in (own, shared):
-        if (found := made(folder)) is not None and not changes(found, parts):
-            return folder
-    return shared if made(shared) is None else own
-
-
-def _inputs_of(folder: Path) -> dict[str, Any] | None:
-    return (done(folder) or {}).get("inputs")
-
-
-def parts_of(store: Path) -> dict[str, Any] | None:
-    """What a finished store was made with; None if it is not finished."""
-    meta = store / "meta.json"
-    return read_json(meta)["parts"] if meta.exists() else None
-
-
-def begun_parts(store: Path) -> dict[str, Any] | None:
-    """What a store was made with, or is being made: a pass that was cut goes on."""
-    unfinished = store / "unfinished.json"
-    return read_json(unfinished)["parts"] if unfinished.exists() else parts_of(store)
 
 
 def open_store(place: Place) -> Store:
@@ -433,3 +369,55 @@ def decoded(place: Place, name: str) -> str:
             "the settings it was decoded with, or run --stage 7 first."
         )
     return facts["fingerprint"]
+
+
+# ------------------------------------------------------------------ what all tags share
+
+
+def check_shared(place: Place, step: str) -> None:
+    """Raise `UserError` where a tagged run would make anew what it has in common with others."""
+    shared: dict[str, tuple[str, Path, Callable[[Place], dict[str, Any]]]] = {
+        "prepare": ("data", place.data, data_inputs),
+        "teacher": ("teacher", place.experiment("teacher"), teacher_inputs),
+    }
+    if not place.config.tag or step not in shared:
+        return
+    what, folder, inputs = shared[step]
+    facts = done(folder)
+    changed = changes(facts["inputs"], inputs(place)) if facts else []
+    if [name for name in changed if not of_the_student(name)]:
+        raise UserError(
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
+            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
+            f"the {what}; settings of the students alone begin with --student.train."
+        )
+
+
+def of_the_student(changed: str) -> bool:
+    """Whether this input of the data only says which student they were prepared for."""
+    return changed.split(".")[0] == "student"
+
+
+def _for_tag(
+    place: Place,
+    shared: Path,
+    wanted: Callable[[Place], dict[str, Any]],
+    made: Callable[[Path], dict[str, Any] | None],
+) -> Path:
+    """The shared folder, unless it is of other parts than those wanted under a tag.
+
+    ``made`` tells the parts of a folder, if there is anything in it.
+    """
+    if not place.config.tag:
+        return shared
+    own = shared.with_name(f"{shared.name}@{place.config.tag}")  # no tag holds an @
+    parts = wanted(place)
+    for folder in (own, shared):
+        if (found := made(folder)) is not None and not changes(found, parts):
+            return folder
+    return shared if made(shared) is None else own
+
+
+def _inputs_of(folder: Path) -> dict[str, Any] | None:
+    return (done(folder) or {}).get("inputs")

@@ -31,6 +31,12 @@ class Part(NamedTuple):
     content: Any
 
 
+class Figure(NamedTuple):
+    png: bytes
+    title: str
+    caption: str
+
+
 def aligned(lines: Sequence[Line]) -> str:
     """A table in columns for a terminal."""
     texts = [[str(cell) for cell in line] for line in lines]
@@ -42,12 +48,6 @@ def aligned(lines: Sequence[Line]) -> str:
         rest = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
         written.append("  ".join([first, *rest]).rstrip())
     return "\n".join(written)
-
-
-class Figure(NamedTuple):
-    png: bytes
-    title: str
-    caption: str
 
 
 def markdown(title: str, parts: Sequence[Part]) -> str:

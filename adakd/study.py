@@ -19,7 +19,18 @@ from adakd import finished, pages, plots, published, report, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import atomic_write, write_text
-from adakd.findings import FEWEST, Comparison, Table, compared, minutes_of, read_table
+from adakd.findings import (
+    FEWEST,
+    Comparison,
+    Table,
+    begun,
+    compared,
+    difficulties,
+    first_schedule,
+    minutes_of,
+    once,
+    read_table,
+)
 from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.pages import Figure, Part, aligned
 from adakd.place import INT8
@@ -28,12 +39,8 @@ from adakd.study_tables import (
     PREDICTED,
     RARE,
     across,
-    begun,
     chosen,
-    counted,
-    difficulties,
     falling,
-    first_schedule,
     kinds,
     leverage,
     noise,
@@ -45,7 +52,7 @@ from adakd.study_tables import (
     table_of,
     weights,
 )
-from adakd.study_words import headline, limits, notes, once, repeats
+from adakd.study_words import counted, headline, limits, notes, repeats
 
 # -- figures --------------------------------------------------------------------------------------
 

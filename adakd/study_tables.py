@@ -1,14 +1,16 @@
-"""The tables of a study's report: what the runs show, cell by cell and comparison by comparison."""
+"""The tables of a study's report: what the runs show, cell by cell and comparison by comparison.
+
+A table is its lines, the first of them the header.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import mean, median
 from typing import Any
 
-from adakd import inputs, plots, report, significance
+from adakd import report, significance
 from adakd.errors import UserError
 from adakd.findings import (
     BETTER,
@@ -17,10 +19,14 @@ from adakd.findings import (
     Comparison,
     Pair,
     Table,
-    controls_of,
+    against_teacher,
+    begun,
     count_array,
+    first_schedule,
+    own_seeds,
     shares,
     still_falling,
+    unnamed,
 )
 from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.pages import Cell, Line
@@ -48,14 +54,6 @@ PREDICTED = (
 KINDS = ("substitutions", "deletions", "insertions")
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def p_text(p_value: float) -> str:
     return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
@@ -65,27 +63,6 @@ def spanned(numbers: Sequence[int | None]) -> str:
     ends = [end(each or math.inf for each in numbers) for end in (min, max)]
     low, high = (f"over {significance.MOST_SEEDS}" if n == math.inf else str(n) for n in ends)
     return low if low == high else f"{low} to {high}"
-
-
-def seeds_of(table: Table) -> set[int]:
-    """All seeds that are, or will be, tested there."""
-    return {seed for row in table.rows.values() for _, seed in row.planned}
-
-
-def own_seeds(table: Table) -> bool:
-    """Whether folds have seeds of their own: between seeds the fold then differs as well."""
-    planned = {key for row in table.rows.values() for key in row.planned}
-    return len(planned) < len(seeds_of(table)) * len({fold for fold, _ in planned})
-
-
-def teacher_seeds(study: Study, table: Table) -> set[int]:
-    """With which seeds the teachers of a table are trained."""
-    first = next(iter(study.cells))
-    return {
-        study.place(group, first, seed, study.any_choice).seed_of("teacher")
-        for group in table.choices
-        for seed in study.seeds(first, group)
-    }
 
 
 def table_of(
@@ -143,16 +120,6 @@ def by_kind(runs: Sequence[Run]) -> str:
     return " / ".join(percent(share, 1) for share in shares(runs))
 
 
-def against_teacher(study: Study, table: Table, name: str) -> Change | None:
-    """Relative change of the CER from a cell to its teachers, each in its fold."""
-    teachers = {run.key[0]: run for run in table.teacher}
-    runs = table.rows[name].runs if name in table.rows else []
-    both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
-    if len(teacher_seeds(study, table)) > 1:  # that of the first seed alone was read
-        both = [(teacher, run) for teacher, run in both if teacher.key == run.key]
-    return significance.compare(*count_array(both)) if both else None
-
-
 def results(study: Study, table: Table) -> list[Line]:
     """A line for every cell."""
     line: list[Cell | str]
@@ -186,24 +153,6 @@ def results(study: Study, table: Table) -> list[Line]:
             line.append(f"{weights / 1e6:.3g} MB" if weights else "")
         lines.append(line)
     return lines
-
-
-def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table, Change]]:
-    """What the primary comparisons are about, against each cell that they do not compare it with.
-
-    Where both have been run; exploratory.
-    """
-    told = {frozenset(pair) for pair in study.grid.primary}
-    controls = {name for cell in study.cells for name in controls_of(study, cell).values()}
-    about = [pair[0] for pair in study.grid.primary if pair[0] not in controls]
-    for own in dict.fromkeys(about):
-        for other in study.cells:
-            if other == own or {own, other} in told:
-                continue
-            told.add(frozenset((own, other)))
-            for table in tables:
-                if change := table.change((own, other)):
-                    yield (own, other), table, change
 
 
 def others(study: Study, tables: Sequence[Table]) -> list[Line]:
@@ -500,32 +449,3 @@ def over_mean(cers: Sequence[float]) -> list[float]:
     """CERs over the mean of those that are finite; one without errors at all is average."""
     middle = mean([cer for cer in cers if cer < math.inf] or [0.0])
     return [cer / middle if middle else 1.0 for cer in cers]
-
-
-def first_schedule(
-    study: Study, table: Table, runs: Sequence[Run]
-) -> tuple[str, plots.Schedule] | None:
-    """The first cell of AdaKD with a run whose difficulties are still known, and its alphas."""
-    firsts: dict[str, Run] = {}
-    for run in runs:
-        firsts.setdefault(run.experiment.method, run)
-    for name in [each for each in study.cells if study.method(each) == "adakd" and each in firsts]:
-        found = report.schedule_of(firsts[name], difficulties(study, table, firsts[name]))
-        if found:
-            return name, found
-    return None
-
-
-def difficulties(study: Study, table: Table, run: Run) -> list[float]:
-    """x of the training set of a run; where it is gone, what was published; [] if nothing was."""
-    for group, choice in table.choices.items():
-        if group.fold == run.experiment.fold and choice is not None:
-            place = study.place(group, run.experiment.method, run.experiment.seed, choice)
-            with contextlib.suppress(UserError):
-                return list(inputs.difficulties(place).values())
-            return study.lines.get(str(group), {}).get("x", [])
-    return []
-
-
-def begun(table: Table) -> bool:
-    return bool(table.teacher) or any(row.runs or row.failed for row in table.rows.values())

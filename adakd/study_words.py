@@ -19,24 +19,28 @@ from adakd.findings import (
     Comparison,
     Table,
     adaptive,
-    controls_of,
-    still_falling,
-    unit_of,
-)
-from adakd.grid import SETTLED, Group, Study
-from adakd.progress import clock
-from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
-from adakd.study_tables import (
     against_teacher,
-    counted,
-    listed,
+    controls_of,
+    once,
     own_seeds,
-    p_text,
     seeds_of,
-    spanned,
+    still_falling,
     teacher_seeds,
+    unit_of,
     unnamed,
 )
+from adakd.grid import SETTLED, Study
+from adakd.progress import clock
+from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
+from adakd.study_tables import p_text, spanned
+
+
+def listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[str]:
@@ -333,15 +337,6 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
             "they were independent."
         )
     return found
-
-
-def once(study: Study, group: Group, records: dict[str, Any]) -> dict[str, list[float]]:
-    """How long the tasks took that all cells of a group share, by kind, seconds; or published."""
-    found: dict[str, list[float]] = {}
-    for name, one in records.items():
-        if one["kind"] in ("teacher", "difficulty") and name.startswith(f"{group} "):
-            found.setdefault(one["kind"], []).append(one["seconds"])
-    return {**study.lines.get(str(group), {}).get("seconds", {}), **found}
 
 
 def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:

@@ -67,6 +67,18 @@ def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float
     write_json(unfinished, meta)
 
 
+def parts_of_finished(store: Path) -> dict[str, Any] | None:
+    """What a finished store was made with; None if it is not finished."""
+    meta = store / "meta.json"
+    return read_json(meta)["parts"] if meta.exists() else None
+
+
+def parts_of_begun(store: Path) -> dict[str, Any] | None:
+    """What a store was made with, or is being made: a pass that was cut goes on."""
+    unfinished = store / "unfinished.json"
+    return read_json(unfinished)["parts"] if unfinished.exists() else parts_of_finished(store)
+
+
 def written(folder: Path) -> set[str]:
     """The utterances that are in a store, finished or not."""
     return {row["id"] for index in _indices(folder) for row in _read(index)}

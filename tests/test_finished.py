@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_recipe import cut, place_of
 
-from adakd import files, finished
+from adakd import finished
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.place import Place
@@ -251,25 +251,6 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) ->
     finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
     with finished.made_for("a", known=False):
         finished.spare_below(folder, "Other data")
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "exp" / "model"
-    with files.replaced_folder(target) as fresh:
-        (fresh / "a").write_text("old")
-        assert not target.exists(), "half a folder is never seen"
-    assert (target / "a").read_text() == "old"
-    with pytest.raises(ZeroDivisionError), files.replaced_folder(target) as fresh:
-        (fresh / "a").write_text("half")
-        raise ZeroDivisionError
-    assert [path.name for path in target.iterdir()] == ["a"]
-    assert (target / "a").read_text() == "old"
-    # What the failed attempt left behind does not end in the next one.
-    with files.replaced_folder(target) as fresh:
-        assert list(fresh.iterdir()) == []
-        (fresh / "b").write_text("new")
-    assert [path.name for path in target.iterdir()] == ["b"]
-    assert [path.name for path in target.parent.iterdir()] == ["model"]
 
 
 def test_two_runs_in_one_folder_come_one_after_the_other(

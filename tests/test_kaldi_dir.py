@@ -15,7 +15,6 @@ import tiny_recipe
 from adakd import config as configuration
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
-from adakd.inputs import corpus_options
 from adakd.place import Place
 from adakd.stages import preparation
 
@@ -301,7 +300,7 @@ def test_tokens_from_the_command_line_are_text_and_no_yaml() -> None:
     for tokens in ("[noise] <unk>", "!SIL", "{breath}", ""):
         recipe = REPOSITORY / "recipes" / "kaldi" / "any"
         given = {"corpus.drop_tokens": tokens, "language.code": "sw"}
-        found = corpus_options(configuration.load(recipe, "wav2vec2", given))[1]
+        found = preparation.corpus_options(configuration.load(recipe, "wav2vec2", given))[1]
         assert found.drop_tokens == tokens
 
 

@@ -1,4 +1,4 @@
-"""What makes a stage's result current, and what is said where something is missing or changed.
+"""What the stages do and say where something is missing, changed, cut or in the way.
 
 No model is trained here; tests/recipes runs the stages themselves.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import sys
 import types
@@ -21,39 +20,31 @@ from tiny_recipe import cut, mark, place_of
 
 import adakd
 from adakd import config as configuration
-from adakd import corpora, files, finished, inputs, score
+from adakd import corpora, files, finished, score
+from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.inputs import (
-    changed_on_disk,
-    changed_settings,
-    check_shared,
     data_inputs,
+    decoded,
     decoding_inputs,
-    difficulty_of,
-    difficulty_parts,
     folder_of,
-    lessons_inputs,
     open_store,
-    source_fingerprint,
     start_inputs,
-    store_of,
     store_parts,
     teacher_inputs,
     training_settings,
-    transcripts_inputs,
-    transcripts_of,
     untrained,
 )
 from adakd.place import Place
-from adakd.stages import preparation, results, teacher_pass, training
+from adakd.stages import preparation, results, teacher_pass, training, transcripts
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path, tiny_recipe.config("whisper"))
+    return place_of(tmp_path)
 
 
 def model(place: Place, name: str) -> Path:
@@ -148,26 +139,26 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
 
 
 def test_what_is_cut_is_not_done(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(*_: object) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     mark(place.data, manifests="m")
     mark(start := place.experiment("untrained"))
     fake_models(monkeypatch)
-    monkeypatch.setattr(Model, "save", cut)
+    monkeypatch.setattr(Model, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         training.student_start(place)
     assert not finished.done(start)
     folder = model(place, "teacher")
     mark_decoded(place, "teacher")
     mark(folder / "score")
-    monkeypatch.setattr(score, "score_file", cut)
+    monkeypatch.setattr(score, "score_file", stop)
     with pytest.raises(KeyboardInterrupt):
         results.score(place, [])
     assert not finished.done(folder / "score")
     mark(folder / "score")
     mark(place.results / "report")
-    monkeypatch.setattr(results.marker, "described", cut)
+    monkeypatch.setattr(marker, "described", stop)
     with pytest.raises(KeyboardInterrupt):
         results.report([place], [], "./run.sh", False)
     assert not finished.done(place.results / "report")
@@ -180,7 +171,7 @@ def hypotheses(folder: Path) -> list[str]:
     ]
 
 
-def decoded(place: Place, decoder: FakeDecoder) -> Path:
+def decoded_teacher(place: Place, decoder: FakeDecoder) -> Path:
     """A teacher that stage 7 and stage 8 have been through."""
     mark(place.data, manifests="m")
     folder = model(place, "teacher")
@@ -191,7 +182,7 @@ def decoded(place: Place, decoder: FakeDecoder) -> Path:
 
 
 def test_what_is_cut_while_decoding_is_not_done(place: Place, decoder: FakeDecoder) -> None:
-    folder = decoded(place, decoder)
+    folder = decoded_teacher(place, decoder)
     assert hypotheses(folder) == ["a", "a"] and finished.done(folder / "decode")
     changed = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
     decoder.says, decoder.cut = "b", 4
@@ -207,7 +198,7 @@ def test_what_is_cut_while_decoding_is_not_done(place: Place, decoder: FakeDecod
 
 
 def test_hypotheses_that_were_lost_are_made_again(place: Place, decoder: FakeDecoder) -> None:
-    folder = decoded(place, decoder)
+    folder = decoded_teacher(place, decoder)
     results.decode(place, [])
     assert len(decoder.heard) == 2, "dev and test, once"
     (folder / "hyp.test.jsonl").unlink()
@@ -217,13 +208,13 @@ def test_hypotheses_that_were_lost_are_made_again(place: Place, decoder: FakeDec
 
 def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise ImportError
+        raise ImportError("at work")
 
     def goes_to_work(lost: Path, step: object, *arguments: object) -> None:
         assert callable(step)
         step(*arguments)  # done
         lost.rename(lost.with_suffix(".lost"))
-        with pytest.raises(ImportError):  # it sets to work
+        with pytest.raises(ImportError, match="at work|halted; None in sys.modules"):
             step(*arguments)
         lost.with_suffix(".lost").rename(lost)
 
@@ -235,10 +226,9 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
         (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
         (place.data / f"{split}.jsonl").touch()
     place.units.mkdir()
-    for module in (finished, inputs, preparation, training):
+    for module in (finished, training):
         monkeypatch.setattr(module, "key_of", lambda _: "the same")
-    for module in (finished, inputs, preparation):
-        monkeypatch.setattr(module, "changes", lambda *_: [])
+    monkeypatch.setattr(finished, "changes", lambda *_: [])
     mark(place.data, manifests="m", counts={"train": {"rejected": 0}})
     monkeypatch.setattr(preparation, "Walk", lambda _: [])  # the corpus has nothing against it
     monkeypatch.setattr(preparation, "corpus_options", never)
@@ -258,7 +248,7 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(results.marker, "described", never)
+    monkeypatch.setattr(marker, "described", never)
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         mark(report)
         goes_to_work(path, results.report, [place], [], "./run.sh", False)
@@ -287,7 +277,7 @@ def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
     place: Place, decoder: FakeDecoder
 ) -> None:
     """./run.sh, then `--stage 7 --stop-stage 8 --decode.encode speech`, then `--stage 9`."""
-    folder = decoded(place, decoder)
+    folder = decoded_teacher(place, decoder)
     speech = dataclasses.replace(place.config, decode=configuration.Decode(encode="speech"))
     results.decode(Place(place.root, speech), [])
     told = r"teacher was decoded with another audio.encode: give the settings .* or run --stage 7"
@@ -299,9 +289,9 @@ def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
     # A teacher that came later changes no text, only what stands beside it.
     results.decode(place, [])
     mark_decoded(place, "teacher", teacher=None)
-    inputs.decoded(place, "teacher")
+    decoded(place, "teacher")
     shutil.rmtree(place.data)  # what was scored can be reported without its audio
-    inputs.decoded(place, "teacher")
+    decoded(place, "teacher")
 
 
 def test_the_store_is_asked_for_and_checked(place: Place) -> None:
@@ -344,22 +334,6 @@ def test_every_training_spares_a_cut_one(place: Place, monkeypatch: pytest.Monke
     refused(teacher, {**inputs, "seed": 2}, training.train, place, "teacher")
     fake_models(monkeypatch, check_same_units=lambda *_: None)
     refused(teacher, inputs, training.teacher, as_it_is)
-
-
-def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> None:
-    place = place_of(tmp_path)
-
-    def inputs(**facts: object) -> list[dict]:
-        mark(place.data, manifests="m", **facts)
-        return [teacher_inputs(place), start_inputs(place)]
-
-    before = inputs()  # as stage 1 left it before 2026-11-28, and where checkpoints bring their own
-    assert before == inputs(units=None)
-    for old, new, other in zip(before, inputs(units="a"), inputs(units="b"), strict=True):
-        assert finished.changes(old, new) == finished.changes(new, other) == ["units"]
-    # Students do not look at the configuration for that, or stage 7 would ask them for it.
-    finished.mark_done(place.experiment("kd"), {"units": "a", **training_settings(place, "kd")})
-    assert changed_settings(place, "kd", finished.done(place.experiment("kd"))) == []
 
 
 def test_prepared_data_are_of_the_corpus_that_is_asked_for(
@@ -406,15 +380,6 @@ def test_an_utterance_that_tells_no_language_has_the_recipes(
     for languages, expected in (([], "ab"), (["en"], "a"), (["ta"], "b"), (["en", "ta"], "ab")):
         here = place_of(tmp_path, language={"code": "en"}, data={"languages": languages})
         assert "".join(one.id for one in preparation.Walk(here)) == expected
-
-
-def test_another_prompt_is_another_training(tmp_path: Path) -> None:
-    mark(place_of(tmp_path).data, manifests="m")
-    plain, named = (
-        training_settings(place_of(tmp_path, language={"code": "en", "whisper": code}), "kd")
-        for code in (None, "de")
-    )
-    assert finished.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
 
 
 def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:
@@ -650,45 +615,6 @@ def test_data_of_before_are_known_again(tones: Corpus) -> None:
     assert tones.prepare() == (training, decoding)
 
 
-def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:
-    def of(tag: str, passes: int) -> Place:
-        distill = {"difficulty": "dropout", "dropout_passes": passes}
-        return place_of(tmp_path, tag=tag, distill=distill)
-
-    plain = of("", 5)
-    mark(plain.data, manifests="m")
-    mark(plain.experiment("teacher"))
-    assert difficulty_of(of("more", 20)) == plain.difficulty  # none is there yet
-    finished.mark_done(plain.difficulty, difficulty_parts(plain))
-    assert difficulty_of(of("same", 5)) == plain.difficulty
-    assert difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
-
-
-def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) -> None:
-    def of(tag: str, **distill: object) -> Place:
-        return place_of(tmp_path, tag=tag, distill={"top_k": 8, **distill})
-
-    plain = of("", temperature=2.0)
-    mark(plain.data, manifests="m")
-    mark(plain.experiment("teacher"))
-    assert store_of(of("warm", temperature=4.0)) == plain.store  # none is there yet
-    write_json(plain.store / "meta.json", {"parts": store_parts(plain)})
-    assert store_of(of("same", temperature=2.0)) == plain.store
-    warm = store_of(of("warm", temperature=4.0))
-    assert warm == plain.store.with_name("store@warm")
-    # Its own counts once it is there, whatever becomes of the shared one.
-    write_json(warm / "meta.json", {"parts": store_parts(of("warm", temperature=4.0))})
-    (plain.store / "meta.json").unlink()
-    assert store_of(of("warm", temperature=4.0)) == warm
-    # Without a tag there is one, made anew.
-    assert store_of(of("", temperature=4.0)) == plain.store
-    # A pass that was cut goes on: no tag takes its folder for another store.
-    shutil.rmtree(warm)
-    write_json(plain.store / "unfinished.json", {"parts": store_parts(plain)})
-    assert store_of(of("same", temperature=2.0)) == plain.store
-    assert store_of(of("warm", temperature=4.0)) == warm
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -736,7 +662,9 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         (place.experiment("untrained"), training.student_start),
         (place.experiment("kd"), training.train, "kd"),
         (place.half(0), training.train, "teacher", half),
+        (place.transcripts, transcripts.transcribe_training),
         (place.store, teacher_pass.write_store),
+        (place.experiment("kd-int8"), results.quantise, "kd"),
         (place.experiment("kd"), results.decode_one, "kd"),
         (place.experiment("untrained"), results.score_one, "untrained"),
         (place.difficulty, teacher_pass.write_difficulty, False),
@@ -750,57 +678,6 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
     with pytest.raises(Held) as caught:
         finished.take_over(place.experiment("kd"), place.experiment("kd-tuned"))
     assert caught.value.args == (place.experiment("kd"),)
-
-
-def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:
-    def found(folder: Path) -> object:
-        return source_fingerprint(configuration.Model(source=str(folder)))
-
-    folder = tmp_path / "one"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    weights = folder / "model.safetensors"
-    weights.write_bytes(bytes(200_000))
-    first = found(folder)
-    os.utime(weights, (1, 1))
-    (folder / "README.md").write_text("a card says nothing of the weights")
-    renamed = folder.rename(tmp_path / "two")
-    assert found(renamed) == first
-    for position in (0, 199_999):
-        content = bytearray(200_000)
-        content[position] = 1
-        (renamed / "model.safetensors").write_bytes(content)
-        assert found(renamed) != first
-    (renamed / "model.safetensors").write_bytes(bytes(200_000))
-    assert found(renamed) == first
-    (renamed / "config.json").write_text('{"a": 1}')
-    assert found(renamed) != first
-
-
-def test_hub_ids_and_random_weights_stand_for_themselves() -> None:
-    assert source_fingerprint(configuration.Model(source="org/model")) == "org/model"
-    block = {"d_model": 8}
-    assert source_fingerprint(configuration.Model(config=block)) == block
-
-
-def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: Path) -> None:
-    def start(source: str | None, **layers: int) -> dict:
-        student = {"source": source, "layers": layers} if source else {"config": {"d_model": 8}}
-        return start_inputs(place_of(tmp_path, student=student))
-
-    mark(place_of(tmp_path).data, manifests="m")
-    with pytest.raises(UserError, match="run --stage 2 first"):
-        start("teacher")
-    folder = place_of(tmp_path).experiment("teacher")
-    finished.mark_done(folder, {"seed": 1})
-    first = start("teacher", decoder=1)
-    assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
-    for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
-        assert finished.key_of(other) != finished.key_of(first)
-    finished.mark_done(folder, {"seed": 2})
-    assert finished.changes(first, start("teacher", decoder=1)) == ["teacher"]
-    # A student with a start of its own does not wait for the teacher.
-    assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
 
 
 def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
@@ -828,55 +705,6 @@ def test_a_tag_with_another_start_has_an_untrained_student_of_its_own(
     results.decode(plain, ["finetune"])
     assert decoder.heard[0] == str(shared / "model")
     assert finished.done(shared)["inputs"] == start_inputs(plain)
-
-
-def test_a_tag_that_asks_for_other_transcripts_has_its_own(tmp_path: Path) -> None:
-    def tagged(tag: str, max_cer: float = 0.1) -> Place:
-        return place_of(tmp_path, tag=tag, transcripts={"source": "teacher", "max_cer": max_cer})
-
-    first, other = tagged("a"), tagged("b", 0.3)
-    mark(first.data, manifests="m")
-    finished.mark_done(first.experiment("teacher"), teacher_inputs(first))
-    shared = first.transcripts
-    assert transcripts_of(other) == shared  # there are none yet
-    finished.mark_done(shared, transcripts_inputs(first))
-    own = shared.with_name("transcripts@b")
-    assert transcripts_of(tagged("c")) == shared and transcripts_of(other) == own
-    # A student of the one does not take the other for what it has learnt from.
-    finished.mark_done(own, transcripts_inputs(other))
-    inputs = {name: lessons_inputs(place) for name, place in (("a", first), ("b", other))}
-    for place, name, changed in ((first, "a", []), (other, "b", []), (other, "a", ["transcripts"])):
-        assert changed_on_disk(place, {"inputs": inputs[name]}) == changed
-    # Without a tag they are made anew where they lie, as ever.
-    plain = dataclasses.replace(other, config=dataclasses.replace(other.config, tag=""))
-    assert transcripts_of(plain) == shared
-
-
-@pytest.mark.parametrize("step", ["prepare", "teacher"])
-def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> None:
-    faster = {"train": {**tiny_recipe.family_settings("whisper")["train"], "learning_rate": 1.0}}
-    louder = {"data": {"max_seconds": 1.0}} | faster
-    plain = place_of(tmp_path)
-    write_json(plain.corpus / "marker.json", {})
-    mark(plain.data, manifests="m")
-    check_shared(place_of(tmp_path / "fresh", tag="x"), step)  # nothing is there
-    folder = plain.data if step == "prepare" else plain.experiment("teacher")
-    inputs = data_inputs if step == "prepare" else teacher_inputs
-    finished.mark_done(folder, inputs(plain), manifests="m")
-    check_shared(place_of(tmp_path, tag="same"), step)
-    changed = "data.max_seconds" if step == "prepare" else "train.learning_rate"
-    variant = place_of(tmp_path, tag="x", **louder)
-    with pytest.raises(UserError, match=rf"another {changed}, and runs with a --tag.*--root DIR"):
-        check_shared(variant, step)
-    check_shared(variant, "kd")  # replaces nothing
-    check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
-    student = {"config": tiny_recipe.whisper(24), "train": {"learning_rate": 1.0}}
-    other = place_of(tmp_path, tag="x", student=student)
-    check_shared(other, step)
-    if step == "prepare":
-        before = (plain.data / "done.json").read_bytes()
-        preparation.prepare(other)  # a student's data are anyone's
-        assert (plain.data / "done.json").read_bytes() == before
 
 
 def finetuned(root: Path, **changes: object) -> Place:
@@ -1068,16 +896,3 @@ def test_teacher_and_student_must_share_units(tmp_path: Path, teacher: str) -> N
         training.supervision(here, weighting.build("kd"), student)
     # Without a teacher there is nothing to compare.
     assert training.supervision(here, weighting.build("finetune"), student) == (None, None)
-
-
-def test_a_student_of_few_units_depends_on_how_the_store_keeps_the_rest(tmp_path: Path) -> None:
-    """One that was trained when the rest was kept as one number is trained anew."""
-    few, live = (
-        place_of(tmp_path, distill={"top_k": 8, "teacher": teacher})
-        for teacher in ("cached", "online")
-    )
-    settings = training_settings(few, "kd")
-    assert settings["distill"]["top_k"] == "8 and as many drawn"
-    older = {**settings, "distill": {**settings["distill"], "top_k": 8}}
-    assert changed_settings(few, "kd", {"inputs": older}) == ["distill.top_k"]
-    assert training_settings(live, "kd")["distill"]["top_k"] == 8

@@ -504,7 +504,7 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
         assert cell.startswith(f"{100 * change:+.1f} [") and cell.endswith("]")
     assert f"Teachers: CER against Fine-tuning {100 * changes[0]:+.1f} % [" in text
     table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
-    alone = study_tables.against_teacher(of_each_seed, table, "kd")
+    alone = findings.against_teacher(of_each_seed, table, "kd")
     first = UTTERANCES / errors_of(made, "kd")[0].sum() - 1
     assert alone is not None and alone.relative == pytest.approx(first), "its own students' alone"
     forget(made, "finetune seed 5")

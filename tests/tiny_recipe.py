@@ -1,7 +1,7 @@
-"""Recipes, models and recordings small enough to run every stage in seconds.
+"""Recipes, models, places and recordings small enough to run every stage in seconds.
 
-Helpers of test_brain.py, test_stages.py, test_cli.py and recipes/; no test stands here. The models
-have random weights and a few thousand parameters, so nothing here says how well anything works.
+Helpers of many tests; no test stands here. The models have random weights and a few thousand
+parameters, so nothing here says how well anything works.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def train_units(family: str, folder: Path, texts: Sequence[str]) -> Path:
 
 
 def place_of(root: Path, **changes: Any) -> Place:
-    """A place of such a configuration, as Whisper."""
+    """The place of a tiny Whisper recipe."""
     return Place(root, config("whisper", **changes))
 
 

@@ -1,1 +1,4 @@
-"""What each stage does. The command line and studies call these; adakd/inputs.py says of what."""
+"""What each stage does; adakd/inputs.py says what the results depend on.
+
+The command line and studies call these. Nothing heavy is imported before there is something to do.
+"""

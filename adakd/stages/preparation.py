@@ -26,13 +26,20 @@ from adakd.finished import (
     shown,
     spare_below,
 )
-from adakd.inputs import corpus_options, data_inputs, learnt_from, of_the_student, units_of
+from adakd.inputs import data_inputs, learnt_from, of_the_student, units_of
 from adakd.place import Place
 from adakd.progress import track
 from adakd.workers import processors
 
 # Beside prepared data: what was prepared there before.
 FIRST_CHECKSUMS, FIRST_PREPARED = "first_checksums.json", "first_prepared.json"
+
+
+def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
+    """The corpus's module and its options, validated."""
+    module = corpora.module(str(config.corpus["kind"]))
+    mapping = {key: value for key, value in config.corpus.items() if key != "kind"}
+    return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
 
 
 @one_at_a_time(lambda place: place.corpus)

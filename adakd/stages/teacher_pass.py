@@ -22,12 +22,10 @@ from adakd.finished import (
     world,
 )
 from adakd.inputs import (
-    begun_parts,
     difficulty_of,
     difficulty_parts,
     guarded,
     lessons,
-    parts_of,
     store_of,
     store_parts,
     units_of,
@@ -35,6 +33,7 @@ from adakd.inputs import (
 from adakd.place import Place
 from adakd.progress import track
 from adakd.stages.training import train
+from adakd.teacher_store import parts_of_begun, parts_of_finished
 
 
 def teacher_pass(place: Place) -> None:
@@ -55,12 +54,12 @@ def teacher_pass(place: Place) -> None:
 def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts, folder = store_parts(place), store_of(place)
-    if (found := parts_of(folder)) is not None:
+    if (found := parts_of_finished(folder)) is not None:
         if not (changed := changes(found, parts)):
             say(f"{place.title}: teacher store done ({shown(folder)})")
             return
         say(f"{place.title}: teacher store: {' and '.join(changed)} changed, made anew")
-    elif (begun := begun_parts(folder)) and (changed := changes(begun, parts)):
+    elif (begun := parts_of_begun(folder)) and (changed := changes(begun, parts)):
         say(f"{place.title}: teacher pass: cut, and {' and '.join(changed)} changed, begun anew")
     from adakd import models
     from adakd.data.loader import Steps, evaluation_loader
@@ -68,7 +67,7 @@ def write_store(place: Place) -> None:
     from adakd.teacher_store import Store, Writer, begin, fill, finish, written
 
     config = place.config
-    train = config.train_of("teacher")
+    train_settings = config.train_of("teacher")
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
     title = f"{place.title}: teacher pass"
@@ -83,9 +82,9 @@ def write_store(place: Place) -> None:
     entries = entries[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
-        2 * train.batch_seconds,
+        2 * train_settings.batch_seconds,
         family.padded,
-        train.workers,
+        train_settings.workers,
     )
     writer = Writer(folder, rank())
     fill(writer, family, track(loader, len(loader), title))

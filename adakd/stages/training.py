@@ -62,22 +62,6 @@ def teacher(place: Place) -> None:
         transcribe_training(place)
 
 
-def check_units(place: Place) -> None:
-    """Raise `UserError` where nothing can be distilled, before the teacher is trained for days.
-
-    Only where both models bring a tokenizer. A student of the teacher's layers has its units, and
-    one that learns from its transcripts needs none of them.
-    """
-    config = place.config
-    teacher, student = config.teacher.source, config.student.source
-    if configuration.TEACHER in (student, config.transcripts.source) or units_of(place):
-        return
-    if teacher and student:
-        from adakd import models
-
-        models.check_same_units(teacher, student)
-
-
 @one_at_a_time(lambda place: place.experiment("teacher"))
 def ready_teacher(place: Place) -> None:
     """Take the teacher as its source has it."""
@@ -244,6 +228,22 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         f"{title} trained in {outcome['train_seconds']:.0f} s, dev CER "
         f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"
     )
+
+
+def check_units(place: Place) -> None:
+    """Raise `UserError` where nothing can be distilled, before the teacher is trained for days.
+
+    Only where both models bring a tokenizer. A student of the teacher's layers has its units, and
+    one that learns from its transcripts needs none of them.
+    """
+    config = place.config
+    teacher, student = config.teacher.source, config.student.source
+    if configuration.TEACHER in (student, config.transcripts.source) or units_of(place):
+        return
+    if teacher and student:
+        from adakd import models
+
+        models.check_same_units(teacher, student)
 
 
 def check_method(place: Place, method: str, weighting: Weighting) -> None:

@@ -1,0 +1,220 @@
+"""What results depend on, and which of them are those of a place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_recipe
+from tiny_recipe import mark, place_of
+
+from adakd import config as configuration
+from adakd import finished
+from adakd.errors import UserError
+from adakd.files import write_json
+from adakd.inputs import (
+    changed_on_disk,
+    changed_settings,
+    check_shared,
+    data_inputs,
+    difficulty_of,
+    difficulty_parts,
+    lessons_inputs,
+    source_fingerprint,
+    start_inputs,
+    store_of,
+    store_parts,
+    teacher_inputs,
+    training_settings,
+    transcripts_inputs,
+    transcripts_of,
+)
+from adakd.place import Place
+from adakd.stages import preparation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return place_of(tmp_path)
+
+
+def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+
+    def inputs(**facts: object) -> list[dict]:
+        mark(place.data, manifests="m", **facts)
+        return [teacher_inputs(place), start_inputs(place)]
+
+    before = inputs()  # as stage 1 left it before 2026-11-28, and where checkpoints bring their own
+    assert before == inputs(units=None)
+    for old, new, other in zip(before, inputs(units="a"), inputs(units="b"), strict=True):
+        assert finished.changes(old, new) == finished.changes(new, other) == ["units"]
+    # Students do not look at the configuration for that, or stage 7 would ask them for it.
+    finished.mark_done(place.experiment("kd"), {"units": "a", **training_settings(place, "kd")})
+    assert changed_settings(place, "kd", finished.done(place.experiment("kd"))) == []
+
+
+def test_another_prompt_is_another_training(tmp_path: Path) -> None:
+    mark(place_of(tmp_path).data, manifests="m")
+    plain, named = (
+        training_settings(place_of(tmp_path, language={"code": "en", "whisper": code}), "kd")
+        for code in (None, "de")
+    )
+    assert finished.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
+
+
+def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:
+    def of(tag: str, passes: int) -> Place:
+        distill = {"difficulty": "dropout", "dropout_passes": passes}
+        return place_of(tmp_path, tag=tag, distill=distill)
+
+    plain = of("", 5)
+    mark(plain.data, manifests="m")
+    mark(plain.experiment("teacher"))
+    assert difficulty_of(of("more", 20)) == plain.difficulty  # none is there yet
+    finished.mark_done(plain.difficulty, difficulty_parts(plain))
+    assert difficulty_of(of("same", 5)) == plain.difficulty
+    assert difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
+
+
+def test_a_tag_that_asks_for_another_store_has_one_of_its_own(tmp_path: Path) -> None:
+    def of(tag: str, **distill: object) -> Place:
+        return place_of(tmp_path, tag=tag, distill={"top_k": 8, **distill})
+
+    plain = of("", temperature=2.0)
+    mark(plain.data, manifests="m")
+    mark(plain.experiment("teacher"))
+    assert store_of(of("warm", temperature=4.0)) == plain.store  # none is there yet
+    write_json(plain.store / "meta.json", {"parts": store_parts(plain)})
+    assert store_of(of("same", temperature=2.0)) == plain.store
+    warm = store_of(of("warm", temperature=4.0))
+    assert warm == plain.store.with_name("store@warm")
+    # Its own counts once it is there, whatever becomes of the shared one.
+    write_json(warm / "meta.json", {"parts": store_parts(of("warm", temperature=4.0))})
+    (plain.store / "meta.json").unlink()
+    assert store_of(of("warm", temperature=4.0)) == warm
+    # Without a tag there is one, made anew.
+    assert store_of(of("", temperature=4.0)) == plain.store
+    # A pass that was cut goes on: no tag takes its folder for another store.
+    shutil.rmtree(warm)
+    write_json(plain.store / "unfinished.json", {"parts": store_parts(plain)})
+    assert store_of(of("same", temperature=2.0)) == plain.store
+    assert store_of(of("warm", temperature=4.0)) == warm
+
+
+def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:
+    def found(folder: Path) -> object:
+        return source_fingerprint(configuration.Model(source=str(folder)))
+
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(200_000))
+    first = found(folder)
+    os.utime(weights, (1, 1))
+    (folder / "README.md").write_text("a card says nothing of the weights")
+    renamed = folder.rename(tmp_path / "two")
+    assert found(renamed) == first
+    for position in (0, 199_999):
+        content = bytearray(200_000)
+        content[position] = 1
+        (renamed / "model.safetensors").write_bytes(content)
+        assert found(renamed) != first
+    (renamed / "model.safetensors").write_bytes(bytes(200_000))
+    assert found(renamed) == first
+    (renamed / "config.json").write_text('{"a": 1}')
+    assert found(renamed) != first
+
+
+def test_hub_ids_and_random_weights_stand_for_themselves() -> None:
+    assert source_fingerprint(configuration.Model(source="org/model")) == "org/model"
+    block = {"d_model": 8}
+    assert source_fingerprint(configuration.Model(config=block)) == block
+
+
+def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: Path) -> None:
+    def start(source: str | None, **layers: int) -> dict:
+        student = {"source": source, "layers": layers} if source else {"config": {"d_model": 8}}
+        return start_inputs(place_of(tmp_path, student=student))
+
+    mark(place_of(tmp_path).data, manifests="m")
+    with pytest.raises(UserError, match="run --stage 2 first"):
+        start("teacher")
+    folder = place_of(tmp_path).experiment("teacher")
+    finished.mark_done(folder, {"seed": 1})
+    first = start("teacher", decoder=1)
+    assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
+    for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
+        assert finished.key_of(other) != finished.key_of(first)
+    finished.mark_done(folder, {"seed": 2})
+    assert finished.changes(first, start("teacher", decoder=1)) == ["teacher"]
+    # A student with a start of its own does not wait for the teacher.
+    assert start(None).keys() == start("org/model").keys() == {"data", "student", "seed"}
+
+
+def test_a_tag_that_asks_for_other_transcripts_has_its_own(tmp_path: Path) -> None:
+    def tagged(tag: str, max_cer: float = 0.1) -> Place:
+        return place_of(tmp_path, tag=tag, transcripts={"source": "teacher", "max_cer": max_cer})
+
+    first, other = tagged("a"), tagged("b", 0.3)
+    mark(first.data, manifests="m")
+    finished.mark_done(first.experiment("teacher"), teacher_inputs(first))
+    shared = first.transcripts
+    assert transcripts_of(other) == shared  # there are none yet
+    finished.mark_done(shared, transcripts_inputs(first))
+    own = shared.with_name("transcripts@b")
+    assert transcripts_of(tagged("c")) == shared and transcripts_of(other) == own
+    # A student of the one does not take the other for what it has learnt from.
+    finished.mark_done(own, transcripts_inputs(other))
+    inputs = {name: lessons_inputs(place) for name, place in (("a", first), ("b", other))}
+    for place, name, changed in ((first, "a", []), (other, "b", []), (other, "a", ["transcripts"])):
+        assert changed_on_disk(place, {"inputs": inputs[name]}) == changed
+    # Without a tag they are made anew where they lie, as ever.
+    plain = dataclasses.replace(other, config=dataclasses.replace(other.config, tag=""))
+    assert transcripts_of(plain) == shared
+
+
+def test_a_student_of_few_units_depends_on_how_the_store_keeps_the_rest(tmp_path: Path) -> None:
+    """One that was trained when the rest was kept as one number is trained anew."""
+    few, live = (
+        place_of(tmp_path, distill={"top_k": 8, "teacher": teacher})
+        for teacher in ("cached", "online")
+    )
+    settings = training_settings(few, "kd")
+    assert settings["distill"]["top_k"] == "8 and as many drawn"
+    older = {**settings, "distill": {**settings["distill"], "top_k": 8}}
+    assert changed_settings(few, "kd", {"inputs": older}) == ["distill.top_k"]
+    assert training_settings(live, "kd")["distill"]["top_k"] == 8
+
+
+@pytest.mark.parametrize("step", ["prepare", "teacher"])
+def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> None:
+    faster = {"train": {**tiny_recipe.family_settings("whisper")["train"], "learning_rate": 1.0}}
+    louder = {"data": {"max_seconds": 1.0}} | faster
+    plain = place_of(tmp_path)
+    write_json(plain.corpus / "marker.json", {})
+    mark(plain.data, manifests="m")
+    check_shared(place_of(tmp_path / "fresh", tag="x"), step)  # nothing is there
+    folder = plain.data if step == "prepare" else plain.experiment("teacher")
+    inputs = data_inputs if step == "prepare" else teacher_inputs
+    finished.mark_done(folder, inputs(plain), manifests="m")
+    check_shared(place_of(tmp_path, tag="same"), step)
+    changed = "data.max_seconds" if step == "prepare" else "train.learning_rate"
+    variant = place_of(tmp_path, tag="x", **louder)
+    with pytest.raises(UserError, match=rf"another {changed}, and runs with a --tag.*--root DIR"):
+        check_shared(variant, step)
+    check_shared(variant, "kd")  # replaces nothing
+    check_shared(place_of(tmp_path, **louder), step)  # without a tag, as ever
+    student = {"config": tiny_recipe.whisper(24), "train": {"learning_rate": 1.0}}
+    other = place_of(tmp_path, tag="x", student=student)
+    check_shared(other, step)
+    if step == "prepare":
+        before = (plain.data / "done.json").read_bytes()
+        preparation.prepare(other)  # a student's data are anyone's
+        assert (plain.data / "done.json").read_bytes() == before

@@ -52,7 +52,7 @@ from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
 from adakd.device import device, precision
 from adakd.errors import UserError
-from adakd.files import write_text
+from adakd.files import flush, write_text
 from adakd.finished import shown
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
@@ -528,6 +528,7 @@ class WholeCheckpointer(Checkpointer):
         later = {"unixtime": max(time.time(), before + 1e-3)}
         saved = super().save_checkpoint({**(meta or {}), **later}, **options)
         if saved is not None:  # it is None in all processes but the first
+            flush(saved.path)  # before the one that it takes the place of is removed
             saved.path.rename(saved.path.with_name(saved.path.name.removeprefix(".")))
         ddp_barrier()  # before the other processes look for it
 

@@ -59,11 +59,29 @@ def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     yield fresh
-    for path in filter(Path.is_file, fresh.rglob("*")) if durable else ():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+    if durable:
+        flush(fresh)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def flush(folder: Path) -> None:
+    """Let all files of a folder reach the disk, whoever wrote them."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a folder, if there is one, which may be a link to another disk.
+
+    Not locks: one that is removed no longer keeps anyone out.
+    """
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.suffix != ".lock":
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,14 +14,14 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import read_json, write_json, write_text
+from adakd.files import empty, read_json, write_json, write_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -253,7 +253,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     before = read_json(started) if started.exists() else {}
     finished = (folder / "done.json").exists()
     same = bool(before) and not finished and not changes(before["inputs"], inputs)
-    spare_cut(folder, inputs)
+    spare_cut(folder, inputs, config)
     processes = before.get("processes", world())
     if same and processes != world() and _checkpoints(folder):
         raise UserError(
@@ -263,12 +263,8 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
         )
     wait_for_all()  # all have read it
     if rank() == 0:
-        if not same and folder.exists():
-            for path in folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.suffix != ".lock":  # one that is removed no longer keeps anyone out
-                    path.unlink()
+        if not same:
+            empty(folder)
         facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs), **whose()}
         write_json(started, facts)
         from adakd.versions import describe
@@ -278,11 +274,14 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     wait_for_all()
 
 
-def spare_cut(folder: Path, inputs: dict[str, Any]) -> None:
+def spare_cut(
+    folder: Path, inputs: dict[str, Any], config: configuration.Config | None = None
+) -> None:
     """Raise `UserError` where a cut run with other inputs would lose its checkpoints.
 
     An option that was forgotten when going on would cost all that was trained. What a study trains
-    stands in its grid: it begins its own anew, as it makes anew what it has finished.
+    stands in its grid: it begins its own anew, as it makes anew what it has finished. ``config`` is
+    what `changed_sources` asks for.
     """
     started = folder / "started.json"
     if (folder / "done.json").exists() or not started.exists() or not _checkpoints(folder):
@@ -291,6 +290,7 @@ def spare_cut(folder: Path, inputs: dict[str, Any]) -> None:
     if not (changed := changes(before["inputs"], inputs)):
         return
     settings = [name for name in changed if name.split(".")[0] not in ON_DISK]
+    settings += changed_sources(folder, changed, config) if config else []
     # One that tells of no maker is from before runs that are cut did so.
     own = _maker.get() is not None and ("study" not in before or not foreign(before))
     if own or not settings:  # nobody could give it back the data or the teacher of then
@@ -301,6 +301,29 @@ def spare_cut(folder: Path, inputs: dict[str, Any]) -> None:
         f"{' and another '.join(settings)}: go on with the settings that stand in its config.yaml, "
         "or remove that folder to begin anew."
     )
+
+
+def changed_sources(
+    folder: Path, changed: Sequence[str], config: configuration.Config
+) -> list[str]:
+    """Dotted names of what its model starts from that differ between an experiment and ``config``.
+
+    Where only contents have changed, of a source or of a teacher whose layers a student has, there
+    are none: nobody could give these back.
+
+    Args:
+        changed: what of the experiment's inputs has changed, such as "start".
+    """
+    path, found = folder / "config.yaml", []
+    models = {"source": "teacher", "start": "student"}
+    for model in [model for name, model in models.items() if name in changed and path.exists()]:
+        settings = configuration.read_yaml(path), dataclasses.asdict(config)
+        made, now = (
+            {key: each[model].get(key) for key in ("source", "config", "layers")}
+            for each in settings
+        )
+        found += changes(made, now, f"{model}.")
+    return found
 
 
 def _checkpoints(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from adakd import config as configuration
 from adakd import difficulty
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.finished import ON_DISK, changes, done, key_of, needed, shown
+from adakd.finished import ON_DISK, changed_sources, changes, done, key_of, needed, shown
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
 
@@ -68,25 +68,45 @@ def corpus_fingerprint(place: Place) -> str:
 def data_inputs(place: Place) -> dict[str, Any]:
     """What the prepared data depend on."""
     config = place.config
-    inputs = {
+    return {
         "corpus": corpus_fingerprint(place),
-        "data": dataclasses.asdict(config.data) | {"jobs": None},  # as many as one likes
-        "language": dataclasses.asdict(config.language),
-        "units": dataclasses.asdict(config.units),
+        **data_settings(config),
         "teacher": source_fingerprint(config.teacher),
         "student": source_fingerprint(config.student),
         "fold": config.fold,
     }
+
+
+def data_settings(config: configuration.Config) -> dict[str, dict[str, Any]]:
+    """What the prepared data depend on that stands in the configuration."""
+    data = dataclasses.asdict(config.data) | {"jobs": None}  # as many as one likes
     if config.data.label_noise == configuration.LabelNoise():
-        del inputs["data"]["label_noise"]
+        del data["label_noise"]
     if not config.data.untranscribed:
-        del inputs["data"]["untranscribed"]
-    return inputs
+        del data["untranscribed"]
+    return {
+        "data": data,
+        "language": dataclasses.asdict(config.language),
+        "units": dataclasses.asdict(config.units),
+    }
 
 
 def learnt_from(facts: dict[str, Any]) -> dict[str, Any]:
     """What stands for the data that trainings learn from: its "data" and its "samples"."""
     return facts.get("learnt") or {"data": facts["manifests"], "samples": facts.get("samples")}
+
+
+def changed_data(place: Place, facts: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings with which prepared data differ from this place's.
+
+    Of those that change what is learnt from them; what the corpus and the models say, stage 1 asks.
+    """
+    made, found = facts["inputs"], []
+    for group in ("data", "language", "units"):
+        if group in made:
+            now = data_settings(place.config)[group]
+            found += changes(made[group], now, f"{group}.")
+    return [name for name in found if name not in ("data.max_rejected", "language.whisper")]
 
 
 def prepared(place: Place) -> dict[str, Any]:
@@ -96,6 +116,11 @@ def prepared(place: Place) -> dict[str, Any]:
     checkpoint count with the checkpoint.
     """
     facts = needed(place.data, "The prepared data", 1)
+    if changed := changed_data(place, facts):
+        raise UserError(
+            f"{shown(place.data)} was prepared with another {' and another '.join(changed)}: give "
+            "the settings it was prepared with, or run --stage 1 first."
+        )
     found = {**learnt_from(facts), "units": facts.get("units")}
     return {name: value for name, value in found.items() if value}
 
@@ -225,6 +250,15 @@ def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[s
     """Dotted names of the settings with which a finished training differs from this place's."""
     made = {name: value for name, value in facts["inputs"].items() if name not in ON_DISK}
     return changes(made, training_settings(place, method))
+
+
+def changed_start(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
+    """The same of what its untrained student was made from; see `changed_sources`."""
+    try:
+        same = facts["inputs"].get("start") in (None, key_of(start_inputs(place)))
+    except UserError:  # the data or the teacher are no longer there
+        return []
+    return [] if same else changed_sources(place.experiment(method), ["start"], place.config)
 
 
 def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:

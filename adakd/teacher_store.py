@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.errors import UserError
-from adakd.files import atomic_write, read_json, write_json
+from adakd.files import atomic_write, empty, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +62,7 @@ def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float
             return
     for path in (unfinished, folder / "meta.json"):  # first: what is left then stands for nothing
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    empty(folder)
     write_json(unfinished, meta)
 
 

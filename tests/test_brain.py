@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import re
 import time
@@ -1075,6 +1076,30 @@ def test_the_last_checkpoint_is_the_latest_though_the_clock_was_put_back(
     checkpointer.recover_if_possible()
     assert counter.current == 4
     assert sorted(each.meta["cer"] for each in checkpointer.list_checkpoints()) == [1, 4]
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_last_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave neither: an empty file that has the new one's name."""
+    there: list[set[str]] = []
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def flushed(number: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
+        there.append({path.name for path in tmp_path.glob("CKPT*")})
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    checkpointer = training.WholeCheckpointer(tmp_path, {"epochs": EpochCounter(5)})
+    for _ in range(2):
+        there.clear()
+        synced.clear()
+        before = {path.name for path in tmp_path.glob("CKPT*")}
+        checkpointer.save_and_keep_only(importance_keys=[])
+        assert set(synced) == {"CKPT.yaml", "epochs.ckpt"} and all(each == before for each in there)
+        assert {path.name for path in tmp_path.glob("CKPT*")} != before
 
 
 # ------------------------------------------------------------------ precision

@@ -26,3 +26,17 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (fresh / "b").write_text("new")
     assert [path.name for path in target.iterdir()] == ["b"]
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for path in (folder / "a" / "b.txt", folder / "c.txt", folder / ".a.lock", elsewhere / "d.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "link").symlink_to(elsewhere)
+    (tmp_path / "way").symlink_to(folder)
+    files.empty(tmp_path / "way")
+    assert [path.name for path in folder.iterdir()] == [".a.lock"]
+    assert (elsewhere / "d.txt").exists()
+    files.empty(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tiny_recipe
 from tiny_recipe import cut, place_of
 
 from adakd import finished
@@ -146,6 +147,27 @@ def test_a_cut_run_is_not_lost_to_other_settings(place: Place) -> None:
     assert saved.is_dir()
     shutil.rmtree(folder)
     finished.begin(folder, other, place.config)
+
+
+def test_a_cut_run_is_not_lost_to_a_forgotten_source(tmp_path: Path) -> None:
+    """./run.sh --student.source teacher --student.layers.encoder 2, cut, and then without these."""
+    student = {"source": "somebody/whisper"}
+    one = place_of(tmp_path, student={**student, "layers": {"encoder": 2}})
+    other = place_of(tmp_path, student=student)
+    folder = one.experiment("kd")
+    saved = cut(folder, {"seed": 1, "start": "a"}, one)
+    with pytest.raises(UserError, match=r"with another student\.layers\.encoder: go on with"):
+        finished.begin(folder, {"seed": 1, "start": "b"}, other.config)
+    assert saved.is_dir()
+    # The same source with other contents cannot be given back.
+    finished.begin(folder, {"seed": 1, "start": "b"}, one.config)
+    assert not saved.exists()
+    saved = cut(one.experiment("teacher"), {"source": "a"}, one)
+    source = {**tiny_recipe.family_settings("whisper")["teacher"], "source": "somebody/whisper"}
+    other = place_of(tmp_path, teacher={**source, "config": None})
+    with pytest.raises(UserError, match=r"another teacher\.source and another teacher\.config: "):
+        finished.begin(one.experiment("teacher"), {"source": "b"}, other.config)
+    assert saved.is_dir()
 
 
 def test_a_study_begins_its_own_cut_runs_anew(

@@ -23,6 +23,7 @@ from adakd.inputs import (
     difficulty_of,
     difficulty_parts,
     lessons_inputs,
+    prepared,
     source_fingerprint,
     start_inputs,
     store_of,
@@ -34,8 +35,6 @@ from adakd.inputs import (
 )
 from adakd.place import Place
 from adakd.stages import preparation
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -57,6 +56,25 @@ def test_other_units_of_the_same_manifests_are_other_inputs(tmp_path: Path) -> N
     # Students do not look at the configuration for that, or stage 7 would ask them for it.
     finished.mark_done(place.experiment("kd"), {"units": "a", **training_settings(place, "kd")})
     assert changed_settings(place, "kd", finished.done(place.experiment("kd"))) == []
+
+
+def test_data_that_were_prepared_otherwise_are_refused(tmp_path: Path) -> None:
+    """Another data.normalise after stage 1, and then stage 3: its text would be the old one."""
+    here = place_of(tmp_path, data={"max_seconds": 2.0})
+    write_json(here.corpus / "marker.json", {})
+    finished.mark_done(here.data, data_inputs(here), manifests="m")
+    assert prepared(here) == {"data": "m"}
+    free = {"max_seconds": 2.0, "max_rejected": 0.5, "jobs": 7}
+    assert prepared(place_of(tmp_path, data=free)) == {"data": "m"}
+    for changes, named in (
+        ({"data": {"max_seconds": 1.0}}, "data.max_seconds"),
+        ({"data": {"max_seconds": 2.0, "label_noise": {"missing": 0.1}}}, "data.label_noise"),
+        ({"data": {"max_seconds": 2.0}, "language": {"code": "hi"}}, "language.code"),
+    ):
+        other = place_of(tmp_path, **changes)
+        told = f"was prepared with another {named}: give the settings .* or run --stage 1 first"
+        with pytest.raises(UserError, match=told):
+            teacher_inputs(other)
 
 
 def test_another_prompt_is_another_training(tmp_path: Path) -> None:

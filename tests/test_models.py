@@ -160,6 +160,16 @@ def test_group_norm_would_leak_over_padding(build, entries, clips):
     assert (padded[:frames] - alone[:frames]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("encode", ["full", "speech"])
+def test_a_clip_that_whisper_cannot_hear_whole_is_refused(folder, entries, encode):
+    """The extractor would cut it in silence, and leave its text whole."""
+    family = tiny.family("whisper", folder, audio=configuration.Audio(encode=encode))
+    clip = tiny.noise(tiny.WHISPER_SECONDS, 1)
+    assert len(family.collate(entries[:1], [clip]).ids) == 1
+    with pytest.raises(UserError, match="Utterance 'utterance-0' has 2.10 s, and .* hears 2 s: "):
+        family.collate(entries[:1], [np.pad(clip, (0, 1600))])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_says_what_is_in_it(build, entries, clips, kind):
     family = build(kind)

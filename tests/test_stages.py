@@ -447,6 +447,25 @@ def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: Place
     assert results.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
 
 
+def test_a_student_with_another_start_is_not_decoded(place: Place) -> None:
+    mark(place.data, manifests="m")
+    student = {"source": "somebody/whisper"}
+    plain = place_of(place.root, student=student)
+    other = place_of(place.root, student={**student, "layers": {"encoder": 1}})
+    for made, asked in ((plain, other), (other, plain)):
+        facts = training_settings(made, "kd") | {"start": finished.key_of(start_inputs(made))}
+        finished.begin(place.experiment("kd"), facts, made.config)
+        finished.mark_done(place.experiment("kd"), facts)
+        (place.experiment("kd") / "model").mkdir()
+        assert results.trained(made, ["kd"]) == ["kd"]
+        with pytest.raises(UserError, match=r"with another student\.layers\.encoder"):
+            results.trained(asked, ["kd"])
+    mark(place.data, manifests="other data")  # told as such, not as another start
+    with pytest.raises(UserError, match="kd was trained with another data than lies here"):
+        finished.mark_done(place.experiment("kd"), {**facts, "data": "m"})
+        results.trained(other, ["kd"])
+
+
 def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: Place) -> None:
     mark(place.data, manifests="m")
     finished.mark_done(place.experiment("teacher"), {"seed": 1})
@@ -832,9 +851,11 @@ def test_the_best_of_all_seeds_is_exported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [place_of(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    mark(places[0].data, manifests="m")
     for place, cers in zip(places, ((0.3, 0.2), (0.4, 0.1), (0.5, 0.3)), strict=True):
         for name, cer in zip(("finetune", "kd"), cers, strict=True):
-            finished.mark_done(place.experiment(name), {"seed": place.config.seed})
+            model(place, name)
+            mark_decoded(place, name)
             write_json(place.experiment(name) / "score.json", {"dev": {"cer": cer}})
             finished.mark_done(place.experiment(name) / "score", {"decode": "test 1"})
     written = []
@@ -860,6 +881,10 @@ def test_the_best_of_all_seeds_is_exported_once(
     finished.mark_done(places[0].experiment("kd") / "score", {"decode": "test 2"})
     results.export(places[:1], ["finetune", "kd"])
     assert written == [places[1].experiment("kd"), *[places[0].experiment("kd")] * 2]
+    # Hypotheses of other data are none of the model that would be exported and checked.
+    mark(places[0].data, manifests="another test set")
+    with pytest.raises(UserError, match="finetune was decoded with another data: .*--stage 7"):
+        results.export(places[:1], ["finetune", "kd"])
 
 
 def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:

@@ -213,6 +213,18 @@ def test_what_a_pass_for_another_store_has_left_is_removed(tmp_path):
     assert written(tmp_path) == outputs.keys(), "all logits serve any temperature"
 
 
+def test_a_store_on_another_disk_is_emptied_as_well(tmp_path):
+    outputs, disk = teacher_logits(), tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "store").symlink_to(disk)
+    begin(tmp_path / "store", {"data": "a"}, 3, 1.0)
+    add(tmp_path / "store", outputs)
+    finish(tmp_path / "store")
+    begin(tmp_path / "store", {"data": "a"}, 3, 2.0)
+    assert not written(tmp_path / "store") and (tmp_path / "store").is_symlink()
+    assert [path.name for path in disk.iterdir()] == ["unfinished.json"]
+
+
 def test_what_was_computed_goes_to_disk_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_store, "SHARD_SECONDS", -1)
     begin(tmp_path, PARTS, 0, 2.0)

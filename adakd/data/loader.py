@@ -151,7 +151,14 @@ class Steps(Dataset["list[Batch] | UserError"]):
     def batch(self, indices: list[int], counted: bool = True) -> Batch:
         """One padded batch; errors name the audio file."""
         entries = [self.entries[i] for i in indices]
-        clips = [audio_files.read(self.root / entry.audio) for entry in entries]
+        try:
+            clips = [audio_files.read(self.root / entry.audio) for entry in entries]
+        except audio_files.AudioError as error:
+            raise audio_files.AudioError(
+                f"{error.reason}; it was there when the data were prepared: delete their done.json "
+                "and run --stage 1, which makes it again; what was trained stands",
+                error.path,
+            ) from None
         batch = self.family.collate(entries, clips)
         batch.counted = counted
         if self.teacher is not None:

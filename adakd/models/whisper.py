@@ -218,6 +218,14 @@ class Whisper(Family):
         return units
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
+        longest = 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+        for entry, clip in zip(entries, audio, strict=True):
+            if len(clip) > longest * SAMPLE_RATE:  # the extractor would cut it, and not its text
+                raise UserError(
+                    f"Utterance '{entry.id}' has {len(clip) / SAMPLE_RATE:.2f} s, and this Whisper "
+                    f"hears {longest:g} s: the data were prepared for another model; prepare them "
+                    "for this one, with --stage 1 and a --root DIR of its own."
+                )
         seconds = max(self.padded(len(clip) / SAMPLE_RATE) for clip in audio)
         features = self.extractor(
             list(audio),

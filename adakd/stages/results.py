@@ -15,6 +15,7 @@ from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_
 from adakd.inputs import (
     changed_on_disk,
     changed_settings,
+    changed_start,
     decoded,
     decoding_inputs,
     deployed,
@@ -53,7 +54,9 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         facts = done(place.experiment(name))
         if facts is None:
             continue
-        if changed := changed_settings(place, name, facts):
+        changed = changed_settings(place, name, facts)
+        changed += changed_start(place, name, facts)
+        if changed:
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
                 f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
@@ -266,10 +269,12 @@ def export(places: list[Place], methods: list[str]) -> None:
     scores: dict[str, float] = {}
     students: dict[str, tuple[Place, str]] = {}
     for place in places:
+        trained(place, methods)
         for name in methods:
             path = place.experiment(name) / "score.json"
             if not path.exists():
                 raise UserError(f"{place.title}: {name} has no scores: run --stage 8 first.")
+            decoded(place, name)
             label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
             students[label] = place, name
             scores[label] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 from adakd import difficulty
 from adakd.errors import UserError
-from adakd.files import atomic_write, write_json
+from adakd.files import atomic_write, empty, write_json
 from adakd.finished import (
     changes,
     done,
@@ -152,7 +151,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
     limit = models.limit(config, "teacher", units_of(place)) if guard else None
     train_settings = config.train_of("teacher")
     if rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        empty(folder)
     wait_for_all()
     for number, (model, scored) in enumerate(scorers):
         if source == "pretrained":

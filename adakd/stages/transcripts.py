@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 
-from adakd.files import atomic_write
+from adakd.files import atomic_write, empty
 from adakd.finished import (
     done,
     is_current,
@@ -36,7 +35,7 @@ def transcribe_training(place: Place) -> None:
         from adakd.decode import transcribe
 
         if rank() == 0:
-            shutil.rmtree(said, ignore_errors=True)
+            empty(said)
         wait_for_all()
         for name in names:
             rows = transcribe(

@@ -233,7 +233,8 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
     }
     if role == "student":
         found["method"] = config.methods.get(method) or {}
-        if found["method"].get("guard") is not None:
+        guard = found["method"].get("guard") is not None
+        if guard:
             found["doubt"] = difficulty.DOUBT
     if method not in ("teacher", "finetune"):
         found["distill"] = dataclasses.asdict(config.distill)
@@ -241,7 +242,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
             found["distill"]["top_k"] = kept_units(config.distill)
         # They change what looks at x, and nothing else.
         source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
-        if method in configuration.ADAPTIVE and source != "insample":
+        if (method in configuration.ADAPTIVE or guard) and source != "insample":
             found["difficulty"] = [source, passes] if source == "dropout" else source
     return found
 

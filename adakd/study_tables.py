@@ -207,8 +207,11 @@ def weights(tables: Sequence[Table]) -> list[Line]:
             )
             for each in ([one[end] for one in found] for end in ("start", "end"))
         ]
-        t = middle("t", found), median(one.get("t_end", one["t"]) for one in found)
-        k = middle("k_start", found), middle("k_end", found)
+        if "t" in found[0]:
+            t = from_to(middle("t", found), median(one.get("t_end", one["t"]) for one in found))
+            k = from_to(middle("k_start", found), middle("k_end", found))
+        else:  # KD with a guard
+            t = k = ""
         spent = [
             run.done["learning_seconds"] / run.done["train_seconds"]
             for run in runs
@@ -219,8 +222,8 @@ def weights(tables: Sequence[Table]) -> list[Line]:
             [
                 label_of(row.name),
                 table.title,
-                from_to(*t),
-                from_to(*k),
+                t,
+                k,
                 *ends,
                 f"{percent(median(doubted), 1)} %" if doubted else "",
                 f"{percent(mean(spent), 0)} % of the time" if spent else "",

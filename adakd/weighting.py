@@ -189,20 +189,116 @@ class FineTune(Weighting):
         return Weighted(loss, torch.ones_like(loss), torch.zeros_like(loss))
 
 
-class FixedWeight(Weighting):
+class Guarded(Weighting):
+    """The base of those that may have a guard against transcripts that are wrong.
+
+    Where the teacher disagrees with a transcript, a high x alone cannot tell hard audio from a
+    wrong transcript. With a guard, a difficulty is a pair, x and the doubt d in the transcript
+    (`wrong_transcript` gives it), and
+
+        alpha_i <- (1 - d_i) alpha_i + d_i guard
+
+    so that without doubt nothing changes, and a surely wrong transcript hardly counts.
+
+    Args:
+        guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
+            0.95; None takes every transcript as right.
+
+    Buffers: with a guard doubted, the mean doubt and the share of the training set whose doubt is
+    over one half.
+    """
+
+    doubted: Tensor
+
+    def __init__(self, guard: float | None = None) -> None:
+        super().__init__()
+        self.guard = None if guard is None else _number("guard", guard, "a number, or left out")
+        if self.guard is not None and not 0 <= self.guard <= 1:
+            raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
+        self.uses_doubt = self.guard is not None
+        if self.uses_doubt:
+            self.register_buffer("doubted", torch.full((2,), math.nan))
+
+    def _trusted(self, difficulties: Tensor | Sequence[float]) -> tuple[Tensor, Tensor]:
+        """All difficulties of a training set, checked, and the x of transcripts that are not
+        taken for wrong; `doubted` is known then.
+
+        Raises:
+            UserError: there are none, some are not finite, or no transcript is taken for right.
+        """
+        name = type(self).__name__
+        every = torch.as_tensor(difficulties, dtype=torch.float64).detach().cpu()
+        if every.numel() == 0:
+            raise UserError(
+                f"{name} cannot be fitted to no difficulties: is the training set empty?"
+            )
+        if every.dim() == 0 or every.shape[1:] != (2,) * self.uses_doubt:
+            raise UserError(
+                f"{name} cannot be fitted to difficulties of shape {tuple(every.shape)}: it needs "
+                + ("x and the doubt of each, (N, 2)." if self.uses_doubt else "one of each, (N,).")
+            )
+        broken = int((~every.isfinite()).reshape(len(every), -1).any(dim=1).sum())
+        if broken:
+            raise UserError(
+                f"{name} cannot be fitted: {broken} of {len(every)} difficulties are not finite; "
+                "look for targets that do not fit into their audio, and run the teacher pass again."
+            )
+        x, doubt = self._pair(every)
+        if doubt is None:
+            return every, x
+        if doubt.min() < 0 or doubt.max() > 1:
+            raise UserError(f"{name} cannot be fitted: a doubt is a probability, from 0 to 1.")
+        wrong = doubt > 0.5
+        if wrong.all():
+            raise UserError(
+                f"{name} cannot be fitted: the guard takes all {len(x)} transcripts for wrong."
+            )
+        self.doubted.copy_(torch.stack([doubt.mean(), wrong.double().mean()]))
+        return every, x[~wrong]
+
+    def _pair(self, difficulty: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x and, with a guard, the doubt, each of the shape of x."""
+        if not self.uses_doubt:
+            return difficulty, None
+        return difficulty[..., 0].contiguous(), difficulty[..., 1]
+
+    def _heeding(self, alpha: Tensor, doubt: Tensor | None) -> Tensor:
+        """Alpha as the guard has it, same shape."""
+        if self.guard is None or doubt is None:
+            return alpha
+        return alpha + doubt.to(alpha) * (self.guard - alpha)
+
+    def _told(self) -> dict[str, float]:
+        """What `summary` says of the guard."""
+        if self.guard is None:
+            return {}
+        mean, share = self.doubted.tolist()
+        return {"guard": self.guard, "doubt_mean": mean, "doubted": share}
+
+
+class FixedWeight(Guarded):
     """Knowledge distillation with one weight for all: loss = (1 - alpha) task + alpha distill.
 
-    Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
+    Hinton, Vinyals, Dean 2015, arXiv 1503.02531. The guard is ours: see `Guarded`.
 
     Args:
         alpha: weight of the distillation loss, 0 to 1. 0.5 weighs both equally, the AdaKD paper's
             baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503). Recipes with embedded
             models have 0.3, which is ahead on average (docs/FINDINGS.md: one of four differences
             stands, and a better teacher turns it round).
+        guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
+            0.95; None takes every transcript as right.
+
+    Buffers: those of `Guarded`, and with a guard alpha_range, the figures of `summary`.
     """
 
-    def __init__(self, alpha: float = 0.5) -> None:
-        super().__init__()
+    alpha_range: Tensor
+
+    def __init__(self, alpha: float = 0.5, guard: float | None = None) -> None:
+        super().__init__(guard)
+        self.uses_difficulty = self.uses_doubt
+        if self.uses_doubt:
+            self.register_buffer("alpha_range", torch.full((len(_RANGE),), math.nan))
         self.fixed_alpha = _number("alpha", alpha)
         if not 0.0 <= self.fixed_alpha <= 1.0:
             raise UserError(f"alpha is {alpha}: the distillation loss weighs between 0 and 1.")
@@ -211,10 +307,31 @@ class FixedWeight(Weighting):
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
     ) -> Weighted:
         alpha = torch.full_like(task, self.fixed_alpha, dtype=_at_least_float32(task).dtype)
+        if self.uses_doubt:
+            _, doubt = self._pair(cast(Tensor, difficulty).detach())
+            alpha = self._heeding(alpha, doubt)
         return _mixture(task, cast(Tensor, distill), alpha)
 
+    @torch.no_grad()
+    def fit(self, difficulties: Tensor | Sequence[float]) -> None:
+        """With a guard: find what it makes of the training set, for `summary`.
+
+        Args:
+            difficulties: (N, 2), x and the doubt of every training utterance, in any order.
+        Raises:
+            UserError: there are none, some are not finite, or no transcript is taken for right.
+        """
+        if self.uses_doubt:
+            every, _ = self._trusted(difficulties)
+            alpha = torch.full((len(every),), self.fixed_alpha)
+            self.alpha_range.copy_(_range(self._heeding(alpha, every[:, 1])))
+
     def summary(self) -> dict[str, Any]:
-        return {"alpha": self.fixed_alpha}
+        """{"alpha": float}, and with a guard what AdaKD's says of it, alpha's range included."""
+        found: dict[str, Any] = {"alpha": self.fixed_alpha, **self._told()}
+        if self.uses_doubt:
+            found["start"] = found["end"] = _figures(self.alpha_range)
+        return found
 
 
 def lambert_w(y: Tensor) -> Tensor:
@@ -495,7 +612,7 @@ def wrong_transcript(
     return 1 / (1 + z**-SHARPNESS)  # z = 0: 1 / inf
 
 
-class AdaKD(Weighting):
+class AdaKD(Guarded):
     """A weight for every utterance: easy ones are distilled first, hard ones as training goes on.
 
         loss_i  = (1 - alpha_i) task_i + alpha_i distill_i
@@ -526,15 +643,10 @@ class AdaKD(Weighting):
         threshold   two alphas at a time, the means over the training utterances with x <= t and
                     with x > t: the instances without degrees
 
-    `guard` is for transcripts that may be wrong, which a high x alone cannot tell from hard audio;
-    AdaKD trusts the transcript there. With a guard, a difficulty is a pair, x and the doubt d in
-    the transcript (`wrong_transcript` gives it), and
-
-        alpha_i <- (1 - d_i) alpha_i + d_i guard
-
-    so that without doubt nothing changes, and a surely wrong transcript hardly counts. t, k and
-    what `control` exchanges are found on utterances with d below one half: wrong transcripts have
-    the highest x of all, and would make everything else look easy.
+    `guard` is for transcripts that may be wrong, and have a high x: AdaKD trusts the transcript
+    there. See `Guarded`. t, k and what `control` exchanges are found on utterances whose doubt is
+    not over one half: wrong transcripts have the highest x of all, and would make everything else
+    look easy.
 
     Args:
         threshold: t, as the mean or the 25th, 50th or 75th percentile of the training set's x, or
@@ -555,7 +667,7 @@ class AdaKD(Weighting):
 
     Buffers: t, k_start, alpha_range, the figures of `summary`, and known, (2, N): x of the training
     set in rising order, and what each of them is exchanged for; (2, 0) where nobody asks for it.
-    With a guard doubted, the mean doubt and the share of utterances whose doubt is over one half.
+    And those of `Guarded`.
     """
 
     uses_difficulty = True
@@ -563,7 +675,6 @@ class AdaKD(Weighting):
     k_start: Tensor
     alpha_range: Tensor
     known: Tensor
-    doubted: Tensor
 
     def __init__(
         self,
@@ -575,7 +686,7 @@ class AdaKD(Weighting):
         guard: float | None = None,
         alpha: float = ALPHA_AT_T,
     ) -> None:
-        super().__init__()
+        super().__init__(guard)
         names = get_args(ThresholdName)
         self.threshold = (
             threshold
@@ -587,10 +698,6 @@ class AdaKD(Weighting):
         self.k_end = "mirror" if mirror else _number("k_end", k_end, "mirror or a number")
         self.scale = _choice("scale", scale, get_args(Scale))
         self.control = _choice("control", control, get_args(Control))
-        self.guard = None if guard is None else _number("guard", guard, "a number, or left out")
-        if self.guard is not None and not 0 <= self.guard <= 1:
-            raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
-        self.uses_doubt = self.guard is not None
         self.alpha_at_t = _number("alpha", alpha)
         if not 0 < self.alpha_at_t < 1:
             raise UserError(f"alpha is {alpha}: AdaKD's lies above 0 and below 1.")
@@ -601,8 +708,6 @@ class AdaKD(Weighting):
         self.register_buffer("k_start", torch.tensor(known_k))
         self.register_buffer("alpha_range", torch.full((2, len(_RANGE)), math.nan))
         self.register_buffer("known", torch.empty(2, 0))
-        if self.uses_doubt:
-            self.register_buffer("doubted", torch.full((2,), math.nan))
 
     @property
     def _needs_known(self) -> bool:
@@ -618,32 +723,7 @@ class AdaKD(Weighting):
         Raises:
             UserError: there are none, some are not finite, or no k answers to "auto".
         """
-        every = torch.as_tensor(difficulties, dtype=torch.float64).detach().cpu()
-        if every.numel() == 0:
-            raise UserError("AdaKD cannot be fitted to no difficulties: is the training set empty?")
-        if every.dim() == 0 or every.shape[1:] != (2,) * self.uses_doubt:
-            raise UserError(
-                f"AdaKD cannot be fitted to difficulties of shape {tuple(every.shape)}: it needs "
-                + ("x and the doubt of each, (N, 2)." if self.uses_doubt else "one of each, (N,).")
-            )
-        broken = int((~every.isfinite()).reshape(len(every), -1).any(dim=1).sum())
-        if broken:
-            raise UserError(
-                f"AdaKD cannot be fitted: {broken} of {len(every)} difficulties are not finite; "
-                "look for targets that do not fit into their audio, and run the teacher pass again."
-            )
-        every = every.to(self.t.device)
-        x, doubt = self._pair(every)
-        if doubt is not None:
-            if doubt.min() < 0 or doubt.max() > 1:
-                raise UserError("AdaKD cannot be fitted: a doubt is a probability, from 0 to 1.")
-            wrong = doubt > 0.5
-            if wrong.all():
-                raise UserError(
-                    f"AdaKD cannot be fitted: the guard takes all {len(x)} transcripts for wrong."
-                )
-            self.doubted.copy_(torch.stack([doubt.mean(), wrong.double().mean()]))
-            x = x[~wrong]
+        every, x = (each.to(self.t.device) for each in self._trusted(difficulties))
         if self._needs_known:
             rising = x.float().sort().values
             places = torch.arange(len(x), device=x.device)
@@ -666,12 +746,6 @@ class AdaKD(Weighting):
                 )
         for row, progress in enumerate((0.0, 1.0)):
             self.alpha_range[row] = _range(self.alpha(every, progress))
-
-    def _pair(self, difficulty: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x and, with a guard, the doubt, each of the shape of x."""
-        if not self.uses_doubt:
-            return difficulty, None
-        return difficulty[..., 0].contiguous(), difficulty[..., 1]
 
     def _scaled(self, x: Tensor) -> Tensor:
         """What stands in place of x on this scale, same shape."""
@@ -729,10 +803,7 @@ class AdaKD(Weighting):
                 "the whole training set before training, or load a checkpoint."
             )
         x, doubt = self._pair(difficulty.detach())
-        alpha = self._unguarded(x, progress)
-        if self.guard is None or doubt is None:
-            return alpha
-        return alpha + doubt.to(alpha) * (self.guard - alpha)
+        return self._heeding(self._unguarded(x, progress), doubt)
 
     def _unguarded(self, x: Tensor, progress: float) -> Tensor:
         """Alpha of these x, same shape, whatever the transcripts are like."""
@@ -772,11 +843,7 @@ class AdaKD(Weighting):
         """
         if self.alpha_range.isnan().any():
             raise UserError("AdaKD knows the range of its alpha only after fit().")
-        start, end = (dict(zip(_RANGE, row, strict=True)) for row in self.alpha_range.tolist())
-        guarded = {}
-        if self.guard is not None:
-            mean, share = self.doubted.tolist()
-            guarded = {"guard": self.guard, "doubt_mean": mean, "doubted": share}
+        start, end = map(_figures, self.alpha_range)
         return {
             "t": self.t.item(),
             "k_start": self.k_start.item(),
@@ -786,7 +853,7 @@ class AdaKD(Weighting):
             "control": self.control,
             "start": start,
             "end": end,
-            **guarded,
+            **self._told(),
         }
 
 
@@ -908,11 +975,10 @@ class LearnedAdaKD(AdaKD):
         After a training: up to the checkpoint that was kept, the one with the best dev CER.
         """
         found = super().summary()
-        end = _range(self.alpha(self.known[0], 1.0)).tolist()
         return found | {
             "k_end": self.k_at(1.0).item(),
             "t_end": self.logged(1.0)["t"],
-            "end": dict(zip(_RANGE, end, strict=True)),
+            "end": _figures(_range(self.alpha(self.known[0], 1.0))),
             "updates": int(self.updates),
             "held_out": self.held_out,
         }
@@ -1009,6 +1075,11 @@ def _range(alpha: Tensor) -> Tensor:
     return torch.stack(
         [alpha.min(), alpha.quantile(0.1), alpha.mean(), alpha.quantile(0.9), alpha.max()]
     )
+
+
+def _figures(alpha: Tensor) -> dict[str, float]:
+    """The same by their names."""
+    return dict(zip(_RANGE, alpha.tolist(), strict=True))
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

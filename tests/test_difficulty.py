@@ -324,6 +324,19 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
     assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
 
 
+@pytest.mark.parametrize("source", ["insample", "crossfit"])
+def test_kd_trains_with_a_guard(place: Place, source: str) -> None:
+    here = with_source(place, source, methods={"kd": {"alpha": 0.1, "guard": 0.9}})
+    teacher_pass.teacher_pass(here)
+    training.train(here, "kd")
+    facts = finished.done(here.experiment("kd"))
+    assert facts is not None
+    doubts = [row["doubt"] for row in written(here).values()]
+    assert facts["alpha"]["doubt_mean"] == pytest.approx(np.mean(doubts), abs=1e-6)
+    assert facts["inputs"].get("difficulty", "insample") == source
+    assert "doubt" in facts["inputs"]
+
+
 def test_every_utterance_gets_its_own_x(place: Place) -> None:
     """Whatever the order of a batch: what training adds to it, against the files of stage 4."""
     for here in (place, with_source(place, "crossfit", methods=GUARD)):

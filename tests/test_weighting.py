@@ -538,6 +538,38 @@ def test_a_guard_needs_pairs_and_says_so():
         AdaKD(guard=0.9).fit([(0.1, math.nan), (0.3, 0.8)])
 
 
+def test_kd_has_the_same_guard():
+    task, distill, doubt = torch.rand(4), torch.rand(4), torch.tensor([0.0, 0.5, 1.0, 0.2])
+    pairs = torch.stack([torch.rand(4), doubt], dim=1)
+    weighted = FixedWeight(0.1, guard=0.95)(task, distill, pairs, 0.3)
+    alpha = torch.tensor([0.1, 0.525, 0.95, 0.27])
+    torch.testing.assert_close(weighted.distill_weight, alpha)
+    torch.testing.assert_close(weighted.loss, (1 - alpha) * task + alpha * distill)
+    # AdaKD whose weights do not differ is KD.
+    like = AdaKD(threshold=1.0, k=0.0, alpha=0.1, guard=0.95)(task, distill, pairs, 0.3)
+    torch.testing.assert_close(weighted.loss, like.loss)
+    plain = FixedWeight(0.1)
+    assert not plain.uses_difficulty and "doubted" not in plain.state_dict()
+
+
+def test_kd_with_a_guard_learns_how_many_it_takes_for_wrong():
+    weighting = FixedWeight(guard=0.95)
+    weighting.fit([(0.1, 0.0), (0.3, 0.2), (5.0, 1.0), (6.0, 0.8)])
+    summary = weighting.summary()
+    start, end = summary.pop("start"), summary.pop("end")
+    told = {"alpha": 0.5, "guard": 0.95, "doubt_mean": 0.5, "doubted": 0.5}
+    assert summary == pytest.approx(told)
+    assert start == end and start["max"] == pytest.approx(0.95)
+    assert (start["min"], start["mean"]) == pytest.approx((0.5, 0.5 + 0.45 * 0.5))
+    fresh = FixedWeight(guard=0.95)
+    fresh.load_state_dict(weighting.state_dict())
+    assert fresh.summary() == weighting.summary()
+    with pytest.raises(UserError, match="FixedWeight cannot be fitted: the guard takes all 1 "):
+        weighting.fit([(0.1, 0.9)])
+    with pytest.raises(UserError, match=r"x and the doubt of each utterance, \(B, 2\)"):
+        weighting(torch.ones(2), torch.ones(2), torch.ones(2), 0.0)
+
+
 # ---- SuperLoss -----------------------------------------------------------------------------------
 
 
@@ -895,6 +927,8 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("adakd", {"scale": "logarithm"}, "linear, log, rank"),
         ("adakd", {"control": True}, "permuted, inverted"),
         ("adakd", {"guard": 1.5}, "guard is 1.5"),
+        ("kd", {"guard": -0.1}, "methods.kd: guard is -0.1"),
+        ("superloss", {"guard": 0.9}, "has no option 'guard'"),
         ("adakd", {"guard": True}, "guard is True"),
         ("superloss", {"alpha": -0.1}, "alpha is -0.1"),
         ("superloss", {"regularisation": 0}, "regularisation is 0"),

@@ -261,8 +261,8 @@ def parts_of(
         ),
         (
             "The teacher's weight",
-            "AdaKD's t and k, and alpha in the training set: mean [10th, 90th percentile], as training "
-            "begins and as it ends; median over runs."
+            "AdaKD's t and k, and alpha in the training set: mean [10th, 90th percentile], as "
+            "training begins and as it ends; median over runs."
             + "".join(f" {name}: {RARE[name]}." for name in RARE if name in told[0]),
             told,
         ),

@@ -52,7 +52,11 @@ class Dense:
 
     def at(self, where: Tensor) -> "Dense":
         """The outputs at N positions, (N, V); see `_rows`."""
-        return Dense(_rows(self.logits, where))
+        return self.each(lambda tensor: _rows(tensor, where))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Dense":
+        """The same with every tensor changed."""
+        return Dense(change(self.logits))
 
     def best(self) -> Tensor:
         """The most probable unit at each position, (B, T)."""

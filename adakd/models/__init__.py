@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,20 +56,17 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
-        moved: dict[str, Any] = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("inputs", "lengths", "labels", "label_lengths")
-        }
-        for name in ("difficulty", "characters", "character_lengths"):
-            if (tensor := getattr(self, name)) is not None:
-                moved[name] = tensor.to(device)
-        if self.teacher is not None:
-            moved["teacher"] = self.teacher.to(device)
-        if isinstance(self.soft, Dense):
-            moved["soft"] = Dense(self.soft.logits.to(device))
-        elif isinstance(self.soft, TopK):
-            moved["soft"] = self.soft.each(lambda tensor: tensor.to(device))
-        return replace(self, **moved)
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, Dense | TopK):
+                return value.each(moved)
+            return value.to(device) if isinstance(value, Batch) else value
+
+        return replace(
+            self, **{each.name: moved(getattr(self, each.name)) for each in fields(self)}
+        )
 
 
 @dataclass

@@ -14,7 +14,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -253,7 +253,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     before = read_json(started) if started.exists() else {}
     finished = (folder / "done.json").exists()
     same = bool(before) and not finished and not changes(before["inputs"], inputs)
-    spare_cut(folder, inputs, config)
+    spare_cut(folder, inputs, dataclasses.asdict(config))
     processes = before.get("processes", world())
     if same and processes != world() and _checkpoints(folder):
         raise UserError(
@@ -274,14 +274,12 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     wait_for_all()
 
 
-def spare_cut(
-    folder: Path, inputs: dict[str, Any], config: configuration.Config | None = None
-) -> None:
+def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise `UserError` where a cut run with other inputs would lose its checkpoints.
 
     An option that was forgotten when going on would cost all that was trained. What a study trains
-    stands in its grid: it begins its own anew, as it makes anew what it has finished. ``config`` is
-    what `changed_sources` asks for.
+    stands in its grid: it begins its own anew, as it makes anew what it has finished. ``settings``
+    are those of `changed_sources`.
     """
     started = folder / "started.json"
     if (folder / "done.json").exists() or not started.exists() or not _checkpoints(folder):
@@ -289,41 +287,55 @@ def spare_cut(
     before = read_json(started)
     if not (changed := changes(before["inputs"], inputs)):
         return
-    settings = [name for name in changed if name.split(".")[0] not in ON_DISK]
-    settings += changed_sources(folder, changed, config) if config else []
+    named = [name for name in changed if name.split(".")[0] not in ON_DISK]
+    named += changed_sources(folder, changed, settings)
     # One that tells of no maker is from before runs that are cut did so.
     own = _maker.get() is not None and ("study" not in before or not foreign(before))
-    if own or not settings:  # nobody could give it back the data or the teacher of then
+    if own or not named:  # nobody could give it back the data or the teacher of then
         say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
         return
     raise UserError(
         f"{shown(folder)} holds a cut run that was begun with another "
-        f"{' and another '.join(settings)}: go on with the settings that stand in its config.yaml, "
+        f"{' and another '.join(named)}: go on with the settings that stand in its config.yaml, "
         "or remove that folder to begin anew."
     )
 
 
-def changed_sources(
-    folder: Path, changed: Sequence[str], config: configuration.Config
-) -> list[str]:
-    """Dotted names of what its model starts from that differ between an experiment and ``config``.
+def changed_sources(folder: Path, changed: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Dotted names of what its model starts from that differ between an experiment and settings.
 
     Where only contents have changed, of a source or of a teacher whose layers a student has, there
-    are none: nobody could give these back.
+    are none, nor of a folder that is no longer there: nobody could give these back.
 
     Args:
         changed: what of the experiment's inputs has changed, such as "start".
+        settings: a whole configuration, nested as in its config.yaml.
     """
     path, found = folder / "config.yaml", []
-    models = {"source": "teacher", "start": "student"}
-    for model in [model for name, model in models.items() if name in changed and path.exists()]:
-        settings = configuration.read_yaml(path), dataclasses.asdict(config)
+    known = configuration.read_yaml(path) if path.exists() else {}
+    whole = dataclasses.asdict(configuration.Layers())  # as what was trained before there were any
+    for name, model in (("source", "teacher"), ("start", "student")):
+        if name not in {each.split(".")[0] for each in changed}:
+            continue
+        if not (model in known and model in settings):
+            continue
         made, now = (
-            {key: each[model].get(key) for key in ("source", "config", "layers")}
-            for each in settings
+            {
+                "source": _resolved(each[model].get("source")),
+                "config": each[model].get("config"),
+                "layers": each[model].get("layers", whole),
+            }
+            for each in (known, settings)
         )
+        if Path(made["source"] or "").is_absolute() and not Path(made["source"]).is_dir():
+            made["source"] = now["source"]
         found += changes(made, now, f"{model}.")
     return found
+
+
+def _resolved(source: str | None) -> str | None:
+    """The same for a folder, however it is named."""
+    return str(Path(source).resolve()) if source and Path(source).is_dir() else source
 
 
 def _checkpoints(folder: Path) -> bool:
@@ -341,10 +353,12 @@ def take_over(folder: Path, twin: Path) -> None:
     if here is not None and not changes(here["inputs"], facts["inputs"]):
         return
     spare(folder, facts["inputs"])
-    spare_cut(folder, facts["inputs"])
+    of_twin = twin / "config.yaml"
+    settings = configuration.read_yaml(of_twin) if of_twin.exists() else {}
+    spare_cut(folder, facts["inputs"], settings)
     if folder.exists():
         shutil.rmtree(folder)
     # done.json is written last: a copy that was cut is none.
     shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json"))
-    of_twin = {"taken_over": f"{twin.parent.name}/{twin.name}"}
-    write_json(folder / "done.json", {**of_twin, **facts, **whose()})
+    origin = {"taken_over": f"{twin.parent.name}/{twin.name}"}
+    write_json(folder / "done.json", {**origin, **facts, **whose()})

@@ -240,7 +240,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         found["distill"] = dataclasses.asdict(config.distill)
         if config.distill.teacher == "cached":
             found["distill"]["top_k"] = kept_units(config.distill)
-        # They change what looks at x, and nothing else.
+        # They change what looks at x or at the doubt, and nothing else.
         source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
         if (method in configuration.ADAPTIVE or guard) and source != "insample":
             found["difficulty"] = [source, passes] if source == "dropout" else source
@@ -259,7 +259,10 @@ def changed_start(place: Place, method: str, facts: dict[str, Any]) -> list[str]
         same = facts["inputs"].get("start") in (None, key_of(start_inputs(place)))
     except UserError:  # the data or the teacher are no longer there
         return []
-    return [] if same else changed_sources(place.experiment(method), ["start"], place.config)
+    if same:
+        return []
+    settings = dataclasses.asdict(place.config)
+    return changed_sources(place.experiment(method), ["start"], settings)
 
 
 def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:

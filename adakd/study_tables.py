@@ -191,7 +191,7 @@ RARE = {
 
 
 def weights(tables: Sequence[Table]) -> list[Line]:
-    """The teacher's weight in every cell that gives each utterance its own, as runs have it."""
+    """The teacher's weight in every cell that gives it to each utterance or has a guard."""
     lines: list[list[Cell | str]] = [
         ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", *RARE]
     ]

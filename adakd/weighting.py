@@ -308,8 +308,7 @@ class FixedWeight(Guarded):
     ) -> Weighted:
         alpha = torch.full_like(task, self.fixed_alpha, dtype=_at_least_float32(task).dtype)
         if self.uses_doubt:
-            _, doubt = self._pair(cast(Tensor, difficulty).detach())
-            alpha = self._heeding(alpha, doubt)
+            alpha = self._heeding(alpha, cast(Tensor, difficulty).detach()[..., 1])
         return _mixture(task, cast(Tensor, distill), alpha)
 
     @torch.no_grad()

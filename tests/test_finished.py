@@ -168,6 +168,32 @@ def test_a_cut_run_is_not_lost_to_a_forgotten_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"another teacher\.source and another teacher\.config: "):
         finished.begin(one.experiment("teacher"), {"source": "b"}, other.config)
     assert saved.is_dir()
+    # Of random weights it is their configuration, which stands in the inputs.
+    shutil.rmtree(saved.parents[1])
+    small, wide = (
+        place_of(tmp_path, teacher={"config": tiny_recipe.whisper(width)}) for width in (8, 16)
+    )
+    saved = cut(one.experiment("teacher"), {"source": small.config.teacher.config}, small)
+    with pytest.raises(UserError, match=r"another teacher\.config\.d_model and another"):
+        inputs = {"source": wide.config.teacher.config}
+        finished.begin(one.experiment("teacher"), inputs, wide.config)
+    assert saved.is_dir()
+
+
+def test_a_source_that_was_moved_or_is_named_otherwise_is_none_that_was_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exp"
+    cut(folder, {"start": "a"}, place_of(tmp_path, student={"source": str(tmp_path / "model")}))
+    settings = {"student": {"source": "model", "config": None}}  # of before there were layers
+    assert finished.changed_sources(folder, ["start"], settings) == []
+    settings = {"student": {"source": "elsewhere/model"}}
+    assert finished.changed_sources(folder, ["start"], settings) == ["student.source"]
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert finished.changed_sources(folder, ["start"], settings) == []
+    assert finished.changed_sources(folder, ["data"], settings) == []
 
 
 def test_a_study_begins_its_own_cut_runs_anew(

@@ -65,11 +65,13 @@ def test_data_that_were_prepared_otherwise_are_refused(tmp_path: Path) -> None:
     finished.mark_done(here.data, data_inputs(here), manifests="m")
     assert prepared(here) == {"data": "m"}
     free = {"max_seconds": 2.0, "max_rejected": 0.5, "jobs": 7}
-    assert prepared(place_of(tmp_path, data=free)) == {"data": "m"}
+    prompted = {"code": "en", "whisper": "de"}  # what stage 1 does not look at
+    assert prepared(place_of(tmp_path, data=free, language=prompted)) == {"data": "m"}
     for changes, named in (
         ({"data": {"max_seconds": 1.0}}, "data.max_seconds"),
         ({"data": {"max_seconds": 2.0, "label_noise": {"missing": 0.1}}}, "data.label_noise"),
         ({"data": {"max_seconds": 2.0}, "language": {"code": "hi"}}, "language.code"),
+        ({"data": {"max_seconds": 2.0}, "units": {"kind": "bpe", "size": 999}}, "units.size"),
     ):
         other = place_of(tmp_path, **changes)
         told = f"was prepared with another {named}: give the settings .* or run --stage 1 first"

@@ -219,9 +219,12 @@ def test_audio_that_went_missing_is_named(folder, entries, family):
     gone = [replace(entries[0], audio="gone.flac")]
     with pytest.raises(
         UserError,
-        match=r"gone\.flac: missing audio file; .* delete their done\.json and run --stage 1",
+        match=r"gone\.flac: missing audio file; it was there .*: put it back",
     ):
         Steps(gone, folder, family).batch([0])
+    converted = [replace(entries[0], audio="data/a/audio/gone.flac")]
+    with pytest.raises(UserError, match=r"gone\.flac: missing .* delete the data's done\.json and"):
+        Steps(converted, folder, family).batch([0])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

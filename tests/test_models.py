@@ -166,7 +166,7 @@ def test_a_clip_that_whisper_cannot_hear_whole_is_refused(folder, entries, encod
     family = tiny.family("whisper", folder, audio=configuration.Audio(encode=encode))
     clip = tiny.noise(tiny.WHISPER_SECONDS, 1)
     assert len(family.collate(entries[:1], [clip]).ids) == 1
-    with pytest.raises(UserError, match="Utterance 'utterance-0' has 2.10 s, and .* hears 2 s: "):
+    with pytest.raises(UserError, match="'utterance-0' has 2.10 s, and this model hears 2: "):
         family.collate(entries[:1], [np.pad(clip, (0, 1600))])
 
 

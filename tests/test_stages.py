@@ -881,6 +881,9 @@ def test_the_best_of_all_seeds_is_exported_once(
     finished.mark_done(places[0].experiment("kd") / "score", {"decode": "test 2"})
     results.export(places[:1], ["finetune", "kd"])
     assert written == [places[1].experiment("kd"), *[places[0].experiment("kd")] * 2]
+    with pytest.raises(UserError, match="finetune was trained with another train.epochs"):
+        train = {**tiny_recipe.family_settings("whisper")["train"], "epochs": 99}
+        results.export([place_of(tmp_path, train=train)], ["finetune", "kd"])
     # Hypotheses of other data are none of the model that would be exported and checked.
     mark(places[0].data, manifests="another test set")
     with pytest.raises(UserError, match="finetune was decoded with another data: .*--stage 7"):

@@ -942,11 +942,18 @@ def test_the_weights_of_runs_and_where_gains_lie(made: Study) -> None:
         facts["alpha"] |= {"start": ends[0], "end": ends[1], "t_end": 2.0}
         facts["learning_seconds"] = 3.0
         write_json(path, facts)
+        path = folder_of(made, "kd", seed) / "done.json"  # KD with a guard
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["alpha"] = {"alpha": 0.1, "start": ends[0], "end": ends[0], "doubted": 0.21}
+        write_json(path, facts)
     text, _ = report(made)
-    (line,) = table_lines(text, "The teacher's weight")[1:]
+    line, guarded = table_lines(text, "The teacher's weight")[1:]
+    assert guarded == [
+        "KD", "tiny/hi, whisper", "", "", "0.13 [0.10, 0.90]", "0.13 [0.10, 0.90]", "21.0 %", "",
+    ]  # fmt: skip
     assert line == [
         "AdaKD", "tiny/hi, whisper", "1 to 2", "2 to 0", "0.13 [0.10, 0.90]", "0.33 [0.30, 0.90]",
-        "20 % of the time",
+        "", "20 % of the time",
     ]  # fmt: skip
     lines = {line[0]: line for line in table_lines(text, "Gain by difficulty")[1:]}
     own, other = errors_of(made, "adakd"), errors_of(made, "kd")

@@ -151,19 +151,26 @@ class Steps(Dataset["list[Batch] | UserError"]):
     def batch(self, indices: list[int], counted: bool = True) -> Batch:
         """One padded batch; errors name the audio file."""
         entries = [self.entries[i] for i in indices]
-        try:
-            clips = [audio_files.read(self.root / entry.audio) for entry in entries]
-        except audio_files.AudioError as error:
-            raise audio_files.AudioError(
-                f"{error.reason}; it was there when the data were prepared: delete their done.json "
-                "and run --stage 1, which makes it again; what was trained stands",
-                error.path,
-            ) from None
+        clips = [self._read(entry) for entry in entries]
         batch = self.family.collate(entries, clips)
         batch.counted = counted
         if self.teacher is not None:
             batch.teacher = self.teacher.collate(entries, clips)
         return self.extra(batch) if self.extra else batch
+
+    def _read(self, entry: Entry) -> np.ndarray:
+        try:
+            return audio_files.read(self.root / entry.audio)
+        except audio_files.AudioError as error:
+            # Below data/ lie clips that stage 1 has converted; others are the corpus's own.
+            converted = Path(entry.audio).parts[:1] == ("data",)
+            way = (
+                "if what it was made of is still there, delete the data's done.json and run "
+                "--stage 1, which makes it again; what was trained stands"
+                if converted
+                else "it was there when the data were prepared: put it back, and run the same again"
+            )
+            raise audio_files.AudioError(f"{error.reason}; {way}", error.path) from None
 
 
 def seconds_of(entries: Sequence[Entry]) -> np.ndarray:

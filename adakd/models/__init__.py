@@ -11,6 +11,7 @@ utterance. Training, decoding and scoring never ask which family it holds.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -206,6 +207,20 @@ class Family(nn.Module):
     def padded(self) -> Callable[[float], float] | None:
         """Seconds of a clip -> with the padding it has by itself; None: its batch decides."""
         return None
+
+    @property
+    def hears(self) -> float:
+        """Seconds of the longest clip that the model takes."""
+        return math.inf
+
+    def check_hears(self, utterance: str, seconds: float) -> None:
+        """Raise `UserError` for an utterance that is longer: the extractor would cut it."""
+        if seconds > self.hears:
+            raise UserError(
+                f"Utterance '{utterance}' has {seconds:.2f} s, and this model hears "
+                f"{self.hears:g}: the data were prepared for another one; prepare them for this "
+                "one, with --stage 1 and a --root DIR of its own."
+            )
 
     @property
     def parameters_count(self) -> int:

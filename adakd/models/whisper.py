@@ -175,8 +175,12 @@ class Whisper(Family):
             del generation.alignment_heads  # they name layers by their number in the source
 
     @property
+    def hears(self) -> float:
+        return 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+
+    @property
     def padded(self) -> Callable[[float], float]:
-        longest = 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+        longest = self.hears
         if self.encode_full:
             return lambda seconds: longest
         return lambda seconds: min(longest, math.ceil((seconds + TAIL) / GRID) * GRID)
@@ -218,14 +222,8 @@ class Whisper(Family):
         return units
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
-        longest = 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
         for entry, clip in zip(entries, audio, strict=True):
-            if len(clip) > longest * SAMPLE_RATE:  # the extractor would cut it, and not its text
-                raise UserError(
-                    f"Utterance '{entry.id}' has {len(clip) / SAMPLE_RATE:.2f} s, and this Whisper "
-                    f"hears {longest:g} s: the data were prepared for another model; prepare them "
-                    "for this one, with --stage 1 and a --root DIR of its own."
-                )
+            self.check_hears(entry.id, len(clip) / SAMPLE_RATE)
         seconds = max(self.padded(len(clip) / SAMPLE_RATE) for clip in audio)
         features = self.extractor(
             list(audio),

@@ -169,6 +169,10 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         family = models.load(config, "teacher", units_of(place))
     else:
         family = models.open_folder(config, student_start(place) / "model")
+    for split in (entries, place.manifest("dev"), place.manifest("test")):
+        if len(split):  # told now, not in the middle of an epoch or after the last
+            longest = int(split.seconds.argmax())
+            family.check_hears(split[longest].id, float(split.seconds[longest]))
     live, extra = supervision(place, weighting, family)
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)

@@ -186,7 +186,8 @@ def prepared(root: Path, family: str, **changes: Any) -> Place:
     if not (place.data / "done.json").exists():
         entries = tiny_recipe.entries(root, 14)
         manifest.write(place.data / "train.jsonl", entries)
-        manifest.write(place.data / "dev.jsonl", tiny_recipe.entries(root, 2, "d"))
+        for split in ("dev", "test"):
+            manifest.write(place.data / f"{split}.jsonl", tiny_recipe.entries(root, 2, split))
         tiny_recipe.train_units(family, place.units, [entry.text for entry in entries])
         finished.mark_done(place.data, {}, manifests="m")
     return place

@@ -208,9 +208,21 @@ def untrained(place: Place) -> Path:
     """The folder of the untrained student: one for all tags, but for a tag with another start."""
     shared, tag = place.experiment("untrained"), place.config.tag
     facts = done(shared) if tag else None
-    if facts is None or facts["fingerprint"] == key_of(start_inputs(place)):
+    if facts is None:
         return shared
-    return shared.parents[1] / f"untrained-{tag}" / shared.name
+    own = shared.parents[1] / f"untrained-{tag}" / shared.name
+    if start_stands(place):
+        return own if done(own) else shared
+    return shared if facts["fingerprint"] == key_of(start_inputs(place)) else own
+
+
+def start_stands(place: Place) -> bool:
+    """Whether the untrained student, if it is there, is to be taken as it is.
+
+    The teacher whose layers it has was removed, to make room.
+    """
+    of_teacher = place.config.student.source == configuration.TEACHER
+    return of_teacher and not done(place.experiment("teacher"))
 
 
 def folder_of(place: Place, name: str) -> Path:

@@ -505,6 +505,27 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: Place)
     assert "another transcripts than lies here" in refusal(METHODS)
 
 
+@pytest.mark.parametrize("tag", ["", "layers"])
+def test_a_student_of_a_teacher_that_was_removed_is_decoded(
+    tmp_path: Path, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
+    fake_models(monkeypatch)
+    other = place_of(tmp_path)
+    mark(other.data, manifests="m")
+    training.student_start(other)
+    here = place_of(tmp_path, tag=tag, student={"source": "teacher"})
+    model(here, "teacher")
+    start = training.student_start(here)
+    assert start.parent.name == ("untrained-layers" if tag else "untrained")
+    facts = training_settings(here, "finetune") | {"start": finished.key_of(start_inputs(here))}
+    finished.begin(here.experiment("finetune"), facts, here.config)
+    finished.mark_done(here.experiment("finetune"), facts)
+    (here.experiment("finetune") / "model").mkdir()
+    shutil.rmtree(here.experiment("teacher"))
+    results.decode(here, ["finetune"])
+    assert (start / "hyp.test.jsonl").exists() and len(decoder.heard) == 4
+
+
 def test_other_audio_of_the_same_manifests_makes_anew_what_was_made_here(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

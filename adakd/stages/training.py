@@ -35,6 +35,7 @@ from adakd.inputs import (
     open_store,
     prepared,
     start_inputs,
+    start_stands,
     teacher_inputs,
     training_settings,
     units_of,
@@ -93,7 +94,10 @@ def student_start(place: Place) -> Path:
     Distil-Whisper: the student starts from the model that it is distilled from, whose output layer
     knows the recipe's units. Layers of the checkpoint before that: name the teacher's own source.
     """
-    folder, inputs = untrained(place), start_inputs(place)
+    folder = untrained(place)
+    if start_stands(place) and done(folder):
+        return folder
+    inputs = start_inputs(place)
     current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
     if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models

@@ -266,7 +266,10 @@ def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[s
 
 
 def changed_start(place: Place, method: str, facts: dict[str, Any]) -> list[str]:
-    """The same of what its untrained student was made from; see `changed_sources`."""
+    """Dotted names of the settings of its untrained student with which a finished training differs.
+
+    None where only contents have changed: see `changed_sources`.
+    """
     try:
         same = facts["inputs"].get("start") in (None, key_of(start_inputs(place)))
     except UserError:  # the data or the teacher are no longer there

@@ -211,6 +211,7 @@ def test_the_card_names_what_the_student_cannot_do(card: Card) -> None:
     assert "hears 6 s" in small and "faster-whisper and whisper.cpp cannot run it" in small
     ctc = card(settings("wav2vec2"))
     assert "whisper-tiny" in ctc and not any(word in ctc for word in ("hears", "faster", ".cpp"))
+    assert "one recording at a time" in ctc and "one recording at a time" not in small
 
 
 def test_the_card_names_the_base_model_and_no_folder_of_this_machine(

@@ -27,7 +27,8 @@ while (($#)); do
             ;;
         --benchmark | --benchmark=*)
             # The rest is the study's: --jobs N, --only PATTERN, --report, --root DIR ...
-            [[ $# -ge 2 && $2 && $2 != --* ]] || fail "--benchmark needs a grid: study/tier-a.yaml"
+            [[ $# -ge 2 && $2 && ($2 != --* || $2 == --help) ]] ||
+                fail "--benchmark needs a grid: study/tier-a.yaml"
             [[ -z $recipe ]] || fail "a study names its recipes itself: leave out --recipe $recipe," \
                 "or take some of its cells with --only \"$recipe*\""
             . "$root/path.sh"

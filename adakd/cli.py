@@ -253,6 +253,7 @@ def _run_steps(
     from adakd.inputs import check_shared
     from adakd.stages import preparation, results, teacher_pass, training
 
+    planned = methods if "adakd" in steps else []  # what cannot be trained is told at once
     for step in steps:
         if step == "report":
             results.report(places, methods, command, publish)
@@ -269,10 +270,10 @@ def _run_steps(
             if step == "prepare":
                 preparation.prepare(place)
             elif step == "teacher":
-                training.teacher(place)
+                training.teacher(place, methods=planned)
             elif step in ("finetune", "kd"):
                 if step in methods:
-                    training.train(place, step)
+                    training.train(place, step, methods=planned)
             elif step == "teacher-pass":
                 teacher_pass.teacher_pass(place)
             elif step == "adakd":

@@ -40,13 +40,13 @@ overrides=() # --a.b value pairs, handed on as they are
 options=(
     "recipe NAME        recipes/NAME/run.sh, chosen by ./run.sh (espeak/hi)"
     "stage N            the stage to begin with (0)"
-    "stop-stage N       the last stage to run (10)"
+    "stop-stage N       the last stage to run (LAST)"
     "family NAMES       wav2vec2, whisper, or both: \"wav2vec2 whisper\""
     "methods NAMES      \"finetune kd adakd\", and superloss, focal, annealing, adakd-learned"
-    "seed N             seed of training (that of conf/*.yaml, else 1)"
+    "seed N             seed of training, or several: \"1 2 3\" (that of conf/*.yaml, else 1)"
     "fold N             test fold: a number, several (\"0 1 2\"), or all, where a corpus has folds"
-    "corpus PATH        the corpus as you have it, a folder or an archive (corpus.corpus)"
-    "text FILE          your own sentences for eSpeak to say, one a line (corpus.text)"
+    "corpus PATH        the corpus as you have it, a folder or an archive (not of espeak recipes)"
+    "text FILE          your own sentences for eSpeak to say, one a line (of espeak recipes alone)"
     "tag NAME           a name for this variant of an experiment, added to its folder"
     "root DIR           where corpus/, data/, exp/ and export/ go (this repository)"
     "launcher NAME      none, torchrun or slurm: how stages 2 to 6 start"
@@ -64,12 +64,12 @@ show_help() {
     done
     printf '\nOptions (--stop-stage 4, --stop_stage 4 and --stop-stage=4 are the same)\n'
     for line in "${options[@]}"; do
-        printf '  --%s\n' "$line"
+        printf '  --%s\n' "${line/LAST/$((${#steps[@]} - 1))}"
     done
     printf '  --A.B VALUE          any configuration value, e.g. --train.epochs 3\n'
     printf '\nRecipes\n'
     list_recipes "$adakd_root" | sed 's/^/  /'
-    printf '\nA study of many recipes and methods: ./run.sh --benchmark GRID (and --help)\n'
+    printf '\nA study of many recipes and methods: ./run.sh --benchmark GRID; its options: ./run.sh --benchmark --help\n'
     printf '\nADAKD_PYTHON=PYTHON uses that interpreter instead of .venv.'
     printf ' ADAKD_DRY_RUN=1 prints the commands only.\n'
 }

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,13 +38,17 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the steps were called with: (step, family, fold, seed, argument)."""
+    """What the steps were called with: (step, family, fold, seed, argument).
+
+    Of a training also the methods that are to be trained after it, if there are any.
+    """
     calls: list[tuple[Any, ...]] = []
 
     def record(name: str) -> Any:
-        def step(place: Place, *argument: Any) -> None:
+        def step(place: Place, *argument: Any, methods: Sequence[str] = ()) -> None:
             config = place.config
-            calls.append((name, config.family, config.fold, config.seed, *argument))
+            last = (methods,) if methods else ()
+            calls.append((name, config.family, config.fold, config.seed, *argument, *last))
 
         return step
 
@@ -123,10 +128,10 @@ def test_steps_come_in_their_order_each_for_both_families(
     expected: list[tuple[Any, ...]] = [("corpus", "wav2vec2", None, 1)]
     for name, argument in [
         ("prepare", ()),
-        ("teacher", ()),
-        ("train", ("finetune",)),
+        ("teacher", (methods,)),
+        ("train", ("finetune", methods)),
         ("teacher_pass", ()),
-        ("train", ("kd",)),
+        ("train", ("kd", methods)),
         ("train", ("adakd",)),
         ("decode", (methods,)),
         ("score", (methods,)),
@@ -200,7 +205,7 @@ def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
     assert done == [("train", "whisper", None, 1, "adakd")]
     done.clear()
     assert cli.main([*arguments, "--methods", "finetune,kd"]) == 0
-    assert [call[-1] for call in done] == ["finetune", "kd"]
+    assert [call[4] for call in done] == ["finetune", "kd"]
 
 
 def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) -> None:

@@ -277,7 +277,7 @@ def installations(copy: Path) -> int:
 def test_help_needs_no_environment(copy: Path, option: str) -> None:
     result = run_copy(copy, "--recipe", "fsdd/en", option)
     assert result.returncode == 0 and result.stderr == ""
-    for word in ("fsdd/en", "espeak/hi", "--stop-stage", "10  export", "get the Free Spoken Digit"):
+    for word in ("fsdd/en", "espeak/hi", "to run (10)", "10  export", "get the Free Spoken Digit"):
         assert word in result.stdout
     assert installations(copy) == 0 and not (copy / ".venv").exists()
 
@@ -390,6 +390,8 @@ def test_a_study_gets_its_own_options(copy: Path) -> None:
     assert shown.stdout == "false -m adakd.cli benchmark a\\ b \n"
     for options in (("--recipe", ""), ("--recipe=",)):
         assert "--recipe needs a value" in refusal(*options)
+    shown = run(copy / "run.sh", "--benchmark", "--help", ADAKD_DRY_RUN="1", ADAKD_PYTHON="false")
+    assert shown.stdout == "false -m adakd.cli benchmark --help \n"
     for options in (("--benchmark",), ("--benchmark=",)):
         assert "--benchmark needs a grid" in refusal(*options)
     assert (
@@ -540,6 +542,20 @@ def test_the_pretraining_finds_its_corpus_below_a_relative_root(copy: Path) -> N
     assert result.returncode == 0, result.stderr
     link = copy / "out/exp/espeak/pretrain/hindi/corpus/espeak/pretrain"
     assert link.is_symlink() and link.is_dir()
+
+
+def test_the_pretraining_replaces_the_checkpoints_only_when_told_to(copy: Path) -> None:
+    def shown(*options: str) -> list[str]:
+        options = ("--recipe", "espeak/pretrain", "--family", "whisper", *options)
+        return run_copy(copy, *options, ADAKD_PYTHON="p", ADAKD_DRY_RUN="1").stdout.splitlines()
+
+    assert not any("publish.py" in line for line in shown("--seed", "2"))
+    last = shown("--seed", "2", "--train.epochs", "3", "--publish")[-1]
+    assert shlex.split(last.split("publish.py ")[1])[:5] == [
+        str(copy), "whisper", "2", "--train.epochs", "3",
+    ]  # fmt: skip
+    # The second round would start from models that are not there yet.
+    assert [line for line in shown("--stop-stage", "1") if "--teacher.source" in line] == []
 
 
 def test_a_copy_of_the_template_is_a_recipe(copy: Path) -> None:

@@ -658,7 +658,10 @@ def test_data_of_before_are_known_again(tones: Corpus) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"distill": {"top_k": 8}}, "annealing compares all logits.*top_k to 0.*--stage 4"),
+        (
+            {"distill": {"top_k": 8}},
+            "annealing compares all logits.*--tag live .*online.*top_k to 0",
+        ),
         ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
         (
             {"student": {"config": tiny_recipe.whisper(8), "train": {"ctc_weight": 0.3}}},
@@ -677,7 +680,9 @@ def test_what_cannot_work_is_told_before_anything_is_emptied(
     (folder / "ckpt").mkdir(parents=True)
     with pytest.raises(UserError, match=sentence):
         training.train(here, method)
-    assert (folder / "ckpt").is_dir()
+    with pytest.raises(UserError, match=sentence):
+        training.teacher(here, methods=["kd", method])
+    assert (folder / "ckpt").is_dir() and finished.done(here.experiment("teacher"))
 
 
 def test_every_step_that_writes_holds_the_lock_of_its_folder(

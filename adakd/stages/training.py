@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from adakd.weighting import Weighting
 
 
-def teacher(place: Place) -> None:
+def teacher(place: Place, methods: Sequence[str] = ()) -> None:
     """Stage 2: fine-tune the teacher, or take one that is already fine-tuned.
 
     With transcripts.source `teacher` it then transcribes the training set: students need that from
-    stage 3 on.
+    stage 3 on. ``methods`` are those that students are to be trained with after it: as in `train`.
     """
     if place.config.teacher.finetuned:
         ready_teacher(place)
     else:
-        train(place, "teacher")
+        train(place, "teacher", methods=methods)
     if place.config.transcripts.source == "teacher":
         transcribe_training(place)
 
@@ -119,16 +119,22 @@ def student_start(place: Place) -> Path:
 
 
 def _folder_of_training(
-    place: Place, method: str, half: tuple[int, list[int]] | None = None
+    place: Place, method: str, half: tuple[int, list[int]] | None = None, **_: Sequence[str]
 ) -> Path:
     return place.half(half[0]) if half else place.experiment(method)
 
 
 @one_at_a_time(_folder_of_training)
-def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
+def train(
+    place: Place,
+    method: str,
+    half: tuple[int, list[int]] | None = None,
+    methods: Sequence[str] = (),
+) -> None:
     """Train the student with a method, or the teacher (method ``teacher``), from start to end.
 
-    ``half``, a number and its utterances, trains another teacher, on these alone.
+    ``half``, a number and its utterances, trains another teacher, on these alone. ``methods`` are
+    to be trained after this one: what cannot be is told now.
     """
     config = place.config
     title = f"{place.title}: {method}" + (f" of half {half[0] + 1}" if half else "")
@@ -162,6 +168,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
     weighting = weightings.build(name, options)
     check_method(place, method, weighting)
+    for each in methods:
+        check_method(place, each, weightings.build(each, config.methods.get(each)))
     if role == "teacher" and not half:
         check_units(place)
     entries = place.transcribed() if role == "teacher" else lessons(place)
@@ -260,8 +268,9 @@ def check_method(place: Place, method: str, weighting: Weighting) -> None:
     if weighting.logits_scale(0.0) is not None and distill.top_k and distill.teacher == "cached":
         raise UserError(
             f"{place.title}: {method} compares all logits, and the teacher store keeps the top "
-            f"{distill.top_k}: set distill.top_k to 0 and run --stage 4 again, or set "
-            "distill.teacher to online."
+            f"{distill.top_k}: leave it out of --methods and train it apart, with a live teacher "
+            f"(--stage 6 --methods {method} --tag live --distill.teacher online), or set "
+            "distill.top_k to 0, which makes the store and what learnt from it anew."
         )
     auxiliary = config.family == "whisper" and config.train_of("student").ctc_weight > 0
     if weighting.learn_every and auxiliary:

@@ -1,10 +1,10 @@
 """Turn the trained mini and micro models into the committed checkpoints, each with its card.
 
-Called by this recipe's run.sh after training. Writes checkpoints/<family>-<size>/ in Hugging Face
-format, fp16, and a README.md with data, command, seed, time and the CER of every language on the
-dev set: speakers and sentences that the model has not heard.
+Called by this recipe's run.sh after training, with --publish. Writes checkpoints/<family>-<size>/
+in Hugging Face format, fp16, and a README.md with data, command, seed, time and the CER of every
+language on the dev set: speakers and sentences that the model has not heard.
 
-    python recipes/espeak/pretrain/publish.py ROOT FAMILY [FAMILY ...]
+    python recipes/espeak/pretrain/publish.py ROOT FAMILY SEED [--A.B VALUE ...]
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ CER on dev (unheard speakers and sentences, normalised): **{score.total(together
 
 
 if __name__ == "__main__":
-    root, *families = sys.argv[1:]
-    for family in families:
-        settings = configuration.load(HERE, family)
-        for trained in SIZES:
-            publish(Place(Path(root).resolve(), settings), trained)
+    root, family, seed, *options = sys.argv[1:]
+    names = [name.removeprefix("--") for name in options[::2]]
+    given = dict(zip(names, options[1::2], strict=True))
+    settings = dataclasses.replace(configuration.load(HERE, family, given), seed=int(seed))
+    for trained in SIZES:
+        publish(Place(Path(root).resolve(), settings), trained)

@@ -4,8 +4,9 @@
 # It takes three and a half hours of one core, so that two cores need about two: start the families
 # side by side, each with --root of its own and OMP_NUM_THREADS=1. Cut, it goes on where it was.
 #
-#   recipes/espeak/pretrain/run.sh                       both families, then the model cards
+#   recipes/espeak/pretrain/run.sh                       both families, into exp/
 #   recipes/espeak/pretrain/run.sh --family whisper      one family
+#   recipes/espeak/pretrain/run.sh --publish             then replaces checkpoints/, each with its card
 #
 # Models and training: conf/*.yaml; any value there is an option too (--train.epochs 3).
 set -euo pipefail
@@ -18,7 +19,7 @@ does=(
     "generate speech in thirteen languages with eSpeak NG"
     "prepare: manifests and text units"
     "train mini from random weights"
-    "train micro from random weights, and write checkpoints/ in fp16, each with its card"
+    "train micro from random weights; with --publish write checkpoints/ in fp16, each with its card"
 )
 stop_stage=3
 
@@ -65,11 +66,14 @@ pretrain() {
     local epochs=6
     [[ $family == wav2vec2 ]] || epochs=5 # of four hours, not of one
     hindi --train.epochs "$epochs" --teacher.train "{epochs: $epochs}"
+    ((stop_stage == 3)) || return 0 # the next round starts from models that are not there yet
     local all=("${overrides[@]}" "${from[@]}")
     local overrides=("${all[@]}")
     run_stages
-    if ((stop_stage == 3)) && [[ -z ${ADAKD_DRY_RUN:-} ]]; then
-        PYTHONPATH="$adakd_root" "$python" "$adakd_root/recipes/$recipe/publish.py" "$out" "$family"
+    if ((${#publish[@]})); then
+        local written=("$python" "$adakd_root/recipes/$recipe/publish.py" "$out" "$family" "$seed")
+        dry_run "${written[@]}" "${overrides[@]}" ||
+            PYTHONPATH="$adakd_root" "${written[@]}" "${overrides[@]}"
     fi
 }
 

@@ -50,7 +50,7 @@ from adakd import config as configuration
 from adakd import score
 from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
-from adakd.device import device, precision
+from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
 from adakd.files import flush, write_text
 from adakd.finished import shown
@@ -224,6 +224,7 @@ class DistillationBrain(speechbrain.Brain):
             self._tell_weighting(step, losses)
         return total.cpu()
 
+    @without_tf32()
     def _learn(self, step: list[Batch]) -> None:
         """Tell the weighting how the held-out loss will change with each utterance's alpha.
 

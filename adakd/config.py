@@ -34,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from adakd.data.text import primary
 from adakd.errors import UserError
 
 T = typing.TypeVar("T")
@@ -174,7 +175,7 @@ class Config:
     @property
     def whisper_language(self) -> str:
         """The language as Whisper's tokenizer names it."""
-        return self.language.whisper or self.language.code.split("-")[0]
+        return self.language.whisper or primary(self.language.code)
 
     def train_of(self, role: str) -> Train:
         """Training settings of ``teacher`` or ``student``: `train` with that model's own keys."""
@@ -296,13 +297,16 @@ def _located(source: str | None) -> str | None:
     return source if as_written else str(found)
 
 
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{key} is '{value}': choose {_one_of(allowed, value)}.")
+
+
 def check(config: Config) -> None:
     """Raise `UserError` for values that have the right type and still cannot be used."""
     check_recipe(config.recipe)
     for key, allowed in CHOICES.items():
-        value = _get(config, key)
-        if value not in allowed:
-            raise UserError(f"{key} is '{value}': choose {_one_of(allowed, str(value))}.")
+        _check_choice(key, _get(config, key), allowed)
     for key, limits in RANGES.items():
         _check_range(key, _get(config, key), *limits)
     if config.data.min_seconds > config.data.max_seconds:
@@ -322,6 +326,7 @@ def check(config: Config) -> None:
                 "(random weights), and not both; set one in the family's YAML."
             )
         train = config.train_of(role)
+        _check_choice(f"{role}.train.precision", train.precision, CHOICES["train.precision"])
         for name, limits in RANGES_OF_TRAIN.items():
             key = f"{role}.train.{name}" if name in model.train else f"train.{name}"
             _check_range(key, getattr(train, name), *limits)

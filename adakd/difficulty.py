@@ -285,6 +285,7 @@ def _pass(
     """Task loss in nats, its target units, and the greedy hypothesis of each utterance."""
     import torch
 
+    from adakd.config import Distill
     from adakd.data.loader import Steps, evaluation_loader
     from adakd.device import device
 
@@ -297,7 +298,9 @@ def _pass(
         batch = batch.to(device())
         counts = batch.label_lengths.clamp(min=1)  # as a loss without labels is divided by one
         with torch.inference_mode():
-            total = family.task_loss(family(batch), batch) * counts
+            # Not `task_loss`: Whisper's computes the logits of all padding, gigabytes where one
+            # hypothesis of many never comes to an end.
+            total = family.losses(family(batch), batch, None, Distill())[0] * counts
             if decode:
                 texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
         totals.update(zip(batch.ids, total.tolist(), strict=True))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
 from adakd.data import audio, manifest
+from adakd.data.text import primary
 from adakd.errors import UserError
 from adakd.files import read_json, replaced_folder, write_json, write_text
 from adakd.progress import track
@@ -150,7 +151,7 @@ def _spoken(config: configuration.Config, language: str) -> dict[str, str]:
 
     if config.family != "whisper" or config.whisper_language != MULTILINGUAL:
         return {}
-    return {"language": language.split("-")[0]}
+    return {"language": primary(language)}
 
 
 def _write_card(config: configuration.Config, experiment: Path, folder: Path, method: str) -> None:

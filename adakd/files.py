@@ -108,6 +108,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def utf8(name: str) -> str:
+    """A file's name, its bytes that are no UTF-8 written out as \\udcff: to print and to store."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of one file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
@@ -121,5 +126,5 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{Path(path).name}\0{sha256(path)}\n".encode())
+        digest.update(f"{utf8(Path(path).name)}\0{sha256(path)}\n".encode())
     return digest.hexdigest()[:16]

@@ -233,8 +233,9 @@ def test_is_ready(tmp_path: Path) -> None:
     ):
         soundfile.write(tmp_path / name, np.zeros((1_600, channels)), rate)
         assert audio.is_ready(tmp_path / name) is ready, name
-    (tmp_path / "d.wav").write_bytes(b"not audio")
-    assert not audio.is_ready(tmp_path / "d.wav")
+    for name in ("d.wav", "d.raw"):
+        (tmp_path / name).write_bytes(b"not audio")
+        assert not audio.is_ready(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,7 @@ def test_is_ready(tmp_path: Path) -> None:
         ("missing.wav", "missing audio file"),
         ("empty.wav", "empty audio file"),
         ("garbage.wav", "unreadable audio"),
+        ("garbage.RAW", "unreadable audio: raw samples, of which no header tells the rate"),
         ("nothing.wav", "empty audio: no samples"),
         ("slow.wav", "sampling rate too low: 7999 Hz"),
         ("fast.wav", "sampling rate too high: 20000003 Hz, at most 768000 Hz"),
@@ -260,7 +262,7 @@ def test_bad_files(tmp_path: Path, name: str, reason: str) -> None:
     path = tmp_path / name
     if name == "empty.wav":
         path.touch()
-    elif name == "garbage.wav":
+    elif name.startswith("garbage"):
         path.write_bytes(b"hello " * 1_000)
     elif name == "nothing.wav":
         soundfile.write(path, noise(0), 16_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tarfile
 from collections import Counter
@@ -142,6 +143,27 @@ def test_recordings_that_are_added_change_the_marker(tmp_path: Path) -> None:
     tiny_corpora.clip(data / "24k-abr/hsk/cmn-天天.mp3", 1)
     read(folder, corpus=str(data))
     assert list(json.loads((folder / "fetched.json").read_text())["sha256"]) == ["39 recordings"]
+
+
+def test_a_newer_archive_and_another_url_are_noticed(tmp_path: Path) -> None:
+    data, folder = tiny_corpora.audio_cmn(tmp_path / "data"), tmp_path / "corpus"
+    archive = pack(data, tmp_path / "cmn.tar")
+    assert len(read(folder, corpus=str(archive))[0]) == 36
+    tiny_corpora.clip(data / "24k-abr/hsk/cmn-天天.mp3", 1)
+    pack(data, archive)
+    assert len(read(folder)[0]) == 37
+    with pytest.raises(UserError, match="cannot clone file:.*nowhere"):
+        read(folder, url=(tmp_path / "nowhere").as_uri())
+    assert len(read(folder)[0]) == 37
+
+
+def test_a_name_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
+    data = tiny_corpora.audio_cmn(tmp_path / "data", gaps=())
+    odd = os.fsdecode("cmn-jos\u00e9.mp3".encode("latin-1"))
+    tiny_corpora.clip(data / "24k-abr/hsk/cmn-a.mp3", 1)
+    (data / "24k-abr/hsk/cmn-a.mp3").rename(data / "24k-abr/hsk" / odd)
+    _, (rejected,) = read(tmp_path / "corpus", corpus=str(data))
+    assert rejected.id == "cmn-jos\\udce9" and rejected.where.endswith("cmn-jos\\udce9.mp3")
 
 
 def test_the_split_follows_words_and_seed_alone() -> None:

@@ -971,7 +971,13 @@ def test_slopes_are_inner_products_of_explicit_gradients(
 ) -> None:
     made, step = learning(family, speech, build)
     heard: list[Tensor] = []
-    monkeypatch.setattr(made.weighting, "learn", lambda *both: heard.extend(both))
+
+    def learn(*both: Tensor) -> None:
+        heard.extend(both)
+        assert not torch.backends.cudnn.allow_tf32, "a GPU would round such differences away"
+
+    monkeypatch.setattr(made.weighting, "learn", learn)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     before = state_of(made.student)
     made._learn(step)
     assert same(state_of(made.student), before) and made.student.training

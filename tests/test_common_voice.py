@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -246,11 +247,25 @@ def test_tables_that_change_after_stage_0_are_noticed(release: Path, tmp_path: P
     options = Options(corpus=str(release))
     fetch(options, tmp_path / "corpus")
     write_table(release / "hi" / "dev.tsv", [row("common_voice_hi_5.mp3", "नया")])
-    with pytest.raises(UserError, match="hi: a table has changed or gone .* run stage 0 again"):
+    with pytest.raises(UserError, match="hi: dev.tsv has changed since stage 0; run stage 0"):
         read(options, tmp_path / "corpus")
     fetch(Options(), tmp_path / "corpus")
     good, _ = read(options, tmp_path / "corpus")
     assert [u.text for u in good if u.split == "dev"] == ["नया"]
+
+
+def test_what_was_unpacked_goes_when_it_is_not_needed_any_more(
+    release: Path, tmp_path: Path
+) -> None:
+    folder, archive = tmp_path / "corpus", pack(release, tmp_path / "hi.tar.gz")
+    fetch(Options(corpus=str(archive)), folder)
+    fetch(Options(corpus=str(folder / "unpacked")), folder)  # needed after all, and the user's now
+    fetch(Options(corpus=str(release)), folder)
+    assert (folder / "unpacked").is_dir()
+    shutil.rmtree(folder / "unpacked")
+    fetch(Options(corpus=str(archive)), folder)
+    fetch(Options(corpus=str(release)), folder)
+    assert [path.name for path in folder.iterdir()] == ["fetched.json"]
 
 
 def test_line_ends_marks_and_quotes(release: Path, tmp_path: Path) -> None:
@@ -412,8 +427,10 @@ def test_rows_without_a_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_all_that_was_validated_may_train(release: Path, tmp_path: Path, packed: bool) -> None:
-    """But no speaker and no sentence of dev and test, however the sentence is spaced."""
+def test_all_that_was_validated_may_train(
+    release: Path, tmp_path: Path, packed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But no speaker and no sentence of dev and test, however the sentence is written."""
     hi, clip = release / "hi", "common_voice_hi_{}.mp3".format
     (of_dev,) = (hi / "dev.tsv").read_text("utf-8").splitlines()[1:]
     speaker = of_dev.split("\t")[0]
@@ -424,26 +441,33 @@ def test_all_that_was_validated_may_train(release: Path, tmp_path: Path, packed:
         51: ("एक और वाक्य", speaker),
         52: (f" {SENTENCES['dev'][0].replace(' ', '  ')}", "client-new"),
         53: ("हाँ", "client-new"),
+        54: ("हाँ!", "client-new"),  # as it is said
     }
     for number, (sentence, who) in more.items():
         tone(hi / "clips" / clip(number))
         rows.append(row(clip(number), sentence, speaker=who))
+    nameless = {55: "बिना नाम के", 56: "आप कहाँ हैं?"}  # which makes them no one speaker
+    for number, sentence in nameless.items():
+        tone(hi / "clips" / clip(number))
+        rows.append("\t" + row(clip(number), sentence).partition("\t")[2])
+    write_table(hi / "dev.tsv", [of_dev, rows[-1]])
     write_table(hi / "validated.tsv", rows)
     source = pack(release, tmp_path / f"{RELEASE}-hi.tar.gz") if packed else release
     options, folder = Options(corpus=str(source), train="validated"), tmp_path / "corpus"
     fetch(options, folder)
+    assert "validated.tsv: 9 of 14 rows are left out of train" in capsys.readouterr().err
     good, bad = read(options, folder)
     assert bad == []
     splits = {each.id.split("_")[-1]: each.split for each in good}
     # Of train's own four the third says what test says, too: "हाँ".
-    assert splits == {"1": "train", "2": "train", "4": "train", "50": "train"} | {
-        "5": "dev", "6": "test", "7": "test"
+    assert splits == dict.fromkeys(("1", "2", "4", "50", "55"), "train") | {
+        "5": "dev", "56": "dev", "6": "test", "7": "test"
     }  # fmt: skip
     assert marker.stored(folder)["train"] == "validated"
 
     with pytest.raises(UserError, match="made with corpus.train validated, but now it is train"):
         read(Options(), folder)
     fetch(Options(corpus=str(source)), folder)
-    assert "train" not in marker.stored(folder) and len(read(Options(), folder)[0]) == 7
+    assert "train" not in marker.stored(folder) and len(read(Options(), folder)[0]) == 8
     with pytest.raises(UserError, match="corpus.train is 'other': it is train or validated"):
         fetch(Options(corpus=str(source), train="other"), folder)

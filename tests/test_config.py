@@ -403,6 +403,7 @@ def test_a_student_may_start_from_the_layers_of_the_teacher(recipe: Path) -> Non
         ("distill__frames", "nonblanks", "nonblank"),
         ("distill__difficulty", "cross-fit", "crossfit"),
         ("train__precision", "fp-32", "fp32"),
+        ("teacher__train__precision", "fp16", "bf16"),
         ("units__kind", "character", "characters"),
     ],
 )
@@ -539,6 +540,12 @@ def test_fingerprints_follow_the_content_alone() -> None:
     assert configuration.fingerprint(shuffled) == found
     for change in ({"b": [1, 2.5]}, {"b": [2.5, 1, None]}, {"c": 1}):
         assert configuration.fingerprint({**content, **change}) != found
+
+
+@pytest.mark.parametrize("code", ["zh", "zh-CN", "zh_TW", "ZH"])
+def test_whispers_language_is_that_of_the_code(recipe: Path, code: str) -> None:
+    assert load(recipe, language__code=code).whisper_language == "zh"
+    assert load(recipe, language__code=code, language__whisper="yue").whisper_language == "yue"
 
 
 def test_a_configuration_survives_its_own_yaml(recipe: Path, tmp_path: Path) -> None:

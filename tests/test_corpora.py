@@ -42,6 +42,31 @@ def test_a_damaged_marker_is_a_sentence(tmp_path: Path, content: bytes) -> None:
         marker.described(tmp_path / "fsdd")
 
 
+# As each kind leaves it, with what it needs of it.
+MARKERS = {
+    "common_voice": {"source": "/a", "name": "hi", "folder": "/a/hi", "release": None},
+    "fleurs": {"source": "google/fleurs", "name": "hi_in", "folder": "/b", "archives": {}},
+    "fsdd": {"source": "/c", "settings": {"seed": 1}},
+    "audio_cmn": {"source": "/d", "settings": {"seed": 1, "dev_words": 500}, "recordings": "e"},
+    "kaldi_dir": {"source": "/f", "settings": {"train": "train"}, "begin": {}, "sha256": {}},
+}
+
+
+@pytest.mark.parametrize("kind", MARKERS)
+@pytest.mark.parametrize("before", MARKERS)
+def test_the_marker_of_another_kind_is_none(tmp_path: Path, kind: str, before: str) -> None:
+    if kind == before or (kind, before) == ("common_voice", "fleurs"):  # told by its tables
+        return
+    (tmp_path / "fetched.json").write_text(json.dumps(MARKERS[before]), encoding="utf-8")
+    module = corpora.module(kind)
+    with pytest.raises(UserError, match="run stage 0"):
+        next(module.utterances(module.Options(), tmp_path, None))
+    language = {"fsdd": "en", "audio_cmn": "zh"}.get(kind, "hi")
+    options = module.Options(corpus=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere"):
+        module.fetch(options, tmp_path, language, lambda items, total, what: items)
+
+
 def test_conditions_and_rejected_rows_go_through_stage_1(tmp_path: Path) -> None:
     rows: list[Utterance | Rejected] = []
     for number, split in enumerate(("train", "dev", "test")):

@@ -85,6 +85,16 @@ def test_float32_on_a_gpu_is_the_same_in_every_stage(gpus: pytest.MonkeyPatch, o
 
 
 @pytest.mark.usefixtures("as_torch_has_it")
+def test_tf32_is_off_for_a_while_and_then_as_it_was() -> None:
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    products.allow_tf32 = True
+    with pytest.raises(KeyError), device.without_tf32():
+        assert not products.allow_tf32 and not convolutions.allow_tf32
+        raise KeyError
+    assert products.allow_tf32 and convolutions.allow_tf32
+
+
+@pytest.mark.usefixtures("as_torch_has_it")
 def test_the_cpu_leaves_a_gpus_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.device().type == "cpu" and not torch.backends.cuda.matmul.allow_tf32

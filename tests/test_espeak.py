@@ -153,6 +153,58 @@ def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
     assert calls and len(list((folder / "train").iterdir())) < 20
 
 
+def test_a_corpus_that_is_cut_while_it_is_removed_is_made_anew(
+    options: espeak.Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "corpus"
+    options = dataclasses.replace(options, hours=20 / 3600)
+    espeak.fetch(options, folder, "hi")
+
+    def cut(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(espeak.shutil, "rmtree", cut)
+        espeak.fetch(dataclasses.replace(options, seed=2), folder, "hi")
+    with pytest.raises(UserError, match="no finished corpus there; run stage 0"):
+        next(espeak.utterances(options, folder, None))
+    espeak.fetch(dataclasses.replace(options, seed=2), folder, "hi")
+    espeak.fetch(dataclasses.replace(options, seed=2), tmp_path / "whole", "hi")
+    assert digests(folder) == digests(tmp_path / "whole")
+
+
+def test_stage_1_is_of_the_sentences_and_voices_of_stage_0(
+    options: espeak.Options, tmp_path: Path
+) -> None:
+    folder, given = tmp_path / "corpus", str(options.grammar)
+    options = dataclasses.replace(options, hours=20 / 3600)
+    espeak.fetch(options, folder, "hi")
+    text = tmp_path / "mine.txt"
+    text.write_text("यह मेरा वाक्य है", encoding="utf-8")
+    voices = tmp_path / "voices.tsv"
+    table = espeak._find(options.voices, "voices").read_text("utf-8")
+    voices.write_text(table.replace("\tdev\t", "\ttest\t", 1), encoding="utf-8")
+    for what, changes in {
+        "sentences": {"text": str(text)},
+        "sentences ": {"grammar": None},
+        " sentences": {"languages": {"hi": given, "ta": given}},
+        "voices": {"voices": str(voices)},
+    }.items():
+        other = dataclasses.replace(options, **changes)
+        with pytest.raises(UserError, match=f"made with other {what.strip()} than .* run stage 0"):
+            next(espeak.utterances(other, folder, None))
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(GRAMMAR, encoding="utf-8")  # contents count, not paths
+    for same in (options, dataclasses.replace(options, grammar=str(copy))):
+        assert next(espeak.utterances(same, folder, None)).split == "train"
+    state = json.loads((folder / "corpus.json").read_text("utf-8"))
+    del state["sentences"], state["voices"]  # as in a marker from before they stood there
+    (folder / "corpus.json").write_text(json.dumps(state), encoding="utf-8")
+    espeak.fetch(options, folder, "hi")
+    assert json.loads((folder / "corpus.json").read_text("utf-8")) == state
+    assert next(espeak.utterances(options, folder, None)).split == "train"
+
+
 def test_without_its_marker_a_corpus_is_made_anew(options: espeak.Options, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     espeak.fetch(dataclasses.replace(options, seed=2, hours=20 / 3600), folder, "hi")

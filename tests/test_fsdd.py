@@ -137,6 +137,50 @@ def test_a_second_fetch_does_nothing(dataset: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+def test_a_newer_archive_at_the_same_path_is_noticed(dataset: Path, tmp_path: Path) -> None:
+    folder, path = tmp_path / "corpus", tmp_path / "a.tar"
+    for number in range(2):
+        with tarfile.open(path, "w") as tar:
+            tar.add(dataset / "recordings", "recordings")
+        fetch(fsdd.Options(corpus=str(path) if number == 0 else None), folder)
+        speakers = {one.speaker for one in fsdd.utterances(fsdd.Options(), folder, None)}
+        assert speakers == {*SPEAKERS, *["dia"][:number]}
+        digit(dataset / "recordings", "1_dia_0.wav")
+    path.unlink()
+    before = files(folder)
+    fetch(fsdd.Options(), folder)
+    assert files(folder) == before
+    assert marker.described(folder).startswith("SHA-256 61 recordings ")
+
+
+def test_a_folder_that_was_given_before_is_looked_at_again(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    fetch(fsdd.Options(corpus=str(dataset)), folder)
+    digit(dataset / "recordings", "1_dia_0.wav")
+    fetch(fsdd.Options(), folder)
+    options = fsdd.Options(seed=2)
+    fetch(options, folder)  # and not cloned for other options
+    assert "dia" in {one.speaker for one in fsdd.utterances(options, folder, None)}
+
+
+def test_another_url_is_noticed(dataset: Path, tmp_path: Path) -> None:
+    folder, gone = tmp_path / "corpus", fsdd.Options(url=(tmp_path / "gone").as_uri())
+    fetch(fsdd.Options(corpus=str(dataset)), folder)
+    with pytest.raises(
+        UserError, match="made with corpus.url .*dataset, but now .*gone; run stage 0"
+    ):
+        next(fsdd.utterances(gone, folder, None))
+    with pytest.raises(UserError, match="cannot clone file:.*gone"):
+        fetch(gone, folder)
+    facts = json.loads((folder / "fetched.json").read_text())
+    (folder / "fetched.json").write_text(json.dumps({**facts, "source": gone.url}))  # a clone of it
+    fetch(gone, folder)
+    assert len(list(fsdd.utterances(gone, folder, None)))
+    with pytest.raises(UserError, match="made with corpus.url file:.*gone, but now it is https:"):
+        next(fsdd.utterances(fsdd.Options(), folder, None))
+    fetch(fsdd.Options(corpus=str(dataset), url=gone.url), folder)  # where one is given, it counts
+
+
 def test_the_report_learns_which_recordings_these_were(dataset: Path, tmp_path: Path) -> None:
     def told(folder: str) -> str:
         fetch(fsdd.Options(corpus=str(dataset)), tmp_path / folder)

@@ -152,6 +152,20 @@ def test_a_source_is_known_by_its_contents(tmp_path: Path) -> None:
     assert found(renamed) != first
 
 
+@pytest.mark.parametrize(("mebibytes", "noticed"), [(20, True), (7, False)])
+def test_of_large_weights_the_middle_counts_too(
+    tmp_path: Path, mebibytes: int, noticed: bool
+) -> None:
+    """Both ends may be frozen. Small ones keep the fingerprint that results of them tell."""
+    weights, source = tmp_path / "model.safetensors", configuration.Model(source=str(tmp_path))
+    weights.write_bytes(bytes(mebibytes << 20))
+    first = source_fingerprint(source)
+    with weights.open("r+b") as file:
+        file.seek((mebibytes - 3) << 20)
+        file.write(b"\1" * (1 << 20))
+    assert (source_fingerprint(source) != first) == noticed
+
+
 def test_hub_ids_and_random_weights_stand_for_themselves() -> None:
     assert source_fingerprint(configuration.Model(source="org/model")) == "org/model"
     block = {"d_model": 8}

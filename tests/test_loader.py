@@ -227,6 +227,17 @@ def test_audio_that_went_missing_is_named(folder, entries, family):
         Steps(converted, folder, family).batch([0])
 
 
+def test_audio_of_another_length_than_stage_1_saw_is_refused(folder, entries, family):
+    replaced = [entries[0], replace(entries[1], audio=entries[2].audio)]
+    told = r"2\.flac: 0\.500 s, but utterance 'utterance-1' had 0\.900 s .*done\.json and run --st"
+    with pytest.raises(UserError, match=told):
+        Steps(replaced, folder, family).batch([0, 1])
+    # A sample more is another length; what stage 1 writes is exact.
+    longer = replace(entries[0], seconds=entries[0].seconds + 1 / audio.SAMPLE_RATE)
+    with pytest.raises(UserError, match="utterance-0"):
+        Steps([longer], folder, family).batch([0])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_audio_that_went_missing_is_one_sentence_from_a_worker_too(
     folder, entries, family, workers

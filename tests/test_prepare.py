@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -423,6 +425,12 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
             pytest.fail("workers live on")
+
+
+def test_processes_leave_ctrl_c_to_their_parent() -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=stage._start_worker) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
 def test_processors_are_those_that_this_process_may_use() -> None:

@@ -68,14 +68,16 @@ def test_what_cannot_be_learnt_from_is_listed(tmp_path: Path) -> None:
             "long": ("", "अ" * 99),
             "mute": ("", ""),
             "odd": (SAID, SAID + "\ufffd"),
+            "tab\n": ("", "\ufffd\t"),
         },
         limits=[lambda e: f"too long: {len(e.text)}" if len(e.text) > 50 else None],
     )
     assert left_out(tmp_path) == {
         "silent": "empty hypothesis", "long": "too long: 99", "mute": "empty hypothesis",
         "odd": f"a character that it has no unit for: {SAID}\ufffd",
+        "tab": "a character that it has no unit for: \ufffd",
     }  # fmt: skip
-    assert counts["rejected"] == 4 and list(kept(tmp_path)) == ["good"]
+    assert counts["rejected"] == 5 and list(kept(tmp_path)) == ["good"]
 
 
 def test_hypotheses_are_written_as_transcripts_are(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     Rejected: ids in one table only, ids twice in one, lines that are not UTF-8, what is known to be
     wrong. Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
-    found = marker.recall(folder, NAME, options.corpus, marker.settings_of(options))
-    marker.check_tables(found, _checksums(found["sets"].items()))
+    found = marker.recall(folder, NAME, options, marker.settings_of(options))
+    marker.check_tables(found["source"], found["sha256"], _checksums(found["sets"].items()))
     for name, place in found["sets"].items():
         condition, _, split = name.rpartition("/")
         yield from _of_set(Path(place), split, condition)

@@ -20,11 +20,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import replaced_folder, write_text
+from adakd.files import replaced_folder, sha256, write_text
 
 _CHUNK = 1 << 20  # bytes
 _DAMAGED = (
@@ -99,6 +99,14 @@ def replaced(target: Path, *sources: Path) -> Iterator[Path]:
             raise
         if target.is_symlink():  # what it leads to is not ours
             target.unlink()
+
+
+def told(source: str) -> dict[str, Any]:
+    """What tells an archive from a later one, for the marker; of other sources nothing."""
+    path = Path(source)
+    if not path.is_file():
+        return {}
+    return {"archive": {"bytes": path.stat().st_size, "sha256": sha256(path)}}
 
 
 def lies_in(path: Path, folder: Path) -> bool:

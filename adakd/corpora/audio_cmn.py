@@ -21,7 +21,7 @@ from typing import Any
 from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
-from adakd.files import fingerprint
+from adakd.files import fingerprint, utf8
 
 NAME = "audio-cmn"
 PUBLISHED = 8596  # recordings in 24k-abr/hsk, 27 of them with a gap
@@ -60,22 +60,27 @@ def fetch(
     if spaces_count(language):
         raise UserError(f"language.code is '{language}', but audio-cmn is Mandarin; set it to 'zh'")
     settings = marker.settings_of(options)
-    if not marker.is_folder(options.corpus) and marker.fits(folder, options.corpus, settings):
+    option, source = marker.asked(folder, options)
+    if marker.fits(folder, source, settings) and not marker.may_differ(folder, source):
         return
 
-    def check(place: Path, source: str) -> None:
-        find_recordings(place, source)
+    def check(place: Path, origin: str) -> None:
+        find_recordings(place, origin)
         marker.remove(folder)  # the recordings that it tells of may be about to go
 
     repository = archive.Repository("audio-cmn", options.url, "50 MB", _PART)
     place = archive.obtain(
-        *(options.corpus, repository, folder, folder / "unpacked"),
+        source if option == "corpus" else None,
+        *(repository, folder, folder / "unpacked"),
         lambda path: path.parent.as_posix().endswith(_PART) and path.suffix == ".mp3",
         check,
     )
     recordings = find_recordings(place)
-    checksums = {f"{len(recordings)} recordings": fingerprint(recordings)}
-    if marker.fits(folder, options.corpus, settings, sha256=checksums):
+    facts = {
+        "sha256": {f"{len(recordings)} recordings": fingerprint(recordings)},
+        **archive.told(source),
+    }
+    if marker.fits(folder, source, settings, **facts):
         return
     if len(recordings) != PUBLISHED:
         print(
@@ -87,22 +92,23 @@ def fetch(
     folder = folder.absolute()
     marker.keep(
         folder,
-        options.url if options.corpus is None else marker.absolute(options.corpus),
+        source,
         settings,
         recordings=str(parent.relative_to(folder) if parent.is_relative_to(folder) else parent),
-        sha256=checksums,
+        **facts,
     )
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the words in the order of their code points, and what is no plain word, rejected."""
-    found = marker.recall(folder, NAME, options.corpus, marker.settings_of(options))
+    found = marker.recall(folder, NAME, options, marker.settings_of(options))
     recordings = find_recordings(folder / found["recordings"])
     words = {match[1]: path for path in recordings if (match := _RECORDING.fullmatch(path.name))}
     splits = split(sorted(words), options)
     for path in recordings:
         if not _RECORDING.fullmatch(path.name):
-            yield Rejected(path.stem, "train", "file name that is not a plain word", str(path))
+            reason = "file name that is not a plain word"
+            yield Rejected(utf8(path.stem), "train", reason, utf8(str(path)))
     for word, path in words.items():
         yield Utterance(path.stem, splits[word], path, word, SPEAKER, "")
 

@@ -13,13 +13,17 @@ they name are unpacked. No download: Common Voice asks for an account and for co
 from __future__ import annotations
 
 import re
+import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adakd.corpora import SPLITS, Rejected, Utterance, marker
-from adakd.corpora.archive import extract, replaced, unpack
+from adakd.corpora.archive import extract, lies_in, replaced, unpack
+from adakd.corpora.grammar import key_of
 from adakd.corpora.tables import checksums, find_folder, rows
 from adakd.errors import UserError
 from adakd.files import sha256
@@ -61,7 +65,7 @@ def fetch(
     lies where it would be unpacked, a table without the columns that are read.
     """
     name, tables = options.name or language, list(options.tables.values())
-    before = marker.stored(folder) or {}
+    before = marker.stored(folder, "name") or {}
     given = options.corpus or (before["source"] if before.get("name") == name else None)
     if given is None:
         raise UserError(
@@ -96,7 +100,11 @@ def fetch(
     found = _RELEASE.search(str(place)) or _RELEASE.search(source.name)
     facts["release"] = found[0] if found else None
     facts["sha256"] = checksums(place, tables)
+    _tell_held_out(options, place, name, language)
     marker.write(folder, facts)
+    unpacked = folder / "unpacked"
+    if "archive" in before and "archive" not in facts and not lies_in(place, unpacked):
+        shutil.rmtree(unpacked, ignore_errors=True)  # of an earlier corpus
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
@@ -106,21 +114,16 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError): stage
     0 not run or run with other options, tables that have changed since.
     """
-    facts = marker.stored(folder)
+    facts = marker.stored(folder, "name")
     if facts is None:
         raise UserError(f"{folder}: no Common Voice corpus here; run stage 0 first")
     marker.check_given(folder, facts, options.corpus, options.name)
     marker.check_options(folder, {"train": _train(facts)}, {"train": options.train})
     place = folder / facts["folder"]  # an absolute folder stays as it is
-    if checksums(place, list(options.tables.values())) != facts["sha256"]:
-        raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
+    now = checksums(place, list(options.tables.values()))
+    marker.check_tables(place, facts["sha256"], now)
     locales = facts["name"], facts.get("language", facts["name"])
-    held_out: set[str] = set()  # speakers and sentences
-    if options.train == "validated":
-        for split in ("dev", "test"):
-            table = place / options.tables[split]
-            for _, values, problem in _read(table, table, *locales):
-                held_out |= set() if problem else _apart(values)
+    held_out = _held_out(options, place, *locales)
     for split, name in options.tables.items():
         table = place / name
         for line, values, problem in _read(table, table, *locales):
@@ -166,9 +169,39 @@ def _read(table: Path, shown: Path, *locales: str) -> Iterator[tuple[int, dict[s
         yield line, values, problem or _trouble(values, locales)
 
 
+def _held_out(options: Options, place: Path, *locales: str) -> set[str]:
+    """What `_apart` says of dev and test, if the training set is not the official one."""
+    found: set[str] = set()
+    for split in ("dev", "test") if options.train == "validated" else ():
+        table = place / options.tables[split]
+        for _, values, problem in _read(table, table, *locales):
+            found |= set() if problem else _apart(values)
+    return found
+
+
 def _apart(values: dict[str, str]) -> set[str]:
-    """What no two splits of a release share: the speaker of a row, and its sentence."""
-    return {f"speaker {values['client_id']}", f"sentence {' '.join(values['sentence'].split())}"}
+    """What no two splits of a release share: the speaker of a row, if it names one; its sentence.
+
+    Of the sentence letters and numbers count: what is read aloud alike is the same.
+    """
+    speaker, sentence = values["client_id"], key_of(values["sentence"])
+    return {f"sentence {sentence}", *([f"speaker {speaker}"] if speaker else [])}
+
+
+def _tell_held_out(options: Options, place: Path, *locales: str) -> None:
+    """How many rows the training set lacks for `_held_out`, which stage 1 does not list."""
+    if held_out := _held_out(options, place, *locales):
+        table = place / options.tables["train"]
+        shared = Counter(
+            not held_out.isdisjoint(_apart(values))
+            for _, values, problem in _read(table, table, *locales)
+            if not problem
+        )
+        print(
+            f"{table}: {shared[True]} of {shared.total()} rows are left out of train, since they "
+            "share a speaker or a sentence with dev or test",
+            file=sys.stderr,
+        )
 
 
 def _train(facts: dict[str, Any]) -> str:
@@ -195,7 +228,7 @@ def _is_unpacked(source: Path, before: dict[str, Any], folder: Path, tables: lis
     """
     if "archive" not in before or checksums(folder / before["folder"], tables) != before["sha256"]:
         return False
-    return not source.exists() or source.stat().st_size == before["archive"]["bytes"]
+    return marker.same_size(source, before["archive"])
 
 
 def _unpack(

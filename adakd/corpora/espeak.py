@@ -304,17 +304,20 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     `adakd.progress.track`. Errors (UserError): grammar, language, too few sentences.
     """
     grammars = _grammars(options, language)
-    voices = _voices_in_use(_find(options.voices, "corpus.voices"))
+    contents = _contents(options, grammars)
+    voices = contents["voices"]
     path = folder / "corpus.json"
-    fingerprint = _fingerprint(options, grammars, voices)
+    fingerprint = _fingerprint(options, contents)
     state = marker.read(path) or {}
     if state.get("fingerprint") != fingerprint:
-        for part in SPLITS:
-            if state:  # without, the recordings may not be ours
+        if state:  # without, the recordings may not be ours
+            write_json(path, {"finished": False})  # first: cut after this, nothing counts as made
+            for part in SPLITS:
                 shutil.rmtree(folder / part, ignore_errors=True)
+        for part in SPLITS:
             for manifest in folder.glob(f"{part}-*.jsonl"):
                 manifest.unlink()
-        state = {"fingerprint": fingerprint, "options": dataclasses.asdict(options)}
+        state = {"fingerprint": fingerprint, "options": dataclasses.asdict(options), **contents}
     if state.get("finished"):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,11 +357,15 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
-    """Utterances of a fetched corpus: by split, by language, in the order they were made."""
+    """Utterances of a fetched corpus: by split, by language, in the order they were made.
+
+    Errors (UserError): stage 0 not finished, or run with other options, sentences or voices.
+    """
     state = marker.read(folder / "corpus.json") or {}
     if not state.get("finished"):
         raise UserError(f"{folder}: no finished corpus there; run stage 0 (corpus) first")
     marker.check_options(folder, state["options"], _drawn(options))
+    _check_contents(folder, options, state)
     for split in SPLITS:
         for manifest in sorted(folder.glob(f"{split}-*.jsonl")):
             for line in manifest.read_text(encoding="utf-8").splitlines():
@@ -482,15 +489,34 @@ def _find(path: str, key: str) -> Path:
     raise UserError(f"{key}: there is no file {path}, here or in the repository; check the path")
 
 
-def _fingerprint(
-    options: Options, grammars: dict[str, grammar.Grammar], voices: dict[str, list[str]]
-) -> str:
+def _contents(options: Options, grammars: dict[str, grammar.Grammar]) -> dict[str, Any]:
+    """What the files say that the options name: the sentences (as SHA-256) and the voices."""
+    return {
+        "sentences": {code: sha256(source.path) for code, source in grammars.items()},
+        "voices": _voices_in_use(_find(options.voices, "corpus.voices")),
+    }
+
+
+def _check_contents(folder: Path, options: Options, state: dict[str, Any]) -> None:
+    """Refuse files that say something else than those of stage 0 did (UserError)."""
+    if "sentences" not in state:  # a marker from before they stood there
+        return
+    language = next(iter(state["sentences"]))  # the only one, unless `languages` names them all
+    now = _contents(options, _grammars(options, language))
+    for what in ("sentences", "voices"):
+        if now[what] != state[what]:
+            raise UserError(
+                f"{folder}: made with other {what} than corpus.text, corpus.grammar, "
+                "corpus.languages and corpus.voices give now; run stage 0 again"
+            )
+
+
+def _fingerprint(options: Options, contents: dict[str, Any]) -> str:
     """16 hexadecimal digits over all that the audio depends on; contents count, not paths."""
     from importlib.metadata import version
 
-    files = {code: sha256(g.path) for code, g in grammars.items()}
     made = [FORMAT, version("espeakng-loader"), _drawn(options)]
-    everything = [*made, bool(options.languages), files, voices]
+    everything = [*made, bool(options.languages), contents["sentences"], contents["voices"]]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
 
 

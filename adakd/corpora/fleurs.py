@@ -19,6 +19,7 @@ from typing import Any
 from adakd.corpora import SPLITS, Rejected, Utterance, marker
 from adakd.corpora.archive import lies_in, replaced, unpack
 from adakd.corpora.tables import TABLES, checksums, find_folder, rows
+from adakd.data.text import primary
 from adakd.errors import UserError
 from adakd.files import sha256
 
@@ -57,7 +58,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     archives that lie where they would be unpacked.
     """
     name = options.name or default_name(language)
-    before = marker.stored(folder) or {}
+    before = marker.stored(folder, "name", "archives") or {}
     release = None
     if options.corpus is not None:
         root = Path(marker.absolute(options.corpus))
@@ -115,13 +116,12 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
     stage 0 not run, tables that have changed since.
     """
-    facts = marker.stored(folder)
+    facts = marker.stored(folder, "name", "archives")
     if facts is None:
         raise UserError(f"{folder}: no FLEURS corpus here; run stage 0 first")
     marker.check_given(folder, facts, options.corpus, options.name)
     place = Path(facts["folder"])
-    if checksums(place) != facts["sha256"]:
-        raise UserError(f"{place}: a table has changed or gone since stage 0; run stage 0 again")
+    marker.check_tables(place, facts["sha256"], checksums(place))
     for split in SPLITS:
         own = place / "audio" / split
         recordings = own if own.is_dir() else folder / "audio" / split
@@ -149,8 +149,8 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
 
 def default_name(language: str) -> str:
     """FLEURS's folder for a language code ("hi", "zh-CN"), or a UserError."""
-    code = language.lower()
-    wanted = CODES.get(code) or CODES.get(code.split("-")[0], code.split("-")[0])
+    code = primary(language)
+    wanted = CODES.get(language.lower().replace("_", "-")) or CODES.get(code, code)
     if found := [name for name in NAMES if name.split("_")[0] == wanted]:
         return found[0]
     raise UserError(

@@ -22,7 +22,7 @@ from typing import Any
 from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
-from adakd.files import fingerprint, write_text
+from adakd.files import fingerprint, utf8, write_text
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -85,13 +85,15 @@ def fetch(
     if language != "en":
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
     settings = marker.settings_of(options)
-    if not marker.is_folder(options.corpus) and marker.fits(folder, options.corpus, settings):
+    option, source = marker.asked(folder, options)
+    if marker.fits(folder, source, settings) and not marker.may_differ(folder, source):
         return
     folder.mkdir(parents=True, exist_ok=True)
     repository = archive.Repository("FSDD", options.url, "30 MB")
     with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
         place = archive.obtain(
-            *(options.corpus, repository, folder, Path(unpacked), _is_wav, find_recordings)
+            source if option == "corpus" else None,
+            *(repository, folder, Path(unpacked), _is_wav, find_recordings),
         )
         recordings = find_recordings(place)
         count = sum(map(len, recordings.values()))
@@ -100,8 +102,9 @@ def fetch(
         facts = {
             "sha256": {f"{count} recordings": checksum},
             "rejected": _odd_names(home, place),
+            **archive.told(source),
         }
-        if marker.fits(folder, options.corpus, settings, **facts):
+        if marker.fits(folder, source, settings, **facts):
             return
         if count != PUBLISHED:
             print(
@@ -130,7 +133,6 @@ def fetch(
                 )
             marker.remove(folder)
     write_text(folder / "utterances.jsonl", "".join(lines))
-    source = options.url if options.corpus is None else marker.absolute(options.corpus)
     marker.keep(folder, source, settings, **facts)
 
 
@@ -141,7 +143,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     and all others train. Rejected: .wav files beside the recordings that are not named like one.
     Errors (UserError): stage 0 not run with these options, fewer than three speakers, no such fold.
     """
-    found = marker.recall(folder, "FSDD", options.corpus, marker.settings_of(options))
+    found = marker.recall(folder, "FSDD", options, marker.settings_of(options))
     with open(folder / "utterances.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     speakers = sorted({row["speaker"] for row in rows})
@@ -226,8 +228,7 @@ def _named(path: Path) -> re.Match[str] | None:
 def _odd_names(home: Path, place: Path) -> list[str]:
     """The .wav files beside the recordings that are none, by their path in the corpus."""
     odd = [path for path in sorted(home.iterdir()) if _is_wav(path) and not _named(path)]
-    names = (str(path.relative_to(place)) for path in odd)
-    return [name.encode(errors="backslashreplace").decode() for name in names]  # as UTF-8
+    return [utf8(str(path.relative_to(place))) for path in odd]
 
 
 def _write(item: Joined, path: Path) -> None:

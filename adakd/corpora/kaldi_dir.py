@@ -111,8 +111,9 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     tokens. The language is the recipe's.
     Errors (UserError): stage 0 not run with these options, tables that have changed since.
     """
-    found = marker.recall(folder, NAME, options.corpus, {"drop_tokens": None, **_settings(options)})
-    marker.check_tables(found, _checksums(Path(found["source"]), options))
+    found = marker.recall(folder, NAME, options, {"drop_tokens": None, **_settings(options)})
+    tables = _checksums(Path(found["source"]), options)
+    marker.check_tables(found["source"], found["sha256"], tables)
     for split, name in options.splits.items():
         place, begin = Path(found["source"]) / name, Path(found["begin"][split])
         yield from _of_split(place, split, begin, frozenset(options.drop_tokens.split()))

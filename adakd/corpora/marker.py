@@ -1,7 +1,8 @@
 """What stage 0 leaves behind, `fetched.json`: where a corpus came from, and with which options.
 
 Beside those a marker may hold what tells one release from another: `release`, `sha256` (what ->
-checksum), `archive` or `archives` (each with its `sha256`); and what stage 1 rejects (`rejected`).
+checksum), `archive` or `archives` (each with its `bytes` and `sha256`); and what stage 1 rejects
+(`rejected`).
 
 Not a corpus. Stage 1 believes the marker, and later steps notice by its contents that a corpus has
 changed.
@@ -35,9 +36,14 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
         write_json(folder / NAME, content)
 
 
-def stored(folder: Path) -> dict[str, Any] | None:
-    """The marker, or None where stage 0 has not finished."""
-    return read(folder / NAME)
+def stored(folder: Path, *keys: str) -> dict[str, Any] | None:
+    """The marker, or None where stage 0 has not finished.
+
+    keys: what every marker of this corpus.kind has. One without them is of another kind, whose
+    stage 0 ran here before: for this kind there is none.
+    """
+    found = read(folder / NAME)
+    return found if found is not None and found.keys() >= set(keys) else None
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -53,22 +59,49 @@ def settings_of(options: Any) -> dict[str, Any]:
     return {name: each for name, each in asdict(options).items() if name not in ("corpus", "url")}
 
 
-def is_folder(corpus: str | None) -> bool:
-    """Whether a folder is given now, whose files may be others than stage 0 saw."""
-    return corpus is not None and Path(absolute(corpus)).is_dir()
+def asked(folder: Path, options: Any) -> tuple[str, str]:
+    """The option that says where the corpus comes from, `corpus` or `url`, and what it says.
+
+    Without `corpus` the folder or archive that was given before will do ("" without one), but not
+    where another `url` than the usual one is given.
+    """
+    if options.corpus is not None:
+        return "corpus", absolute(options.corpus)
+    before = stored(folder, "settings") or {"source": "", "settings": {}}
+    url = getattr(options, "url", None)
+    if url is None:
+        return "corpus", before["source"]
+    ours = before["settings"].keys() == settings_of(options).keys()  # of this corpus.kind
+    if ours and os.path.isabs(before["source"]) and url == type(options).url:
+        return "corpus", before["source"]
+    return "url", url
 
 
-def fits(folder: Path, corpus: str | None, settings: Mapping[str, Any], **facts: Any) -> bool:
-    """Whether stage 0 has run with these options; without `corpus` any source will do.
+def may_differ(folder: Path, source: str) -> bool:
+    """Whether there may be other files in a source than stage 0 saw.
+
+    Always in a folder; in an archive if its size is another. One that is gone does not matter.
+    """
+    if Path(source).is_dir():
+        return True
+    known = (stored(folder) or {}).get("archive")
+    return known is not None and not same_size(Path(source), known)
+
+
+def same_size(archive: Path, known: Mapping[str, Any]) -> bool:
+    """Whether an archive has the `bytes` that a marker tells, or is gone."""
+    return not archive.exists() or archive.stat().st_size == known["bytes"]
+
+
+def fits(folder: Path, source: str, settings: Mapping[str, Any], **facts: Any) -> bool:
+    """Whether stage 0 has run with these options, on this source.
 
     facts: what the marker has to say besides; one from before there was such a fact does.
     """
-    marker = stored(folder)
-    if marker is None or marker["settings"] != settings:
+    marker = stored(folder, "settings")
+    if marker is None or (marker["source"], marker["settings"]) != (source, settings):
         return False
-    if any(marker.get(name, fact) != fact for name, fact in facts.items()):
-        return False
-    return corpus is None or marker["source"] == absolute(corpus)
+    return all(marker.get(name, fact) == fact for name, fact in facts.items())
 
 
 def remove(folder: Path) -> None:
@@ -76,21 +109,17 @@ def remove(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def recall(
-    folder: Path, name: str, corpus: str | None, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The marker, checked against the options of now; without `corpus` any source will do.
+def recall(folder: Path, name: str, options: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The marker, checked against the options of now, of which ``settings`` are those that count.
 
     Errors (UserError): stage 0 not run, or run with other options.
     """
-    marker = stored(folder)
+    marker = stored(folder, "settings")
     if marker is None:
         raise UserError(f"{folder}: no {name} corpus here; run stage 0 first")
-    made_with = dict(marker["settings"])
-    wanted = dict(settings)
-    if corpus is not None:
-        made_with["corpus"], wanted["corpus"] = marker["source"], absolute(corpus)
-    check_options(folder, made_with, wanted)
+    option, source = asked(folder, options)
+    made_with = {**marker["settings"], option: marker["source"]}
+    check_options(folder, made_with, {**settings, option: source})
     return marker
 
 
@@ -113,13 +142,12 @@ def check_given(
     check_options(folder, made_with, {key: each for key, each in now.items() if each is not None})
 
 
-def check_tables(marker: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Refuse tables, by name and SHA-256, that are not those that stage 0 saw (UserError)."""
-    before = marker["sha256"]
+def check_tables(place: str | Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse tables of a place, by name and SHA-256, that are not those of before (UserError)."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             done = "is gone" if name not in now else "has changed" if name in before else "is new"
-            raise UserError(f"{marker['source']}: {name} {done} since stage 0; run stage 0 again")
+            raise UserError(f"{place}: {name} {done} since stage 0; run stage 0 again")
 
 
 def source_of(folder: Path, name: str, corpus: str | None) -> Path:
@@ -127,7 +155,7 @@ def source_of(folder: Path, name: str, corpus: str | None) -> Path:
 
     Errors (UserError): never given, or no such folder.
     """
-    marker = stored(folder)
+    marker = stored(folder, "settings")
     if corpus is None and marker is None:
         raise UserError(f"{name} is not downloaded here; give --corpus the folder that you have")
     place = Path(absolute(corpus) if corpus is not None else (marker or {})["source"])

@@ -30,6 +30,7 @@ LOUDEST = 2.0  # where 1 is full scale; floats and decoders of mp3 or Vorbis ove
 UNKNOWN_LENGTH = (1 << 63) - 1  # samples: libsndfile's SF_COUNT_MAX
 UNKNOWN_SIZE = (1 << 31) - (1 << 25)  # bytes; programs that stream write this or more, about 2 GiB
 LARGEST_HEADER = 1024  # bytes, of a file without samples
+RAW = ".raw"  # soundfile asks the caller for the rate of a file so named, whatever is in it
 OVERHANG = 0.1  # seconds by which a segment may pass the file's end: rounding in segment lists
 ROLLOFF, ZEROS = 0.99, 6  # resampling: cut-off over the lower Nyquist frequency; zero crossings
 BLOCK = 64  # input samples that one row of the resampling product stands for, about
@@ -92,6 +93,8 @@ def read(
         raise AudioError("missing audio file", path)
     if status.st_size == 0:
         raise AudioError("empty audio file", path)
+    if path.suffix.lower() == RAW:
+        raise AudioError("unreadable audio: raw samples, of which no header tells the rate", path)
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(file, path)
@@ -135,6 +138,8 @@ def is_ready(path: Path) -> bool:
     """Whether a file's header says 16 kHz, mono, WAV or FLAC: such files are used in place."""
     import soundfile
 
+    if path.suffix.lower() == RAW:
+        return False
     try:
         header = soundfile.info(path)
     except soundfile.SoundFileError:

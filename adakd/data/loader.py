@@ -159,8 +159,9 @@ class Steps(Dataset["list[Batch] | UserError"]):
         return self.extra(batch) if self.extra else batch
 
     def _read(self, entry: Entry) -> np.ndarray:
+        path = self.root / entry.audio
         try:
-            return audio_files.read(self.root / entry.audio)
+            samples = audio_files.read(path)
         except audio_files.AudioError as error:
             # Below data/ lie clips that stage 1 has converted; others are the corpus's own.
             converted = Path(entry.audio).parts[:1] == ("data",)
@@ -171,6 +172,14 @@ class Steps(Dataset["list[Batch] | UserError"]):
                 else "it was there when the data were prepared: put it back, and run the same again"
             )
             raise audio_files.AudioError(f"{error.reason}; {way}", error.path) from None
+        if len(samples) != round(entry.seconds * audio_files.SAMPLE_RATE):
+            raise audio_files.AudioError(
+                f"{len(samples) / audio_files.SAMPLE_RATE:.3f} s, but utterance '{entry.id}' had "
+                f"{entry.seconds:.3f} s when the data were prepared: put that file back, or delete "
+                "the data's done.json and run --stage 1, which looks at all audio again",
+                path,
+            )
+        return samples
 
 
 def seconds_of(entries: Sequence[Entry]) -> np.ndarray:

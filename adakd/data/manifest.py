@@ -7,7 +7,6 @@ that a million utterances cost no more than the file itself. Not a loader: the a
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from array import array
@@ -87,10 +86,8 @@ class Manifest(Sequence[Entry]):
         return self._part(chosen), self._part(~chosen)
 
     def _part(self, which: slice | np.ndarray) -> Manifest:
-        part = copy.copy(self)
-        part._starts, part._lengths = self._starts[which], self._lengths[which]
-        part.seconds = self.seconds[which]
-        return part
+        # Of the file that is open: at its path there may be another by now.
+        return Manifest(self._file, self._starts[which], self._lengths[which], self.seconds[which])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_file"}

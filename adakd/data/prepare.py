@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import zlib
 from collections import Counter, deque
@@ -186,7 +187,7 @@ def prepare(
                     outcome = reason
                 kinds[_kind(outcome)] += 1
                 count["rejected"] += 1
-                rejected.write(_row(one.id, one.split, outcome, where(one)))
+                rejected.write(row(one.id, one.split, outcome, where(one)))
         for count in counts.values():
             count["seconds"] = round(count["seconds"], 3)
         if sum(count["kept"] + count["rejected"] for count in counts.values()) != total:
@@ -370,6 +371,7 @@ def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[
 
 def _start_worker() -> None:
     """Let a worker end with its parent, and its NumPy, not yet imported, take one core alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
     end_with_parent()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
@@ -459,6 +461,6 @@ def _kind(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "N", reason.partition(":")[0])
 
 
-def _row(*fields: str) -> str:
-    # A tab or line end inside a field would break the table.
+def row(*fields: str) -> str:
+    """A line of a table, whose fields lose the tabs and line ends that would break it."""
     return "\t".join(" ".join(field.split()) for field in fields) + "\n"

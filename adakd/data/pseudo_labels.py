@@ -19,7 +19,7 @@ from pathlib import Path
 
 from adakd.data import manifest, text
 from adakd.data.manifest import Entry, Manifest
-from adakd.data.prepare import Limit, target
+from adakd.data.prepare import Limit, row, target
 from adakd.errors import UserError
 from adakd.files import atomic_write
 
@@ -60,7 +60,7 @@ def choose(
                 kept, seconds = kept + 1, seconds + entry.seconds
             else:
                 kinds[reason.partition(":")[0]] += 1
-                listing.write(f"{entry.id}\t{reason}\t{entry.text}\t{heard}\n")
+                listing.write(row(entry.id, reason, entry.text, heard))
         if not kept:
             (kind, count), *_ = kinds.most_common(1) or [("no utterances", 0)]
             raise UserError(

@@ -25,7 +25,7 @@ from adakd import config as configuration
 from adakd import objectives
 from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry
-from adakd.data.text import spaces_count
+from adakd.data.text import primary, spaces_count
 from adakd.errors import UserError
 from adakd.models import Batch, Family, Limit, Output, pretrained
 from adakd.models.incremental import Decoder
@@ -62,6 +62,9 @@ class Whisper(Family):
         self.end: int = tokenizer.eos_token_id
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
+        # OpenAI's are constants. transformers builds them so, and its `from_pretrained` (5.24.0)
+        # makes them parameters like any other, which training would change, and decay.
+        hf.model.encoder.embed_positions.requires_grad_(False)
         generation = _greedy_(hf, self.end)
         if not hasattr(generation, "is_multilingual"):
             _describe_prompt(hf, tokenizer)  # random weights, or a checkpoint older than that key
@@ -210,7 +213,7 @@ class Whisper(Family):
 
     def _language_of(self, entry: Entry) -> str:
         """Whisper's code: the recipe's, or the utterance's own in a multilingual recipe."""
-        return self.language if self.language != MULTILINGUAL else entry.language.split("-")[0]
+        return self.language if self.language != MULTILINGUAL else primary(entry.language)
 
     def _units(self, entry: Entry) -> list[int]:
         units = self.tokenizer(lead(entry), add_special_tokens=False).input_ids

@@ -119,7 +119,10 @@ def student_start(place: Place) -> Path:
 
 
 def _folder_of_training(
-    place: Place, method: str, half: tuple[int, list[int]] | None = None, **_: Sequence[str]
+    place: Place,
+    method: str,
+    half: tuple[int, list[int]] | None = None,
+    methods: Sequence[str] = (),
 ) -> Path:
     return place.half(half[0]) if half else place.experiment(method)
 

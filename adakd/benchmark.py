@@ -154,6 +154,7 @@ class Pool(Protocol):
 
 def run(study: Study, workers: Pool, only: str = "*") -> int:
     """Run all tasks of a study whose cells' names match `only`; how many have failed."""
+    check_options(study)
     study.folder.mkdir(parents=True, exist_ok=True)
     with open(study.folder / "lock", "w") as lock:
         try:
@@ -161,6 +162,24 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
         except OSError:
             raise UserError(f"{study.path} is being run already: wait, or stop it.") from None
         return _run(study, workers, only)
+
+
+def check_options(study: Study) -> None:
+    """Raise `UserError` for options that a method does not take, in a cell or a candidate.
+
+    Told now, not after hours of training; nor when the grid is read, for which torch is not needed.
+    """
+    from adakd.weighting import build
+
+    for group, name in itertools.product(study.groups, study.cells):
+        for tried in range(len(study.grid.tune.get(name, ()))) or [None]:
+            place = study.place(group, name, study.grid.seeds[0], study.any_choice, tried)
+            for method, options in place.config.methods.items():
+                try:
+                    build(method, options)
+                except UserError as error:
+                    folder = place.experiment(study.method(name)).parent
+                    raise UserError(f"{study.path}: {place.title} {folder.name}: {error}") from None
 
 
 def _run(study: Study, workers: Pool, only: str) -> int:

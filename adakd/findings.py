@@ -10,18 +10,22 @@ study_words.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from adakd import config as configuration
 from adakd import finished, inputs, published, report, significance
+from adakd.config import ADAPTIVE, TEACHER
 from adakd.errors import UserError
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
-from adakd.place import INT8
+from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import bootstrap_unit
 from adakd.significance import Change, Interval
@@ -138,7 +142,8 @@ class Comparison:
 def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) -> Table:
     """All runs of a recipe and family that are done with the grid's present settings."""
     groups = [one for one in study.groups if (one.recipe, one.family) == (recipe, family)]
-    choices = {group: study.choose(group, records)[1] for group in groups}
+    chosen = {group: study.choose(group, records) for group in groups}
+    choices = {group: choice for group, (_, choice) in chosen.items()}
     table = Table(recipe, family, choices)
     first = next(iter(study.cells))
     for group in groups:
@@ -148,9 +153,17 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
             table.minutes.append(minutes)
         folder = place.experiment("teacher")
         with contextlib.suppress(UserError):  # it has not been decoded
-            teacher = Experiment(family, "teacher", seed, group.fold, folder)
-            table.teacher.append(report.read_run(teacher))
-    outdated: list[str] = []
+            teacher = report.read_run(Experiment(family, "teacher", seed, group.fold, folder))
+            if changed_shared(place, "teacher"):
+                table.problems.append(another_teacher(folder))
+            else:
+                table.teacher.append(teacher)
+    outdated = [
+        task.name
+        for trials, _ in chosen.values()
+        for task in trials
+        if task.name in records and not study.status(task, records)
+    ]
     for name in study.cells:
         for ending in ("", INT8) if place.config.decode.int8 else ("",):
             row = table.rows[name + ending] = Row(name + ending)
@@ -173,7 +186,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     if outdated:
         table.problems.append(
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
-            f"has now, {outdated[0]} for one: run the benchmark again."
+            f"has now, or are gone, {outdated[0]} for one: run the benchmark again."
         )
     for group in groups:
         add_published_teacher(study, group, table)
@@ -209,11 +222,15 @@ def check_teachers(table: Table) -> None:
         elsewhere = any(spoken(run) != spoken(teacher) for run in beside)
         if elsewhere or taught - {teacher.done.get("fingerprint")}:
             table.teacher.remove(teacher)
-            table.problems.append(
-                f"{folder} holds another teacher than students here had, or other test speech, "
-                "perhaps of the recipe's own run: give the recipe a name of its own in the grid, "
-                "or delete that folder, and run the benchmark again."
-            )
+            table.problems.append(another_teacher(folder))
+
+
+def another_teacher(folder: Path) -> str:
+    return (
+        f"{folder} holds another teacher than students here had, or other test speech, perhaps of "
+        "the recipe's own run: give the recipe a name of its own in the grid, or delete that "
+        "folder, and run the benchmark again."
+    )
 
 
 def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
@@ -230,7 +247,12 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
-    if changed := inputs.changed_settings(place, task.method, facts):
+    changed = inputs.changed_settings(place, task.method, facts)
+    changed += changed_shared(place, task.method)
+    if decoding := finished.done(folder / "decode"):
+        made, now = decoding["inputs"]["audio"], dataclasses.asdict(inputs.deployed(config))
+        changed += finished.changes(made, now, "decode.")
+    if changed:
         raise UserError(
             f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
             "another study or ./run.sh: give the recipe a name of its own in the grid, or delete "
@@ -240,10 +262,62 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     versions = place.experiment("teacher") / "versions.json"
     if facts["inputs"].get("teacher") and versions.is_file():
         taught = json.loads(versions.read_text(encoding="utf-8"))["time"]
-        run = replace(run, made={**run.made, "taught": taught})
+        run = dataclasses.replace(run, made={**run.made, "taught": taught})
     if ending and run.done.get("inputs") != {"model": facts["fingerprint"]}:
         raise UserError(f"{folder} is of an earlier student: run the benchmark again.")
     return run
+
+
+def changed_shared(place: Place, method: str) -> list[str]:
+    """Dotted names of the settings of its data, teacher or start with which a training differs.
+
+    By its config.yaml: its inputs hold fingerprints of all this, and what lies here now may be of
+    other settings itself.
+    """
+    folder, config = place.experiment(method), place.config
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return []
+    made = configuration.from_dict(
+        configuration.Config, configuration.read_yaml(path), str(path), path
+    )
+    unheeded = ["data.max_rejected", "language.whisper"]
+    if of_data_here(place, method):  # other settings may make the same data
+        unheeded += ["data.", "language.", "units."]
+    found = [
+        name
+        for name in finished.changes(data_of(made), data_of(config))
+        if not name.startswith(tuple(unheeded))
+    ]
+    sources = ["start"]
+    if method != "finetune" or TEACHER in (config.student.source, config.transcripts.source):
+        sources.append("source")
+        old, new = (
+            {}
+            if each.teacher.finetuned
+            else inputs.training_settings(Place(place.root, each), "teacher")
+            for each in (made, config)
+        )
+        found += [f"teacher.{name}" for name in finished.changes(old, new)]
+    return found + finished.changed_sources(folder, sources, dataclasses.asdict(config))
+
+
+def data_of(config: configuration.Config) -> dict[str, Any]:
+    """The settings of what is learnt from, wherever the corpus lies."""
+    found = {"corpus": {**config.corpus, "corpus": None}, **inputs.data_settings(config)}
+    if config.transcripts.source == TEACHER:
+        found["transcripts"] = dataclasses.asdict(config.transcripts)
+    return found
+
+
+def of_data_here(place: Place, method: str) -> bool:
+    """Whether the data that lie here have the place's settings, and it was trained on them."""
+    facts = finished.done(place.experiment(method)) or {}
+    try:
+        here = inputs.prepared(place)
+    except UserError:
+        return False
+    return here.items() <= facts.get("inputs", {}).items()
 
 
 def spoken(run: Run) -> set[tuple[str, int]]:
@@ -426,6 +500,15 @@ def controls_of(study: Study, cell: str) -> dict[str, str]:
         if control and (own, rest) == wanted:
             found[control] = name
     return found
+
+
+def follows_x(study: Study, cell: str) -> bool:
+    """Whether a cell gives each utterance an alpha by its x, and is no control."""
+    method = study.method(cell)
+    place = study.place(study.groups[0], cell, study.grid.seeds[0], study.any_choice)
+    options = place.config.methods.get(method) or {}
+    own = options.get("k") != 0 and options.get("control", "none") == "none"
+    return method in ADAPTIVE and own
 
 
 def adaptive(

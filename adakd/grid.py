@@ -45,7 +45,7 @@ from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
-from adakd.inputs import guarded, training_settings
+from adakd.inputs import changed_settings, guarded, learnt_from, training_settings
 from adakd.place import INT8, Place
 from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
@@ -58,6 +58,11 @@ SHARED = (
     "teacher", "transcripts", "train", "student.source", "student.layers", "student.config",
     "distill.top_k", "decode", "score",
 )  # fmt: skip
+# How fast a machine works: see `Task.fingerprint`.
+SPEED = {
+    "workers": configuration.Train.workers,
+    "checkpoint_minutes": configuration.Train.checkpoint_minutes,
+}
 # What names a run, and by what a grid gives it.
 NAMING = {
     "recipe": "recipes: {NAME: {recipe: ...}}",
@@ -136,13 +141,18 @@ class Task:
     def fingerprint(self) -> str:
         """Changes with the settings; a record with another one is of another task.
 
-        Not with where a machine keeps things: of contents the experiments' own markers know.
+        Not with where a machine keeps things, since of contents the experiments' own markers know,
+        nor with how fast it works.
         """
         configs = [dataclasses.asdict(place.config) for place in self.places]
         for config in configs:
             config["corpus"].pop("corpus", None)
+            config["data"]["jobs"] = configuration.Data.jobs
+            config["train"] |= SPEED
             for role in ("teacher", "student"):
                 config[role]["source"] = _nameless(config[role]["source"])
+                for name in SPEED:
+                    config[role]["train"].pop(name, None)
         return configuration.fingerprint([self.method, configs])
 
     @cached_property
@@ -247,34 +257,36 @@ class Study:
     def status(self, task: Task, records: Records) -> str:
         """ "done", "failed", or nothing for a task that has not run with these settings.
 
-        What was published counts unless the task is done in `records`.
+        A trial whose folder holds it no longer has not run either: what it chose is not known.
         """
+        if line := self.published(task):
+            return "failed" if line.get("reason") else "done"
         record = records.get(task.name, {})
         same = record.get("fingerprint") == task.fingerprint
         state = str(record.get("status", "")) if same else ""
-        if state != "done" and (line := self.published(task)):
-            return "failed" if line.get("reason") else "done"
-        return state
+        gone = task.kind == "trial" and state == "done" and not self.trial(task)
+        return "" if gone else state
 
     def published(self, task: Task, ending: str = "") -> Line | None:
         """The line that stands for a task; ending: INT8 for a cell's int8 weights.
 
         It must be of the same settings, and of the data that are prepared here, if any are. None
-        where the task was done on this machine, too: that is looked at.
+        where the task was done on this machine, too, and its folder holds it: that is looked at.
         """
         line = self.lines.get(task.name + ending)
         if line is None or line.get("settings") != task.fingerprint:  # a teacher's has none
             return None
         (place, *_) = task.places
-        data = finished.done(place.data)
-        if data and line["of_data"] not in (None, data["manifests"]):
-            return None
+        if data := finished.done(place.data):  # a trial has not looked at the test set
+            here = learnt_from(data)["data"] if task.kind == "trial" else data["manifests"]
+            if line["of_data"] not in (None, here):
+                return None
         if task.kind == "cell" and place.config.decode.int8:
             if task.name + INT8 not in self.lines:
                 return None
-        here = self._here.get(task.name, {})
-        done = here.get("status") == "done" and here["fingerprint"] == task.fingerprint
-        return None if done else line
+        record = self._here.get(task.name, {})
+        done = record.get("status") == "done" and record["fingerprint"] == task.fingerprint
+        return None if done and _trained(task) else line
 
     # ------------------------------------------------------------------ validation
 
@@ -294,8 +306,7 @@ class Study:
                 raise self._wrong(
                     f"cells.{name}.like", f"'{name}' is like '{cell.like}', no cell above it."
                 )
-            self._check_settings(f"cells.{name}.set", cell.set)
-            self.method(name)
+            self._check_settings(f"cells.{name}.set", cell.set, self.method(name))
             before.append(name)
         named = [("tune", list(grid.tune)), *(("primary", pair) for pair in grid.primary)]
         named += [(f"ablations.{title}", cells) for title, cells in grid.ablations.items()]
@@ -332,7 +343,7 @@ class Study:
                         f"{{methods.kd.alpha: 0.3}}, found {candidate!r}."
                     )  # fmt: skip
                 configuration.check_names(candidate, f"tune.{name}", str(self.path), self.path)
-                self._check_settings(f"tune.{name}", candidate)
+                self._check_settings(f"tune.{name}", candidate, self.method(name))
         if not 0 < grid.difference < 1:
             raise self._wrong(
                 "difference", f"it is a share of the CER, such as 0.03, found {grid.difference:g}."
@@ -397,8 +408,13 @@ class Study:
                 )
             taken[name] = taken[tuple(folder)] = name
 
-    def _check_settings(self, key: str, settings: Mapping[str, Any]) -> None:
+    def _check_settings(self, key: str, settings: Mapping[str, Any], method: str) -> None:
         for name in configuration.ungrouped(settings):
+            if name.startswith("methods.") and name.split(".")[1] != method:
+                raise self._wrong(
+                    key, f"'{name}' does nothing here, where the method is {method}: set it for "
+                    "the study or a recipe, or for a cell of that method."
+                )  # fmt: skip
             for shared in SHARED:
                 if f"{name}.".startswith(f"{shared}."):
                     better = f"; here it is student.{name}" if shared == "train" else ""
@@ -622,7 +638,8 @@ class Study:
             return trials, None
         tuned: dict[str, int] = {}
         dev: dict[str, list[float]] = {}
-        for cell, candidates in self.grid.tune.items():
+        for cell in filter(self.grid.tune.get, self.cells):  # after those that they are like
+            candidates = self.grid.tune[cell]
             before = set(self.ancestry(cell)[:-1]) & set(self.grid.tune)
             if before - set(tuned):
                 continue  # its turn comes when what it is like has been tuned
@@ -678,11 +695,15 @@ class Study:
         return trials, Choice(gains[-1][0] if gains else None, tuple(gains))
 
     def trial(self, task: Task) -> Mapping[str, Any]:
-        """`dev_cer`, `dev_curve`, `train_seconds` and `inputs` of a trial that is done."""
+        """`dev_cer`, `dev_curve`, `train_seconds` and `inputs` of a trial that is done.
+
+        Nothing where its folder holds it no longer.
+        """
         if line := self.published(task):
             return {**line, "inputs": {"data": line["of_data"]}}
         if task not in self._trials:  # asked for after every task
-            facts = finished.needed(task.folder, task.name, 3)
+            if (facts := _trained(task)) is None:
+                return {}
             dev_cer, _ = read_metrics(task.folder)
             self._trials[task] = {**facts, "dev_curve": dev_curve(dev_cer)}
         return self._trials[task]
@@ -747,6 +768,14 @@ class Study:
             "reference": len(groups),
             "cell": len(cells - elsewhere),
         }
+
+
+def _trained(task: Task) -> dict[str, Any] | None:
+    """What the training of a task left, unless its folder is gone or of other settings by now."""
+    facts = finished.done(task.folder)
+    if facts is None or changed_settings(task.places[0], task.method, facts):
+        return None
+    return facts
 
 
 def _source_of_difficulty(place: Place) -> str:

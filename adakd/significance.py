@@ -304,13 +304,13 @@ def seeds_enough(variance: Variance, change: float, level: float = LEVEL) -> int
     """The fewest seeds (of each fold) with which `compare` finds a fall of the CER by `change`.
 
     On the same test speech, of which more seeds make no more. None where they are not enough,
-    however many (MOST_SEEDS).
+    however many (MOST_SEEDS); where nothing varies, the fewest are.
     """
     now = variance.runs / variance.folds
 
     def enough(seeds: int) -> bool:
         error, free = variance.error(seeds / now)
-        shift = abs(math.log1p(-change)) / error if error else 0.0
+        shift = abs(math.log1p(-change)) / error if error else math.inf
         return bool(free) and found_by_t(shift, free, level) >= POWER
 
     return _fewest(enough)

@@ -319,7 +319,7 @@ def parts_of(
             parts += [Part("heading", heading), Part("words", words), Part("table", lines)]
     every = [each for group in study.groups for each in study.choose(group, records)[0]]
     failures = [
-        f"{name}: {records[name]['reason'] if name in records else study.lines[name]['reason']}"
+        f"{name}: {(study.published(task) or records[name])['reason']}"
         for name, task in {task.name: task for task in [*study.tasks(records), *every]}.items()
         if study.status(task, records) == "failed"
     ]
@@ -384,13 +384,12 @@ def lines_of(
         )
     for task in trials:
         failed = study.status(task, records) == "failed"
-        where = records if task.name in records else study.lines
         facts = {} if failed else study.trial(task)
         yield {
             **{"name": task.name, "kind": "trial", **named, "settings": task.fingerprint},
             **{name: facts.get(name) for name in ("dev_cer", "dev_curve", "train_seconds")},
             "of_data": facts.get("inputs", {}).get("data"),
-            "reason": where[task.name]["reason"] if failed else None,
+            "reason": (study.published(task) or records[task.name])["reason"] if failed else None,
         }
     for run in runs:
         assert choice is not None  # or there were no cells

@@ -366,7 +366,7 @@ def leverage(
             one
             for one in comparisons
             if one.table is table
-            and math.isfinite(one.deviation)
+            and one.deviation > 0  # not of a cell and its double, nor where it is not known
             and "finetune" not in map(study.method, one.pair)
         ]
         luck = "not known"

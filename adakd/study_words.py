@@ -9,7 +9,6 @@ from statistics import mean, median
 from typing import Any
 
 from adakd import significance
-from adakd.config import ADAPTIVE
 from adakd.findings import (
     CONTROL,
     CONTROLS,
@@ -17,10 +16,12 @@ from adakd.findings import (
     SAME,
     VERDICTS,
     Comparison,
+    Pair,
     Table,
     adaptive,
     against_teacher,
     controls_of,
+    follows_x,
     once,
     own_seeds,
     seeds_of,
@@ -32,7 +33,10 @@ from adakd.findings import (
 from adakd.grid import SETTLED, Study
 from adakd.progress import clock
 from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
+from adakd.score import ENOUGH_SPEAKERS
 from adakd.study_tables import p_text, spanned
+
+SMALL = 10_000_000  # parameters; real recipes have many more
 
 
 def listed(names: Sequence[str]) -> str:
@@ -166,19 +170,20 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
     if table.minutes:
         details.append(f"{mean(table.minutes):.0f} min to train on")
     if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
-        speakers = len(set(heard.values()))
-        utterances = f"{len(heard)} utterances by " if len(heard) > speakers else ""
-        details.append(f"tested on {utterances}{counted(speakers, 'speaker')}")
+        speakers = set(heard.values())
+        tested = [counted(len(heard), "utterance")] if len(heard) > len(speakers) else []
+        if all(speakers):
+            tested.append(counted(len(speakers), "speaker"))
+        details.append(f"tested on {' by '.join(tested)}")
     return f"{recipe} ({', '.join(details)})" if details else recipe
 
 
 def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     """Whether a gain may be called adaptive, of every cell whose alpha follows x."""
-    every = {name for cell in study.cells for name in controls_of(study, cell).values()}
-    asked = dict.fromkeys(one.pair[0] for one in comparisons if one.pair[0] not in every)
+    asked = dict.fromkeys(one.pair[0] for one in comparisons)
     places = len({one.table.title for one in comparisons})
     said, without = [], []
-    for name in [name for name in asked if study.method(name) in ADAPTIVE]:
+    for name in [name for name in asked if follows_x(study, name)]:
         label, shown = label_of(name), adaptive(study, comparisons, name)
         if shown is None:
             without.append(label)
@@ -247,33 +252,38 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
     )
 
 
-def twice(study: Study, tables: Sequence[Table]) -> Iterator[tuple[str, Run, Run]]:
-    """Runs of cells that differ in their names alone, as a tuned one may, and what to call both."""
+def twice(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Run, Run]]:
+    """Pairs of cells that differ in their names alone, as a tuned one may, and a run of each."""
     for table in tables:
-        first: dict[Any, tuple[str, Run]] = {}
+        first: dict[str, tuple[str, Run]] = {}
         chosen = {group.fold: (group, choice) for group, choice in table.choices.items() if choice}
         for name in study.cells:
             for run in table.rows[name].runs:
                 group, choice = chosen[run.experiment.fold]
                 same = study.cell_task(group, name, run.experiment.seed, choice).training
-                label, other = first.setdefault(same, (label_of(name), run))
+                earlier, other = first.setdefault(same, (name, run))
                 if other is not run:
-                    yield f"{label_of(name)} is {label}", run, other
+                    yield (name, earlier), run, other
 
 
 def repeats(study: Study, tables: Sequence[Table]) -> str:
-    """What dev chose that another cell has, and what cells that were run again gave."""
-    alike: Counter[str] = Counter()
+    """Which cells have the same settings, by dev's choice or the grid's, and what those gave."""
+    alike: dict[str, Counter[str]] = {}
     apart = []
-    for said, run, other in twice(study, tables):
-        alike[said] += 1
+    for pair, run, other in twice(study, tables):
+        tuned = any(set(study.ancestry(name)) & set(study.grid.tune) for name in pair)
+        why = "Dev chose what another cell has" if tuned else "The grid gives two cells the same"
+        alike.setdefault(why, Counter())[" is ".join(map(label_of, pair))] += 1
         if "taken_over" not in run.done:
             pairs = zip(run.errors, other.errors, strict=True)
             apart.append(any(one.normalised.errors != two.normalised.errors for one, two in pairs))
     if not alike:
         return "Here no two cells have the same settings and seed."
-    found = ", ".join(f"{both} in {counted(number, 'run')}" for both, number in alike.items())
-    said = f"Dev chose what another cell has: {found}. What is the same is trained once"
+    found = [
+        f"{why}: " + ", ".join(f"{both} in {counted(n, 'run')}" for both, n in own.items())
+        for why, own in alike.items()
+    ]
+    said = f"{'. '.join(found)}. What is the same is trained once"
     if not apart:
         return f"{said}."
     exact = ", as with one thread on a CPU they must: chance is in the seed alone"
@@ -298,17 +308,33 @@ def same_twice(study: Study, tables: Sequence[Table]) -> str:
 
 def limits(study: Study, tables: Sequence[Table]) -> list[str]:
     """What the study cannot say: as the grid has it, and what is plain from its settings."""
-    sizes = []
+    sizes, largest = [], 0
     for table in tables:
         ends = [
-            next((size(run.done["parameters"]) for run in runs if "parameters" in run.done), "")
+            next((run.done["parameters"] for run in runs if "parameters" in run.done), 0)
             for runs in (table.teacher, table.runs)
         ]
         if all(ends):
-            sizes.append(f"{table.title}: {ends[0]} to {ends[1]}")
+            sizes.append(f"{table.title}: {' to '.join(map(size, ends))}")
+            largest = max(largest, *ends)
     found = list(study.grid.limits)
+    starts = {group.recipe: study.start(group).config for group in study.groups}
+    if synthetic := [recipe for recipe, config in starts.items() if config.demonstration]:
+        found.append(
+            f"The speech of {listed(synthetic)} is synthetic: its speakers are voices, not people."
+        )
     if sizes:
-        found.append(f"Models are small (parameters of teacher and student): {'; '.join(sizes)}.")
+        what = "Models are small" if largest < SMALL else "Sizes"
+        found.append(f"{what} (parameters of teacher and student): {'; '.join(sizes)}.")
+    if apart := [
+        table.title
+        for table in tables
+        if any(unit_of(row.runs) == "utterance" for row in table.rows.values() if row.runs)
+    ]:
+        found.append(
+            f"Other speakers are outside the intervals of {listed(apart)}: utterances were "
+            f"resampled, since fewer than {ENOUGH_SPEAKERS} speakers are known."
+        )
     permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
         found.append(

@@ -18,6 +18,7 @@ import tiny_recipe
 from adakd import benchmark, cli, grid
 from adakd.benchmark import Workers, attempt, perform, run
 from adakd.errors import UserError
+from adakd.findings import read_table
 from adakd.finished import done, mark_done
 from adakd.grid import Study, Task
 from adakd.place import Place
@@ -244,6 +245,29 @@ def test_a_pattern_that_no_run_has_is_a_sentence(finished: Any, only: str, hint:
     assert not pool.given
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"adakd-x": {"set": {"methods.adakd.contol": "mean"}}},
+            "adakd-x: Method adakd has no option 'contol'. Did you mean 'control'?",
+        ),
+        ({"kd-x": {"set": {"methods.kd.alpha": "a"}}}, "kd-x-try1: methods.kd: alpha is 'a'"),
+    ],
+)
+def test_wrong_options_of_a_method_are_told_before_anything_runs(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, told: str
+) -> None:
+    monkeypatch.setattr(grid, "REPOSITORY", repository)
+    path, pool = tmp_path / "small.yaml", Here()
+    tune = {"kd-x": [changes["kd-x"]["set"]]} if "kd-x" in changes else {}
+    tiny_recipe.write_yaml(path, SMALL | {"cells": SMALL["cells"] | changes, "tune": tune})
+    with pytest.raises(UserError) as error:
+        run(Study(path, tmp_path), pool)
+    assert f"small.yaml: {GROUP} {told}" in str(error.value)
+    assert not pool.given
+
+
 def published_trial(name: str, **changes: Any) -> dict[str, Any]:
     """A line of a published study."""
     line = {"name": name, "kind": "trial", "recipe": "a/b", "family": "whisper", "fold": None}
@@ -339,16 +363,20 @@ class Beside:
         return {path: path.stat().st_mtime_ns for path in kept if path.parent.name != "decode"}
 
 
+def run_sh(repository: Path, root: Path, *settings: str) -> None:
+    """As ./run.sh with these settings, to KD."""
+    stages = ["corpus", "prepare", "teacher", "finetune", "teacher-pass", "kd"]
+    options = ["--recipe", "tiny/en", "--family", "wav2vec2", "--fold", "1", "--root", str(root)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "REPOSITORY", repository)
+        assert cli.main([*stages, *options, "--train.max_steps", "2", *settings]) == 0
+
+
 @pytest.fixture(scope="module")
 def ran(repository: Path) -> Path:
     """What ./run.sh leaves, to be copied."""
     root = repository / "ran"
-    stages = ["corpus", "prepare", "teacher", "finetune", "teacher-pass", "kd"]
-    options = ["--recipe", "tiny/en", "--family", "wav2vec2", "--fold", "1", "--root", str(root)]
-    settings = ["--train.max_steps", "2", "--methods.kd.alpha", "0.9"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "REPOSITORY", repository)
-        assert cli.main([*stages, *options, *settings]) == 0
+    run_sh(repository, root, "--methods.kd.alpha", "0.9")
     return root
 
 
@@ -391,6 +419,21 @@ def test_what_run_sh_has_trained_since_then_is_refused_too(beside: Beside) -> No
     facts = done(beside.folder("kd")) or {}
     mark_done(beside.folder("kd"), {**facts["inputs"], "method": {"alpha": 0.8}}, study=None)
     assert list(beside.failures()) == [f"{GROUP} kd seed 1"] and beside.alpha("kd") == 0.8
+
+
+def test_what_run_sh_makes_anew_with_another_teacher_is_not_reported(
+    beside: Beside, repository: Path
+) -> None:
+    shutil.rmtree(beside.folder("kd"))
+    assert not beside.failures()
+    study = beside.study()
+    counted = [read_table(study, "tiny/en", "wav2vec2", study.read_records())]
+    run_sh(repository, beside.root, "--teacher.train.max_steps", "1")
+    counted.append(read_table(study, "tiny/en", "wav2vec2", study.read_records()))
+    rows = [[name for name, row in table.rows.items() if row.runs] for table in counted]
+    assert rows == [["finetune", "kd", "kd-low"], ["finetune", "kd-low"]]
+    assert not counted[0].problems and not counted[1].teacher
+    assert "kd/seed1 was made with another teacher.train.max_steps, " in counted[1].problems[-1]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def finish(study: Study, records: dict[str, Any], task: grid.Task, dev_cer: floa
     """As if a task had been done: its record and, of a training, done.json and metrics.jsonl."""
     records[task.name] = {"status": "done", "fingerprint": task.fingerprint, "kind": task.kind}
     if task.kind in ("trial", "cell"):
-        finished.mark_done(task.folder, {}, dev_cer=dev_cer)
+        inputs = training_settings(task.places[0], task.method)
+        finished.mark_done(task.folder, inputs, dev_cer=dev_cer)
         lines = [{"epoch": e, "step": e, "dev_cer": dev_cer + 0.1 / e} for e in range(1, 7)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (task.folder / "metrics.jsonl").write_text(text)
@@ -81,6 +82,12 @@ def test_where_a_machine_keeps_things_makes_no_other_task(
         choice = grid.Choice(epochs, tuned={"kd-tuned": 1})
         prints.append(study.cell_task(study.groups[0], "kd", 1, choice).fingerprint)
     assert prints[0] == prints[1] != prints[2]
+    faster = {"data.jobs": 2, "train.workers": 4, "teacher.train.checkpoint_minutes": 5}
+    tiny_recipe.write_yaml(path, GRID)
+    own = [("tiny/en", key, str(value)) for key, value in faster.items()]
+    study = Study(path, folder / "root", own)
+    choice = grid.Choice(5, tuned={"kd-tuned": 1})
+    assert study.cell_task(study.groups[0], "kd", 1, choice).fingerprint == prints[0]
     (folder / "models/small").mkdir(parents=True)
     monkeypatch.chdir(folder)
     assert grid._nameless("models/small") == "models/small"
@@ -163,6 +170,39 @@ def test_a_candidate_counts_by_its_mean_over_all_tuning_seeds(folder: Path) -> N
     _, choice = study.choose(study.groups[0], records)
     assert choice is not None and choice.tuned == {"kd-tuned": 1}
     assert choice.dev == {"kd-tuned": [pytest.approx(0.40), pytest.approx(0.38)]}
+
+
+def test_candidates_wait_for_what_they_are_like_wherever_it_stands(folder: Path) -> None:
+    cells = {"adakd": {}, "adakd-rank": {"like": "adakd"}}
+    keys = {"adakd-rank": "k", "adakd": "threshold"}  # the child first
+    tune = {name: [{f"methods.adakd.{key}": n} for n in (1, 2)] for name, key in keys.items()}
+    study = study_of(
+        folder, recipes={"tiny/en": {"folds": [0]}}, cells=cells, epochs=[], tune=tune, primary=[],
+        ablations={},
+    )  # fmt: skip
+    records: dict[str, Any] = {}
+    while tasks := [task for task in due(study, records) if task.kind != "cell"]:
+        for task in tasks:
+            finish(study, records, task, 0.4 if "try2" in task.name else 0.5)
+    _, choice = study.choose(study.groups[0], records)
+    assert choice is not None and choice.tuned == {"adakd": 1, "adakd-rank": 1}
+
+
+def test_a_trial_whose_folder_is_gone_or_of_another_has_not_run(folder: Path) -> None:
+    study = study_of(folder, recipes={"tiny/en": {"folds": [0]}})
+    records: dict[str, Any] = {}
+    while "trial" not in {task.kind for task in due(study, records)}:
+        for task in due(study, records):
+            finish(study, records, task)
+    (trial,) = due(study, records)
+    finish(study, records, trial)
+    assert study.status(trial, records) == "done"
+    (trial.folder / "done.json").unlink()
+    again = study_of(folder, recipes={"tiny/en": {"folds": [0]}})
+    assert [task.name for task in due(again, records)] == [trial.name]
+    inputs = training_settings(trial.places[0], "finetune") | {"seed": 3}
+    finished.mark_done(trial.folder, inputs, dev_cer=0.1)
+    assert [task.name for task in due(again, records)] == [trial.name]
 
 
 def test_a_difficulty_is_a_task_that_its_cells_wait_for(folder: Path) -> None:
@@ -277,6 +317,14 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         (
             {"cells": {"finetune": {"set": {"train.epochs": 2}}}, "tune": {}, "primary": []},
             "here it is student.train.epochs",
+        ),
+        (
+            {"cells": {"kd": {"set": {"methods.adakd.alpha": 0.1}}}, "tune": {}, "primary": []},
+            "'methods.adakd.alpha' does nothing here, where the method is kd: set it for the study",
+        ),
+        (
+            {"tune": {"kd-tuned": [{"methods": {"adakd": {"alpha": 0.1}}}]}},
+            "'methods.adakd' does nothing here, where the method is kd",
         ),
         ({"set": {"distil.top_k": 3}}, "unknown key 'distil'; did you mean 'distill'?"),
         ({"recipes": {"tiny/xx": {}}}, "there is no recipe 'tiny/xx'"),

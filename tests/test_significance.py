@@ -274,6 +274,8 @@ def test_more_seeds_leave_the_luck_of_speakers() -> None:
     assert chance(enough) >= 0.8 > chance(enough - 1)
     alone = significance.Variance(0.02**2 / 5, 0.0, 0.02**2 / 5, 5, 1, 8)
     assert significance.seeds_enough(alone, 0.03) == significance.seeds_needed(0.02, 0.03)
+    nothing = significance.Variance(0.0, 0.0, 0.0, 5, 1, 8)
+    assert significance.seeds_enough(nothing, 0.03) == significance.seeds_needed(0.0, 0.03) == 2
 
 
 @pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.01), (5, 0.025), (12, 0.03), (30, 0.1)])

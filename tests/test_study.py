@@ -18,11 +18,12 @@ import tiny_recipe
 import yaml
 from scipy import stats
 
+from adakd import config as configuration
 from adakd import findings, finished, grid, significance, study, study_tables, study_words
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
-from adakd.inputs import training_settings
+from adakd.inputs import data_settings, training_settings
 from adakd.report import BASELINES, Run, label_of
 from adakd.significance import Change, Interval, Variance
 
@@ -303,6 +304,24 @@ def test_controls_that_were_not_named_beforehand_prove_nothing(tmp_path: Path, m
     assert "Adaptivity: not asked. Beating the mechanism controls of AdaKD is not among" in text
 
 
+def test_adaptivity_is_not_asked_of_one_alpha_for_all(made: Study, tmp_path: Path) -> None:
+    cells = {
+        "kd": {},
+        "kd-guard": {"method": "adakd", "set": {"methods.adakd.k": 0}},
+        "adakd-other": {"set": {"methods.adakd.control": "inverted"}},
+        "adakd": {},
+    }
+    for pairs, asked in (
+        ([["kd-guard", "kd"], ["adakd-other", "kd"]], ""),
+        ([["kd-guard", "kd"], ["adakd", "kd"]], "AdaKD"),
+    ):
+        flat = study_of(tmp_path, cells=cells, primary=pairs, ablations={})
+        fill(flat, alike)
+        text, _ = report(flat)
+        told = f"not asked. Beating the mechanism controls of {asked} is not among the primary"
+        assert (told in text) is bool(asked) and ("Adaptivity: " in text) is bool(asked)
+
+
 def test_a_control_differs_in_nothing_else(made: Study, tmp_path: Path) -> None:
     assert findings.controls_of(made, "adakd") == {
         "permuted": "adakd-permuted",
@@ -354,6 +373,76 @@ def test_a_folder_that_another_study_has_taken_is_not_this_studys_run(made: Stud
     assert outcomes(made)["kd"].open == "4 of 5 runs"
     for written in (text, page):
         assert "was made with another method.threshold, perhaps by another study" in written
+
+
+TAUGHT_BY_TEACHER = {"transcripts.source": "teacher"}
+
+
+def remember(made: Study, cell: str, **settings: Any) -> None:
+    """As if that run of seed 2 had been made with these settings, by its config.yaml."""
+    place = made.place(made.groups[0], cell, 2, Choice())
+    config = configuration.load(
+        made.recipe_folder("tiny/hi"), "whisper", {**made.grid.set, **settings, "seed": 2}
+    )
+    text = configuration.dump_yaml(dataclasses.asdict(config))
+    (place.experiment(made.method(cell)) / "config.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("shared", "cell", "settings", "said"),
+    [
+        ({}, "kd", {"teacher.train.epochs": 7}, "teacher.train.epochs"),
+        ({}, "kd", {"teacher.seed": 7}, "teacher.seed"),
+        ({}, "kd", {"teacher.source": "a/b"}, "teacher.source and another teacher.config"),
+        ({}, "kd", {"student.config": {"d_model": 4}}, "student.config.d_model"),
+        ({}, "finetune", {"student.layers.encoder": 1, "student.source": "a/b"}, "student.source"),
+        ({}, "finetune", {"data.max_seconds": 1.0}, "data.max_seconds"),
+        ({}, "finetune", {"corpus.hours": 1.0}, "corpus.hours"),
+        ({}, "finetune", {"units.size": 300}, "units.size"),
+        ({}, "kd", TAUGHT_BY_TEACHER, "transcripts"),
+        (TAUGHT_BY_TEACHER, "kd", {"transcripts.max_cer": 0.2}, "transcripts.max_cer"),
+        (TAUGHT_BY_TEACHER, "finetune", {"teacher.train.epochs": 7}, "teacher.train.epochs"),
+        ({}, "finetune", {"teacher.train.epochs": 7}, ""),
+        ({}, "kd", {"transcripts.max_cer": 0.2, "corpus.corpus": "elsewhere"}, ""),
+        ({}, "kd", {"data.jobs": 3, "train.workers": 2, "data.max_rejected": 0.5}, ""),
+        ({}, "kd", {"methods.adakd.alpha": 0.1, "tag": "low"}, ""),
+    ],
+)
+def test_a_run_with_another_teacher_or_other_data_is_not_this_studys(
+    made: Study, shared: dict[str, Any], cell: str, settings: dict[str, Any], said: str
+) -> None:
+    """./run.sh has the folders in common: who makes one seed anew makes it with its settings."""
+    made = study_of(made.path.parent, set=shared)
+    fill(made, alike)
+    remember(made, cell)
+    assert "was made with another" not in report(made)[0]
+    remember(made, cell, **settings)
+    text, _ = report(made)
+    assert (f"was made with another {said}" in text) is bool(said)
+    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    assert len(table.rows[cell].runs) == (4 if said else 5)
+
+
+def test_other_settings_of_the_same_data_make_no_other_run(made: Study) -> None:
+    fill(made, alike)
+    remember(made, "kd", **{"data.max_seconds": 1.0})
+    folder, place = folder_of(made, "kd", 2), made.start(made.groups[0])
+    facts = finished.done(folder) or {}
+    write_json(folder / "done.json", {**facts, "inputs": {**facts["inputs"], "data": "m"}})
+    counts = {"train": {"seconds": 60}}
+    for data, seconds, told in (("m", 2.0, False), ("m", 1.0, True), ("other", 2.0, True)):
+        settings = data_settings(place.config)
+        settings["data"]["max_seconds"] = seconds
+        finished.mark_done(place.data, settings, manifests=data, counts=counts)
+        assert ("was made with another data.max_seconds" in report(made)[0]) is told
+
+
+def test_hypotheses_of_another_decoding_are_not_this_studys(made: Study) -> None:
+    fill(made, alike)
+    for encode, told in (("full", False), ("speech", True)):
+        mark = folder_of(made, "kd", 2) / "decode"
+        finished.mark_done(mark, {"audio": {"encode": encode}, "data": None})
+        assert ("was made with another decode.encode, " in report(made)[0]) is told
 
 
 @pytest.mark.parametrize("gone", ["done.json", "hyp.test.jsonl"])
@@ -518,6 +607,14 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
     file.write_text(file.read_text().replace('"u0"', '"another"'))
     text, _ = report(made)
     assert "| Teacher |" not in text and "or other test speech" in text
+    file.write_text(file.read_text().replace('"another"', '"u0"'))
+    assert "| Teacher |" in report(made)[0]
+    config = dataclasses.asdict(made.start(made.groups[0]).config)
+    config["teacher"]["train"] = {"epochs": 7}
+    (folder / "config.yaml").write_text(configuration.dump_yaml(config), encoding="utf-8")
+    text, _ = report(made)
+    assert "| Teacher |" not in text
+    assert "teacher/seed1 holds another teacher than students here had" in text
 
 
 def test_the_scores_are_what_the_intervals_resample(made: Study) -> None:
@@ -575,7 +672,8 @@ def fill_trials(tuned: Study, curve: list[float]) -> Choice:
         for task in tuned.choose(group, records)[0]:
             task.folder.mkdir(parents=True, exist_ok=True)
             cer = 0.4 if "try2" in task.name else 0.5
-            finished.mark_done(task.folder, {}, dev_cer=cer, train_seconds=7.0)
+            inputs = training_settings(task.places[0], task.method)
+            finished.mark_done(task.folder, inputs, dev_cer=cer, train_seconds=7.0)
             epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve)]
             (task.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
             records[task.name] = {"kind": "trial", "status": "done", "seconds": 7.0} | {
@@ -773,6 +871,57 @@ def test_a_run_here_stands_before_the_published_one(
     assert first.counts.errors == 0 and second.counts.errors > 0
 
 
+def test_a_published_run_stands_again_where_the_folder_is_gone(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    tuned = study_of(tmp_path, **TUNED)
+    choice = fill_trials(tuned, [0.9, 0.7, 0.5, 0.5, 0.5])
+    fill(tuned, better_when_easy, choice=choice)
+    records = tuned.read_records()
+    elsewhere = moved(tuned, **TUNED)
+    write_json(elsewhere.records, records)
+    study.write_report(elsewhere, "adakd benchmark", tmp_path / "scores.md")
+    table = findings.read_table(elsewhere, "tiny/hi", "whisper", elsewhere.read_records())
+    assert len(table.runs) == 25 and not table.problems
+    # So it does where another run has come there.
+    task = elsewhere.cell_task(elsewhere.groups[0], "adakd", 1, choice)
+    decoded(task.folder, [0] * UTTERANCES)
+    finished.mark_done(task.folder, {"seed": 9}, dev_cer=0.1, steps=40)
+    assert runs_of(elsewhere) == 25
+
+
+def test_trials_that_are_gone_or_of_other_settings_are_told(made: Study, tmp_path: Path) -> None:
+    tuned = study_of(tmp_path, **TUNED)
+    choice = fill_trials(tuned, [0.9, 0.7, 0.5, 0.5, 0.5])
+    fill(tuned, better_when_easy, choice=choice)
+    said = "of the runs that were recorded had other settings than the grid has now, or are gone, "
+    assert said not in report(tuned)[0]
+    trial = tuned.choose(tuned.groups[0], tuned.read_records())[0][-1]
+    shutil.rmtree(trial.folder)
+    text, _ = report(study_of(tmp_path, **TUNED))
+    assert f"- 1 {said}tiny/hi whisper kd-try2 seed 1 for one: run the benchmark again." in text
+    text, _ = report(study_of(tmp_path, **TUNED, set={"train.clip": 2.0}))
+    assert f"- 1 {said}tiny/hi whisper finetune-epochs5 seed 1 for one: run the " in text
+
+
+def test_a_published_trial_does_not_depend_on_the_test_set(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    tuned = study_of(tmp_path, **TUNED)
+    fill_trials(tuned, [0.9, 0.7, 0.5, 0.5, 0.5])
+    elsewhere = moved(tuned, **TUNED)
+    place = elsewhere.start(elsewhere.groups[0])
+    lines = (tmp_path / "scores.jsonl").read_text()
+    scores = tmp_path / "other.jsonl"
+    scores.write_text(lines.replace('"of_data": null', '"of_data": "train and dev"'))
+    counts = {"train": {"seconds": 60}}
+    for learnt, chosen in (("train and dev", True), ("others", False)):
+        facts = {"learnt": {"data": learnt}, "manifests": "with test", "counts": counts}
+        write_json(place.data / "done.json", facts)
+        again = Study(study_of(tmp_path, **TUNED).path, elsewhere.root, scores=scores)
+        assert bool(again.choose(again.groups[0], {})[1]) is chosen
+
+
 def test_a_teacher_that_was_trained_again_is_told(made: Study, tmp_path: Path) -> None:
     taught = study_of(tmp_path, set={"teacher.seed": 1})
     fill(taught, alike)
@@ -842,6 +991,50 @@ def test_what_a_study_cannot_say_is_said(made: Study, tmp_path: Path) -> None:
     said = text.split("## What it cannot say\n")[1].split("\n## ")[0]
     assert "- One <voice>." in said and "One &lt;voice&gt;." in page
     assert "Students of all seeds have one teacher" in said and "folds" not in said.lower()[:20]
+    assert "- The speech of tiny/hi is synthetic: its speakers are voices, not people." in said
+    assert "Other speakers are outside" not in said
+    human = study_of(tmp_path, set={"demonstration": False})
+    assert "is synthetic" not in report(human)[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [(2_000_000, "Models are small"), (20_000_000, "Sizes")],
+)
+def test_what_is_small_is_called_so(made: Study, parameters: int, said: str) -> None:
+    fill(made, alike)
+    folder = folder_of(made, "finetune", 1)
+    facts = finished.done(folder) or {}
+    write_json(folder / "done.json", {**facts, "parameters": 500_000})
+    teacher = folder.parents[1] / "teacher" / "seed1"
+    decoded(teacher, [1] * UTTERANCES)
+    finished.mark_done(teacher, {}, parameters=parameters)
+    sizes = f"tiny/hi, whisper: {parameters // 10**6} M to 500 k."
+    assert f"- {said} (parameters of teacher and student): {sizes}" in report(made)[0]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "told"),
+    [
+        (1, "48 utterances by 1 speaker"),
+        (0, "48 utterances"),  # nobody says who speaks
+        (6, "48 utterances by 6 speakers"),
+    ],
+)
+def test_few_or_unknown_speakers_are_told(made: Study, speakers: int, told: str) -> None:
+    fill(made, alike)
+    for cell, seed in [(cell, seed) for cell in CELLS if cell != "focal" for seed in SEEDS]:
+        file = folder_of(made, cell, seed) / "hyp.test.jsonl"
+        name = '"speaker": "one"' if speakers else '"speaker": ""'
+        if speakers < 6:
+            file.write_text(re.sub(r'"speaker": "s\d"', name, file.read_text()))
+    text, _ = report(made)
+    assert f"tested on {told})" in text
+    alone = (
+        "- Other speakers are outside the intervals of tiny/hi, whisper: utterances were "
+        "resampled, since fewer than 5 speakers are known."
+    )
+    assert (alone in text) is (speakers < 6)
 
 
 def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
@@ -996,7 +1189,7 @@ def test_the_same_cell_twice_measures_what_is_not_the_seeds(
             hypotheses = (folder_of(twice, "kd", seed) / "hyp.test.jsonl").read_text()
             (folder_of(twice, "kd-tuned", seed) / "hyp.test.jsonl").write_text(hypotheses)
     text, _ = report(twice)
-    assert "KD (tuned) is KD in 5 runs. " in text
+    assert "The grid gives two cells the same: KD (tuned) is KD in 5 runs. " in text
     assert f"but 5 of these were run again: {5 if exact else 0} make the same errors" in text
     assert ("chance is in the seed alone" in text) is exact
     if exact:
@@ -1014,6 +1207,20 @@ def test_what_was_taken_over_is_no_repeat(made: Study, tmp_path: Path) -> None:
     assert "KD (tuned) is KD in 5 runs. What is the same is trained once. " in text
 
 
+def test_what_dev_chose_is_told_from_what_the_grid_gives(made: Study, tmp_path: Path) -> None:
+    cells = {"finetune": {}, "kd": {}, "kd-half": {"set": {"methods.kd.alpha": 0.5}}}
+    tune = {"kd-tuned": [{"methods.kd.alpha": 0.9}, {"methods.kd.alpha": 0.5}]}
+    tuned = study_of(
+        tmp_path, cells=cells | {"kd-tuned": {}}, tune=tune, primary=[["kd-tuned", "kd"]],
+        ablations={},
+    )  # fmt: skip
+    fill(tuned, alike, choice=fill_trials(tuned, [0.5]))
+    told = "The grid gives two cells the same: KD (half) is KD in 5 runs. "
+    assert (
+        told + "Dev chose what another cell has: KD (tuned) is KD in 5 runs. " in report(tuned)[0]
+    )
+
+
 def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> None:
     tune = {"kd": [{"methods.kd.alpha": alpha} for alpha in (0.1, 0.5, 0.9)]}
     tuned = study_of(tmp_path, tune=tune)
@@ -1029,7 +1236,9 @@ def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> N
     two = findings.Comparison(table, ("adakd", "adakd-mean"), "", deviation=0.04, seeds=5)
     unlike = findings.Comparison(table, ("adakd", "finetune"), "", deviation=0.4, seeds=5)
     none = findings.Comparison(table, ("adakd", "focal"), "")
-    head, line = study_tables.leverage(tuned, [table], [one, two, unlike, none])
+    double = findings.Comparison(table, ("adakd", "kd-x"), "", deviation=0.0, seeds=2)
+    tuned.cells["kd-x"] = tuned.cells["kd"]
+    head, line = study_tables.leverage(tuned, [table], [one, two, unlike, none, double])
     assert head[2] == "KD"
     # 5.040: the studentized range of three, 4 df, 95 %, in tables; a run's SD is sqrt(mean / 2).
     luck = 100 * math.expm1(5.040 * math.sqrt(0.001 / 2))

@@ -40,36 +40,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, finished
+from adakd import cli, finished, grid_check
 from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
+from adakd.grid_check import NAMING
 from adakd.inputs import changed_settings, guarded, learnt_from, training_settings
 from adakd.place import INT8, Place
 from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
 
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
-FEWEST_EPOCHS = 5  # of a run that has a last fifth
-# What the cells of a group share, and hence cannot set: their folders are the same.
-SHARED = (
-    "recipe", "family", "seed", "fold", "tag", "language", "corpus", "data", "audio", "units",
-    "teacher", "transcripts", "train", "student.source", "student.layers", "student.config",
-    "distill.top_k", "decode", "score",
-)  # fmt: skip
 # How fast a machine works: see `Task.fingerprint`.
 SPEED = {
     "workers": configuration.Train.workers,
     "checkpoint_minutes": configuration.Train.checkpoint_minutes,
-}
-# What names a run, and by what a grid gives it.
-NAMING = {
-    "recipe": "recipes: {NAME: {recipe: ...}}",
-    "family": "families",
-    "seed": "seeds",
-    "fold": "recipes: {NAME: {folds: ...}}",
-    "tag": "the name of a cell, METHOD-TAG",
 }
 
 
@@ -104,7 +90,8 @@ class Grid:
     set: dict[str, Any] = field(default_factory=dict)  # configuration values of everything
     epochs: list[int] = field(default_factory=list)  # to choose from; empty: the recipe's own
     cells: dict[str, Any] = field(default_factory=dict)  # name -> Cell
-    tune: dict[str, list[Any]] = field(default_factory=dict)  # cell -> candidates, as `set`
+    # cell -> candidates, as `set`
+    tune: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tune_seeds: list[int] = field(default_factory=lambda: [1])  # of the runs that choose
     primary: list[list[str]] = field(default_factory=list)  # [cell, against], named beforehand
     ablations: dict[str, list[str]] = field(default_factory=dict)  # title -> cells, in order
@@ -219,6 +206,10 @@ class Study:
         every: list[Source | Cell] = [*self.recipes.values(), *self.cells.values()]
         for each in every:
             each.set = configuration.ungrouped(each.set)
+        self.grid.tune = {
+            name: [configuration.ungrouped(candidate) for candidate in candidates]
+            for name, candidates in self.grid.tune.items()
+        }
         for recipe, key, value in own:
             if recipe not in self.recipes:
                 hint = configuration.suggest(recipe, list(self.recipes))
@@ -234,7 +225,7 @@ class Study:
         self._here: Records = {}  # as they were last read
         self._configs: dict[str, configuration.Config] = {}
         self._places: dict[Any, Place] = {}
-        self._check()
+        grid_check.check(self)
 
     @property
     def folder(self) -> Path:
@@ -288,142 +279,12 @@ class Study:
         done = record.get("status") == "done" and record["fingerprint"] == task.fingerprint
         return None if done and _trained(task) else line
 
-    # ------------------------------------------------------------------ validation
+    # ------------------------------------------------------------------ names and places
 
-    def _wrong(self, key: str, problem: str) -> UserError:
+    def wrong(self, key: str, problem: str) -> UserError:
+        """What is wrong in the file, and on which line."""
         line = configuration.line_of(self.path, key)
         return UserError(f"{self.path}{f', line {line}' if line else ''}: {problem}")
-
-    def _check(self) -> None:
-        grid = self.grid
-        for key in ("recipes", "families", "cells", "seeds", "tune_seeds"):
-            if not getattr(grid, key):
-                raise self._wrong(key, f"'{key}' is empty: a study needs at least one.")
-        self._check_shared_settings()
-        before: list[str] = []
-        for name, cell in self.cells.items():
-            if cell.like and cell.like not in before:
-                raise self._wrong(
-                    f"cells.{name}.like", f"'{name}' is like '{cell.like}', no cell above it."
-                )
-            self._check_settings(f"cells.{name}.set", cell.set, self.method(name))
-            before.append(name)
-        named = [("tune", list(grid.tune)), *(("primary", pair) for pair in grid.primary)]
-        named += [(f"ablations.{title}", cells) for title, cells in grid.ablations.items()]
-        for key, cells in named:
-            for name in cells:
-                if name not in self.cells:
-                    hint = configuration.suggest(str(name), list(self.cells))
-                    raise self._wrong(key, f"there is no cell '{name}'; {hint}")
-        for title, recipes in grid.across.items():
-            for name in recipes:
-                if name not in self.recipes:
-                    hint = configuration.suggest(str(name), list(self.recipes))
-                    raise self._wrong(f"across.{title}", f"there is no recipe '{name}'; {hint}")
-            if len(recipes) < 2:
-                raise self._wrong(
-                    f"across.{title}", "recipes that are compared are two or more, the first of "
-                    "them the one that the others stand against."
-                )  # fmt: skip
-        if any(len(pair) != 2 for pair in grid.primary):
-            raise self._wrong("primary", "a comparison is two cells, such as [adakd, kd].")
-        for name, candidates in grid.tune.items():
-            if not candidates:
-                raise self._wrong(f"tune.{name}", f"'{name}' has no candidates.")
-        if len({len(candidates) for candidates in grid.tune.values()}) > 1:
-            counts = ", ".join(f"{name} {len(found)}" for name, found in grid.tune.items())
-            raise self._wrong(
-                "tune", f"all methods get the same tuning effort; the candidates are {counts}."
-            )
-        for name, candidates in grid.tune.items():
-            for candidate in candidates:
-                if not isinstance(candidate, dict):
-                    raise self._wrong(
-                        f"tune.{name}", f"a candidate is settings, such as "
-                        f"{{methods.kd.alpha: 0.3}}, found {candidate!r}."
-                    )  # fmt: skip
-                configuration.check_names(candidate, f"tune.{name}", str(self.path), self.path)
-                self._check_settings(f"tune.{name}", candidate, self.method(name))
-        if not 0 < grid.difference < 1:
-            raise self._wrong(
-                "difference", f"it is a share of the CER, such as 0.03, found {grid.difference:g}."
-            )
-        once: dict[str, list[Any]] = {
-            key: getattr(grid, key) for key in ("seeds", "tune_seeds", "epochs", "primary")
-        }
-        once |= {f"cells.{name}.seeds": cell.seeds for name, cell in self.cells.items()}
-        once |= {f"recipes.{name}.families": each.families for name, each in self.recipes.items()}
-        for key, values in once.items():
-            for value in values:
-                if values.count(value) > 1:
-                    raise self._wrong(key, f"{value} stands twice in {values}: it counts once.")
-        if grid.epochs and min(grid.epochs) < FEWEST_EPOCHS:
-            raise self._wrong(
-                "epochs", f"numbers from {FEWEST_EPOCHS} on: the last fifth is looked at."
-            )
-        if grid.epochs and self.baseline is None:
-            raise self._wrong("epochs", "they are chosen by fine-tuning: add a cell 'finetune'.")
-        self._check_folders()
-        for group in self.groups:
-            for one, other in grid.primary:
-                if not {*self.seeds(one, group)} & {*self.seeds(other, group)}:
-                    raise self._wrong(
-                        "primary", f"'{one}' and '{other}' have no seed in common ({group})."
-                    )
-            for name in self.cells:  # unknown keys and values are told before anything has run
-                self.place(group, name, grid.seeds[0], self.any_choice)
-
-    def _check_shared_settings(self) -> None:
-        """What names a run is taken from the grid's own keys, whatever `set` says."""
-        settings = {"set": self.grid.set}
-        settings |= {f"families.{name}": own for name, own in self.families.items()}
-        settings |= {f"recipes.{name}.set": source.set for name, source in self.recipes.items()}
-        for key, own in settings.items():
-            for name in filter(NAMING.get, own):
-                problem = f"'{name}' is no setting here; a grid gives it by {NAMING[name]}."
-                raise self._wrong(f"{key}.{name}", problem)
-
-    def _check_folders(self) -> None:
-        """Two runs with one name or folder would make each other anew with every start."""
-        for name in self.recipes:
-            try:
-                configuration.check_recipe(name)
-            except UserError as error:
-                raise self._wrong(f"recipes.{name}", str(error)) from None
-        runs = [
-            (f"the cell '{name}'", name, self.method(name), self._tag(name)) for name in self.cells
-        ]
-        for name, candidates in self.grid.tune.items():
-            for n in range(len(candidates)):
-                what = f"candidate {n + 1} of '{name}'"
-                runs.append((what, f"{name}-try{n + 1}", self.method(name), self._tag(name, n)))
-        for n in self.grid.epochs:
-            what = f"the trial of {n} epochs"
-            runs.append((what, f"finetune-epochs{n}", "finetune", f"epochs{n}"))
-        taken: dict[Any, str] = {}
-        for what, name, *folder in runs:
-            if cell := taken.get(name) or taken.get(tuple(folder)):
-                raise self._wrong(
-                    f"cells.{cell}", f"'{cell}' has the name or the folder of {what}: rename it."
-                )
-            taken[name] = taken[tuple(folder)] = name
-
-    def _check_settings(self, key: str, settings: Mapping[str, Any], method: str) -> None:
-        for name in configuration.ungrouped(settings):
-            if name.startswith("methods.") and name.split(".")[1] != method:
-                raise self._wrong(
-                    key, f"'{name}' does nothing here, where the method is {method}: set it for "
-                    "the study or a recipe, or for a cell of that method."
-                )  # fmt: skip
-            for shared in SHARED:
-                if f"{name}.".startswith(f"{shared}."):
-                    better = f"; here it is student.{name}" if shared == "train" else ""
-                    raise self._wrong(
-                        key, f"'{name}' cannot differ between cells, which share data, teacher and "
-                        f"the student's start: set it for the study or a recipe{better}."
-                    )  # fmt: skip
-
-    # ------------------------------------------------------------------ names and places
 
     def method(self, cell: str) -> str:
         """The method of a cell: as given, of the cell it is like, or what its name begins with."""
@@ -433,7 +294,7 @@ class Study:
         begun = [name for name in METHODS if f"{cell}-".startswith(f"{name}-")]
         found = given or max(begun, key=len, default="")
         if found not in METHODS:
-            raise self._wrong(
+            raise self.wrong(
                 f"cells.{cell}", f"'{cell}' has no method that is known; name it METHOD-TAG, or "
                 f"give method: {', '.join(METHODS)}."
             )  # fmt: skip
@@ -448,7 +309,7 @@ class Study:
         """The cell that fine-tunes with the recipe's settings, by which the epochs are chosen."""
         return next((name for name in self.cells if self.method(name) == "finetune"), None)
 
-    def _tag(self, cell: str, tried: int | None = None) -> str:
+    def tag(self, cell: str, tried: int | None = None) -> str:
         """What the folder of a cell, or of its candidate `tried`, has behind the method."""
         own = cell.removeprefix(self.method(cell)).removeprefix("-")
         return "-".join(filter(None, (own, "" if tried is None else f"try{tried + 1}")))
@@ -476,11 +337,11 @@ class Study:
             for family in source.families or self.families:
                 if family not in self.families:
                     hint = configuration.suggest(family, list(self.families))
-                    raise self._wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
+                    raise self.wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
                 seeds = isinstance(text, dict) and _seeds_by_fold(text)
                 if not (seeds or isinstance(text, list) or text in (None, "all")):
-                    raise self._wrong(
+                    raise self.wrong(
                         f"recipes.{recipe}.folds",
                         "give all, a list of folds, or folds each with a list of seeds, such as "
                         "{0: [1, 2]}.",
@@ -491,7 +352,7 @@ class Study:
                 try:
                     found += [Group(recipe, family, fold) for fold in cli.folds(text, config)]
                 except UserError as error:
-                    raise self._wrong(f"recipes.{recipe}.folds", str(error)) from None
+                    raise self.wrong(f"recipes.{recipe}.folds", str(error)) from None
         return found
 
     def _config(self, recipe: str, family: str, settings: dict[str, Any]) -> configuration.Config:
@@ -500,7 +361,7 @@ class Study:
             return self._configs[key]
         source, folder = self.recipes[recipe], self.recipe_folder(recipe)
         if not (folder / "conf").is_dir():
-            raise self._wrong(
+            raise self.wrong(
                 f"recipes.{recipe}", f"there is no recipe '{source.recipe or recipe}'."
             )
         shared = {**self.grid.set, **self.families[family], **source.set, "recipe": recipe}
@@ -522,8 +383,8 @@ class Study:
             settings |= self.cells[name].set
             if name in self.grid.tune:
                 number = tried if name == cell and tried is not None else choice.tuned[name]
-                settings |= configuration.ungrouped(self.grid.tune[name][number])
-        return self._place(group, settings, seed, self._tag(cell, tried))
+                settings |= self.grid.tune[name][number]
+        return self._place(group, settings, seed, self.tag(cell, tried))
 
     def _place(self, group: Group, settings: dict[str, Any], seed: int, tag: str) -> Place:
         key = (group, json.dumps(settings, default=str), seed, tag)

@@ -272,7 +272,7 @@ def repeats(study: Study, tables: Sequence[Table]) -> str:
     apart = []
     for pair, run, other in twice(study, tables):
         tuned = any(set(study.ancestry(name)) & set(study.grid.tune) for name in pair)
-        why = "Dev chose what another cell has" if tuned else "The grid gives two cells the same"
+        why = "Dev chose what another cell has" if tuned else "The same settings stand in two cells"
         alike.setdefault(why, Counter())[" is ".join(map(label_of, pair))] += 1
         if "taken_over" not in run.done:
             pairs = zip(run.errors, other.errors, strict=True)

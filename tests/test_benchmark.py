@@ -153,10 +153,10 @@ def test_a_failing_cell_is_recorded_and_tried_again(
     study, _ = finished
     train = training.train
 
-    def failing(place: Place, method: str) -> None:
+    def failing(place: Place, method: str, **options: Any) -> None:
         if method == "adakd" and place.config.tag == "permuted":
             raise RuntimeError("no more\nroom")
-        train(place, method)
+        train(place, method, **options)
 
     monkeypatch.setattr(training, "train", failing)
     assert run(study, Here()) == 1

@@ -312,7 +312,7 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"across": {"hours": ["tiny/en"]}}, "recipes that are compared are two or more"),
         ({"primary": [["adakd"]]}, "a comparison is two cells"),
         ({"tune": {"kd": [{}, {}], "adakd": [{}]}}, "candidates are kd 2, adakd 1"),
-        ({"tune": {"kd": [0.5]}}, "a candidate is settings"),
+        ({"tune": {"kd": [0.5]}}, "'tune.kd' must be a mapping, found 0.5"),
         ({"tune": {"kd": [{"corpus.seed": 2}]}}, "'corpus.seed' cannot differ between cells"),
         (
             {"cells": {"finetune": {"set": {"train.epochs": 2}}}, "tune": {}, "primary": []},
@@ -441,6 +441,8 @@ def test_a_group_of_settings_leaves_the_others_alone(folder: Path) -> None:
     assert (config.distill.temperature, config.distill.difficulty) == (1.0, "dropout")
     assert config.train_of("student").clip == 2 and config.methods["kd"] == {"alpha": 0.1}
     assert config.methods["adakd"] == {"threshold": "mean", "k": "auto"}
+    softer = study_of(folder, **changes | {"tune": {"kd": [{"distill": {"temperature": 3.0}}]}})
+    assert softer.grid.tune == {"kd": [{"distill.temperature": 3.0}]}, "as the report tells it"
     # Whatever of the two ways something was set before, what comes later counts.
     recipes = {"tiny/en": {"folds": [0], "set": {"train": {"max_steps": 9}}}}
     for earlier in (settings, {"train.max_steps": 7}):

@@ -1189,7 +1189,7 @@ def test_the_same_cell_twice_measures_what_is_not_the_seeds(
             hypotheses = (folder_of(twice, "kd", seed) / "hyp.test.jsonl").read_text()
             (folder_of(twice, "kd-tuned", seed) / "hyp.test.jsonl").write_text(hypotheses)
     text, _ = report(twice)
-    assert "The grid gives two cells the same: KD (tuned) is KD in 5 runs. " in text
+    assert "The same settings stand in two cells: KD (tuned) is KD in 5 runs. " in text
     assert f"but 5 of these were run again: {5 if exact else 0} make the same errors" in text
     assert ("chance is in the seed alone" in text) is exact
     if exact:
@@ -1215,10 +1215,9 @@ def test_what_dev_chose_is_told_from_what_the_grid_gives(made: Study, tmp_path: 
         ablations={},
     )  # fmt: skip
     fill(tuned, alike, choice=fill_trials(tuned, [0.5]))
-    told = "The grid gives two cells the same: KD (half) is KD in 5 runs. "
-    assert (
-        told + "Dev chose what another cell has: KD (tuned) is KD in 5 runs. " in report(tuned)[0]
-    )
+    text, _ = report(tuned)
+    assert "The same settings stand in two cells: KD (half) is KD in 5 runs. Dev chose " in text
+    assert " runs. Dev chose what another cell has: KD (tuned) is KD in 5 runs. " in text
 
 
 def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def run(study: Study, workers: Pool, only: str = "*") -> int:
 
 
 def check_options(study: Study) -> None:
-    """Raise `UserError` for options that a method does not take, in a cell or a candidate.
+    """Raise `UserError` for what a method does not take, in a cell or a candidate.
 
     Told now, not after hours of training; nor when the grid is read, for which torch is not needed.
     """
@@ -180,6 +180,7 @@ def check_options(study: Study) -> None:
                 except UserError as error:
                     folder = place.experiment(study.method(name)).parent
                     raise UserError(f"{study.path}: {place.title} {folder.name}: {error}") from None
+            training.check_methods(place, [study.method(name)])
 
 
 def _run(study: Study, workers: Pool, only: str) -> int:

@@ -253,7 +253,9 @@ def _run_steps(
     from adakd.inputs import check_shared
     from adakd.stages import preparation, results, teacher_pass, training
 
-    planned = methods if "adakd" in steps else []  # what cannot be trained is told at once
+    trained = {method: method if method in STEPS else "adakd" for method in methods}
+    for place in places:
+        training.check_methods(place, [name for name, step in trained.items() if step in steps])
     for step in steps:
         if step == "report":
             results.report(places, methods, command, publish)
@@ -270,10 +272,10 @@ def _run_steps(
             if step == "prepare":
                 preparation.prepare(place)
             elif step == "teacher":
-                training.teacher(place, methods=planned)
+                training.teacher(place)
             elif step in ("finetune", "kd"):
                 if step in methods:
-                    training.train(place, step, methods=planned)
+                    training.train(place, step)
             elif step == "teacher-pass":
                 teacher_pass.teacher_pass(place)
             elif step == "adakd":

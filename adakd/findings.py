@@ -152,12 +152,14 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         if minutes := minutes_of(study, group):
             table.minutes.append(minutes)
         folder = place.experiment("teacher")
-        with contextlib.suppress(UserError):  # it has not been decoded
+        try:
             teacher = report.read_run(Experiment(family, "teacher", seed, group.fold, folder))
-            if changed_shared(place, "teacher"):
-                table.problems.append(another_teacher(folder))
-            else:
-                table.teacher.append(teacher)
+        except UserError:  # it has not been decoded
+            continue
+        if changed_shared(place, "teacher"):
+            table.problems.append(another_teacher(folder))
+        else:
+            table.teacher.append(teacher)
     outdated = [
         task.name
         for trials, _ in chosen.values()
@@ -247,6 +249,11 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
+    if not inputs.same_positions(config, facts):
+        raise UserError(
+            f"{task.folder} was trained before 2026-11-29, when the positions of Whisper's encoder "
+            "were trained along: run the benchmark again."
+        )
     changed = inputs.changed_settings(place, task.method, facts)
     changed += changed_shared(place, task.method)
     if decoding := finished.done(folder / "decode"):
@@ -282,14 +289,17 @@ def changed_shared(place: Place, method: str) -> list[str]:
         configuration.Config, configuration.read_yaml(path), str(path), path
     )
     unheeded = ["data.max_rejected", "language.whisper"]
-    if of_data_here(place, method):  # other settings may make the same data
+    if of_data_here(place, method):  # other settings may make the same data, or another test set
         unheeded += ["data.", "language.", "units."]
+        unheeded += ["corpus.test", "corpus.evaluation", "corpus.url", "corpus.relative_to"]
+    if method == "teacher":
+        unheeded.append("transcripts")
     found = [
         name
         for name in finished.changes(data_of(made), data_of(config))
         if not name.startswith(tuple(unheeded))
     ]
-    sources = ["start"]
+    sources = [] if method == "teacher" else ["start"]
     if method != "finetune" or TEACHER in (config.student.source, config.transcripts.source):
         sources.append("source")
         old, new = (

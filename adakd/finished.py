@@ -73,8 +73,10 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
     return True
 
 
-# What a training depends on beside its settings.
-ON_DISK = ("data", "units", "samples", "start", "teacher", "source", "half", "transcripts")
+# What a training depends on beside its settings, which nobody can give back.
+ON_DISK = (
+    "data", "units", "samples", "start", "teacher", "source", "half", "transcripts", "positions",
+)  # fmt: skip
 # How fast a training goes and how often it is saved: another value makes nothing anew.
 UNHEEDED = ("train.workers", "train.checkpoint_minutes")
 

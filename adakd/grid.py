@@ -46,7 +46,13 @@ from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError
 from adakd.files import read_json
 from adakd.grid_check import NAMING
-from adakd.inputs import changed_settings, guarded, learnt_from, training_settings
+from adakd.inputs import (
+    changed_settings,
+    guarded,
+    learnt_from,
+    same_positions,
+    training_settings,
+)
 from adakd.place import INT8, Place
 from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
@@ -133,7 +139,8 @@ class Task:
         """
         configs = [dataclasses.asdict(place.config) for place in self.places]
         for config in configs:
-            config["corpus"].pop("corpus", None)
+            for name in ("corpus", "url"):
+                config["corpus"].pop(name, None)
             config["data"]["jobs"] = configuration.Data.jobs
             config["train"] |= SPEED
             for role in ("teacher", "student"):
@@ -633,10 +640,10 @@ class Study:
 
 def _trained(task: Task) -> dict[str, Any] | None:
     """What the training of a task left, unless its folder is gone or of other settings by now."""
-    facts = finished.done(task.folder)
-    if facts is None or changed_settings(task.places[0], task.method, facts):
+    (place, *_), facts = task.places, finished.done(task.folder)
+    if facts is None or changed_settings(place, task.method, facts):
         return None
-    return facts
+    return facts if same_positions(place.config, facts) else None
 
 
 def _source_of_difficulty(place: Place) -> str:

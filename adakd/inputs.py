@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ def source_fingerprint(model: configuration.Model) -> Any:
             with path.open("rb") as file:
                 digest.update(file.read(1 << 16))
                 # Both ends may be frozen weights, so of a large file some of each MiB counts, too.
-                # From 8 MiB on: fingerprints of the embedded checkpoints, all smaller, stand.
-                for start in range(8 << 20, size, 1 << 20):
+                # Large is over 8 MiB: the fingerprints of embedded checkpoints stand.
+                for start in range(1 << 20, size if size > 8 << 20 else 0, 1 << 20):
                     file.seek(start)
                     digest.update(file.read(1 << 12))
                 file.seek(max(0, size - (1 << 16)))
@@ -138,10 +138,21 @@ def units_of(place: Place) -> Path | None:
 # ------------------------------------------------------------------ the teacher
 
 
+def positions(config: configuration.Config) -> dict[str, str]:
+    """That those of Whisper's encoder stay fixed: until 2026-11-29 they were trained along."""
+    return {"positions": "fixed"} if config.family == "whisper" else {}
+
+
+def same_positions(config: configuration.Config, facts: Mapping[str, Any]) -> bool:
+    """Whether a finished training treated them as one of this configuration would."""
+    return facts["inputs"].get("positions") == positions(config).get("positions")
+
+
 def teacher_inputs(place: Place) -> dict[str, Any]:
     """What the teacher depends on."""
+    trained = training_settings(place, "teacher") | positions(place.config)
     return {
-        **({} if place.config.teacher.finetuned else training_settings(place, "teacher")),
+        **({} if place.config.teacher.finetuned else trained),
         **prepared(place),
         "source": source_fingerprint(place.config.teacher),
     }
@@ -247,8 +258,6 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         "seed": place.seed_of(method),
         **prompt(config),
     }
-    if config.family == "whisper":
-        found["positions"] = "fixed"  # of the encoder; until 2026-11-29 they were trained along
     if role == "student":
         found["method"] = config.methods.get(method) or {}
         guard = found["method"].get("guard") is not None

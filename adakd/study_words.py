@@ -31,6 +31,7 @@ from adakd.findings import (
     unnamed,
 )
 from adakd.grid import SETTLED, Study
+from adakd.place import INT8
 from adakd.progress import clock
 from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
 from adakd.score import ENOUGH_SPEAKERS
@@ -335,6 +336,15 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
             f"Other speakers are outside the intervals of {listed(apart)}: utterances were "
             f"resampled, since fewer than {ENOUGH_SPEAKERS} speakers are known."
         )
+    for table in tables:
+        rows = [row for name, row in table.rows.items() if not name.endswith(INT8)]
+        made = [run.done["inputs"] for row in rows for run in row.runs]
+        along = sum("positions" not in each for each in made) if table.family == "whisper" else 0
+        if along:
+            found.append(
+                f"In {along} of the {len(made)} runs of {table.title} the positions of Whisper's "
+                "encoder were trained along; since 2026-11-29 they stay fixed."
+            )
     permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
         found.append(

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,17 +37,13 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the steps were called with: (step, family, fold, seed, argument).
-
-    Of a training also the methods that are to be trained after it, if there are any.
-    """
+    """What the steps were called with: (step, family, fold, seed, argument)."""
     calls: list[tuple[Any, ...]] = []
 
     def record(name: str) -> Any:
-        def step(place: Place, *argument: Any, methods: Sequence[str] = ()) -> None:
+        def step(place: Place, *argument: Any) -> None:
             config = place.config
-            last = (methods,) if methods else ()
-            calls.append((name, config.family, config.fold, config.seed, *argument, *last))
+            calls.append((name, config.family, config.fold, config.seed, *argument))
 
         return step
 
@@ -128,10 +123,10 @@ def test_steps_come_in_their_order_each_for_both_families(
     expected: list[tuple[Any, ...]] = [("corpus", "wav2vec2", None, 1)]
     for name, argument in [
         ("prepare", ()),
-        ("teacher", (methods,)),
-        ("train", ("finetune", methods)),
+        ("teacher", ()),
+        ("train", ("finetune",)),
         ("teacher_pass", ()),
-        ("train", ("kd", methods)),
+        ("train", ("kd",)),
         ("train", ("adakd",)),
         ("decode", (methods,)),
         ("score", (methods,)),
@@ -205,7 +200,16 @@ def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
     assert done == [("train", "whisper", None, 1, "adakd")]
     done.clear()
     assert cli.main([*arguments, "--methods", "finetune,kd"]) == 0
-    assert [call[4] for call in done] == ["finetune", "kd"]
+    assert [call[-1] for call in done] == ["finetune", "kd"]
+
+
+def test_methods_that_cannot_be_trained_are_told_before_the_first_stage(
+    recipes: Path, done: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["teacher", "kd", "adakd", "--recipe", "tiny/hi", "--distill.top_k", "8"]
+    assert cli.main([*arguments, "--methods", "kd annealing"]) == 1
+    assert "annealing compares all logits" in capsys.readouterr().err and not done
+    assert cli.main([*arguments[:1], *arguments[3:], "--methods", "kd annealing"]) == 0
 
 
 def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) -> None:

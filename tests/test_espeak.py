@@ -193,11 +193,16 @@ def test_stage_1_is_of_the_sentences_and_voices_of_stage_0(
         other = dataclasses.replace(options, **changes)
         with pytest.raises(UserError, match=f"made with other {what.strip()} than .* run stage 0"):
             next(espeak.utterances(other, folder, None))
+    state = json.loads((folder / "corpus.json").read_text("utf-8"))
+    more = {**state, "sentences": {"de": "of another language", **state["sentences"]}}
+    (folder / "corpus.json").write_text(json.dumps(more), encoding="utf-8")
+    with pytest.raises(UserError, match="made with other sentences than .* run stage 0"):
+        next(espeak.utterances(options, folder, None))
+    (folder / "corpus.json").write_text(json.dumps(state), encoding="utf-8")
     copy = tmp_path / "copy.yaml"
     copy.write_text(GRAMMAR, encoding="utf-8")  # contents count, not paths
     for same in (options, dataclasses.replace(options, grammar=str(copy))):
         assert next(espeak.utterances(same, folder, None)).split == "train"
-    state = json.loads((folder / "corpus.json").read_text("utf-8"))
     del state["sentences"], state["voices"]  # as in a marker from before they stood there
     (folder / "corpus.json").write_text(json.dumps(state), encoding="utf-8")
     espeak.fetch(options, folder, "hi")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import unicodedata
@@ -110,14 +111,19 @@ def test_the_same_seed_gives_the_same_bytes_from_folder_and_archives(
     assert flacs(tmp_path / "corpus0") != made["dataset"]
 
 
-def test_it_clones_once_when_no_corpus_is_given(dataset: Path, tmp_path: Path) -> None:
+def commit(folder: Path) -> str:
+    """Make a git repository of it; returns its address."""
     for command in (
         ["init", "--quiet"],
         ["add", "."],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "digits"],
     ):
-        subprocess.run(["git", "-C", str(dataset), *command], check=True)
-    options = fsdd.Options(url=dataset.as_uri())
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    return folder.as_uri()
+
+
+def test_it_clones_once_when_no_corpus_is_given(dataset: Path, tmp_path: Path) -> None:
+    options = fsdd.Options(url=commit(dataset))
     fetch(options, tmp_path / "corpus")
     cloned = flacs(tmp_path / "corpus")
     dataset.rename(tmp_path / "gone")
@@ -161,6 +167,22 @@ def test_a_folder_that_was_given_before_is_looked_at_again(dataset: Path, tmp_pa
     options = fsdd.Options(seed=2)
     fetch(options, folder)  # and not cloned for other options
     assert "dia" in {one.speaker for one in fsdd.utterances(options, folder, None)}
+    shutil.rmtree(dataset)
+    dataset.mkdir()  # a disk that is not there now
+    fetch(fsdd.Options(seed=2), folder)
+    assert len(list(fsdd.utterances(options, folder, None)))
+
+
+def test_a_url_that_is_a_folder_is_cloned_and_remembered(dataset: Path, tmp_path: Path) -> None:
+    folder, url = tmp_path / "corpus", commit(dataset).removeprefix("file://")
+    fetch(fsdd.Options(url=url), folder)
+    made = (folder / "fetched.json").stat().st_mtime_ns
+    for options in (fsdd.Options(), fsdd.Options(url=url)):
+        fetch(options, folder)
+        assert len(list(fsdd.utterances(options, folder, None)))
+    assert (folder / "fetched.json").stat().st_mtime_ns == made
+    fetch(fsdd.Options(seed=2), folder)  # from there again
+    assert json.loads((folder / "fetched.json").read_text())["source"] == url
 
 
 def test_another_url_is_noticed(dataset: Path, tmp_path: Path) -> None:
@@ -176,8 +198,8 @@ def test_another_url_is_noticed(dataset: Path, tmp_path: Path) -> None:
     (folder / "fetched.json").write_text(json.dumps({**facts, "source": gone.url}))  # a clone of it
     fetch(gone, folder)
     assert len(list(fsdd.utterances(gone, folder, None)))
-    with pytest.raises(UserError, match="made with corpus.url file:.*gone, but now it is https:"):
-        next(fsdd.utterances(fsdd.Options(), folder, None))
+    fetch(fsdd.Options(), folder)  # one that was given before is remembered, as a folder is
+    assert len(list(fsdd.utterances(fsdd.Options(), folder, None)))
     fetch(fsdd.Options(corpus=str(dataset), url=gone.url), folder)  # where one is given, it counts
 
 
@@ -303,15 +325,6 @@ def test_what_is_there_stays_until_all_of_the_new_is_made(dataset: Path, tmp_pat
 
 
 def test_another_url_that_fails_leaves_the_clone(dataset: Path, tmp_path: Path) -> None:
-    def commit(folder: Path) -> str:
-        for command in (
-            ["init", "--quiet"],
-            ["add", "."],
-            ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "digits"],
-        ):
-            subprocess.run(["git", "-C", str(folder), *command], check=True)
-        return folder.as_uri()
-
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("no recordings")
     url, other = commit(dataset), commit(tmp_path / "other")

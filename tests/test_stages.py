@@ -660,7 +660,7 @@ def test_data_of_before_are_known_again(tones: Corpus) -> None:
     [
         (
             {"distill": {"top_k": 8}},
-            "annealing compares all logits.*--tag live .*online.*top_k to 0",
+            "annealing compares all logits.*online.*--tag live.*top_k to 0",
         ),
         ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
         (
@@ -680,9 +680,7 @@ def test_what_cannot_work_is_told_before_anything_is_emptied(
     (folder / "ckpt").mkdir(parents=True)
     with pytest.raises(UserError, match=sentence):
         training.train(here, method)
-    with pytest.raises(UserError, match=sentence):
-        training.teacher(here, methods=["kd", method])
-    assert (folder / "ckpt").is_dir() and finished.done(here.experiment("teacher"))
+    assert (folder / "ckpt").is_dir()
 
 
 def test_every_step_that_writes_holds_the_lock_of_its_folder(

@@ -61,14 +61,16 @@ def fetch(
         raise UserError(f"language.code is '{language}', but audio-cmn is Mandarin; set it to 'zh'")
     settings = marker.settings_of(options)
     option, source = marker.asked(folder, options)
-    if marker.fits(folder, source, settings) and not marker.may_differ(folder, source):
+    as_given = option == "url" or not marker.may_differ(folder, source)
+    if as_given and marker.fits(folder, source, settings):
         return
 
     def check(place: Path, origin: str) -> None:
         find_recordings(place, origin)
         marker.remove(folder)  # the recordings that it tells of may be about to go
 
-    repository = archive.Repository("audio-cmn", options.url, "50 MB", _PART)
+    url = source if option == "url" else options.url
+    repository = archive.Repository("audio-cmn", url, "50 MB", _PART)
     place = archive.obtain(
         source if option == "corpus" else None,
         *(repository, folder, folder / "unpacked"),
@@ -79,6 +81,7 @@ def fetch(
     facts = {
         "sha256": {f"{len(recordings)} recordings": fingerprint(recordings)},
         **archive.told(source),
+        **marker.given(option, source, Options.url),
     }
     if marker.fits(folder, source, settings, **facts):
         return

@@ -501,10 +501,12 @@ def _check_contents(folder: Path, options: Options, state: dict[str, Any]) -> No
     """Refuse files that say something else than those of stage 0 did (UserError)."""
     if "sentences" not in state:  # a marker from before they stood there
         return
-    language = next(iter(state["sentences"]))  # the only one, unless `languages` names them all
-    now = _contents(options, _grammars(options, language))
+    code, *_ = state["sentences"]
+    # Without `languages`, which names them all, there is one: as it was then, here is no other.
+    other = (options.languages or {code: ""}).keys() != state["sentences"].keys()
+    now = {} if other else _contents(options, _grammars(options, code))
     for what in ("sentences", "voices"):
-        if now[what] != state[what]:
+        if now.get(what) != state[what]:
             raise UserError(
                 f"{folder}: made with other {what} than corpus.text, corpus.grammar, "
                 "corpus.languages and corpus.voices give now; run stage 0 again"

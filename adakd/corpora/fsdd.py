@@ -86,10 +86,12 @@ def fetch(
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
     settings = marker.settings_of(options)
     option, source = marker.asked(folder, options)
-    if marker.fits(folder, source, settings) and not marker.may_differ(folder, source):
+    as_given = option == "url" or not marker.may_differ(folder, source)
+    if as_given and marker.fits(folder, source, settings):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    repository = archive.Repository("FSDD", options.url, "30 MB")
+    url = source if option == "url" else options.url
+    repository = archive.Repository("FSDD", url, "30 MB")
     with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
         place = archive.obtain(
             source if option == "corpus" else None,
@@ -103,6 +105,7 @@ def fetch(
             "sha256": {f"{count} recordings": checksum},
             "rejected": _odd_names(home, place),
             **archive.told(source),
+            **marker.given(option, source, Options.url),
         }
         if marker.fits(folder, source, settings, **facts):
             return

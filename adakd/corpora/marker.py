@@ -62,8 +62,7 @@ def settings_of(options: Any) -> dict[str, Any]:
 def asked(folder: Path, options: Any) -> tuple[str, str]:
     """The option that says where the corpus comes from, `corpus` or `url`, and what it says.
 
-    Without `corpus` the folder or archive that was given before will do ("" without one), but not
-    where another `url` than the usual one is given.
+    Without one of these, what was given before will do ("" where nothing was).
     """
     if options.corpus is not None:
         return "corpus", absolute(options.corpus)
@@ -72,18 +71,25 @@ def asked(folder: Path, options: Any) -> tuple[str, str]:
     if url is None:
         return "corpus", before["source"]
     ours = before["settings"].keys() == settings_of(options).keys()  # of this corpus.kind
-    if ours and os.path.isabs(before["source"]) and url == type(options).url:
-        return "corpus", before["source"]
+    if ours and url == type(options).url:
+        given = "corpus" if os.path.isabs(before["source"]) else "url"
+        return before.get("given", given), before["source"]
     return "url", url
+
+
+def given(option: str, source: str, usual: str) -> dict[str, Any]:
+    """For the marker, that the source was given as a `url`; nothing for the usual one."""
+    return {"given": option} if option == "url" and source != usual else {}
 
 
 def may_differ(folder: Path, source: str) -> bool:
     """Whether there may be other files in a source than stage 0 saw.
 
-    Always in a folder; in an archive if its size is another. One that is gone does not matter.
+    Always in a folder, if there is anything: an empty one is a disk that is not there. In an
+    archive if its size is another. One that is gone does not matter.
     """
     if Path(source).is_dir():
-        return True
+        return any(Path(source).iterdir())
     known = (stored(folder) or {}).get("archive")
     return known is not None and not same_size(Path(source), known)
 

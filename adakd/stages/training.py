@@ -33,6 +33,7 @@ from adakd.inputs import (
     lessons,
     lessons_inputs,
     open_store,
+    positions,
     prepared,
     start_inputs,
     start_stands,
@@ -49,16 +50,16 @@ if TYPE_CHECKING:
     from adakd.weighting import Weighting
 
 
-def teacher(place: Place, methods: Sequence[str] = ()) -> None:
+def teacher(place: Place) -> None:
     """Stage 2: fine-tune the teacher, or take one that is already fine-tuned.
 
     With transcripts.source `teacher` it then transcribes the training set: students need that from
-    stage 3 on. ``methods`` are those that students are to be trained with after it: as in `train`.
+    stage 3 on.
     """
     if place.config.teacher.finetuned:
         ready_teacher(place)
     else:
-        train(place, "teacher", methods=methods)
+        train(place, "teacher")
     if place.config.transcripts.source == "teacher":
         transcribe_training(place)
 
@@ -119,25 +120,16 @@ def student_start(place: Place) -> Path:
 
 
 def _folder_of_training(
-    place: Place,
-    method: str,
-    half: tuple[int, list[int]] | None = None,
-    methods: Sequence[str] = (),
+    place: Place, method: str, half: tuple[int, list[int]] | None = None
 ) -> Path:
     return place.half(half[0]) if half else place.experiment(method)
 
 
 @one_at_a_time(_folder_of_training)
-def train(
-    place: Place,
-    method: str,
-    half: tuple[int, list[int]] | None = None,
-    methods: Sequence[str] = (),
-) -> None:
+def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) -> None:
     """Train the student with a method, or the teacher (method ``teacher``), from start to end.
 
-    ``half``, a number and its utterances, trains another teacher, on these alone. ``methods`` are
-    to be trained after this one: what cannot be is told now.
+    ``half``, a number and its utterances, trains another teacher, on these alone.
     """
     config = place.config
     title = f"{place.title}: {method}" + (f" of half {half[0] + 1}" if half else "")
@@ -151,7 +143,7 @@ def train(
         inputs["half"] = configuration.fingerprint(half[1])
     if role == "student":
         inputs["start"] = key_of(start_inputs(place))
-        inputs |= prepared(place) | lessons_inputs(place)
+        inputs |= prepared(place) | lessons_inputs(place) | positions(config)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if not half:  # halves go with the teacher
@@ -171,8 +163,6 @@ def train(
         weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
     weighting = weightings.build(name, options)
     check_method(place, method, weighting)
-    for each in methods:
-        check_method(place, each, weightings.build(each, config.methods.get(each)))
     if role == "teacher" and not half:
         check_units(place)
     entries = place.transcribed() if role == "teacher" else lessons(place)
@@ -265,14 +255,23 @@ def check_units(place: Place) -> None:
         models.check_same_units(teacher, student)
 
 
+def check_methods(place: Place, methods: Sequence[str]) -> None:
+    """`check_method` for all that are to be trained, before others are trained for days."""
+    if methods := [method for method in methods if not done(place.experiment(method))]:
+        from adakd.weighting import build
+
+        for method in methods:
+            check_method(place, method, build(method, place.config.methods.get(method)))
+
+
 def check_method(place: Place, method: str, weighting: Weighting) -> None:
     """Raise `UserError` where a method cannot be trained with these settings."""
     config, distill = place.config, place.config.distill
     if weighting.logits_scale(0.0) is not None and distill.top_k and distill.teacher == "cached":
         raise UserError(
             f"{place.title}: {method} compares all logits, and the teacher store keeps the top "
-            f"{distill.top_k}: leave it out of --methods and train it apart, with a live teacher "
-            f"(--stage 6 --methods {method} --tag live --distill.teacher online), or set "
+            f"{distill.top_k}: give it a live teacher (distill.teacher online, for it alone: "
+            f"--stage 6 --methods {method} --tag live, or its cell of a study), or set "
             "distill.top_k to 0, which makes the store and what learnt from it anew."
         )
     auxiliary = config.family == "whisper" and config.train_of("student").ctc_weight > 0

@@ -341,9 +341,10 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
         made = [run.done["inputs"] for row in rows for run in row.runs]
         along = sum("positions" not in each for each in made) if table.family == "whisper" else 0
         if along:
+            how_many = "all" if along == len(made) else f"{along} of {len(made)}"
             found.append(
-                f"In {along} of the {len(made)} runs of {table.title} the positions of Whisper's "
-                "encoder were trained along; since 2026-11-29 they stay fixed."
+                f"In {how_many} runs of {table.title} the positions of Whisper's encoder were "
+                "trained along; since 2026-11-29 they stay fixed."
             )
     permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:

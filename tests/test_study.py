@@ -724,7 +724,7 @@ def test_published_runs_tell_whether_positions_were_trained_along(
     along = published.lines["tiny/hi whisper kd seed 2"]
     assert along.pop("positions") == "fixed"  # as in lines from before 2026-11-29
     said = report(published)[0].split("## What it cannot say\n")[1]
-    assert re.search(r"In 1 of the \d+ runs of tiny/hi, whisper the positions of Whisper's", said)
+    assert re.search(r"In 1 of \d+ runs of tiny/hi, whisper the positions of Whisper's", said)
 
 
 def test_a_report_from_what_was_published_is_the_same(

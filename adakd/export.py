@@ -61,7 +61,7 @@ def write_export(place: Place, method: str) -> tuple[int, list[str]]:
         tipped = []
         for entry in track(entries, len(entries), f"{place.title}: checking the export"):
             clip = audio.read(place.root / entry.audio)
-            options = _spoken(config, entry.language)
+            options = _spoken(config, primary(entry.language))
             said, text = _text(recognise, clip, options), expected[entry.id]
             if said == text:
                 continue
@@ -151,7 +151,7 @@ def _spoken(config: configuration.Config, language: str) -> dict[str, str]:
 
     if config.family != "whisper" or config.whisper_language != MULTILINGUAL:
         return {}
-    return {"language": primary(language)}
+    return {"language": language}
 
 
 def _write_card(config: configuration.Config, experiment: Path, folder: Path, method: str) -> None:

@@ -34,7 +34,6 @@ from typing import Any
 
 import yaml
 
-from adakd.data.text import primary
 from adakd.errors import UserError
 
 T = typing.TypeVar("T")
@@ -175,6 +174,8 @@ class Config:
     @property
     def whisper_language(self) -> str:
         """The language as Whisper's tokenizer names it."""
+        from adakd.data.text import primary  # 7 ms that most commands need not pay
+
         return self.language.whisper or primary(self.language.code)
 
     def train_of(self, role: str) -> Train:

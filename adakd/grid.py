@@ -60,8 +60,8 @@ from adakd.report import read_metrics
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
 # How fast a machine works: see `Task.fingerprint`.
 SPEED = {
-    "workers": configuration.Train.workers,
-    "checkpoint_minutes": configuration.Train.checkpoint_minutes,
+    name: getattr(configuration.Train, name)
+    for name in (key.removeprefix("train.") for key in finished.UNHEEDED)
 }
 
 

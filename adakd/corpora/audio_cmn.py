@@ -61,16 +61,14 @@ def fetch(
         raise UserError(f"language.code is '{language}', but audio-cmn is Mandarin; set it to 'zh'")
     settings = marker.settings_of(options)
     option, source = marker.asked(folder, options)
-    as_given = option == "url" or not marker.may_differ(folder, source)
-    if as_given and marker.fits(folder, source, settings):
+    if marker.fits(folder, source, settings) and not marker.may_differ(folder, option, source):
         return
 
     def check(place: Path, origin: str) -> None:
         find_recordings(place, origin)
         marker.remove(folder)  # the recordings that it tells of may be about to go
 
-    url = source if option == "url" else options.url
-    repository = archive.Repository("audio-cmn", url, "50 MB", _PART)
+    repository = archive.Repository("audio-cmn", source, "50 MB", _PART)
     place = archive.obtain(
         source if option == "corpus" else None,
         *(repository, folder, folder / "unpacked"),

@@ -86,12 +86,10 @@ def fetch(
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
     settings = marker.settings_of(options)
     option, source = marker.asked(folder, options)
-    as_given = option == "url" or not marker.may_differ(folder, source)
-    if as_given and marker.fits(folder, source, settings):
+    if marker.fits(folder, source, settings) and not marker.may_differ(folder, option, source):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    url = source if option == "url" else options.url
-    repository = archive.Repository("FSDD", url, "30 MB")
+    repository = archive.Repository("FSDD", source, "30 MB")
     with tempfile.TemporaryDirectory(dir=folder, prefix="unpacked-") as unpacked:
         place = archive.obtain(
             source if option == "corpus" else None,

@@ -72,8 +72,8 @@ def asked(folder: Path, options: Any) -> tuple[str, str]:
         return "corpus", before["source"]
     ours = before["settings"].keys() == settings_of(options).keys()  # of this corpus.kind
     if ours and url == type(options).url:
-        given = "corpus" if os.path.isabs(before["source"]) else "url"
-        return before.get("given", given), before["source"]
+        option = "corpus" if os.path.isabs(before["source"]) else "url"
+        return before.get("given", option), before["source"]
     return "url", url
 
 
@@ -82,12 +82,14 @@ def given(option: str, source: str, usual: str) -> dict[str, Any]:
     return {"given": option} if option == "url" and source != usual else {}
 
 
-def may_differ(folder: Path, source: str) -> bool:
-    """Whether there may be other files in a source than stage 0 saw.
+def may_differ(folder: Path, option: str, source: str) -> bool:
+    """Whether there may be other files in a source than stage 0 saw; a `url` is cloned once.
 
     Always in a folder, if there is anything: an empty one is a disk that is not there. In an
     archive if its size is another. One that is gone does not matter.
     """
+    if option == "url":
+        return False
     if Path(source).is_dir():
         return any(Path(source).iterdir())
     known = (stored(folder) or {}).get("archive")

@@ -53,11 +53,11 @@ from adakd.data.text import units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
 from adakd.files import flush, write_text
-from adakd.finished import shown
+from adakd.finished import rank, shown, world
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
-from adakd.weighting import Weighted, Weighting, derivatives_along
+from adakd.weighting import Weighting, derivatives_along
 
 PATIENCE = 20  # optimiser steps with a gradient that is not finite, before training gives up
 
@@ -73,7 +73,7 @@ class Loss:
     total: Tensor  # () sum over utterances
     task: Tensor  # (B,)
     distill: Tensor | None  # (B,)
-    weighted: Weighted
+    alpha: Tensor  # (B,) weight of the distillation loss
 
 
 class DistillationBrain(speechbrain.Brain):
@@ -86,9 +86,12 @@ class DistillationBrain(speechbrain.Brain):
         distill: temperature, frames, and so on.
         folder: the experiment folder; checkpoints, metrics.jsonl and tb/ go here.
         sampler: the plan of the optimiser steps.
+        title: what the progress bar and the messages begin with.
         teacher: the live teacher, None when soft outputs come with the batch or are not needed.
         held_out: training utterances that the student does not learn from, for a weighting that
             learns from them.
+    Raises:
+        UserError: the weighting has two phases, and there is but one epoch.
     """
 
     def __init__(
@@ -181,10 +184,14 @@ class DistillationBrain(speechbrain.Brain):
         task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, progress)
         total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
-        return Loss(total, task.detach(), None if distill is None else distill.detach(), weighted)
+        distill = None if distill is None else distill.detach()
+        return Loss(total, task.detach(), distill, weighted.distill_weight)
 
     def _soft_outputs(self, batch: Batch) -> SoftOutputs | None:
-        """In the caller's precision: autocast that is entered twice would never be left."""
+        """The teacher's: the batch's own, or those of a live one, in the precision of the caller.
+
+        It enters no autocast itself: what the caller has entered would never be left then.
+        """
         if self.teacher is None:
             return batch.soft
         with torch.no_grad():
@@ -213,7 +220,7 @@ class DistillationBrain(speechbrain.Brain):
                 with self.training_ctx:
                     predictions = self.compute_forward(batch, speechbrain.Stage.TRAIN)
                     loss = self.compute_objectives(predictions, batch, speechbrain.Stage.TRAIN)
-                (loss.total * (_world() / utterances)).backward()
+                (loss.total * (world() / utterances)).backward()
                 losses.append(loss)
         rate = self.optimizer.param_groups[0]["lr"]
         progress = self.progress
@@ -270,7 +277,7 @@ class DistillationBrain(speechbrain.Brain):
             self.train_settings.batch_seconds,
             self.student.padded,
         )
-        number = self.optimizer_step // self.weighting.learn_every * _world() + _rank()
+        number = self.optimizer_step // self.weighting.learn_every * world() + rank()
         return self.held_out.batch(batches[number % len(batches)])
 
     def _adam_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -296,20 +303,20 @@ class DistillationBrain(speechbrain.Brain):
 
     def optimizers_step(self) -> None:
         """Clip over all parameters and step; a gradient that is not finite skips the step."""
-        parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(parameters, self.train_settings.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
             self.not_finite = 0
         else:
             self.not_finite += 1
-            if _rank() == 0:
-                step = self.optimizer_step + 1
+            step = self.optimizer_step + 1
+            if rank() == 0:
                 self._tell(f"step {step} is skipped, its gradient is not finite")
             if self.not_finite > PATIENCE:
                 raise UserError(
                     f"{self.title}: the gradient was not finite {self.not_finite} times in a row "
-                    f"(step {self.optimizer_step}): remove {shown(self.folder)} and begin anew "
+                    f"(step {step}): remove {shown(self.folder)} and begin anew "
                     "with a lower train.learning_rate, and look for odd utterances in the manifest."
                 )
         self.optimizer.zero_grad(set_to_none=True)
@@ -334,7 +341,7 @@ class DistillationBrain(speechbrain.Brain):
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def _set_learning_rate(self) -> None:
-        """Linear warm-up, then linear decay to zero at the last step; in each phase anew."""
+        """Linear warm-up, then linear decay, to zero one step past the end; in each phase anew."""
         last_phase = self.optimizer_step >= self.restart
         first, end = (self.restart, self.total_steps) if last_phase else (0, self.restart)
         step, total = self.optimizer_step + 1 - first, end - first
@@ -348,7 +355,7 @@ class DistillationBrain(speechbrain.Brain):
     def on_fit_start(self) -> None:
         """Resume from the latest checkpoint, and cut the log back to it."""
         super().on_fit_start()
-        if _rank() == 0:
+        if rank() == 0:
             self.metrics = Metrics(self.folder, self.optimizer_step, self.epochs.current)
         self.bar = Progress(self.total_steps - self.optimizer_step, self.title, "steps")
         self.clock.start()
@@ -356,7 +363,7 @@ class DistillationBrain(speechbrain.Brain):
     def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
         """Skip the steps that a resumed epoch has behind it; empty the error counts."""
         if stage == speechbrain.Stage.TRAIN:
-            # As is the end of the run with max_steps, an epoch cut short goes on where it was.
+            # The steps of this epoch that a run which was cut inside it has behind it; else 0.
             self.train_sampler.skip = self.step
             if self.restart and self.optimizer_step == self.restart and self.step == 0:
                 self._start_again()
@@ -396,7 +403,7 @@ class DistillationBrain(speechbrain.Brain):
             return
         cer = self.errors / max(1, self.characters)
         self.clock.stop()
-        if _rank() == 0:
+        if rank() == 0:
             self.metrics.write({"epoch": epoch, "step": self.optimizer_step, "dev_cer": cer})
         # Under different names, so that the best of the last phase is kept, however good the first.
         name = "cer" if self.optimizer_step > self.restart else "first_phase_cer"
@@ -408,7 +415,7 @@ class DistillationBrain(speechbrain.Brain):
             verbosity=logging.DEBUG,
         )
         self.clock.start()
-        if _rank() == 0:
+        if rank() == 0:
             best = self.checkpointer.find_checkpoint(min_key=name).meta
             of_phase = " of this phase" if self.restart else ""
             found = f"the best{of_phase} so far"
@@ -421,7 +428,7 @@ class DistillationBrain(speechbrain.Brain):
 
     def _tell(self, line: str) -> None:
         """A line below the progress bar, on its stream: from another one it might hit the bar."""
-        self.bar.close()  # which ends its line alone: it goes on in the next one
+        self.bar.close()  # ends the bar's line; later updates draw a new one
         print(f"{self.title}: {line}", file=self.bar.stream, flush=True)
 
     def _log_step(
@@ -433,10 +440,10 @@ class DistillationBrain(speechbrain.Brain):
         rate: float,
         seconds: float,
     ) -> None:
-        if _rank() != 0:
+        if rank() != 0:
             return
         self.bar.update(1)
-        alpha = torch.cat([loss.weighted.distill_weight.detach() for loss in losses]).float()
+        alpha = torch.cat([loss.alpha for loss in losses]).float()
         distill = [loss.distill for loss in losses if loss.distill is not None]
         line: dict[str, Any] = {
             "step": self.optimizer_step,
@@ -459,22 +466,20 @@ class DistillationBrain(speechbrain.Brain):
         """Train (or go on where it was cut), then put the best checkpoint into the student.
 
         Returns the epoch and dev CER of the best checkpoint and the seconds of training, which
-        include decoding dev and, for a resumed run, the time before the cut.
+        include decoding dev and, for a resumed run, the time before the cut; with a weighting that
+        learns also how many of them that took.
         """
         self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
         self.fit(self.epochs, train_loader, dev_loader)
         self.clock.stop()
-        if _rank() == 0:
+        if rank() == 0:
             self.metrics.close()
         best = self.checkpointer.recover_if_possible(min_key="cer")
-        if best is None:
-            raise UserError(f"{self.title}: no checkpoint was written; {self.folder} may be full.")
-        seconds = self.clock.total
         self.student.eval()
         outcome = {
             "epoch": best.meta["epoch"],
             "dev_cer": best.meta["cer"],
-            "train_seconds": seconds,
+            "train_seconds": self.clock.total,
         }
         if self.weighting.learn_every:
             outcome["learning_seconds"] = self.learning.total  # they are among train_seconds
@@ -566,8 +571,8 @@ class RandomState:
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-        if _rank():
-            seed_everything(int(torch.randint(2**31, ())), f"resumed {_rank()}")
+        if rank():
+            seed_everything(int(torch.randint(2**31, ())), f"resumed {rank()}")
 
 
 @register_checkpoint_hooks
@@ -593,6 +598,7 @@ class Clock:
 
     @mark_as_loader
     def load(self, path: str, end_of_epoch: bool) -> None:
+        # In the end the best checkpoint is read, which may be older than what this run counted.
         self.total = max(self.total, float(Path(path).read_text(encoding="utf-8")))
 
 
@@ -609,16 +615,8 @@ def seed_everything(seed: int, purpose: str) -> None:
     torch.manual_seed(own)
 
 
-def _world() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
 def _sum_over_processes(count: int, where: torch.device | str) -> int:
-    if _world() == 1:
+    if world() == 1:
         return count
     total = torch.tensor(count, device=where)
     torch.distributed.all_reduce(total)

@@ -118,7 +118,7 @@ class Train:
     warmup: float = 0.1  # share of the steps in which the rate rises; then it falls linearly to 0
     weight_decay: float = 0.01  # on matrices only, not on biases and norms
     clip: float = 1.0  # largest gradient norm, over all parameters
-    mask_time: float = 0.05  # SpecAugment: share of frames masked, in spans of 10
+    mask_time: float = 0.05  # SpecAugment: share of frames masked, in tens; two of these at least
     mask_feature: float = 0.0  # SpecAugment: share of features masked
     ctc_weight: float = 0.0  # Whisper: weight of a CTC loss on the encoder (training from nothing)
     freeze_feature_encoder: bool = False  # wav2vec2: as is usual for XLS-R
@@ -177,6 +177,11 @@ class Config:
         from adakd.data.text import primary  # 7 ms that most commands need not pay
 
         return self.language.whisper or primary(self.language.code)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a method asks how likely each transcript is wrong."""
+        return any((options or {}).get("guard") is not None for options in self.methods.values())
 
     def train_of(self, role: str) -> Train:
         """Training settings of ``teacher`` or ``student``: `train` with that model's own keys."""
@@ -340,8 +345,7 @@ def check(config: Config) -> None:
     _check_layers(config)
     _check_methods(config.methods, "the configuration")
     if config.transcripts.source == TEACHER and (
-        config.distill.difficulty != "insample"
-        or any((options or {}).get("guard") is not None for options in config.methods.values())
+        config.distill.difficulty != "insample" or config.guarded
     ):
         raise UserError(
             "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
@@ -610,11 +614,6 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain nested dictionaries."""
-    return dataclasses.asdict(config)
 
 
 def dump_yaml(content: Any) -> str:

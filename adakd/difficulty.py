@@ -20,19 +20,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adakd.data.manifest import Entry
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import rankdata
+
+from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.progress import track
 
 if TYPE_CHECKING:
-    import numpy as np
+    from adakd.models import Family
 
-    from adakd.models import Family, Limit
-
-# The rule of `weighting.wrong_transcript`, by the name that what depends on it has on disk.
-DOUBT = "a half at z = 1"
 LEAST = 1 / 3  # of the audio that the smaller half holds where the cut costs nothing
 LEAST_CROSSED = 1 / 6  # and where both are cut, which may leave a quarter at best
+# Rates of dropout that transformers' layers apply without a module of their own.
+RATES = ("dropout", "attention_dropout", "activation_dropout")
 
 
 # ------------------------------------------------------------------ two halves
@@ -56,13 +59,14 @@ class Halves:
     def describe(self) -> str:
         """One sentence: what is apart, and how many utterances are between the halves."""
         counts = [int((self.side == side).sum()) for side in (0, 1, -1)]
-        text = f"halves of {counts[0]} and {counts[1]} utterances, no {self.apart} in both"
+        apart = self.apart.replace(" and ", " and no ")
+        text = f"halves of {counts[0]} and {counts[1]} utterances, no {apart} in both"
         if counts[2]:
             text += (
                 f"; {counts[2]} ({counts[2] / len(self.side):.0%}) whose speaker is on one side "
                 "and whose sentence is on the other train neither teacher and are scored by both"
             )
-        return text.replace("no speaker and sentence in both", "no speaker and no sentence in both")
+        return text
 
 
 def halves(
@@ -90,21 +94,17 @@ def halves(
     Raises:
         UserError: no rule cuts the set in two.
     """
-    import numpy as np
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     length = np.asarray(seconds, dtype=np.float64)
     count, total = len(length), float(length.sum())
     said = _numbered(sentences)
     spoken = _numbered([who or (number,) for number, who in enumerate(speakers)])
-    people = int(spoken.max(initial=-1)) + 1
-    nodes = people + int(said.max(initial=-1)) + 1
+    people = int(spoken.max()) + 1
+    nodes = people + int(said.max()) + 1
     pairs = coo_matrix((np.ones(count), (spoken, people + said)), shape=(nodes, nodes))
-    together = connected_components(pairs, directed=False)[1][spoken] if count else said
+    together = connected_components(pairs, directed=False)[1][spoken]
 
     def smaller(side: np.ndarray) -> float:
-        return min(float(length[side == half].sum()) for half in (0, 1)) / max(total, 1e-9)
+        return min(float(length[side == half].sum()) for half in (0, 1)) / total
 
     side = _balanced(together, length)
     if smaller(side) >= LEAST:
@@ -127,16 +127,12 @@ def halves(
 
 def _numbered(names: Sequence[object]) -> np.ndarray:
     """Each name's number in order of first appearance, (n,)."""
-    import numpy as np
-
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def _balanced(groups: np.ndarray, length: np.ndarray) -> np.ndarray:
     """0 or 1 for each utterance, (n,): whole groups, the longest first, to the shorter side."""
-    import numpy as np
-
     sizes = np.bincount(groups, weights=length)
     side = np.zeros(len(sizes), dtype=np.int8)
     filled = [0.0, 0.0]
@@ -152,8 +148,6 @@ def _follow(said: np.ndarray, by_speaker: np.ndarray, length: np.ndarray) -> np.
     Sentences are ranked by the share of them that side 0 says, and cut where the shorter side
     keeps most; among equals, where both together do.
     """
-    import numpy as np
-
     here, there = (np.bincount(said, weights=length * (by_speaker == half)) for half in (0, 1))
     order = np.argsort(-here / np.maximum(here + there, 1e-9), kind="stable")
     kept_here = np.concatenate([[0.0], np.cumsum(here[order])])
@@ -178,9 +172,6 @@ def quantile_matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
     Returns:
         The matched losses, (n,) and (m,).
     """
-    import numpy as np
-    from scipy.stats import rankdata
-
     matched = []
     for values in (one, other):
         share = (rankdata(values) - 0.5) / len(values)
@@ -197,8 +188,6 @@ def combine(scored: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
     Args:
         scored: of each teacher: what `score` returned, for all that this teacher scored.
     """
-    import numpy as np
-
     from adakd.weighting import wrong_transcript
 
     columns = [
@@ -233,36 +222,37 @@ def score(
     batch_seconds: float,
     what: str,
     dropout_passes: int = 0,
-    fits: Limit | None = None,
+    limit: Limit | None = None,
     workers: int = 0,
 ) -> dict[str, dict[str, float]]:
     """What a teacher thinks of each utterance, by id, in nats per target unit of its transcript.
 
-    ``x`` is the loss on the transcript or, with ``dropout_passes``, its spread. With ``fits`` (why
-    the model cannot take a text, None if it can), for a guard, also ``transcript``, that loss, and
-    ``hypothesis``, the loss on the teacher's own greedy hypothesis; a hypothesis that never came to
-    an end is cut until it fits.
+    ``x`` is the loss on the transcript or, with ``dropout_passes``, its spread. With a ``limit``,
+    as a guard needs it, also ``transcript``, that loss, and ``hypothesis``, the loss on the
+    teacher's own greedy hypothesis; one that never comes to an end is cut until the limit lets it
+    pass.
     """
     found: dict[str, dict[str, float]] = {entry.id: {} for entry in entries}
     if dropout_passes:
         spread = dropout_spread(family, entries, root, dropout_passes, what)
         for utterance, value in spread.items():
             found[utterance]["x"] = value
-    if dropout_passes and fits is None:
+    if dropout_passes and limit is None:
         return found
-    guarded = fits is not None
-    totals, units, texts = _pass(family, entries, root, batch_seconds, what, guarded, workers)
+    totals, units, texts = _pass(
+        family, entries, root, batch_seconds, what, limit is not None, workers
+    )
     for utterance, row in found.items():
         loss = totals[utterance] / units[utterance]
         row.setdefault("x", loss)
-        if fits is not None:
+        if limit is not None:
             row["transcript"] = loss
-    if fits is None:
+    if limit is None:
         return found
     heard = []
     for entry in entries:
         said = replace(entry, text=texts[entry.id])
-        while said.text and fits(said):
+        while said.text and limit(said):
             said = replace(said, text=said.text[: len(said.text) * 9 // 10])
         heard.append(said)
     what = f"{what}, own hypotheses"
@@ -318,7 +308,8 @@ def dropout_spread(
     the result depends neither on other utterances nor on their order. Masks and dropped layers of
     training stay off.
 
-    Errors (UserError): the model has no dropout.
+    Raises:
+        UserError: the model has no dropout.
     """
     import torch
 
@@ -333,7 +324,7 @@ def dropout_spread(
     for module in family.modules():
         if isinstance(getattr(module, "layerdrop", None), float):
             module.layerdrop = 0.0
-        names = ("p",) if isinstance(module, torch.nn.Dropout) else _RATES
+        names = ("p",) if isinstance(module, torch.nn.Dropout) else RATES
         rates += sum(float(vars(module).get(name, 0.0)) for name in names)
     if rates == 0:
         raise UserError(
@@ -350,7 +341,3 @@ def dropout_spread(
             found = family.task_loss(family(batch), batch)
         spread[entry.id] = found.double().std().item()
     return spread
-
-
-# Rates of dropout that transformers' layers apply without a module of their own.
-_RATES = ("dropout", "attention_dropout", "activation_dropout")

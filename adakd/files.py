@@ -108,6 +108,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write each of `rows` to `path` as a line of JSON that keeps non-ASCII letters, atomically."""
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of `write_jsonl`."""
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
 def utf8(name: str) -> str:
     """A file's name, its bytes that are no UTF-8 written out as \\udcff: to print and to store."""
     return name.encode(errors="backslashreplace").decode()

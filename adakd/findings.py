@@ -249,10 +249,10 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     facts = finished.done(task.folder)
     if facts is None:
         raise UserError(f"{task.folder} is not finished: run the benchmark again.")
-    if not inputs.same_positions(config, facts):
+    if not inputs.same_code(config, facts):
         raise UserError(
-            f"{task.folder} was trained before 2026-11-29, when the positions of Whisper's encoder "
-            "were trained along: run the benchmark again."
+            f"{task.folder} was trained before 2026-11-29, when Whispers were trained otherwise "
+            "(adakd.inputs.code): run the benchmark again."
         )
     changed = inputs.changed_settings(place, task.method, facts)
     changed += changed_shared(place, task.method)

@@ -37,12 +37,8 @@ def done(folder: Path) -> dict[str, Any] | None:
 
 def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
     """Declare a step finished; ``facts`` is what later steps and the report want to know."""
-    write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key_of(inputs)})
-
-
-def key_of(inputs: dict[str, Any]) -> str:
-    """The fingerprint of a step's inputs."""
-    return configuration.fingerprint(inputs)
+    key = configuration.fingerprint(inputs)
+    write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key})
 
 
 def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
@@ -75,7 +71,7 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
 
 # What a training depends on beside its settings, which nobody can give back.
 ON_DISK = (
-    "data", "units", "samples", "start", "teacher", "source", "half", "transcripts", "positions",
+    "data", "units", "samples", "start", "teacher", "source", "half", "transcripts", "code",
 )  # fmt: skip
 # How fast a training goes and how often it is saved: another value makes nothing anew.
 UNHEEDED = ("train.workers", "train.checkpoint_minutes")
@@ -254,8 +250,11 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     started = folder / "started.json"
     before = read_json(started) if started.exists() else {}
     finished = (folder / "done.json").exists()
-    same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    changed = changes(before["inputs"], inputs) if before else []
+    same = bool(before) and not finished and not changed
     spare_cut(folder, inputs, dataclasses.asdict(config))
+    if changed and not finished and _checkpoints(folder):
+        say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
     processes = before.get("processes", world())
     if same and processes != world() and _checkpoints(folder):
         raise UserError(
@@ -267,7 +266,8 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     if rank() == 0:
         if not same:
             empty(folder)
-        facts = {"processes": world(), "inputs": inputs, "fingerprint": key_of(inputs), **whose()}
+        key = configuration.fingerprint(inputs)
+        facts = {"processes": world(), "inputs": inputs, "fingerprint": key, **whose()}
         write_json(started, facts)
         from adakd.versions import describe
 
@@ -294,7 +294,6 @@ def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any])
     # One that tells of no maker is from before runs that are cut did so.
     own = _maker.get() is not None and ("study" not in before or not foreign(before))
     if own or not named:  # nobody could give it back the data or the teacher of then
-        say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
         return
     raise UserError(
         f"{shown(folder)} holds a cut run that was begun with another "
@@ -351,7 +350,7 @@ def take_over(folder: Path, twin: Path) -> None:
 
     Whether these are what `folder` should have is for `train` to find out, as always.
     """
-    facts, here = done(twin) or {}, done(folder)
+    facts, here = needed(twin, "The experiment to take over", 6), done(folder)
     if here is not None and not changes(here["inputs"], facts["inputs"]):
         return
     spare(folder, facts["inputs"])

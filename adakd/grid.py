@@ -48,9 +48,8 @@ from adakd.files import read_json
 from adakd.grid_check import NAMING
 from adakd.inputs import (
     changed_settings,
-    guarded,
     learnt_from,
-    same_positions,
+    same_code,
     training_settings,
 )
 from adakd.place import INT8, Place
@@ -487,7 +486,7 @@ class Study:
         found = {}
         for source, own in places.items():
             # With a guard first: what it finds out serves those without.
-            own.sort(key=lambda place: not guarded(place.config))
+            own.sort(key=lambda place: not place.config.guarded)
             found[source] = self._task(f"{group} difficulty {source}", "difficulty", own)
         return found
 
@@ -643,13 +642,13 @@ def _trained(task: Task) -> dict[str, Any] | None:
     (place, *_), facts = task.places, finished.done(task.folder)
     if facts is None or changed_settings(place, task.method, facts):
         return None
-    return facts if same_positions(place.config, facts) else None
+    return facts if same_code(place.config, facts) else None
 
 
 def _source_of_difficulty(place: Place) -> str:
     """Where x comes from, if stage 4 has to find out more than the teacher's plain losses."""
     source = place.config.distill.difficulty
-    return source if source != "insample" or guarded(place.config) else ""
+    return source if source != "insample" or place.config.guarded else ""
 
 
 def _nameless(source: str | None) -> str | None:

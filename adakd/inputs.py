@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
-from adakd import difficulty
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.finished import ON_DISK, changed_sources, changes, done, key_of, needed, shown
+from adakd.files import read_jsonl
+from adakd.finished import ON_DISK, changed_sources, changes, done, needed, shown
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
 
 if TYPE_CHECKING:
     from adakd.teacher_store import Store
+
+
+# What `weighting.wrong_transcript` does, by the name that it has on disk: both change together.
+DOUBT = "a half at z = 1"
 
 
 def source_fingerprint(model: configuration.Model) -> Any:
@@ -138,19 +141,23 @@ def units_of(place: Place) -> Path | None:
 # ------------------------------------------------------------------ the teacher
 
 
-def positions(config: configuration.Config) -> dict[str, str]:
-    """That those of Whisper's encoder stay fixed: until 2026-11-29 they were trained along."""
-    return {"positions": "fixed"} if config.family == "whisper" else {}
+def code(config: configuration.Config) -> dict[str, str]:
+    """What of our own code a training depends on, where older runs had it otherwise.
+
+    Without it, until 2026-11-29, the positions of Whisper's encoder were trained along, and
+    SpecAugment masked what follows the speech as well.
+    """
+    return {"code": "fixed positions, masks in speech"} if config.family == "whisper" else {}
 
 
-def same_positions(config: configuration.Config, facts: Mapping[str, Any]) -> bool:
-    """Whether a finished training treated them as one of this configuration would."""
-    return facts["inputs"].get("positions") == positions(config).get("positions")
+def same_code(config: configuration.Config, facts: Mapping[str, Any]) -> bool:
+    """Whether a finished training was made as one of this configuration would be now."""
+    return facts["inputs"].get("code") == code(config).get("code")
 
 
 def teacher_inputs(place: Place) -> dict[str, Any]:
     """What the teacher depends on."""
-    trained = training_settings(place, "teacher") | positions(place.config)
+    trained = training_settings(place, "teacher") | code(place.config)
     return {
         **({} if place.config.teacher.finetuned else trained),
         **prepared(place),
@@ -174,7 +181,7 @@ def heard_inputs(place: Place) -> dict[str, Any]:
 def transcripts_inputs(place: Place) -> dict[str, Any]:
     """What the transcripts that are chosen from those hypotheses depend on."""
     return {
-        "hypotheses": key_of(heard_inputs(place)),
+        "hypotheses": configuration.fingerprint(heard_inputs(place)),
         "max_cer": place.config.transcripts.max_cer,
         "student": source_fingerprint(place.config.student),
         "normalise": place.config.data.normalise,
@@ -228,7 +235,7 @@ def untrained(place: Place) -> Path:
     own = shared.parents[1] / f"untrained-{tag}" / shared.name
     if start_stands(place):
         return own if done(own) else shared
-    return shared if facts["fingerprint"] == key_of(start_inputs(place)) else own
+    return shared if facts["fingerprint"] == configuration.fingerprint(start_inputs(place)) else own
 
 
 def start_stands(place: Place) -> bool:
@@ -252,6 +259,8 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
     """
     config = place.config
     role = "teacher" if method == "teacher" else "student"
+    options = config.methods.get(method) or {}
+    guarded = options.get("guard") is not None
     found: dict[str, Any] = {
         "audio": dataclasses.asdict(config.audio),
         "train": dataclasses.asdict(config.train_of(role)),
@@ -259,17 +268,16 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         **prompt(config),
     }
     if role == "student":
-        found["method"] = config.methods.get(method) or {}
-        guard = found["method"].get("guard") is not None
-        if guard:
-            found["doubt"] = difficulty.DOUBT
+        found["method"] = options
+        if guarded:
+            found["doubt"] = DOUBT
     if method not in ("teacher", "finetune"):
         found["distill"] = dataclasses.asdict(config.distill)
         if config.distill.teacher == "cached":
             found["distill"]["top_k"] = kept_units(config.distill)
         # They change what looks at x or at the doubt, and nothing else.
         source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
-        if (method in configuration.ADAPTIVE or guard) and source != "insample":
+        if (method in configuration.ADAPTIVE or guarded) and source != "insample":
             found["difficulty"] = [source, passes] if source == "dropout" else source
     return found
 
@@ -286,7 +294,10 @@ def changed_start(place: Place, method: str, facts: dict[str, Any]) -> list[str]
     None where only contents have changed: see `changed_sources`.
     """
     try:
-        same = facts["inputs"].get("start") in (None, key_of(start_inputs(place)))
+        same = facts["inputs"].get("start") in (
+            None,
+            configuration.fingerprint(start_inputs(place)),
+        )
     except UserError:  # the data or the teacher are no longer there
         return []
     if same:
@@ -359,11 +370,6 @@ def open_store(place: Place) -> Store:
     return Store(store_of(place), store_parts(place))
 
 
-def guarded(config: configuration.Config) -> bool:
-    """Whether a method asks how likely each transcript is wrong."""
-    return any((options or {}).get("guard") is not None for options in config.methods.values())
-
-
 def difficulty_parts(place: Place) -> dict[str, Any]:
     """All that x depends on where it is not the store's own: the store's parts, and its source."""
     soft = ("top_k", "temperature", "dtype")
@@ -385,15 +391,14 @@ def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
     folder = difficulty_of(place)
     facts = needed(folder, "The difficulty", 4)
     changed = changes(facts["inputs"], difficulty_parts(place))
-    if doubt and facts["guard"] != difficulty.DOUBT:
+    if doubt and facts["guard"] != DOUBT:
         changed.append("guard")
     if changed:
         raise UserError(
             f"{folder} was made with another {' and another '.join(changed)}: run stage "
             "4 (teacher-pass) again."
         )
-    with (folder / "x.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_jsonl(folder / "x.jsonl")
     return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
 
 

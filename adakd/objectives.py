@@ -214,7 +214,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     losses = functional.cross_entropy(
         _at_least_float32(logits[counted]), targets[counted], reduction="none"
     )
-    return _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+    return _per_utterance(losses, counted, counted.sum(dim=1))
 
 
 def token_kl(
@@ -237,7 +237,7 @@ def token_kl(
     _check_same_positions(student.shape, teacher)
     counted = mask.bool()
     losses = _divergence(student[counted], teacher.at(counted), temperature)
-    return _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
+    return _per_utterance(losses, counted, counted.sum(dim=1))
 
 
 def token_losses(
@@ -270,15 +270,10 @@ def token_losses(
             teacher = Dense(teacher.logits.contiguous())
     logits = functional.linear(student.states[counted], student.weight)  # (N, V)
     where = counted.flatten().nonzero().squeeze(1)
-    found = _TokenLosses.apply(logits, targets[counted], teacher, where, temperature)
-    task, distill = (
-        None
-        if losses is None
-        else _sum_per_utterance(losses, counted) / _divisor(counted.sum(dim=1), losses)
-        for losses in found
-    )
-    assert task is not None
-    return task, distill
+    task, distill = _TokenLosses.apply(logits, targets[counted], teacher, where, temperature)
+    units = counted.sum(dim=1)
+    task = _per_utterance(task, counted, units)
+    return task, None if distill is None else _per_utterance(distill, counted, units)
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -338,7 +333,7 @@ class _TokenLosses(torch.autograd.Function):
         ctx.kept = None
         for rows, (one, *more) in _chunks(logits, task.dtype, 1 if teacher is None else 3):
             z, weight = logits[rows].to(task.dtype), task[rows, None]
-            if teacher is None or distill is None:
+            if distill is None:
                 gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
             else:
                 part, (two, three) = teacher.at(where[rows]), more
@@ -372,10 +367,10 @@ def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[sl
 
     The room is the same for all: to ask for new memory costs more than most of what is done in it.
     """
-    size = max(1, CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1])
-    size = min(size, len(logits))
+    size = CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1]
+    size = max(1, min(size, len(logits)))
     room = logits.new_empty(count, size, logits.shape[1], dtype=dtype)
-    for start in range(0, len(logits), size or 1):
+    for start in range(0, len(logits), size):
         rows = slice(start, start + size)
         yield rows, list(room[:, : len(logits[rows])])
 
@@ -415,7 +410,7 @@ def frame_kl(
     _check_same_positions(student.shape, teacher)
     counted = selected_frames(teacher, frames, select, blank)
     losses = _divergence(student[counted], teacher.at(counted), temperature)
-    return _sum_per_utterance(losses, counted) / _divisor(label_lengths, losses)
+    return _per_utterance(losses, counted, label_lengths)
 
 
 def logits_mse(
@@ -448,7 +443,7 @@ def logits_mse(
     counted = counted.bool()
     target = scale * _at_least_float32(teacher.logits[counted].detach())  # (N, V)
     losses = (_at_least_float32(student[counted]) - target).square().mean(dim=-1)
-    return _sum_per_utterance(losses, counted) / _divisor(units, losses)
+    return _per_utterance(losses, counted, units)
 
 
 def selected_frames(
@@ -555,9 +550,10 @@ def _counted(lengths: Tensor, size: int, device: torch.device) -> Tensor:
     return torch.arange(size, device=device) < lengths.to(device).unsqueeze(-1)
 
 
-def _sum_per_utterance(losses: Tensor, counted: Tensor) -> Tensor:
-    """(N,) losses, one for each true element of `counted` (B, T), to their sums, (B,)."""
-    return losses.new_zeros(counted.shape).masked_scatter(counted, losses).sum(dim=1)
+def _per_utterance(losses: Tensor, counted: Tensor, units: Tensor) -> Tensor:
+    """(N,) losses, one for each true element of `counted` (B, T): their sums over `units`, (B,)."""
+    sums = losses.new_zeros(counted.shape).masked_scatter(counted, losses).sum(dim=1)
+    return sums / _divisor(units, sums)
 
 
 def _divisor(counts: Tensor, like: Tensor) -> Tensor:

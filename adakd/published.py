@@ -13,8 +13,8 @@ has `name`, `kind`, `recipe`, `family` and `fold`; and
 
 `settings` is the fingerprint of the task, `of_data` that of the data, `of_start` and `of_teacher`
 those of what made the models it came from; null is not known. `taught` is when the teacher was
-trained: a study that goes on elsewhere trains it again. `positions` is "fixed" where those of
-Whisper's encoder were not trained along, as they were until 2026-11-29.
+trained: a study that goes on elsewhere trains it again. `code` is that of `inputs.code`, which runs
+of Whisper from before 2026-11-29 lack.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def line_of(run: Run, utterances: Sequence[tuple[str, str, int]]) -> Line:
         **{fact: run.done.get(fact) for fact in FACTS},
         **{fact: run.done[fact] for fact in LATER if fact in run.done},
         **{f"of_{name}": inputs.get(name) for name in INPUTS},
-        **{name: inputs[name] for name in ("positions",) if name in inputs},
+        **{name: inputs[name] for name in ("code",) if name in inputs},
         **run.made,
         "weights": run.weights,
         "dev_curve": run.dev_cer,
@@ -109,7 +109,7 @@ def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
     difficulties = group["difficulty"] or [None] * len(group["utterances"])
     done = {fact: line[fact] for fact in (*FACTS, *LATER) if line.get(fact) is not None}
     inputs = {name: line[f"of_{name}"] for name in INPUTS if line[f"of_{name}"] is not None}
-    inputs |= {name: line[name] for name in ("positions",) if name in line}
+    inputs |= {name: line[name] for name in ("code",) if name in line}
     unknown = Counts(0, 0, 0, 0)
     return Run(
         experiment,

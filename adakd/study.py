@@ -7,7 +7,6 @@ tables study_tables.py's, the look of a page is pages.py's, figures are plots.py
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 from adakd import finished, pages, plots, published, report, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
-from adakd.files import atomic_write, write_text
+from adakd.files import write_jsonl, write_text
 from adakd.findings import (
     FEWEST,
     Comparison,
@@ -348,8 +347,7 @@ def write_scores(
     """Write all that the report is made from, in the lines that published.py tells of."""
     groups = [(table, *each) for table in tables for each in table.choices.items()]
     lines = [line for each in groups for line in lines_of(study, *each, records)]
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_jsonl(path, lines)
 
 
 def lines_of(

@@ -339,12 +339,13 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
     for table in tables:
         rows = [row for name, row in table.rows.items() if not name.endswith(INT8)]
         made = [run.done["inputs"] for row in rows for run in row.runs]
-        along = sum("positions" not in each for each in made) if table.family == "whisper" else 0
-        if along:
-            how_many = "all" if along == len(made) else f"{along} of {len(made)}"
+        old = sum("code" not in each for each in made) if table.family == "whisper" else 0
+        if old:
+            how_many = "all" if old == len(made) else f"{old} of {len(made)}"
             found.append(
                 f"In {how_many} runs of {table.title} the positions of Whisper's encoder were "
-                "trained along; since 2026-11-29 they stay fixed."
+                "trained along, and SpecAugment masked what follows the speech as well; since "
+                "2026-11-29 neither is so."
             )
     permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:

@@ -22,12 +22,13 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.errors import UserError
-from adakd.files import atomic_write, empty, read_json, write_json
+from adakd.files import atomic_write, empty, read_json, read_jsonl, write_json, write_jsonl
+from adakd.finished import changes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ def parts_of_begun(store: Path) -> dict[str, Any] | None:
 
 def written(folder: Path) -> set[str]:
     """The utterances that are in a store, finished or not."""
-    return {row["id"] for index in _indices(folder) for row in _read(index)}
+    return {row["id"] for index in _indices(folder) for row in read_jsonl(index)}
 
 
 def finish(folder: Path) -> None:
@@ -104,7 +105,7 @@ class Writer:
         self._clear()
 
     def _clear(self) -> None:
-        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._arrays: list[tuple[np.ndarray, ...]] = []
         self._lines: list[dict[str, Any]] = []
         self._rows = self._bytes = 0
         self._since = time.monotonic()
@@ -132,25 +133,25 @@ class Writer:
             draw = torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
             small = top_k(logits.float(), self.top_k, self.temperature, draw)
             units = torch.cat([small.indices, small.drawn], dim=-1).cpu().numpy()
-            part: tuple[np.ndarray, ...] = (
+            arrays: tuple[np.ndarray, ...] = (
                 small.values.to(torch.float16).cpu().numpy(),
                 units.astype(np.min_scalar_type(logits.shape[-1] - 1)),
                 torch.stack([small.tail, small.level], dim=-1).cpu().numpy(),
             )
         else:
-            part = (logits.to(torch.float16).cpu().numpy(),)
-        if not np.isfinite(part[0]).all():
+            arrays = (logits.to(torch.float16).cpu().numpy(),)
+        if not np.isfinite(arrays[0]).all():
             raise UserError(
                 f"Utterance '{utterance}': the teacher's logits do not fit fp16; "
                 "set distill.teacher to online."
             )
-        rows = len(part[0])
+        rows = len(arrays[0])
         self._lines.append(
             {"id": utterance, "x": x, "shard": self._shard, "row": self._rows, "rows": rows}
         )
-        self._parts.append(part)
+        self._arrays.append(arrays)
         self._rows += rows
-        self._bytes += part[0].nbytes
+        self._bytes += arrays[0].nbytes
         if self._bytes >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
             self.flush()
 
@@ -158,15 +159,13 @@ class Writer:
         """Write what has been collected, as a shard: at the end it is on whoever added it."""
         import numpy as np
 
-        if not self._parts:
+        if not self._arrays:
             return
         place = f"{self.rank}.{self._shard}"
-        for name, arrays in zip(_names(self.top_k), zip(*self._parts, strict=True), strict=True):
+        for name, column in zip(_names(self.top_k), zip(*self._arrays, strict=True), strict=True):
             with atomic_write(self.folder / f"{name}.{place}.npy", "wb") as file:
-                np.save(file, np.concatenate(arrays))
-        with atomic_write(self.folder / f"index.{place}.jsonl") as file:
-            for line in self._lines:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                np.save(file, np.concatenate(column))
+        write_jsonl(self.folder / f"index.{place}.jsonl", self._lines)
         self._shard += 1
         self._clear()
 
@@ -206,21 +205,17 @@ class Store:
             raise UserError(
                 f"{folder} holds no finished teacher store: run stage 4 (teacher-pass)."
             ) from None
-        if parts is not None:
-            expected = json.loads(json.dumps(dict(parts)))
-            found = meta["parts"]
-            changed = [k for k in expected | found if expected.get(k) != found.get(k)]
-            if changed:
-                raise UserError(
-                    f"{folder} was made with another {' and another '.join(changed)}: "
-                    "run stage 4 (teacher-pass) again."
-                )
+        if parts is not None and (changed := changes(meta["parts"], dict(parts))):
+            raise UserError(
+                f"{folder} was made with another {' and another '.join(changed)}: "
+                "run stage 4 (teacher-pass) again."
+            )
         self.folder, self.top_k = folder, int(meta["top_k"])
         self.temperature = float(meta["temperature"])
         self._lines: dict[str, tuple[float, str, int, int]] = {}
         for index in _indices(folder):
             rank = index.name.split(".")[1]
-            for row in _read(index):
+            for row in read_jsonl(index):
                 place = f"{rank}.{row['shard']}"
                 self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
@@ -240,12 +235,12 @@ class Store:
         from adakd.objectives import Dense, TopK
 
         rows = [self._rows(utterance) for utterance in utterances]
-        length = max(len(parts[0]) for parts in rows)
+        length = max(len(arrays[0]) for arrays in rows)
         padded = []
         for column in zip(*rows, strict=True):
             block = np.zeros((len(rows), length, *column[0].shape[1:]), column[0].dtype)
-            for target, part in zip(block, column, strict=True):
-                target[: len(part)] = part
+            for target, array in zip(block, column, strict=True):
+                target[: len(array)] = array
             padded.append(block)
         if not self.top_k:
             return Dense(torch.from_numpy(padded[0]))
@@ -257,7 +252,12 @@ class Store:
     def _rows(self, utterance: str) -> tuple[np.ndarray, ...]:
         import numpy as np
 
-        _, place, row, rows = self._line(utterance)
+        try:
+            _, place, row, rows = self._lines[utterance]
+        except KeyError:
+            raise UserError(
+                f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass)."
+            ) from None
         if place not in self._maps:
             if len(self._maps) >= OPEN_SHARDS:
                 self._maps.clear()
@@ -267,23 +267,10 @@ class Store:
             )
         return tuple(array[row : row + rows] for array in self._maps[place])
 
-    def _line(self, utterance: str) -> tuple[float, str, int, int]:
-        try:
-            return self._lines[utterance]
-        except KeyError:
-            raise UserError(
-                f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass)."
-            ) from None
-
 
 def _indices(folder: Path, rank: str = "*") -> list[Path]:
     """The indices of all shards; before 2026-11-29 there was one a process, index.<R>.jsonl."""
     return sorted(folder.glob(f"index.{rank}.*jsonl"))
-
-
-def _read(index: Path) -> Iterator[dict[str, Any]]:
-    with index.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _names(top_k: int) -> tuple[str, ...]:

@@ -53,8 +53,6 @@ AUTO_ALPHA = 0.1
 EASIEST = 1e-8
 # How much of SuperLoss's running mean stays from one optimiser step to the next.
 RUNNING_MEAN = 0.9
-# `wrong_transcript`: how sharply the doubt turns.
-SHARPNESS = 4.0
 
 
 class Weighted(NamedTuple):
@@ -283,9 +281,7 @@ class FixedWeight(Guarded):
 
     Args:
         alpha: weight of the distillation loss, 0 to 1. 0.5 weighs both equally, the AdaKD paper's
-            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503). Recipes with embedded
-            models have 0.3, which is ahead on average (docs/FINDINGS.md: one of four differences
-            stands, and a better teacher turns it round).
+            baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503).
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
 
@@ -306,7 +302,7 @@ class FixedWeight(Guarded):
     def weigh(
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
     ) -> Weighted:
-        alpha = torch.full_like(task, self.fixed_alpha, dtype=_at_least_float32(task).dtype)
+        alpha = torch.full_like(_at_least_float32(task), self.fixed_alpha)
         if self.uses_doubt:
             alpha = self._heeding(alpha, cast(Tensor, difficulty).detach()[..., 1])
         return _mixture(task, cast(Tensor, distill), alpha)
@@ -404,9 +400,8 @@ class SuperLoss(FixedWeight):
             return
         losses = super().weigh(task, distill, None, 0.0).loss.double()
         sums = torch.stack([losses.sum(), losses.new_tensor(len(losses))])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
-        mean = sums[0] / sums[1]
+        total, count = _over_processes(sums)
+        mean = total / count
         if mean.isfinite():  # a step that is not is one that the optimiser skips, too
             before = mean if self.tau.isnan() else self.tau
             self.tau.copy_(RUNNING_MEAN * before + (1 - RUNNING_MEAN) * mean)
@@ -571,9 +566,9 @@ def wrong_transcript(
       gradually (z = 1/2 gives 0.06, z = 2 gives 0.94).
     - Where to put the half was tried on teachers of an hour of Hindi, a fifth of whose transcripts
       were shuffled: another sentence costs such a teacher two units, in the middle, and not the ten
-      or hundred of one that errs seldom. At z = 3, as it was until 2026-11-29, a fifth of them were
-      found, of those that the teacher had not been trained on hardly one (docs/FINDINGS.md). A
-      right transcript that is doubted is still learnt from its teacher.
+      or hundred of one that errs seldom. With the half at z = 3 a fifth of them were found, and of
+      those that the teacher had not been trained on hardly one (docs/FINDINGS.md). A right
+      transcript that is doubted is still learnt from its teacher.
 
     A teacher that was fine-tuned on these very transcripts may have learnt the wrong ones by heart:
     losses of a teacher that has not seen them tell more. Losses of several teachers are not to be
@@ -608,7 +603,7 @@ def wrong_transcript(
     spread = 1.4826 * excess.abs().quantile(0.5)
     unit = spread + torch.maximum(heard, heard.mean())
     z = excess.clamp(min=0) / unit.clamp(min=torch.finfo(torch.float64).tiny)
-    return 1 / (1 + z**-SHARPNESS)  # z = 0: 1 / inf
+    return 1 / (1 + z**-4)  # z = 0: 1 / inf
 
 
 class AdaKD(Guarded):
@@ -876,9 +871,9 @@ class LearnedAdaKD(AdaKD):
     A trainer computes these numbers (see `derivatives_along`) and hands them to `learn`, which goes
     on through d alpha_i / d (slope, level) by the formula above, and takes a step of Adam. Momentum
     and the clipping of the student's gradient change all these numbers by one factor and are left
-    out. Ours makes P as if grad L came next, but does not clip it: where its norm is far above the
-    limit, P is mostly its own. The cost is a backward pass of a held-out batch and two forward
-    passes of the step, every so many steps.
+    out. P is computed as if grad L were the next gradient, but not clipped: where its norm is far
+    above the limit, P comes mostly from grad L itself. The cost is a backward pass of a held-out
+    batch and two forward passes of the step, every so many steps.
 
     The loss on the training utterances themselves would not do: its derivative by alpha picks
     whichever of the two losses is smaller. Looking one step ahead is short-sighted, as all such
@@ -891,8 +886,8 @@ class LearnedAdaKD(AdaKD):
         every: optimiser steps from one update to the next.
         held_out: share of the training utterances that are kept from the student for this.
 
-    Buffers: those of AdaKD; learned, (3, 2): slope and level, and Adam's two running means of
-    them; updates, how many there have been.
+    Buffers: those of AdaKD; learned, (3, 2): slope and level, and Adam's running means of their
+    gradients and of the squares of these; updates, how many there have been.
     """
 
     learned: Tensor
@@ -921,7 +916,7 @@ class LearnedAdaKD(AdaKD):
 
     @property
     def _needs_known(self) -> bool:
-        return True  # alpha's range in the end is known then, not when it is fitted
+        return True  # for alpha's range in the end, which `fit` cannot foresee: see `summary`
 
     def k_at(self, progress: float) -> Tensor:
         return self.learned[0, 0] * self.k_start
@@ -930,9 +925,8 @@ class LearnedAdaKD(AdaKD):
         """t as it has been learned, (); infinite where k is 0 and the level is not."""
         return self.t + 2 * self.learned[0, 1] / self.k_at(1.0)
 
-    def alpha(self, difficulty: Tensor, progress: float) -> Tensor:
-        super().alpha(difficulty, progress)  # says so where `fit` is missing
-        return self._alpha(difficulty.detach(), self.learned[0])
+    def _unguarded(self, x: Tensor, progress: float) -> Tensor:
+        return self._alpha(x, self.learned[0])
 
     def _alpha(self, difficulty: Tensor, learned: Tensor) -> Tensor:
         start = self.k_start * (self._scaled(difficulty) - self.t) / 2
@@ -948,9 +942,7 @@ class LearnedAdaKD(AdaKD):
             learned = self.learned[0].clone().requires_grad_()
             moved = (self._alpha(difficulty.detach(), learned) * slope.detach().float()).sum()
             (gradient,) = torch.autograd.grad(moved, learned)
-        sums = torch.cat([gradient, gradient.new_tensor([len(slope)])])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
+        sums = _over_processes(torch.cat([gradient, gradient.new_tensor([len(slope)])]))
         gradient = sums[:2] / sums[2]
         if not gradient.isfinite().all():
             return  # as the optimiser skips such a step
@@ -1049,6 +1041,13 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
         return method(**options)
     except UserError as error:
         raise UserError(f"methods.{name}: {error}") from None
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """These sums, with what all other processes have added to theirs; in place."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(sums)
+    return sums
 
 
 def _mixture(task: Tensor, distill: Tensor, alpha: Tensor) -> Weighted:

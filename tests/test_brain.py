@@ -922,7 +922,7 @@ def test_processes_do_not_share_their_random_numbers(
     whole = torch.rand(3).tolist()
 
     def drawn(rank: int) -> list[float]:
-        monkeypatch.setattr(training, "_rank", lambda: rank)
+        monkeypatch.setattr(training, "rank", lambda: rank)
         state.load(str(tmp_path / "random"), end_of_epoch=False)
         return torch.rand(3).tolist() + [random.random()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -551,6 +552,6 @@ def test_whispers_language_is_that_of_the_code(recipe: Path, code: str) -> None:
 def test_a_configuration_survives_its_own_yaml(recipe: Path, tmp_path: Path) -> None:
     found = load(recipe)
     path = tmp_path / "config.yaml"
-    path.write_text(configuration.dump_yaml(configuration.to_dict(found)))
+    path.write_text(configuration.dump_yaml(dataclasses.asdict(found)))
     again = configuration.from_dict(configuration.Config, configuration.read_yaml(path), str(path))
     assert again == found

@@ -15,7 +15,7 @@ import tiny_recipe
 import torch
 
 from adakd import config as configuration
-from adakd import difficulty, finished, models
+from adakd import difficulty, finished, inputs, models
 from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
@@ -395,7 +395,7 @@ def test_pretrained_is_the_loss_before_fine_tuning(place: Place) -> None:
         place, "pretrained", teacher={"source": str(source), "train": {"epochs": 1}}, units=units
     )
     # The store is of the other teacher, and stage 2 has not run with this one: only x is of use.
-    teacher_pass.write_difficulty(here, guard=False)
+    teacher_pass.write_difficulty(here)
     rows = written(here)
     for entry in here.manifest("train"):
         total, count, _ = alone(source, here, entry)
@@ -450,10 +450,14 @@ def test_doubts_of_another_rule_are_found_anew(
     before = moments(here.difficulty)
     teacher_pass.teacher_pass(here)
     assert moments(here.difficulty) == before
-    monkeypatch.setattr(difficulty, "DOUBT", "a half at z = 3")
+    for module in (inputs, teacher_pass):
+        monkeypatch.setattr(module, "DOUBT", "a half at z = 3")
     with pytest.raises(UserError, match="another guard: run stage 4"):
         difficulties(here, doubt=True)
     assert "doubt" in changed_settings(here, "adakd", finished.done(here.experiment("adakd")))
+    with pytest.raises(UserError, match="another guard: run stage 4"):
+        training.train(here, "adakd")
+    assert finished.done(here.experiment("adakd"))  # told before what is finished is emptied
     teacher_pass.teacher_pass(here)
     assert moments(here.difficulty) != before
     difficulties(here, doubt=True)

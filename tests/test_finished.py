@@ -11,6 +11,7 @@ import pytest
 import tiny_recipe
 from tiny_recipe import cut, place_of
 
+from adakd import config as configuration
 from adakd import finished
 from adakd.errors import UserError
 from adakd.files import write_json
@@ -56,7 +57,7 @@ def test_a_step_is_current_while_its_inputs_are(
     assert capsys.readouterr().out == f"kd: done ({finished.shown(tmp_path)})\n"
     facts = finished.needed(tmp_path, "KD", 5)
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
-    assert facts["fingerprint"] == finished.key_of(inputs)
+    assert facts["fingerprint"] == configuration.fingerprint(inputs)
 
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
     assert not finished.is_current(tmp_path, changed, "kd")

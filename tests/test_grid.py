@@ -15,7 +15,7 @@ import tiny_recipe
 from adakd import finished, grid, report
 from adakd.errors import UserError
 from adakd.grid import Study
-from adakd.inputs import positions, training_settings
+from adakd.inputs import code, training_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID: dict[str, Any] = {
@@ -60,7 +60,7 @@ def finish(study: Study, records: dict[str, Any], task: grid.Task, dev_cer: floa
     records[task.name] = {"status": "done", "fingerprint": task.fingerprint, "kind": task.kind}
     if task.kind in ("trial", "cell"):
         (place,) = task.places
-        inputs = training_settings(place, task.method) | positions(place.config)
+        inputs = training_settings(place, task.method) | code(place.config)
         finished.mark_done(task.folder, inputs, dev_cer=dev_cer)
         lines = [{"epoch": e, "step": e, "dev_cer": dev_cer + 0.1 / e} for e in range(1, 7)]
         text = "".join(json.dumps(line) + "\n" for line in lines)

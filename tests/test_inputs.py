@@ -185,7 +185,7 @@ def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: 
     first = start("teacher", decoder=1)
     assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
     for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
-        assert finished.key_of(other) != finished.key_of(first)
+        assert configuration.fingerprint(other) != configuration.fingerprint(first)
     finished.mark_done(folder, {"seed": 2})
     assert finished.changes(first, start("teacher", decoder=1)) == ["teacher"]
     # A student with a start of its own does not wait for the teacher.

@@ -11,8 +11,7 @@ import pytest
 
 from adakd.config import LabelNoise
 from adakd.data import label_noise, manifest
-from adakd.data.manifest import Entry
-from adakd.data.prepare import Limit
+from adakd.data.manifest import Entry, Limit
 
 WORDS = "पानी दूध चाय फल रोटी खाना लाया माँगता देता चाहता रखता".split()
 

@@ -6,11 +6,13 @@ KINDS are the families; "group" is wav2vec2 with the group norm that leaks over 
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from adakd import config as configuration
 from adakd import finished, models, objectives
 from adakd.data import audio, manifest
 from adakd.errors import UserError
+from adakd.files import read_json, write_json
 from adakd.models import incremental, units, wav2vec2, whisper
 from adakd.models.wav2vec2 import mel_filters_
 from adakd.objectives import Dense, top_k
@@ -689,8 +692,15 @@ def test_known_characters_keep_their_outputs_under_a_new_tokenizer(saved, build,
     # As many units as the source has, most of them others: nothing may stay by accident.
     letters = "".join(map(chr, range(0x0B85, 0x0B85 + len(before.vocabulary()) - 4))) + "न"
     units.train_characters([letters], tmp_path / "same")
-    for name in ("other", "same"):
-        config = tiny.config("wav2vec2", student=source(saved["wav2vec2"]))
+    # As Hugging Face's training script names a blank and an unknown unit.
+    shutil.copytree(saved["wav2vec2"], tmp_path / "theirs")
+    for path in (tmp_path / "theirs").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("<pad>", "[PAD]").replace("<unk>", "[UNK]"), encoding="utf-8")
+    sources = saved["wav2vec2"], tmp_path / "theirs"
+    for name, path in itertools.product(("other", "same"), sources):
+        config = tiny.config("wav2vec2", student=source(path), teacher=source(path))
+        assert not {"<pad>", "<unk>", "|"} & set(models.untrained_units(config, tmp_path / name))
         after = models.load(config, "student", tmp_path / name)
         old, new = before.vocabulary(), after.vocabulary()
         assert (len(old) == len(new)) == (name == "same")
@@ -790,13 +800,24 @@ def test_an_english_only_export_takes_no_prompt_from_its_configuration(
     assert [text.strip() for text in said] == transcripts(english, batch)
 
 
-def test_a_whisper_older_than_its_generation_settings_gets_them(folder, clips, entries, tmp_path):
-    fresh("whisper", folder).save(tmp_path)
+def test_a_whisper_older_than_its_generation_settings_gets_them(
+    folder, clips, entries, tmp_path, monkeypatch
+):
+    family = fresh("whisper", folder)
+    family.hf.config.suppress_tokens, family.hf.config.begin_suppress_tokens = [5, 300], [7]
+    family.save(tmp_path)
     (tmp_path / "generation_config.json").unlink()
     old = models.open_folder(tiny.config("whisper"), tmp_path).eval()
     batch = old.collate(entries[:2], clips[:2])
-    for row, text in enumerate(transcripts(old, batch)):
-        assert text == greedy(old, batch.inputs[row : row + 1], old.prompt("hi"))
+    with torch.inference_mode():
+        said = old.tokenizer.batch_decode(old.hf.generate(batch.inputs), True)
+    assert transcripts(old, batch) == [text.strip() for text in said]
+    generation = old.hf.generation_config
+    assert generation.suppress_tokens == [5, 300] and generation.begin_suppress_tokens == [7]
+    assert len(old.prompt("hi")) == 4
+    monkeypatch.setattr("adakd.models.whisper.ENGLISH_ONLY", old.hf.config.vocab_size)
+    english = models.open_folder(tiny.config("whisper", "en"), tmp_path)
+    assert len(english.prompt("en")) == 2
 
 
 @pytest.fixture
@@ -1011,7 +1032,7 @@ def test_a_target_is_rejected_exactly_when_no_alignment_exists(folder, entries, 
     config = tiny.config("wav2vec2", student=configuration.Model(config=tiny.wav2vec2_config()))
     family = models.load(config, "student", own).eval()
     why = models.limit(config, "student", own)
-    repeats = sum(a == b for a, b in pairwise(text))
+    repeats = sum(a == b for a, b in itertools.pairwise(text))
     for frames in range(1, 12):
         clip = tiny.noise((720 + 320 * (frames - 1)) / 16000, seed=frames)
         entry = replace(entries[0], text=text, seconds=len(clip) / 16000)
@@ -1112,6 +1133,56 @@ def test_a_damaged_model_is_one_sentence(saved, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
+def test_weights_that_a_source_lacks_are_not_made_up(saved, tmp_path, kind):
+    from safetensors.torch import load_file, save_file
+
+    def changed(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+        path = tmp_path / name
+        shutil.copytree(saved[kind], path)
+        weights = load_file(path / "model.safetensors")
+        change(weights)
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+        return path
+
+    head = "lm_head.weight" if kind == "wav2vec2" else "model.decoder.layer_norm.weight"
+    inner = {
+        "wav2vec2": "wav2vec2.encoder.layers.1.feed_forward.intermediate_dense.weight",
+        "whisper": "model.encoder.layers.1.fc1.weight",
+    }[kind]
+    for path, weight in [
+        (changed("head", lambda weights: weights.pop(head)), head),
+        (changed("inner", lambda weights: weights.pop(inner)), inner),
+        (changed("shape", lambda weights: weights.update({inner: weights[inner][:7]})), inner),
+    ]:
+        with pytest.raises(UserError) as error:
+            models.open_folder(tiny.config(kind), path)
+        check_sentence(error, str(path), weight)
+    if kind == "wav2vec2":  # a new output layer is what new units ask for, and nothing else
+        config = tiny.config(kind, student=source(tmp_path / "head"))
+        models.load(config, "student", tiny.characters_folder(tmp_path))
+        config = tiny.config(kind, student=source(tmp_path / "shape"))
+        with pytest.raises(UserError, match="layers.1"):
+            models.load(config, "student", tiny.characters_folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("config.json", {"adapter_attn_dim": 4}, "adapters and outputs for each of its languages"),
+        ("config.json", {"add_adapter": True}, "layers that shorten its output"),
+        ("preprocessor_config.json", {"sampling_rate": 8000}, "hears audio of 8000 Hz"),
+    ],
+)
+def test_a_wav2vec2_that_would_be_taken_wrongly_is_refused(saved, tmp_path, file, change, words):
+    shutil.copytree(saved["wav2vec2"], tmp_path / "model")
+    path = tmp_path / "model" / file
+    write_json(path, read_json(path) | change)
+    with pytest.raises(UserError) as error:
+        models.open_folder(tiny.config("wav2vec2"), tmp_path / "model")
+    check_sentence(error, str(tmp_path / "model"), words)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_random_weights_need_units(kind):
     config = tiny.config(kind, student=configuration.Model(config=_settings(kind)))
     for attempt in (models.load, models.limit):
@@ -1209,6 +1280,19 @@ def test_spec_augment_masks_in_training_only_and_only_where_asked(folder, entrie
             assert torch.allclose(family.task_loss(family(batch), batch), clean) != changed
         # The batch stays as it was: a live teacher hears clean audio, as the cached one did.
         torch.testing.assert_close(task_loss(family.eval(), batch), clean)
+
+
+@pytest.mark.parametrize("encode", ["full", "speech"])
+def test_whispers_masks_stay_within_the_speech(folder, entries, clips, monkeypatch, encode):
+    family = fresh("whisper", folder, audio=configuration.Audio(encode=encode))
+    family.prepare_training(configuration.Train(mask_time=0.3))
+    batch = family.collate(entries, clips)
+    heard = []
+    monkeypatch.setattr(family, "_encode", heard.append)
+    family.train()(batch)
+    masked = (heard[0] != batch.inputs).any(dim=1)  # (B, frames)
+    for row, length in zip(masked, batch.lengths.tolist(), strict=True):
+        assert row[:length].any() and not row[length:].any()
 
 
 def test_a_batch_of_very_short_clips_trains(folder, entries):
@@ -1397,7 +1481,7 @@ def test_any_number_of_layers_can_be_kept(there):
     for count in range(1, there + 1):
         kept = models.evenly_spaced(there, count)
         assert len(set(kept)) == count and kept == sorted(kept) and kept[-1] == there - 1
-        gaps = [b - a for a, b in pairwise(kept)]
+        gaps = [b - a for a, b in itertools.pairwise(kept)]
         assert not gaps or (kept[0] == 0 and max(gaps) - min(gaps) <= 1)
 
 

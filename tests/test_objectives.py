@@ -624,6 +624,8 @@ def test_a_teacher_of_another_shape_is_an_error(shape):
     student, _, _ = ctc_batch()
     with pytest.raises(UserError, match="same positions"):
         frame_kl(student, Dense(torch.zeros(shape)), FRAMES, LABEL_LENGTHS)
+    with pytest.raises(UserError, match="same positions"):
+        token_kl(student, Dense(torch.zeros(shape)), torch.ones(3, 12))
 
 
 def test_a_top_k_teacher_of_another_frame_rate_is_an_error():
@@ -637,5 +639,10 @@ def test_a_top_k_teacher_of_another_frame_rate_is_an_error():
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_not_positive_is_an_error(temperature):
     student, teacher, _ = ctc_batch()
-    with pytest.raises(UserError, match="above 0"):
-        frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, temperature)
+    for ask in (
+        lambda: frame_kl(student, Dense(teacher), FRAMES, LABEL_LENGTHS, temperature),
+        lambda: token_kl(student, Dense(teacher), torch.ones(3, 12), temperature),
+        lambda: top_k(teacher, 2, temperature),
+    ):
+        with pytest.raises(UserError, match="above 0"):
+            ask()

@@ -226,8 +226,7 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
         (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
         (place.data / f"{split}.jsonl").touch()
     place.units.mkdir()
-    for module in (finished, training):
-        monkeypatch.setattr(module, "key_of", lambda _: "the same")
+    monkeypatch.setattr(configuration, "fingerprint", lambda _: "the same")
     monkeypatch.setattr(finished, "changes", lambda *_: [])
     mark(place.data, manifests="m", counts={"train": {"rejected": 0}})
     monkeypatch.setattr(preparation, "Walk", lambda _: [])  # the corpus has nothing against it
@@ -453,7 +452,9 @@ def test_a_student_with_another_start_is_not_decoded(place: Place) -> None:
     plain = place_of(place.root, student=student)
     other = place_of(place.root, student={**student, "layers": {"encoder": 1}})
     for made, asked in ((plain, other), (other, plain)):
-        facts = training_settings(made, "kd") | {"start": finished.key_of(start_inputs(made))}
+        facts = training_settings(made, "kd") | {
+            "start": configuration.fingerprint(start_inputs(made))
+        }
         finished.begin(place.experiment("kd"), facts, made.config)
         finished.mark_done(place.experiment("kd"), facts)
         (place.experiment("kd") / "model").mkdir()
@@ -517,7 +518,9 @@ def test_a_student_of_a_teacher_that_was_removed_is_decoded(
     model(here, "teacher")
     start = training.student_start(here)
     assert start.parent.name == ("untrained-layers" if tag else "untrained")
-    facts = training_settings(here, "finetune") | {"start": finished.key_of(start_inputs(here))}
+    facts = training_settings(here, "finetune") | {
+        "start": configuration.fingerprint(start_inputs(here))
+    }
     finished.begin(here.experiment("finetune"), facts, here.config)
     finished.mark_done(here.experiment("finetune"), facts)
     (here.experiment("finetune") / "model").mkdir()
@@ -710,7 +713,7 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         (place.experiment("kd-int8"), results.quantise, "kd"),
         (place.experiment("kd"), results.decode_one, "kd"),
         (place.experiment("untrained"), results.score_one, "untrained"),
-        (place.difficulty, teacher_pass.write_difficulty, False),
+        (place.difficulty, teacher_pass.write_difficulty),
     ):
         with pytest.raises(Held) as caught:
             step(place, *arguments)
@@ -778,6 +781,22 @@ def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
     assert finished.done(folder)["inputs"] == teacher_inputs(here)
 
 
+@pytest.mark.parametrize(
+    ("family", "normalise", "told"),
+    [("whisper", True, True), ("whisper", False, False), ("wav2vec2", True, False)],
+)
+def test_a_whisper_taken_as_it_is_may_disagree_with_normalised_transcripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    family: str, normalise: bool, told: bool,
+) -> None:  # fmt: skip
+    here = finetuned(tmp_path, data={"normalise": normalise})
+    here = Place(here.root, dataclasses.replace(here.config, family=family))
+    mark(here.data, manifests="m")
+    fake_models(monkeypatch, check_same_units=lambda *_: None)
+    training.teacher(here)
+    assert ("set data.normalise to false" in capsys.readouterr().out) is told
+
+
 def test_a_teacher_of_other_units_is_refused_before_anything_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -829,7 +848,7 @@ def test_tokenizers_that_differ_are_told_before_the_teacher_is_trained(
     def begun(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "begin", begun)
+    monkeypatch.setattr(models, "load", begun)
     monkeypatch.setattr(Place, "transcribed", lambda _: [])
     with pytest.raises(KeyboardInterrupt):
         training.train(place(other), "teacher", (0, []))

@@ -23,7 +23,7 @@ from adakd import findings, finished, grid, significance, study, study_tables, s
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
-from adakd.inputs import data_settings, positions, training_settings
+from adakd.inputs import code, data_settings, training_settings
 from adakd.report import BASELINES, Run, label_of
 from adakd.significance import Change, Interval, Variance
 
@@ -98,7 +98,7 @@ def fill(
             "alpha": {"t": 1.0, "k_start": 2.0, "k_end": 0.0},
         }
         (place,) = task.places
-        inputs = training_settings(place, task.method) | positions(place.config)
+        inputs = training_settings(place, task.method) | code(place.config)
         finished.mark_done(task.folder, inputs | {"start": f"of seed {seed}"}, **facts)
     write_json(made.records, records)
 
@@ -442,13 +442,13 @@ def test_other_settings_of_the_same_data_make_no_other_run(made: Study) -> None:
         assert (f"was made with another corpus.{key}" in report(made)[0]) is told
 
 
-def test_runs_whose_positions_were_trained_along_are_told_apart(made: Study) -> None:
+def test_whispers_of_older_code_are_told_apart(made: Study) -> None:
     fill(made, alike)
     text = report(made)[0]
     assert "were trained along" not in text
     done = folder_of(made, "kd", 2) / "done.json"
     facts = json.loads(done.read_text(encoding="utf-8"))
-    del facts["inputs"]["positions"]  # as before 2026-11-29
+    del facts["inputs"]["code"]  # as before 2026-11-29
     write_json(done, facts)
     assert f"{done.parent} was trained before 2026-11-29" in report(made)[0]
 
@@ -597,7 +597,7 @@ def test_another_teacher_than_the_students_had_is_left_out(made: Study, tmp_path
     write_json(folder / "done.json", {"fingerprint": "one", "parameters": 2_000_000})
     for cell, taught in (("kd", "one"), ("finetune", None)):
         place = made.cell_task(made.groups[0], cell, 1, Choice()).places[0]
-        inputs = training_settings(place, cell) | positions(place.config)
+        inputs = training_settings(place, cell) | code(place.config)
         inputs |= {"start": "s", "teacher": taught}
         finished.mark_done(
             folder_of(made, cell, 1), inputs, dev_cer=0.3, train_seconds=1.0, steps=40
@@ -690,7 +690,7 @@ def fill_trials(tuned: Study, curve: list[float]) -> Choice:
             task.folder.mkdir(parents=True, exist_ok=True)
             cer = 0.4 if "try2" in task.name else 0.5
             (place,) = task.places
-            inputs = training_settings(place, task.method) | positions(place.config)
+            inputs = training_settings(place, task.method) | code(place.config)
             finished.mark_done(task.folder, inputs, dev_cer=cer, train_seconds=7.0)
             epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve)]
             (task.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
@@ -716,13 +716,13 @@ def moved(made: Study, tmp_path: Path) -> Callable[..., Study]:
     return move
 
 
-def test_published_runs_tell_whether_positions_were_trained_along(
-    made: Study, moved: Callable[..., Study]
-) -> None:
+def test_published_whispers_tell_of_older_code(made: Study, moved: Callable[..., Study]) -> None:
     fill(made, alike)
     published = moved(made)
-    along = published.lines["tiny/hi whisper kd seed 2"]
-    assert along.pop("positions") == "fixed"  # as in lines from before 2026-11-29
+    old = published.lines["tiny/hi whisper kd seed 2"]
+    assert (
+        old.pop("code") == "fixed positions, masks in speech"
+    )  # as in lines from before 2026-11-29
     said = report(published)[0].split("## What it cannot say\n")[1]
     assert re.search(r"In 1 of \d+ runs of tiny/hi, whisper the positions of Whisper's", said)
 
@@ -892,7 +892,7 @@ def test_a_run_here_stands_before_the_published_one(
     task = elsewhere.cell_task(elsewhere.groups[0], "adakd", 1, Choice())
     decoded(task.folder, [0] * UTTERANCES)
     (place,) = task.places
-    inputs = training_settings(place, task.method) | positions(place.config)
+    inputs = training_settings(place, task.method) | code(place.config)
     finished.mark_done(task.folder, inputs | {"start": "of seed 1"}, dev_cer=0.1, steps=40)
     record = {"kind": "cell", "status": "done", "seconds": 1.0, "fingerprint": task.fingerprint}
     write_json(elsewhere.records, {task.name: record})

@@ -7,7 +7,6 @@ digits in one breath: no coarticulation and no sentence melody, hence no evidenc
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -22,7 +21,7 @@ from typing import Any
 from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
-from adakd.files import fingerprint, utf8, write_text
+from adakd.files import fingerprint, read_jsonl, utf8, write_jsonl
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -114,7 +113,7 @@ def fetch(
                 file=sys.stderr,
             )
         plan = join(recordings, options)
-        lines = []
+        rows = []
         damaged: list[audio.AudioError] = []
         with archive.replaced(folder / "audio", home) as fresh:
             for item in progress(plan, len(plan), "joining digits"):
@@ -126,14 +125,14 @@ def fetch(
                 row = {"id": item.id, "speaker": item.speaker, "text": item.text}
                 row["audio"] = str("audio" / path)
                 row["recordings"] = " ".join(recording.name for recording in item.recordings)
-                lines.append(json.dumps(row) + "\n")
+                rows.append(row)
             if damaged:
                 raise UserError(
                     f"FSDD: {len(damaged)} of {len(plan)} utterances hold a damaged recording, the "
                     f"first: {damaged[0]}; get the data set again or remove the damaged files"
                 )
             marker.remove(folder)
-    write_text(folder / "utterances.jsonl", "".join(lines))
+    write_jsonl(folder / "utterances.jsonl", rows)
     marker.keep(folder, source, settings, **facts)
 
 
@@ -145,8 +144,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     Errors (UserError): stage 0 not run with these options, fewer than three speakers, no such fold.
     """
     found = marker.recall(folder, "FSDD", options, marker.settings_of(options))
-    with open(folder / "utterances.jsonl", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = list(read_jsonl(folder / "utterances.jsonl"))
     speakers = sorted({row["speaker"] for row in rows})
     if len(speakers) < 3:
         raise UserError(

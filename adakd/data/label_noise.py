@@ -24,8 +24,7 @@ from pathlib import Path
 
 from adakd.config import LabelNoise
 from adakd.data import manifest
-from adakd.data.manifest import Entry
-from adakd.data.prepare import Limit
+from adakd.data.manifest import Entry, Limit
 from adakd.data.text import spaces_count
 from adakd.files import atomic_write
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
@@ -35,6 +35,9 @@ class Entry:
     language: str
     condition: str = ""  # recording condition that is also scored by itself; left out where empty
 
+
+# Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
+Limit = Callable[[Entry], str | None]
 
 _TYPES: dict[str, type] = {field.name: str for field in fields(Entry)} | {"seconds": float}
 _OPTIONAL = {"condition"}

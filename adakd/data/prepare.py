@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from adakd.corpora import SPLITS, Rejected, Utterance
 from adakd.data import audio, manifest, text
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, write_json
 from adakd.progress import track
@@ -56,8 +56,6 @@ EXAMPLES = 5  # characters that are named
 # beginning of 1970 or, zip's first, of 1980.
 REAL_TIMES = 11 * 365 * 24 * 3600 * 10**9
 
-# Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
-Limit = Callable[[Entry], str | None]
 Outcome = tuple[Entry, int] | str  # an entry and its samples' checksum, or why it is rejected
 
 

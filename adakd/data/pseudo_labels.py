@@ -18,8 +18,8 @@ from itertools import chain
 from pathlib import Path
 
 from adakd.data import manifest, text
-from adakd.data.manifest import Entry, Manifest
-from adakd.data.prepare import Limit, row, target
+from adakd.data.manifest import Entry, Limit, Manifest
+from adakd.data.prepare import row, target
 from adakd.errors import UserError
 from adakd.files import atomic_write
 

@@ -24,7 +24,7 @@ import transformers
 from torch import Tensor, nn
 
 from adakd import config as configuration
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.objectives import Dense, Projected, SoftOutputs, TopK
 
@@ -45,7 +45,7 @@ class Batch:
     languages: list[str]
     inputs: Tensor  # (B, samples) waveforms, or (B, mels, frames) log-mel features
     lengths: Tensor  # (B,) input samples or frames that are not padding
-    labels: Tensor  # (B, U) units, padded with 0; for Whisper prompt and end-of-text included
+    labels: Tensor  # (B, U) units, padded with 0; Whisper's begin with the prompt, padded with eos
     label_lengths: Tensor  # (B,) target units that count
     seconds: float  # audio without padding
     soft: SoftOutputs | None = None  # the teacher's outputs, when they come from the store
@@ -75,15 +75,14 @@ class Output:
     """What a forward pass gives, over frames (CTC) or target positions (Whisper)."""
 
     scores: Tensor | Projected  # (B, T, V) raw logits, or what they are computed from
-    encoder_logits: Tensor | None = None  # (B, T', V + 1) of the auxiliary CTC head, blank first
+    encoder_logits: Tensor | None = (
+        None  # (B, T', characters + 1) of the auxiliary CTC head, blank first
+    )
 
     @cached_property
     def logits(self) -> Tensor:
         """(B, T, V) raw; computed when they are asked for, which Whisper's training never does."""
         return self.scores.logits() if isinstance(self.scores, Projected) else self.scores
-
-
-Limit = Callable[[Entry], str | None]  # why a model cannot take an utterance, None if it can
 
 
 class Family(nn.Module):
@@ -366,6 +365,26 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
             f"{what} cannot be loaded from '{source}' ({reason}): give a hub id (with a network) "
             "or a folder in Hugging Face format."
         ) from error
+
+
+def pretrained_weights(
+    loader: Any, source: str, fresh: tuple[str, ...] = (), **options: Any
+) -> Any:
+    """The model of a source, in float32.
+
+    transformers gives random weights, with a warning at most, to what the source lacks or has in
+    another shape: a UserError here, but for the weights whose names begin like one of ``fresh``.
+    """
+    told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, told = pretrained(loader, source, "The model", dtype=torch.float32, **told_of, **options)
+    lacking = [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]
+    if odd := sorted(name for name in lacking if not name.startswith(fresh)):
+        raise UserError(
+            f"'{source}' has no weights for {len(odd)} of the {type(model).__name__}'s parameters "
+            f"(such as {odd[0]}), or has them in other shapes: give a complete checkpoint, whose "
+            "config.json is of these weights."
+        )
+    return model
 
 
 def _class(family: str, source: str | None) -> Any:

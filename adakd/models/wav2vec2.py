@@ -21,16 +21,18 @@ from torch import Tensor, nn
 from adakd import config as configuration
 from adakd import objectives
 from adakd.data.audio import SAMPLE_RATE
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
-from adakd.models import Batch, Family, Limit, Output, dropout, pretrained
-from adakd.models.units import without_unknown
+from adakd.models import Batch, Family, Output, dropout, pretrained, pretrained_weights
+from adakd.models.units import BLANK, SPACE, UNKNOWN, without_unknown
 from adakd.objectives import SoftOutputs
 
 if TYPE_CHECKING:
     import numpy as np
 
 PIECE = 12 * 1024  # seconds of audio times hidden units that a CPU computes at a time
+# The vector in place of masked frames, which checkpoints that were trained without masks lack.
+MASK = ("wav2vec2.masked_spec_embed",)
 LEAST_FILTER = 200  # samples: a first kernel this long spans a pitch period, as a filterbank does
 
 
@@ -77,10 +79,16 @@ class Wav2Vec2(Family):
             return cls(hf, tokenizer, extractor)
 
         source = model.source
+        _configuration(source)
         extractor = pretrained(Wav2Vec2FeatureExtractor, source, "The feature extractor")
+        if extractor.sampling_rate != SAMPLE_RATE:
+            raise UserError(
+                f"'{source}' hears audio of {extractor.sampling_rate} Hz, and all audio here has "
+                f"{SAMPLE_RATE} Hz: take another checkpoint."
+            )
         if units is None:
             tokenizer = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer")
-            hf = pretrained(Wav2Vec2ForCTC, source, "The model", dtype=torch.float32)
+            hf = pretrained_weights(Wav2Vec2ForCTC, source, MASK)
             if hf.config.vocab_size < len(tokenizer):
                 raise UserError(
                     f"'{source}' has {hf.config.vocab_size} outputs and {len(tokenizer)} units: "
@@ -89,14 +97,12 @@ class Wav2Vec2(Family):
             return cls(hf, tokenizer, extractor)
 
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
-        hf = pretrained(
+        hf = pretrained_weights(
             Wav2Vec2ForCTC,
             source,
-            "The model",
-            dtype=torch.float32,
+            (*MASK, "lm_head."),
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            ignore_mismatched_sizes=True,
         )
         # Always: a new vocabulary may happen to be as large as the source's.
         nn.init.normal_(hf.lm_head.weight, std=hf.config.initializer_range)
@@ -112,9 +118,7 @@ class Wav2Vec2(Family):
         from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
 
         settings = (
-            pretrained(Wav2Vec2Config, model.source, "The configuration")
-            if model.source
-            else Wav2Vec2Config(**(model.config or {}))
+            _configuration(model.source) if model.source else Wav2Vec2Config(**(model.config or {}))
         )
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
 
@@ -138,11 +142,11 @@ class Wav2Vec2(Family):
 
     @classmethod
     def untrained_units(cls, source: str, units: Path | None) -> list[str]:
-        from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
+        from transformers import Wav2Vec2CTCTokenizer
 
         if units is None:
             return []
-        settings = pretrained(Wav2Vec2Config, source, "The configuration")
+        settings = _configuration(source)
         # What was pretrained alone comes without an output layer, if perhaps with a tokenizer.
         known = _known_units(source) if settings.architectures == ["Wav2Vec2ForCTC"] else {}
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
@@ -274,6 +278,24 @@ class Wav2Vec2(Family):
             self.hf.freeze_feature_encoder()
 
 
+def _configuration(source: str) -> Any:
+    """The configuration of a source; one of a model with adapters is a UserError."""
+    from transformers import Wav2Vec2Config
+
+    settings = pretrained(Wav2Vec2Config, source, "The configuration")
+    if settings.adapter_attn_dim is not None:
+        raise UserError(
+            f"'{source}' has adapters and outputs for each of its languages (as MMS has), of which "
+            "transformers would load the English ones: take a checkpoint without, such as "
+            "facebook/mms-300m."
+        )
+    if settings.add_adapter:
+        raise UserError(
+            f"'{source}' has layers that shorten its output (add_adapter): take one without."
+        )
+    return settings
+
+
 def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
     """Start the outputs of known characters from the source's own output layer.
 
@@ -293,13 +315,20 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
 
 
 def _known_units(source: str) -> dict[str, int]:
-    """The units of a source's own tokenizer and their indices; none without a tokenizer."""
+    """The units of a source's own tokenizer and their indices; none without a tokenizer.
+
+    Its blank, unknown unit and space have the names of ours, whatever it calls them.
+    """
     from transformers import Wav2Vec2CTCTokenizer
 
     try:
-        return Wav2Vec2CTCTokenizer.from_pretrained(source).get_vocab()
+        tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError):
         return {}
+    units = tokenizer.get_vocab()
+    theirs = tokenizer.pad_token, tokenizer.unk_token, tokenizer.word_delimiter_token
+    roles = zip((BLANK, UNKNOWN, SPACE), theirs, strict=True)
+    return units | {ours: units[name] for ours, name in roles if name in units}
 
 
 @torch.no_grad()

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from adakd import config as configuration
 from adakd import objectives
 from adakd.data.audio import SAMPLE_RATE
-from adakd.data.manifest import Entry
+from adakd.data.manifest import Entry, Limit
 from adakd.data.text import primary, spaces_count
 from adakd.errors import UserError
-from adakd.models import Batch, Family, Limit, Output, pretrained
+from adakd.models import Batch, Family, Output, pretrained, pretrained_weights
 from adakd.models.incremental import Decoder
 from adakd.objectives import Projected, SoftOutputs
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
 MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
 CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
+ENGLISH_ONLY = 51_864  # units of OpenAI's English-only checkpoints
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
 PIECE = 30  # seconds of audio, padding included, that a CPU encodes at a time
@@ -94,9 +95,7 @@ class Whisper(Family):
                     f"Whisper keeps the tokenizer of its checkpoint ('{model.source}'): set "
                     "units.kind to source."
                 )
-            hf = pretrained(
-                WhisperForConditionalGeneration, model.source, "The model", dtype=torch.float32
-            )
+            hf = pretrained_weights(WhisperForConditionalGeneration, model.source)
             extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
             tokenizer = _tokenizer(model.source)
             return cls(hf, tokenizer, extractor, config)
@@ -268,9 +267,15 @@ class Whisper(Family):
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
     def forward(self, batch: Batch) -> Output:
-        # transformers masks in place, and the batch may be used again.
-        features = batch.inputs.clone() if self.training else batch.inputs
-        states = self._encode(self.hf.model._mask_input_features(features))
+        features = batch.inputs
+        if self.training:
+            # transformers masks in place, and the batch may be used again. What follows the speech
+            # stays silent: it is where the model learns to end.
+            speech = (
+                torch.arange(features.shape[2], device=features.device) < batch.lengths[:, None]
+            )
+            features = self.hf.model._mask_input_features(features.clone(), speech)
+        states = self._encode(features)
         embedded, output = self._embed(batch.labels[:, :-1])
         decoded = self.hf.model.decoder(
             inputs_embeds=embedded, encoder_hidden_states=states, use_cache=False
@@ -504,11 +509,9 @@ def _describe_prompt(hf: Any, tokenizer: Any) -> None:
 
     index = tokenizer.convert_tokens_to_ids
     generation = hf.generation_config
-    generation.is_multilingual = True
+    generation.is_multilingual = hf.config.vocab_size != ENGLISH_ONLY
     languages = [token for code in LANGUAGES if (token := f"<|{code}|>") in tokenizer.get_vocab()]
     generation.lang_to_id = {token: index(token) for token in languages}
     generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
     generation.no_timestamps_token_id = index("<|notimestamps|>")
     generation.decoder_start_token_id = index("<|startoftranscript|>")
-    generation.suppress_tokens = None
-    generation.begin_suppress_tokens = None

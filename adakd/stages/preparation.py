@@ -18,7 +18,6 @@ from adakd.finished import (
     done,
     foreign_below,
     is_current,
-    key_of,
     mark_done,
     needed,
     one_at_a_time,
@@ -181,8 +180,8 @@ def _first_alike(
     path = folder / FIRST_PREPARED
     known = read_json(path) if path.exists() else {}
     found = {split: contents(folder, split) for split in splits}
-    whole = known.setdefault(key_of(found), now)
-    learnt = known.setdefault(key_of({**found, "test": None}), now)
+    whole = known.setdefault(configuration.fingerprint(found), now)
+    learnt = known.setdefault(configuration.fingerprint({**found, "test": None}), now)
     write_json(path, known)
     return whole, learnt
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import atomic_write, replaced_folder, write_text
+from adakd.files import replaced_folder, write_jsonl, write_text
 from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time, say, shown
 from adakd.inputs import (
     changed_on_disk,
@@ -130,10 +130,9 @@ def decode_one(place: Place, name: str) -> None:
             int8=folder / "model" if name.endswith(INT8) else None,
         )
         difficulty = teacher_losses(place, split) if name != "teacher" else {}
-        with atomic_write(folder / f"hyp.{split}.jsonl") as file:
-            for row in rows:
-                row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for row in rows:
+            row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
+        write_jsonl(folder / f"hyp.{split}.jsonl", rows)
     mark_done(folder / "decode", inputs, device="cpu" if name.endswith(INT8) else device().type)
 
 

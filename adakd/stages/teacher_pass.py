@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from adakd import difficulty
 from adakd.errors import UserError
-from adakd.files import atomic_write, empty, write_json
+from adakd.files import empty, read_json, write_json, write_jsonl
 from adakd.finished import (
     changes,
     done,
@@ -21,9 +19,9 @@ from adakd.finished import (
     world,
 )
 from adakd.inputs import (
+    DOUBT,
     difficulty_of,
     difficulty_parts,
-    guarded,
     lessons,
     store_of,
     store_parts,
@@ -40,16 +38,15 @@ def teacher_pass(place: Place) -> None:
 
     And x from another source, and the losses for a guard, where the configuration asks for them.
     """
-    guard = guarded(place.config)
-    own = place.config.distill.difficulty != "insample" or guard
+    own = place.config.distill.difficulty != "insample" or place.config.guarded
     if own:
         check_source_of_difficulty(place)
     write_store(place)
     if own:
-        write_difficulty(place, guard)
+        write_difficulty(place)
 
 
-@one_at_a_time(lambda place: place.store)  # for all tags: which folder, is known inside
+@one_at_a_time(lambda place: place.store)  # one for all tags: inside, `store_of` says which folder
 def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts, folder = store_parts(place), store_of(place)
@@ -81,7 +78,7 @@ def write_store(place: Place) -> None:
     entries = entries[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
-        2 * train_settings.batch_seconds,
+        2 * train_settings.batch_seconds,  # no gradients are kept: twice fits
         family.padded,
         train_settings.workers,
     )
@@ -120,20 +117,20 @@ def check_source_of_difficulty(place: Place) -> None:
         )
 
 
-@one_at_a_time(lambda place, guard: place.difficulty)
-def write_difficulty(place: Place, guard: bool) -> None:
+@one_at_a_time(lambda place: place.difficulty)
+def write_difficulty(place: Place) -> None:
     """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
 
-    With a ``guard`` a line also holds the doubt in the transcript, and the losses behind it.
+    With a guard a line also holds the doubt in the transcript, and the losses behind it.
     """
     folder, parts = difficulty_of(place), difficulty_parts(place)
-    config, source = place.config, place.config.distill.difficulty
+    config, source, guard = place.config, place.config.distill.difficulty, place.config.guarded
     title = f"{place.title}: difficulty {source}"
-    rule = difficulty.DOUBT if guard else False
+    rule = DOUBT if guard else False
     lacks_guard = guard and (done(folder) or {}).get("guard", rule) != rule
     if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
         return
-    from adakd import models
+    from adakd import difficulty, models
     from adakd.brain import seed_everything
     from adakd.data import label_noise
 
@@ -163,7 +160,7 @@ def write_difficulty(place: Place, guard: bool) -> None:
             family,
             entries.pick(scored[rank() :: world()]),
             place.root,
-            2 * train_settings.batch_seconds,
+            2 * train_settings.batch_seconds,  # as above
             title,
             config.distill.dropout_passes if source == "dropout" else 0,
             limit,
@@ -177,15 +174,12 @@ def write_difficulty(place: Place, guard: bool) -> None:
                 {
                     utterance: row
                     for path in folder.glob(f"part.{number}.*.json")
-                    for utterance, row in json.loads(path.read_text(encoding="utf-8")).items()
+                    for utterance, row in read_json(path).items()
                 }
                 for number in range(len(scorers))
             ]
         )
-        with atomic_write(folder / "x.jsonl") as file:
-            for entry in entries:
-                row = {"id": entry.id, **found[entry.id]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        write_jsonl(folder / "x.jsonl", ({"id": each.id, **found[each.id]} for each in entries))
         for path in folder.glob("part.*"):
             path.unlink()
         if guard:

@@ -16,7 +16,6 @@ from adakd.finished import (
     begin,
     done,
     is_current,
-    key_of,
     mark_done,
     needed,
     one_at_a_time,
@@ -24,16 +23,17 @@ from adakd.finished import (
     say,
     shown,
     spare,
+    spare_cut,
     wait_for_all,
     whose,
     world,
 )
 from adakd.inputs import (
+    code,
     difficulties,
     lessons,
     lessons_inputs,
     open_store,
-    positions,
     prepared,
     start_inputs,
     start_stands,
@@ -85,9 +85,15 @@ def ready_teacher(place: Place) -> None:
         size = family.parameters_count
         mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0, **whose())
     wait_for_all()
+    if place.config.family == "whisper" and place.config.data.normalise:
+        say(
+            f"{place.title}: the teacher is taken as it is. If it writes capitals and punctuation, "
+            "as OpenAI's do, it disagrees with normalised transcripts for that alone: set "
+            "data.normalise to false, or fine-tune it."
+        )
 
 
-@one_at_a_time(lambda place: untrained(place))
+@one_at_a_time(untrained)
 def student_start(place: Place) -> Path:
     """The untrained student from which every method of a seed starts; made once.
 
@@ -99,7 +105,7 @@ def student_start(place: Place) -> Path:
     if start_stands(place) and done(folder):
         return folder
     inputs = start_inputs(place)
-    current = (done(folder) or {}).get("fingerprint") == key_of(inputs)
+    current = (done(folder) or {}).get("fingerprint") == configuration.fingerprint(inputs)
     if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models
         from adakd.brain import seed_everything
@@ -137,19 +143,19 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
     inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
-    options = inputs.get("method", {})
     folder = _folder_of_training(place, method, half)
     if half:
         inputs["half"] = configuration.fingerprint(half[1])
     if role == "student":
-        inputs["start"] = key_of(start_inputs(place))
-        inputs |= prepared(place) | lessons_inputs(place) | positions(config)
+        inputs["start"] = configuration.fingerprint(start_inputs(place))
+        inputs |= prepared(place) | lessons_inputs(place) | code(config)
     if name != "finetune":
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if not half:  # halves go with the teacher
         spare(folder, inputs)
     if is_current(folder, inputs, title, folder / "model"):
         return
+    spare_cut(folder, inputs, dataclasses.asdict(config))  # as `begin` does, before models load
 
     import torch
 
@@ -161,13 +167,12 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
 
     for each, its_options in config.methods.items():
         weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
-    weighting = weightings.build(name, options)
+    weighting = weightings.build(name, config.methods.get(method))
     check_method(place, method, weighting)
     if role == "teacher" and not half:
         check_units(place)
     entries = place.transcribed() if role == "teacher" else lessons(place)
     gc.collect()  # a brain and its checkpointer hold each other: the last model may still be there
-    begin(folder, inputs, config)
     seed = place.seed_of(method)
     if role == "teacher":
         seed_everything(seed, "weights")
@@ -179,6 +184,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             longest = int(split.seconds.argmax())
             family.check_hears(split[longest].id, float(split.seconds[longest]))
     live, extra = supervision(place, weighting, family)
+    begin(folder, inputs, config)  # empties the folder: what can be refused has been
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     if rank():  # what it has made is the same everywhere; dropout and masks are not to be
@@ -209,7 +215,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     )
     dev_loader = evaluation_loader(
         Steps(place.manifest("dev"), place.root, family),
-        2 * settings.batch_seconds,
+        2 * settings.batch_seconds,  # no gradients are kept: twice fits
         family.padded,
         settings.workers,
     )
@@ -332,14 +338,14 @@ def supervision(
 
     config = place.config
     folder = place.experiment("teacher") / "model"
+    live, store = None, None
     if weighting.uses_distill:
         models.check_same_units(folder, student)
-    live = None
-    if config.distill.teacher == "online" and weighting.uses_distill:
-        live = models.open_folder(config, folder)
-        live.requires_grad_(False)
-    cached = weighting.uses_distill and live is None
-    store = open_store(place) if cached else None
+        if config.distill.teacher == "online":
+            live = models.open_folder(config, folder)
+            live.requires_grad_(False)
+        else:
+            store = open_store(place)
     x = difficulties(place, weighting.uses_doubt) if weighting.uses_difficulty else None
     if x is not None:
         weighting.fit([x[entry.id] for entry in lessons(place)])

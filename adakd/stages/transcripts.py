@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from itertools import chain
 
-from adakd.files import atomic_write, empty
+from adakd.files import empty, read_jsonl, write_jsonl
 from adakd.finished import (
     done,
     is_current,
@@ -45,10 +45,8 @@ def transcribe_training(place: Place) -> None:
                 place.root,
                 f"{place.title}: the teacher transcribes {name}",
             )
-            with atomic_write(said / f"{name}.{rank()}.jsonl") as file:
-                for row in rows:
-                    line = {"id": row["id"], "hypothesis": row["hypothesis"]}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            lines = ({key: row[key] for key in ("id", "hypothesis")} for row in rows)
+            write_jsonl(said / f"{name}.{rank()}.jsonl", lines)
         wait_for_all()
         if rank() == 0:
             mark_done(said, heard)
@@ -62,10 +60,8 @@ def transcribe_training(place: Place) -> None:
         from adakd.data import pseudo_labels
 
         (folder / "done.json").unlink(missing_ok=True)
-        hypotheses: dict[str, str] = {}
-        for path in said.glob("*.jsonl"):
-            with path.open(encoding="utf-8") as file:
-                hypotheses.update((row["id"], row["hypothesis"]) for row in map(json.loads, file))
+        everything = chain.from_iterable(map(read_jsonl, said.glob("*.jsonl")))
+        hypotheses = {row["id"]: row["hypothesis"] for row in everything}
         counts = pseudo_labels.choose(
             [place.manifest(name) for name in names],
             hypotheses,

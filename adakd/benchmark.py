@@ -71,8 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if finished.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
     scores = options.publish.with_suffix(".jsonl") if options.publish else None
-    there = scores if scores and scores.is_file() else None
-    study = Study(options.grid, options.root.resolve(), options.set, there)
+    study = Study(options.grid, options.root.resolve(), options.set, scores)
     failed = 0
     if not options.report:
         jobs = options.jobs or bearable()
@@ -125,16 +124,17 @@ def _perform(task: Task) -> None:
     elif task.kind == "difficulty":
         for each in task.places:
             teacher_pass.teacher_pass(each)
-    elif task.kind == "trial":
-        training.train(place, task.method)
     elif task.kind == "reference":
         for each in task.places:
             results.decode(each, [])
             results.score(each, [])
-    else:
+    else:  # a trial, or a cell
+        if task.method != "finetune":
+            teacher_pass.teacher_pass(place)  # its tag may ask for a store, or x, of its own
         training.train(place, task.method)
-        results.decode(place, [task.method])
-        results.score(place, [task.method])
+        if task.kind == "cell":
+            results.decode(place, [task.method])
+            results.score(place, [task.method])
 
 
 # ------------------------------------------------------------------ the runner
@@ -253,7 +253,7 @@ def estimate(study: Study, records: dict[str, dict[str, Any]], jobs: int) -> str
     sizes = study.sizes(records)
     for kind, size in sizes.items():
         seconds = [each["seconds"] for each in records.values() if each["kind"] == kind]
-        if len(seconds) < size and not seconds:
+        if size and not seconds:
             return f" [{len(records)} of {sum(sizes.values())}]"
         left += (size - len(seconds)) * sum(seconds) / max(1, len(seconds))
     return f" [{len(records)} of {sum(sizes.values())}, about {clock(left / jobs)} left]"

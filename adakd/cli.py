@@ -48,9 +48,8 @@ OPTIONS = {
     "tag": "a name for this variant of the students, added to the experiments' folders",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
-# Those that several processes share; each of them would do all of another one.
+# Steps whose work a launcher's processes share; any other each of them would do in full.
 SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 BENCHMARKS = [
@@ -161,9 +160,11 @@ def bench(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str], bool]:
-    """Split a command line into steps, options, configuration overrides and --publish."""
-    from difflib import get_close_matches
+    """Split a command line into steps, options, configuration overrides and --publish.
 
+    Raises:
+        UserError: no step, no recipe, a step or an option that is not known, or one without value.
+    """
     steps: list[str] = []
     options: dict[str, str] = {}
     overrides: dict[str, str] = {}
@@ -173,9 +174,9 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
         word = rest.pop(0)
         if not word.startswith("--"):
             if word not in STEPS:
-                near = get_close_matches(word, STEPS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(STEPS)}"
-                raise UserError(f"Unknown step '{word}': {hint}")
+                from adakd.config import suggest
+
+                raise UserError(f"Unknown step '{word}': {suggest(word, STEPS)}")
             steps.append(word)
             continue
         name, equals, value = word[2:].partition("=")
@@ -183,6 +184,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
             publish = True
             continue
         if "." not in name and name not in OPTIONS:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, [*OPTIONS, "publish"], n=1)
             hint = f"did you mean --{near[0]}?" if near else "see adakd --help"
             raise UserError(f"Unknown option --{name}: {hint}")
@@ -205,10 +208,10 @@ def run(arguments: Sequence[str]) -> None:
     from adakd.place import Place
 
     steps, options, overrides, publish = parse(arguments)
-    recipe_folder = REPOSITORY / "recipes" / options["recipe"]
+    recipe_folder = configuration.REPOSITORY / "recipes" / options["recipe"]
     if not (recipe_folder / "conf").is_dir():
         raise UserError(f"There is no recipe '{options['recipe']}': look into recipes/.")
-    root = Path(os.path.expanduser(options.get("root", REPOSITORY))).resolve()
+    root = Path(os.path.expanduser(options.get("root", configuration.REPOSITORY))).resolve()
     families = _words("family", options.get("family", " ".join(configuration.FAMILIES)))
     methods = _methods(options.get("methods", "finetune kd adakd"))
     if world() > 1:
@@ -323,15 +326,12 @@ def _once_each(name: str, values: list[Value]) -> list[Value]:
 
 
 def _methods(text: str) -> list[str]:
-    from difflib import get_close_matches
-
-    from adakd.config import METHODS
+    from adakd.config import METHODS, suggest
 
     methods = _words("methods", text)
     for method in methods:
         if method not in METHODS:
-            near = get_close_matches(method, METHODS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(METHODS)}"
+            hint = suggest(method, METHODS)
             raise UserError(f"Unknown method '{method}' in --methods: {hint}")
     return methods
 
@@ -345,7 +345,11 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def folds(text: str | None, config: Config) -> list[int | None]:
-    """The folds asked for; None for a corpus without folds, fold 0 for one that has them."""
+    """The folds asked for; None for a corpus without folds, fold 0 for one that has them.
+
+    Raises:
+        UserError: a fold that the corpus does not have, or that is no number.
+    """
     from adakd.stages.preparation import corpus_options
 
     module, _ = corpus_options(config)
@@ -369,13 +373,12 @@ def _join_processes() -> None:
 
     # The first process may wait for another run's lock as long as a training takes.
     patience = timedelta(days=7)
-    if torch.cuda.is_available():
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
         from adakd.device import device
 
         torch.cuda.set_device(device())  # barriers use the current one
-        torch.distributed.init_process_group("nccl", timeout=patience)
-    else:
-        torch.distributed.init_process_group("gloo", timeout=patience)
+    torch.distributed.init_process_group("nccl" if on_gpus else "gloo", timeout=patience)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -282,7 +282,7 @@ def _check_methods(methods: Mapping[str, Any], where: str, path: Path | None = N
     for name in methods:
         if name not in METHODS:
             place = _place(where, f"methods.{name}", path)
-            raise UserError(f"{place}: unknown method '{name}'; {suggest(name, list(METHODS))}")
+            raise UserError(f"{place}: unknown method '{name}'; {suggest(name, METHODS)}")
 
 
 def places_of(path: str) -> tuple[Path, Path]:
@@ -432,7 +432,11 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping."""
+    """The mapping in a YAML file; an empty file is an empty mapping.
+
+    Raises:
+        UserError: (naming file and line) there is none, it is no valid YAML, or no mapping.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -470,6 +474,9 @@ def from_dict(
 
     ``path``, when given, is the YAML file itself: messages then carry the line of the key, which
     stands under ``prefix`` ("cells.kd.", say).
+
+    Raises:
+        UserError: a key that ``cls`` lacks, or a value of another type.
     """
     if not isinstance(mapping, Mapping):
         place = _place(where, prefix.rstrip("."), path)
@@ -572,7 +579,7 @@ def _override(target: dict[str, Any], key: str, value: Any, overrides: Mapping[s
     target[last] = value
     # A model comes from one place: naming a source takes the `config:` block away, and vice versa.
     other = {"source": "config", "config": "source"}.get(last)
-    if parents in (["teacher"], ["student"]) and other:
+    if value is not None and other and parents in (["teacher"], ["student"]):
         target.pop(other, None)
 
 
@@ -660,10 +667,11 @@ def _composed(text: str) -> yaml.Node | None:
     return yaml.compose(text)
 
 
-def suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest that is known, or all of them."""
+    known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}."
+    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
 
 
 def _one_of(allowed: tuple[str, ...], found: str) -> str:

@@ -15,7 +15,8 @@ from adakd.data.manifest import Entry
 from adakd.device import device
 from adakd.progress import track
 
-BATCH_SECONDS = 240.0  # audio in a batch, padding included, unless training has half as large ones
+# Audio in a batch, padding included; more where a batch of training holds over half of it.
+BATCH_SECONDS = 240.0
 
 
 def transcribe(

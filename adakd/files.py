@@ -51,17 +51,26 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
 
 @contextmanager
 def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
-    """A fresh folder that takes the place of ``target`` once the block succeeds.
+    """A fresh folder that takes the place of ``target`` once the block succeeds; else all stays.
+
+    Of a link at ``target`` the link alone goes.
 
     durable: as in `atomic_write`, for the files that libraries wrote into it.
     """
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    yield fresh
-    if durable:
-        flush(fresh)
-    shutil.rmtree(target, ignore_errors=True)
+    try:
+        yield fresh
+        if durable:
+            flush(fresh)
+    except BaseException:  # half a model or an archive may fill a disk
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    if target.is_symlink():  # what it leads to is not ours
+        target.unlink()
+    else:
+        shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
 
 
@@ -115,9 +124,14 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of `write_jsonl`."""
+    """The rows of a file of `write_jsonl`; `UserError` if it is damaged."""
     with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        try:
+            yield from map(json.loads, file)
+        except ValueError:  # no JSON, or no UTF-8
+            raise UserError(
+                f"{path} is damaged: delete its folder and run the stage that makes it again."
+            ) from None
 
 
 def utf8(name: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
@@ -24,6 +23,7 @@ from adakd import config as configuration
 from adakd import finished, inputs, published, report, significance
 from adakd.config import ADAPTIVE, TEACHER
 from adakd.errors import UserError
+from adakd.files import read_json
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
 from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
@@ -139,6 +139,12 @@ class Comparison:
         return BETTER if self.change.relative < 0 else WORSE
 
 
+def read_tables(study: Study, records: dict[str, Any]) -> list[Table]:
+    """A table for every recipe and family, in the grid's order."""
+    pairs = dict.fromkeys((one.recipe, one.family) for one in study.groups)
+    return [read_table(study, *pair, records) for pair in pairs]
+
+
 def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) -> Table:
     """All runs of a recipe and family that are done with the grid's present settings."""
     groups = [one for one in study.groups if (one.recipe, one.family) == (recipe, family)]
@@ -146,15 +152,19 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     choices = {group: choice for group, (_, choice) in chosen.items()}
     table = Table(recipe, family, choices)
     first = next(iter(study.cells))
+    int8 = study.start(groups[0]).config.decode.int8
     for group in groups:
         seed = study.seeds(first, group)[0]
         place = study.place(group, first, seed, study.any_choice)
         if minutes := minutes_of(study, group):
             table.minutes.append(minutes)
         folder = place.experiment("teacher")
+        if not (folder / "hyp.test.jsonl").is_file():  # it has not been decoded
+            continue
         try:
             teacher = report.read_run(Experiment(family, "teacher", seed, group.fold, folder))
-        except UserError:  # it has not been decoded
+        except UserError as error:
+            table.problems.append(str(error))
             continue
         if changed_shared(place, "teacher"):
             table.problems.append(another_teacher(folder))
@@ -167,7 +177,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         if task.name in records and not study.status(task, records)
     ]
     for name in study.cells:
-        for ending in ("", INT8) if place.config.decode.int8 else ("",):
+        for ending in ("", INT8) if int8 else ("",):
             row = table.rows[name + ending] = Row(name + ending)
             for group, choice in choices.items():
                 for seed in study.seeds(name, group):
@@ -208,7 +218,7 @@ def add_published_teacher(study: Study, group: Group, table: Table) -> None:
 
 
 def minutes_of(study: Study, group: Group) -> float | None:
-    """Of training speech."""
+    """Minutes of training speech, by the data here, else as published; None if unknown."""
     if data := finished.done(study.start(group).data):
         return data["counts"]["train"]["seconds"] / 60
     return study.lines.get(str(group), {}).get("minutes")
@@ -268,7 +278,7 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
     run = report.read_run(experiment)
     versions = place.experiment("teacher") / "versions.json"
     if facts["inputs"].get("teacher") and versions.is_file():
-        taught = json.loads(versions.read_text(encoding="utf-8"))["time"]
+        taught = read_json(versions)["time"]
         run = dataclasses.replace(run, made={**run.made, "taught": taught})
     if ending and run.done.get("inputs") != {"model": facts["fingerprint"]}:
         raise UserError(f"{folder} is of an earlier student: run the benchmark again.")
@@ -288,7 +298,7 @@ def changed_shared(place: Place, method: str) -> list[str]:
     made = configuration.from_dict(
         configuration.Config, configuration.read_yaml(path), str(path), path
     )
-    unheeded = ["data.max_rejected", "language.whisper"]
+    unheeded = [*inputs.OF_NO_DATA]
     if of_data_here(place, method):  # other settings may make the same data, or another test set
         unheeded += ["data.", "language.", "units."]
         unheeded += ["corpus.test", "corpus.evaluation", "corpus.url", "corpus.relative_to"]
@@ -428,11 +438,12 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
                     {(key, each.id) for key, quarters in parts for each in quarters[place]}
                     for place in range(4)
                 ]
-                for own in kept:
-                    one.quarters.append(significance.compare(*count_array(both, [own, own])))
                 twice = [(*runs, *runs) for runs in both]
                 ends = [kept[3], kept[3], kept[0], kept[0]]
                 with np.errstate(all="ignore"):  # a draw of few may have no speech of a quarter
+                    one.quarters = [
+                        significance.compare(*count_array(both, [own, own])) for own in kept
+                    ]
                     slope = significance.compare(*count_array(twice, ends))
                 one.slope = slope if all(map(math.isfinite, slope.interval)) else None
             logs = log_dev_cers(both)
@@ -464,7 +475,7 @@ def too_few(one: Comparison) -> str:
     seeds = Counter(own.key[0] for own, _ in one.table.both(one.pair))
     if len(seeds) >= FEWEST or min(seeds.values()) >= FEWEST:
         return ""
-    of_each = f"{min(seeds.values())} seeds" + (" a fold" if len(seeds) > 1 else "")
+    of_each = report.counted(min(seeds.values()), "seed") + (" a fold" if len(seeds) > 1 else "")
     return f"{of_each}, a claim takes {FEWEST}" + (", or as many folds" if len(seeds) > 1 else "")
 
 

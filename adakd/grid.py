@@ -162,8 +162,7 @@ class Task:
 
     @property
     def group(self) -> str:
-        config = self.places[0].config
-        return str(Group(config.recipe, config.family, config.fold))
+        return self.places[0].title
 
 
 @dataclass(frozen=True)
@@ -191,12 +190,13 @@ class Study:
     ) -> None:
         """own: (recipe, key, value) that this machine sets beyond the file, such as a path.
 
-        scores: what was published of the study, which counts where an experiment is not here.
+        scores: what was published of the study, if that is there: it counts where an experiment
+            is not here.
         """
         if not path.is_file():
             raise UserError(f"There is no grid {path}: name one, such as study/tier-a.yaml.")
         self.path, self.root = path, root
-        self.lines = read_lines(scores) if scores else {}
+        self.lines = read_lines(scores) if scores and scores.is_file() else {}
         where = str(path)
         content = read_yaml(path)
         self.grid = from_dict(Grid, content, where, path)
@@ -218,7 +218,7 @@ class Study:
         }
         for recipe, key, value in own:
             if recipe not in self.recipes:
-                hint = configuration.suggest(recipe, list(self.recipes))
+                hint = configuration.suggest(recipe, self.recipes)
                 raise UserError(f"--set {recipe}: {path} has no such recipe; {hint}")
             if key in NAMING:
                 raise UserError(f"--set {recipe} {key}: {path} gives it by {NAMING[key]}.")
@@ -312,7 +312,7 @@ class Study:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The cell that fine-tunes with the recipe's settings, by which the epochs are chosen."""
+        """The first cell that fine-tunes: with its own settings the epochs are chosen."""
         return next((name for name in self.cells if self.method(name) == "finetune"), None)
 
     def tag(self, cell: str, tried: int | None = None) -> str:
@@ -326,6 +326,7 @@ class Study:
         return [*(self.ancestry(like) if like else ()), cell]
 
     def seeds(self, cell: str, group: Group) -> list[int]:
+        """The cell's own, else those of the fold, else the study's."""
         folds = self.recipes[group.recipe].folds
         of_fold = folds[group.fold] if isinstance(folds, dict) else []
         return self.cells[cell].seeds or of_fold or self.grid.seeds
@@ -342,7 +343,7 @@ class Study:
         for recipe, source in self.recipes.items():
             for family in source.families or self.families:
                 if family not in self.families:
-                    hint = configuration.suggest(family, list(self.families))
+                    hint = configuration.suggest(family, self.families)
                     raise self.wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
                 seeds = isinstance(text, dict) and _seeds_by_fold(text)

@@ -51,19 +51,19 @@ def check(study: Study) -> None:
     for key, cells in named:
         for name in cells:
             if name not in study.cells:
-                hint = configuration.suggest(str(name), list(study.cells))
+                hint = configuration.suggest(str(name), study.cells)
                 raise study.wrong(key, f"there is no cell '{name}'; {hint}")
     for title, recipes in grid.across.items():
         for name in recipes:
             if name not in study.recipes:
-                hint = configuration.suggest(str(name), list(study.recipes))
+                hint = configuration.suggest(str(name), study.recipes)
                 raise study.wrong(f"across.{title}", f"there is no recipe '{name}'; {hint}")
         if len(recipes) < 2:
             raise study.wrong(
                 f"across.{title}", "recipes that are compared are two or more, the first of "
                 "them the one that the others stand against."
             )  # fmt: skip
-    if any(len(pair) != 2 for pair in grid.primary):
+    if any(len(pair) != 2 or len(set(pair)) != 2 for pair in grid.primary):
         raise study.wrong("primary", "a comparison is two cells, such as [adakd, kd].")
     for name, candidates in grid.tune.items():
         if not candidates:

@@ -103,6 +103,10 @@ def learnt_from(facts: dict[str, Any]) -> dict[str, Any]:
     return facts.get("learnt") or {"data": facts["manifests"], "samples": facts.get("samples")}
 
 
+# Settings of the groups above that change nothing in prepared data.
+OF_NO_DATA = ("data.max_rejected", "language.whisper")
+
+
 def changed_data(place: Place, facts: dict[str, Any]) -> list[str]:
     """Dotted names of the settings with which prepared data differ from this place's.
 
@@ -113,7 +117,7 @@ def changed_data(place: Place, facts: dict[str, Any]) -> list[str]:
         if group in made:
             now = data_settings(place.config)[group]
             found += changes(made[group], now, f"{group}.")
-    return [name for name in found if name not in ("data.max_rejected", "language.whisper")]
+    return [name for name in found if name not in OF_NO_DATA]
 
 
 def prepared(place: Place) -> dict[str, Any]:

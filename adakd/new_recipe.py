@@ -51,8 +51,10 @@ def make(name: str, kind: str, whisper: str | None, repository: Path) -> Path:
     """Write recipes/`name`; returns its folder.
 
     kind: of `adakd.corpora`. whisper: Whisper's code of the language, None: its own.
-    Errors (UserError): a name that is no CORPUS/LANGUAGE, a folder that exists, a kind or a
-    language that is not known.
+
+    Raises:
+        UserError: a name that is no CORPUS/LANGUAGE, a folder that exists, a kind or a language
+            that is not known.
     """
     match = re.fullmatch(r"([a-z0-9][a-z0-9_-]*)/([A-Za-z0-9][A-Za-z0-9-]*)", name)
     if not match:
@@ -118,7 +120,7 @@ def check_language(language: str, kind: str, whisper: str | None) -> None:
     """Refuse a code that Whisper, or eSpeak where it is to speak, does not know."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
-    code = whisper or language.split("-")[0]
+    code = whisper or primary(language)
     if code not in LANGUAGES:
         names = {**{known: known for known in LANGUAGES}, **TO_LANGUAGE_CODE}
         near = difflib.get_close_matches(code.lower(), names, n=1)

@@ -179,8 +179,7 @@ def html_figure(figure: Figure) -> str:
 
 def typeset(text: str) -> str:
     """Escaped, with true minus signs and percent signs that stay with their number."""
-    text = escape(text).replace(" %", "&nbsp;%")
-    return re.sub(r"(?<=[ (\[])-(?=\d)", "\u2212", text).replace("(x - t)", "(x \u2212 t)")
+    return _minus(text).replace(" %", "&nbsp;%").replace("(x - t)", "(x \u2212 t)")
 
 
 def _emphasised(sentences: str) -> str:
@@ -210,5 +209,5 @@ def html_table(lines: Sequence[Line]) -> str:
 
 
 def _minus(text: str) -> str:
-    """A table's cell with true minus signs before its numbers."""
+    """Escaped, with true minus signs before numbers."""
     return re.sub(r"(?<!\w)-(?=\d)", "\u2212", escape(text))

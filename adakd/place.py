@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from adakd import config as configuration
@@ -27,8 +26,9 @@ class Place:
         taken = tag.split("-")[0] == "learned" or INT8 in f"-{tag}"
         if tag and (taken or not re.fullmatch(r"(?!\.)[\w.-]+", tag)):
             raise UserError(
-                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', begins with "
-                "neither '.' nor 'learned', and is not 'int8', which name other experiments."
+                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', begins neither "
+                "with '.' nor with the word 'learned', and no part of it between '-' begins with "
+                "'int8': these name other experiments."
             )
 
     @property
@@ -92,7 +92,7 @@ class Place:
         """The folder of the teacher that is fine-tuned on one half, for difficulty: crossfit."""
         return self.experiment("teacher") / f"half{number + 1}"
 
-    @cached_property
+    @property
     def title(self) -> str:
         fold = "" if self.config.fold is None else f" fold {self.config.fold}"
         return f"{self.config.recipe}{fold} {self.config.family}"

@@ -21,6 +21,7 @@ INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 PANEL = 4.9  # inches: width of one family's panel
 DOTS_PER_INCH = 160
 POINTS = 60  # a curve over thousands of steps is drawn as this many block means
+QUARTERS = ("easiest\nquarter", "second", "third", "hardest\nquarter")
 OFF_SCALE = 3.0  # a dot further than this many times the others' largest CER is only written down
 
 STYLES = {  # colour and marker
@@ -121,9 +122,7 @@ def learning_curves(families: Families) -> bytes:
             for method in methods:
                 colour, marker = styles[method.name]
                 _mean_and_range(above, method.dev_cer, colour, method.label, 100, marker)
-                if (
-                    method.name != "teacher"
-                ):  # another model with another loss: it would set the scale
+                if method.name != "teacher":  # another model, whose loss would set the scale
                     _mean_and_range(below, [_blocks(c) for c in method.task_loss], colour, None)
             above.set_title(family)
             above.set_xlabel("epoch")
@@ -145,7 +144,7 @@ def alpha_by_difficulty(schedules: Mapping[str, Schedule]) -> bytes:
     with _figure(len(schedules), 2.6, rows=2, heights=(2.4, 1.0)) as (figure, axes):
         for column, (family, schedule) in enumerate(schedules.items()):
             above, below = axes[0][column], axes[1][column]
-            x = np.asarray(schedule.difficulties, dtype=np.float64)
+            x = schedule.difficulties
             right = float(np.percentile(x, 99.5))
             left = min(float(x.min()), schedule.threshold)
             grid = np.linspace(left, max(right, schedule.threshold), 300)
@@ -189,7 +188,7 @@ def cer_by_quartile(families: Families) -> bytes:
                 colour, marker = styles[method.name]
                 heights = [100 * cer for cer in method.quartiles]
                 axis.plot(range(4), heights, color=colour, marker=marker, label=method.label)
-            axis.set_xticks(range(4), ["easiest\nquarter", "second", "third", "hardest\nquarter"])
+            axis.set_xticks(range(4), QUARTERS)
             axis.set_xlim(-0.25, 3.25)
             axis.set_ylim(bottom=0)
             axis.set_ylabel("CER on test, %" if column == 0 else "")
@@ -318,7 +317,7 @@ def gain_by_quartile(panels: Mapping[str, Sequence[Gain]]) -> bytes:
                 )
                 axis.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.6)
                 axis.plot(x, heights, color=colour, marker=marker, label=gain.label)
-            axis.set_xticks(range(4), ["easiest\nquarter", "second", "third", "hardest\nquarter"])
+            axis.set_xticks(range(4), QUARTERS)
             axis.set_xlim(-0.4, 3.4)
             axis.set_ylabel("change of CER, %\n(below 0: better)" if column == 0 else "")
             axis.grid(axis="y")

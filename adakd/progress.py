@@ -79,14 +79,12 @@ class Progress:
     def describe(self, elapsed: float) -> str:
         """One line after `elapsed` seconds: count, share, time, rate, estimated end."""
         rate = self.done / elapsed if elapsed > 0 else 0.0
-        count = f"{self.done:.0f}"
+        unit = f" {self.unit}" if self.unit else ""
+        count = f"{self.done:.0f}{unit}"
         if self.total:
-            count += f"/{self.total:.0f}{self.unit and ' ' + self.unit}"
-            count += f" ({min(1.0, self.done / self.total):.0%})"
-        else:
-            count += self.unit and " " + self.unit
-        line = f"{self.what}: {count}, {clock(elapsed)} elapsed, {rate:.3g} {self.unit}/s"
-        line = line.replace(" /s", "/s")
+            share = min(1.0, self.done / self.total)
+            count = f"{self.done:.0f}/{self.total:.0f}{unit} ({share:.0%})"
+        line = f"{self.what}: {count}, {clock(elapsed)} elapsed, {rate:.3g}{unit}/s"
         if self.total and rate > 0 and self.done < self.total:
             line += f", {clock((self.total - self.done) / rate)} left"
         return line

@@ -93,7 +93,7 @@ def line_of(run: Run, utterances: Sequence[tuple[str, str, int]]) -> Line:
         **{fact: run.done.get(fact) for fact in FACTS},
         **{fact: run.done[fact] for fact in LATER if fact in run.done},
         **{f"of_{name}": inputs.get(name) for name in INPUTS},
-        **{name: inputs[name] for name in ("code",) if name in inputs},
+        **({"code": inputs["code"]} if "code" in inputs else {}),
         **run.made,
         "weights": run.weights,
         "dev_curve": run.dev_cer,
@@ -109,7 +109,8 @@ def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
     difficulties = group["difficulty"] or [None] * len(group["utterances"])
     done = {fact: line[fact] for fact in (*FACTS, *LATER) if line.get(fact) is not None}
     inputs = {name: line[f"of_{name}"] for name in INPUTS if line[f"of_{name}"] is not None}
-    inputs |= {name: line[name] for name in ("code",) if name in line}
+    if "code" in line:
+        inputs["code"] = line["code"]
     unknown = Counts(0, 0, 0, 0)
     return Run(
         experiment,

@@ -37,6 +37,9 @@ def quantise_(hf: nn.Module) -> None:
     """Put int8 layers in the place of the linear ones of a model on the CPU; only eval is left.
 
     ``hf`` is the model of transformers, as in `load_`: a Family's ``hf``, a pipeline's ``model``.
+
+    Raises:
+        UserError: it is not on the CPU.
     """
     if any(parameter.device.type != "cpu" for parameter in hf.parameters()):
         raise UserError(

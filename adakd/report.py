@@ -85,7 +85,7 @@ class Experiment:
 
 # How the results came about, told in the report as it is: command (exactly as typed), corpus
 # (kind, release, checksums), versions (package -> version), revision (of git), machine, time,
-# demonstration (true: the numbers show that the street works, and prove nothing).
+# demonstration (true: the numbers show that every stage works, and prove nothing).
 Context = Mapping[str, Any]
 
 
@@ -100,7 +100,7 @@ class Run:
     dev_cer: list[tuple[float, float]]  # (epoch, CER)
     task_loss: list[tuple[float, float]]  # (optimiser step, loss)
     weights: int | None = None  # bytes on disk
-    made: Mapping[str, str] = field(default_factory=dict)  # by which revision and machine
+    made: Mapping[str, str] = field(default_factory=dict)  # revision, machine, time of its teacher
     kinds: Counts | None = None  # of all errors, where they are not known of each utterance
 
     @property
@@ -162,12 +162,12 @@ def read_run(experiment: Experiment) -> Run:
     if not errors:
         raise UserError(f"{experiment.folder}/hyp.test.jsonl is empty: decode again (stage 7).")
     done, decoded = (experiment.folder / name for name in ("done.json", "decode/done.json"))
-    facts = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+    facts = read_json(done) if done.is_file() else {}
     if decoded.is_file() and "data" in facts.get("inputs", {}):
         # Not those of its training, which knows of no test set.
         facts["inputs"]["data"] = read_json(decoded)["inputs"]["data"]
     versions = experiment.folder / "versions.json"
-    known = json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {}
+    known = read_json(versions) if versions.is_file() else {}
     files = [
         path.stat().st_size
         for path in (experiment.folder / "model").glob("*")
@@ -328,6 +328,11 @@ def cer_by_quartile(runs: Sequence[Run]) -> list[float]:
 # -- words ----------------------------------------------------------------------------------------
 
 
+def counted(number: int, what: str) -> str:
+    """The number, and what it counts in singular or plural."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def percent(fraction: float, digits: int = 2) -> str:
     return f"{100 * fraction:.{digits}f}"
 
@@ -407,10 +412,9 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     speakers = {one.speaker for one in first.utterances}
     seeds = sorted({run.experiment.seed for row in rows for run in row.runs})
     folds = {run.experiment.fold for row in rows for run in row.runs} - {None}
-    characters = sum(one.normalised.characters for one in pool(first.runs[:1]))
     tested = f"{len(first.utterances)} utterances"
     if len(first.runs) == 1:
-        tested += f", {characters} characters"
+        tested += f", {first.runs[0].counts.characters} characters"
     unit = bootstrap_unit(first.utterances, len({run.key[0] for run in first.runs}))
     over = f"{unit}s (five known speakers are needed to draw over those)"
     if unit == "speaker":
@@ -591,9 +595,7 @@ def runs_table(table: Sequence[Row]) -> list[Line]:
         line = [f"seed {seed}" if fold < 0 else f"fold {fold}, seed {seed}"]
         for row in own:
             found = [run for run in row.runs if run.key == (fold, seed)]
-            line.append(
-                percent(total(one.normalised for one in found[0].errors).cer) if found else NOT_RUN
-            )
+            line.append(percent(found[0].counts.cer) if found else NOT_RUN)
         lines.append(line)
     return lines
 
@@ -754,7 +756,7 @@ def first_alphas(schedule: plots.Schedule, shares: Sequence[float]) -> list[floa
     """These percentiles of alpha over the training set, as training begins."""
     import numpy as np
 
-    alpha = schedule.alpha(np.asarray(schedule.difficulties, dtype=np.float64), 0.0)
+    alpha = schedule.alpha(schedule.difficulties, 0.0)
     return [float(each) for each in np.percentile(alpha, shares)]
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adakd import significance
 from adakd.errors import UserError
-from adakd.files import write_json, write_text
+from adakd.files import read_json, write_json, write_jsonl
 from adakd.significance import Change, Interval
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class UtteranceErrors:
     raw: Counts
     pinyin: Counts | None = None  # of Mandarin
     condition: str = ""  # the recording condition, where a corpus has several
-    words: Counts | None = None  # where spaces part them; scores before 2026-11-29 lack it
+    words: Counts | None = None  # where spaces part them; older score files lack it
 
 
 class Tested(NamedTuple):
@@ -145,7 +145,8 @@ def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErr
             if not reference:
                 raise UserError(
                     f"Utterance {row['id']!r} has nothing to score in its {key} text {row[key]!r}: "
-                    "prepare the data again (stage 1), which rejects empty transcripts."
+                    "delete done.json of the prepared data and run from stage 1 on, which rejects "
+                    "empty transcripts."
                 )
             references.append(reference)
             hypotheses.append(hypothesis)
@@ -403,12 +404,10 @@ def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> 
     split = hyp_path.name.split(".")[1]
     utterances = score(rows, language)
     summary = summarise(utterances, split, draws)
-    lines = []
     for row, utterance in zip(rows, utterances, strict=True):
         counts = {kind: getattr(utterance, kind) for kind in KINDS}
         row["errors"] = {kind: list(found) for kind, found in counts.items() if found is not None}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_text(hyp_path, "".join(lines))
-    scores = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    write_jsonl(hyp_path, rows)
+    scores = read_json(out) if out.is_file() else {}
     write_json(out, {**scores, split: summary})
     return summary

@@ -28,12 +28,12 @@ from adakd.findings import (
     first_schedule,
     minutes_of,
     once,
-    read_table,
+    read_tables,
 )
 from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.pages import Figure, Part, aligned
 from adakd.place import INT8
-from adakd.report import BASELINES, label_of
+from adakd.report import BASELINES, counted, label_of
 from adakd.study_tables import (
     PREDICTED,
     RARE,
@@ -51,7 +51,7 @@ from adakd.study_tables import (
     table_of,
     weights,
 )
-from adakd.study_words import counted, headline, limits, notes, repeats
+from adakd.study_words import headline, limits, notes, repeats
 
 # -- figures --------------------------------------------------------------------------------------
 
@@ -135,10 +135,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
     that is in this repository, the tables of each recipe go to its RESULTS.md.
     """
     records = study.read_records()
-    tables = [
-        read_table(study, recipe, family, records)
-        for recipe, family in dict.fromkeys((one.recipe, one.family) for one in study.groups)
-    ]
+    tables = read_tables(study, records)
     comparisons = compared(study, tables)
     said = headline(study, tables, comparisons)
     title = study.grid.title or study.path.stem
@@ -202,6 +199,12 @@ def parts_of(
     command: str,
 ) -> list[Part]:
     """The report below its first sentences, the same for both of its forms."""
+    choosing = len(study.grid.tune_seeds)
+    by = counted(choosing, "run")
+    of_those = "a single run" if choosing == 1 else f"{by}, their mean,"
+    chose = (
+        f" Epochs were chosen by {by} of fine-tuning in each group." if study.grid.epochs else ""
+    )
     parts = [
         *(Part("figure", figure) for figure in forest(comparisons)),
         Part("heading", "Primary comparisons"),
@@ -274,7 +277,8 @@ def parts_of(
             "fewest with the luck of its speakers, which more seeds leave as it is; none: however "
             "many, it takes other speakers. Told: the smallest fall of the test CER that the runs "
             "there are find with 80 % chance. In brackets with the level shared among all primary "
-            f"comparisons (Bonferroni). Whatever stands here, a claim takes {FEWEST} seeds.",
+            f"comparisons (Bonferroni). Whatever stands here, a claim takes {FEWEST} seeds, or as "
+            "many folds.",
             noise(study, comparisons),
         ),
         (
@@ -290,19 +294,26 @@ def parts_of(
         (
             "How far training had come",
             "By how much the dev CER, best epoch so far, still falls in the last fifth of the runs "
-            "compared, relative in %, mean over runs. Epochs were chosen by one run of fine-tuning "
-            "in each group, these are others.",
+            f"compared, relative in %, mean over runs.{chose}",
             falling(study, tables),
         ),
         (
             "What dev has chosen",
-            "Epochs: the fewest of those tried with which the dev CER of a single run of "
-            "fine-tuning, best epoch so far, falls by under "
-            f"{100 * SETTLED:.0f} % (relative) over the last fifth, or the most of all; in "
-            "brackets its change there. Of five epochs a fifth is one: that other runs fall no "
-            "further does not follow (above). Candidates: the chosen one, and the dev CERs (%) of "
-            "all in their order; *: the least or greatest number tried, a better one may lie "
-            "beyond.",
+            (
+                f"Epochs: the fewest of those tried with which the dev CER of {of_those} of "
+                "fine-tuning, best epoch so far, falls by under "
+                f"{100 * SETTLED:.0f} % (relative) over the last fifth, or the most of all; in "
+                "brackets its change there. Of five epochs a fifth is one: that other runs fall no "
+                "further does not follow (above)."
+                if study.grid.epochs
+                else "Epochs are the grid's or the recipe's."
+            )
+            + (
+                " Candidates: the chosen one, and the dev CERs (%) of all in their order; *: the "
+                "least or greatest number tried, a better one may lie beyond."
+                if study.grid.tune
+                else ""
+            ),
             chosen(study, tables),
         ),
         (

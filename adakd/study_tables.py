@@ -44,7 +44,6 @@ from adakd.report import (
     percent,
     signed,
 )
-from adakd.score import total
 from adakd.significance import Change
 
 PREDICTED = (
@@ -103,10 +102,7 @@ def plain(change: Change | None) -> Cell:
 
 def won_and_lost(table: Table, pair: Pair) -> str:
     """In how many runs a cell makes fewer errors, and in how many more."""
-    errors = [
-        [total(one.normalised for one in run.errors).errors for run in both]
-        for both in table.both(pair)
-    ]
+    errors = [[run.counts.errors for run in both] for both in table.both(pair)]
     return f"{sum(a < b for a, b in errors)} : {sum(a > b for a, b in errors)}"
 
 
@@ -173,7 +169,7 @@ def others(study: Study, tables: Sequence[Table]) -> list[Line]:
 
 
 def kinds(comparisons: Sequence[Comparison]) -> list[Line]:
-    """By how many points substitutions, deletions and insertions differ."""
+    """How substitutions, deletions and insertions differ, in percent of the reference."""
     lines: list[Line] = [["Comparison", "Recipe, family", *(kind.title() for kind in KINDS)]]
     for one in comparisons:
         if both := one.table.both(one.pair):
@@ -323,7 +319,7 @@ def noise(study: Study, comparisons: Sequence[Comparison]) -> list[Line]:
     return table_of(
         (
             "Seeds", "SD of each, %", "SD of the difference, %",
-            f"Seeds for {percent(study.grid.difference, 0)} % (corrected)",
+            f"Seeds for {100 * study.grid.difference:g} % (corrected)",
             "On this test speech (corrected)",
             "Told, % (corrected)",
         ),
@@ -370,7 +366,7 @@ def leverage(
             and "finetune" not in map(study.method, one.pair)
         ]
         luck = "not known"
-        if known and not own_seeds(table):
+        if known and candidates > 1 and not own_seeds(table):
             # Of a mean over tune_seeds; a difference has the luck of two runs. The comparisons
             # share seeds and a cell: the degrees of freedom are those of one of them.
             spread = math.sqrt(mean(one.deviation**2 for one in known) / 2)
@@ -401,7 +397,10 @@ def chosen(study: Study, tables: Sequence[Table]) -> list[Line]:
             continue
         epochs: Cell | str = f"{epochs_set(study, group, choice)}, not chosen here"
         if choice.epochs:
-            gained = ", ".join(f"{n}: {signed(-gain)} %" for n, gain in choice.gains)
+            gained = ", ".join(
+                f"{n}: {signed(-gain)} %" if gain < math.inf else f"{n}: failed"
+                for n, gain in choice.gains
+            )
             settled = choice.gains[-1][1] < SETTLED
             epochs = Cell(str(choice.epochs) + ("" if settled else ", NOT settled"), f"({gained})")
         line: list[Cell | str] = [str(group), epochs]

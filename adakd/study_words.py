@@ -33,7 +33,7 @@ from adakd.findings import (
 from adakd.grid import SETTLED, Study
 from adakd.place import INT8
 from adakd.progress import clock
-from adakd.report import NOT_RUN, Run, bracket, label_of, percent, signed, size
+from adakd.report import NOT_RUN, Run, bracket, counted, label_of, percent, signed, size
 from adakd.score import ENOUGH_SPEAKERS
 from adakd.study_tables import p_text, spanned
 
@@ -42,10 +42,6 @@ SMALL = 10_000_000  # parameters; real recipes have many more
 
 def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def headline(study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[str]:
@@ -86,13 +82,15 @@ def beside(study: Study, tables: Sequence[Table]) -> list[str]:
             continue
         fewer = "fewer" if change.relative < 0 else "more"
         where = f"{table.title} {signed(change.relative)} % {bracket(change.interval, signed)}"
-        clear.append(f"{label_of(own)} {fewer} than {label_of(other)} ({where})")
+        clear.append(f"{label_of(own)} makes {fewer} errors than {label_of(other)} ({where})")
     if others:
-        more = "other " if clear else ""
-        clear.append(f"zero is inside in {counted(others, f'{more}comparison')}")
+        these = counted(others, "other" if clear else "comparison")
+        clear.append(f"in {these} the interval holds zero")
     if not clear:
         return []
-    return [f"Errors beside, exploratory, without correction: {'; '.join(clear)}."]
+    return [
+        f"Not among the primary comparisons (exploratory, without correction): {'; '.join(clear)}."
+    ]
 
 
 def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
@@ -129,7 +127,7 @@ def telling(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     known = [one for one in comparisons if one.detectable]
     if not known:
         return []
-    wanted = percent(study.grid.difference, 0)
+    wanted = f"{100 * study.grid.difference:g}"
     found = [one.detectable[1] for one in known]
     enough = sum(each <= study.grid.difference for each in found)
     span = " to ".join(dict.fromkeys(percent(each, 1) for each in (min(found), max(found))))
@@ -176,7 +174,7 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
         if all(speakers):
             tested.append(counted(len(speakers), "speaker"))
         details.append(f"tested on {' by '.join(tested)}")
-    return f"{recipe} ({', '.join(details)})" if details else recipe
+    return f"{recipe} ({', '.join(details)})"
 
 
 def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
@@ -225,9 +223,11 @@ def fairness(study: Study, tables: Sequence[Table]) -> str:
     for table in tables:
         beside: dict[Any, dict[Any, list[str]]] = {}
         for row in table.rows.values():
+            of_code = [] if row.name.endswith(INT8) else ["code"]  # int8 weights have none
             for run in row.runs:
-                facts = run.done["inputs"] | {"steps": run.done.get("steps")} | run.made
-                for what in ("data", "steps", "start", "teacher", "machine"):
+                made = {"code": "earlier"} | run.done["inputs"] | run.made
+                facts = made | {"steps": run.done.get("steps")}
+                for what in ("data", "steps", "start", "teacher", "machine", *of_code):
                     if facts.get(what) is not None:
                         kinds = beside.setdefault((*run.key, what), {})
                         kinds.setdefault(facts[what], []).append(label_of(row.name))
@@ -353,8 +353,7 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
             f"{listed([label_of(name) for name in permuted])}: one permutation of x for all seeds; "
             "its luck is in no interval."
         )
-    taught = {seed for table in tables for seed in teacher_seeds(study, table)}
-    if len(taught) == 1 and any(len(seeds_of(table)) > 1 for table in tables):
+    if any(len(teacher_seeds(study, table)) == 1 < len(seeds_of(table)) for table in tables):
         found.append(
             "Students of all seeds have one teacher (in each fold): its luck is in no interval."
         )
@@ -411,13 +410,16 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         for run in table.teacher
         if (seconds := run.done.get("train_seconds"))
     ]
-    teacher = f" ({clock(median(taught))} to train)" if taught else ""
+    teacher = f"The teacher{f' ({clock(median(taught))} to train)' if taught else ''} and its pass"
     if looked := [
         seconds
         for group in study.groups
         for seconds in once(study, group, records).get("difficulty", [])
+        if seconds >= 1  # in less it was found done
     ]:
-        teacher += f" and, for x from another source, {clock(median(looked))}"
+        asked = "what a guard or x from another source asks of it"
+        teacher += f", and {asked} ({clock(median(looked))}),"
+    primary = len(tables) * len(grid.primary)
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
@@ -425,13 +427,14 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         "where five or more are known), with t quantiles, since few seeds and speakers make the "
         f"error itself uncertain. {whole}Changes are relative, paired by seed and test speech; "
         "below zero is better.",
-        f"Holm's correction covers all {len(tables) * len(grid.primary)} primary comparisons that "
-        "the grid names, those not run too. One with runs missing is open: nothing is claimed of "
-        "it. All other intervals are exploratory and have no colour.",
+        f"Holm's correction covers {'the one' if primary == 1 else f'all {primary}'} primary "
+        f"comparison{'' if primary == 1 else 's'} that the grid names, those not run too. One with "
+        "runs missing is open: nothing is claimed of it. All other intervals are exploratory and "
+        "have no colour.",
         "won : lost counts runs with fewer and with more errors. Training: median time of a run, "
         "dev decoding included, on a machine that did other things besides"
-        f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. The "
-        f"teacher{teacher} and its pass come on top, once for all cells.",
+        f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. "
+        f"{teacher} come on top, once for all cells.",
         tuned,
         "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
         "chosen on dev, from runs that never decode test.",

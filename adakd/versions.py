@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -12,9 +13,8 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchaudio", "speechbrain", "transformers", "sentencepiece", "jiwer", "numpy",
-    "espeakng-loader", "pypinyin",
+    "scipy", "soundfile", "espeakng-loader", "pypinyin",
 )  # fmt: skip
-STATUS = ("git", "status", "--porcelain")
 PAGES = (":(exclude)*.md", ":(exclude)docs")
 
 
@@ -40,10 +40,15 @@ def revision() -> str:
     What publishing writes cannot: pages, and what lies in docs/.
     """
     folder = Path(__file__).resolve().parents[1]
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10
+        )
+
     try:
-        run = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10}
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run)  # type: ignore[call-overload]
-        changed = subprocess.run([*STATUS, "--", ".", *PAGES], **run)  # type: ignore[call-overload]
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", ".", *PAGES)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown (no git)"
     if commit.returncode:
@@ -67,8 +72,6 @@ def machine() -> str:
 
 
 def _gpus() -> str:
-    import sys
-
     torch = sys.modules.get("torch")  # not worth an import
     if torch is None or not torch.cuda.is_available():
         return "no GPU"

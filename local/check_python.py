@@ -50,10 +50,13 @@ def check_imports():
         for name in IMPORTED:
             import_module(name)
     except Exception as error:
-        versions = " and ".join(f"{name} {metadata.version(name)}" for name in IMPORTED[:2])
+        versions = " and ".join(f"{each} {metadata.version(each)}" for each in IMPORTED[:2])
         said = (str(error).strip().splitlines() or [repr(error)])[-1]
         pair = " with ".join(map(" ".join, re.findall(r'"(torch|torchaudio)==(.+?)"', text)))
-        sys.exit(f"{versions} do not import together ({said}); the pair that fits is {pair}")
+        sys.exit(
+            f"{name} cannot be imported beside {versions} ({said}); of these two the pair that "
+            f"fits is {pair}"
+        )
 
 
 if __name__ == "__main__":

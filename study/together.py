@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adakd import plots
 from adakd.files import atomic_write
-from adakd.findings import OPEN, Comparison, compared, read_table, too_few
+from adakd.findings import OPEN, Comparison, compared, read_tables, too_few
 from adakd.grid import Study
 from adakd.pages import aligned
 from adakd.report import NOT_RUN
@@ -41,8 +41,7 @@ def grid_of(page: Path) -> Path:
 
 def comparisons(page: Path) -> list[Comparison]:
     study = Study(grid_of(page), NOWHERE, scores=page.with_suffix(".jsonl"))
-    pairs = dict.fromkeys((one.recipe, one.family) for one in study.groups)
-    return compared(study, [read_table(study, *pair, {}) for pair in pairs])
+    return compared(study, read_tables(study, {}))
 
 
 def claimable(one: Comparison) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_corpora
-from test_kaldi_dir import append, silent
+from tiny_corpora import append, silent
 
 from adakd.corpora import Rejected, Utterance, aishell2
 from adakd.data.text import normalise

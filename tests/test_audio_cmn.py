@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import tiny_corpora
-from test_kaldi_dir import silent
+from tiny_corpora import commit, files, silent
 
 from adakd.corpora import Rejected, Utterance, audio_cmn
 from adakd.errors import UserError
@@ -60,17 +59,11 @@ def test_folder_archive_and_clone_give_the_same(tmp_path: Path) -> None:
     tiny_corpora.clip(data / "64k" / "hsk" / "cmn-多余.mp3", 1)
     with tarfile.open(tmp_path / "cmn.tar", "w") as tar:
         tar.add(data, "audio-cmn-master")
-    for command in (
-        ["init", "--quiet"],
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "words"],
-    ):
-        subprocess.run(["git", "-C", str(data), *command], check=True)
     expected, _ = read(tmp_path / "a", corpus=str(data))
     for name, options in {
         "b": {"corpus": str(data / "24k-abr" / "hsk")},
         "c": {"corpus": str(tmp_path / "cmn.tar")},
-        "d": {"url": data.as_uri()},
+        "d": {"url": commit(data)},
     }.items():
         found, rejected = read(tmp_path / name, **options)
         assert len(rejected) == 2
@@ -82,10 +75,6 @@ def test_folder_archive_and_clone_give_the_same(tmp_path: Path) -> None:
     read(tmp_path / "c", corpus=str(tmp_path / "cmn.tar"))
     read(tmp_path / "c")  # what was given before will do
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("*")} == before
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def pack(data: Path, path: Path) -> Path:

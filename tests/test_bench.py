@@ -7,13 +7,14 @@ import os
 import platform
 import shlex
 import signal
+import subprocess
 import types
 import weakref
 from pathlib import Path
 
 import pytest
 
-from adakd.bench import made, measure
+from adakd.bench import measure  # and no torch: spawned processes import this module
 from adakd.bench.measure import Cost
 from adakd.errors import UserError
 
@@ -66,6 +67,14 @@ def test_the_peak_of_a_process_of_its_own():
     assert 190 < measure.alone(held, 200) < 230
 
 
+def test_the_most_memory_is_that_of_the_process_named():
+    with subprocess.Popen(["sleep", "600"]) as other:
+        small = measure.high_water(str(other.pid))
+        other.kill()
+    assert 0 < small < 10 * 2**20 < measure.high_water() < 20 * 2**30
+    assert measure.high_water(str(other.pid)) == 0
+
+
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -92,6 +101,16 @@ def test_steps(family, capsys):
     assert rows[-2][3] == "fine-tuning + teacher forward"
 
 
+def test_peaks_of_steps(monkeypatch, capsys):
+    for limit in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.setenv(limit, "")  # which the command sets: so it ends with this test
+    arguments = ["--family", "wav2vec2", "--no-live", "--tokens", "5", "--size", "tiny"]
+    rows = run("steps", [*arguments, "--rounds", "0", "--batch", "2"], capsys)
+    assert [row[0] for row in rows] == ["fine-tuning", "AdaKD, cached, dense"]
+    assert all(value > 0 for value in column(rows, 1).values())
+    assert rows[0][2] == "1.000"
+
+
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
 def test_training(family, in_place, capsys):
     pytest.importorskip("accelerate")
@@ -103,6 +122,8 @@ def test_training(family, in_place, capsys):
 
 
 def test_models_are_gone_when_the_next_are_made():
+    from adakd.bench import made
+
     def trained():
         with made.scratch() as folder:
             student = made.family("wav2vec2", "student", "tiny", folder)
@@ -150,6 +171,7 @@ def test_growth(family, in_place, capsys):
         "all five, stages 5 and 6 with a live teacher",
     ]
     assert rows[2][1] == rows[4][1]  # the base point is measured once
+    assert all(row[1].endswith("]") for row in rows[10:15])  # rates with their spread
     few, many = rows[7], rows[8]
     assert (few[1], many[1]) == ("4", "8") and float(few[4]) < float(many[4])
     assert all(float(row[5].split()[0]) > 0 for row in (rows[1], rows[2], rows[4], rows[5]))
@@ -251,6 +273,7 @@ def test_a_kernel_counts_once():
         ("growth", "--pass-clips=", "argument --pass-clips: it is empty: give at least one value"),
         ("teacher", "--batch-seconds x", "argument --batch-seconds: 'x' is no number above 0"),
         ("training", "--size huge", "argument --size: invalid choice: 'huge'"),
+        ("prepare", "--processes 0", "argument --processes: '0' is no whole number from 1 on"),
         ("decode", "--batc 2", "unrecognized arguments: --batc 2"),
     ],
 )
@@ -269,8 +292,19 @@ def test_loading(family, capsys):
 
 
 def test_store(tmp_path: Path, monkeypatch, capsys):
-    from adakd.bench import made, store
+    import tiny
 
+    from adakd import config as configuration
+    from adakd.bench import made, store
+    from adakd.data import manifest
+    from adakd.place import Place
+
+    recipe = configuration.REPOSITORY / "recipes" / "espeak" / "hi"
+    place = Place(tmp_path, configuration.load(recipe, "whisper"))
+    for seed, name in enumerate(("teacher", "finetune")):
+        model = tiny.family("whisper", tmp_path, seed)
+        model.save(place.experiment(name) / "model")
+    manifest.write(place.data / "train.jsonl", tiny.entries(tmp_path))
     monkeypatch.setattr(made, "UNITS", 500)
     monkeypatch.setattr(store, "PARTS", 2)
     arguments = ["--size", "tiny", "--rounds", "1", "--clips", "16", "--root", str(tmp_path)]
@@ -292,17 +326,37 @@ def test_store(tmp_path: Path, monkeypatch, capsys):
             assert abs(ratio - 1) <= 4 * error + 1e-4
             # 128 positions; 20 make an utterance
             assert float(spread) == pytest.approx(100 * error * (128 / 20) ** 0.5, abs=0.1)
+    head, *trained = rows[-3:]
+    assert head[0] == f"trained, {len(model.vocabulary())} units"
+    assert [row[:2] for row in trained] == [["whisper", "1"], ["whisper", "2"]]
+    for row in trained:
+        assert float(row[2]) > 0.1  # the KL of two models that differ
+        for over in row[3::2]:
+            ratio, error = map(float, over.split(" ± "))
+            assert abs(ratio - 1) <= 4 * error + 1e-4
 
 
-@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
-def test_size(family, in_place, capsys):
-    arguments = ["--family", family, "--size", "tiny", "--batch", "1", "--stages", "3 6"]
+def test_a_recipe_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path, capsys):
+    from adakd.bench import store
+
+    with pytest.raises(UserError, match="There is no recipe 'espeak/xx'"):
+        store.main(["--recipe", "espeak/xx"])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("family", "stages"), [("whisper", "2 3 4 6"), ("wav2vec2", "3 6")])
+def test_size(family, stages, in_place, capsys):
+    arguments = ["--family", family, "--size", "tiny", "--batch", "1", "--stages", stages]
     rows = run("size", arguments, capsys)
-    assert [row[0].split(": ")[1] for row in rows] == [
-        "fine-tuning the student",
-        "AdaKD, cached",
-        "AdaKD, live teacher",
+    assert [row[0] for row in rows if row[0][6] in "36"] == [
+        "stage 3: fine-tuning the student",
+        "stage 6: AdaKD, cached",
+        "stage 6: AdaKD, live teacher",
     ]
+    if family == "whisper":
+        teacher, passing = rows[0], rows.pop(2)
+        assert teacher[0] == "stage 2: fine-tuning the teacher"
+        assert passing[:2] == ["stage 4: teacher pass", "1"] and float(passing[2]) > 0.1
     assert all(row[1] == "2 x 1" and float(row[2]) > 0.1 for row in rows)
 
 

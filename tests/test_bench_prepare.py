@@ -1,14 +1,18 @@
-"""The benchmark's table comes out, on three clips: what it says about speed is not tested."""
+"""The benchmark's tables come out, on a few clips: what they say about speed is not tested."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from adakd import cli, corpora
-from adakd.bench import memory
+from adakd.bench import measure
 from adakd.bench import prepare as bench
 
 # What SpeechBrain's file offers, as far as the benchmark uses it.
@@ -54,31 +58,34 @@ def test_clips_of_ones_own(tmp_path: Path) -> None:
     assert cli.main(["bench", "prepare", "--corpus", str(tmp_path), "--clips", "9"]) == 1
 
 
-@pytest.mark.parametrize("value", ["", "0", "two", "1 -1"])
-def test_numbers_that_are_none(value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "prepare", "--processes", value]) == 1
-    assert "--processes: " in (said := capsys.readouterr().err)
-    assert ("no whole number from 1 on" if value else "it is empty") in said
+def test_the_floor_averages_channels(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    stereo = 0.1 * draw.standard_normal((48_000, 2))
+    for name, samples in (("stereo", stereo), ("mono", stereo.mean(axis=1))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 48_000, subtype="FLOAT")
+    bench.convert([tmp_path / "stereo.wav", tmp_path / "mono.wav"], tmp_path)
+    found, expected = (soundfile.read(tmp_path / f"{n}.flac")[0] for n in ("stereo", "mono"))
+    assert found.shape == (16_000,) and np.abs(found - expected).max() < 2**-14
 
 
-def test_the_steps_whose_memory_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_table_of_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trained = []
+
+    def alone(peaks: Any, stage: Any, root: Path, *given: Any) -> Any:
+        found = peaks(stage, root, *given)
+        trained.append(len(list((root / "exp").rglob("finetune/seed1/done.json"))))
+        return found
+
+    monkeypatch.setattr(measure, "alone", alone)
     monkeypatch.setattr(corpora, "__path__", list(corpora.__path__))
-    memory.prepare(tmp_path, 40, 1)
-    memory.training(tmp_path, 40, 1)
-    place = memory._place(tmp_path, 40, 1)
-    assert len(place.manifest("train")) == 40
-    assert (place.experiment("finetune") / "done.json").exists()
+    arguments = ["--utterances", "40", "--processes", "1", "--root", str(tmp_path)]
+    assert cli.main(["bench", "prepare", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"    adakd bench prepare {shlex.join(arguments)}" and "torch" in lines[2]
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| 40 ")]
+    assert [row[1] for row in rows] == ["prepare", "training"]
+    assert all(10 < int(row[2]) < 20_000 for row in rows)
+    assert trained == [0, 1] and not list(tmp_path.iterdir())
     assert "made_up" not in [path.stem for path in Path(corpora.__file__).parent.iterdir()]
-
-
-def test_memory_is_that_of_the_process_itself() -> None:
-    import os
-
-    before = memory.high_water(os.getpid())
-    block = bytearray(50_000_000)
-    block[::4096] = b"x" * len(block[::4096])
-    assert memory.high_water(os.getpid()) >= before
-    assert 10 < before < 20_000
-    assert memory.high_water(None) == 0.0

@@ -230,9 +230,9 @@ def test_a_study_goes_on_elsewhere_from_its_scores(finished: Any, tmp_path: Path
     ("only", "hint"),
     [
         ("kdd", "did you mean 'kd'?"),
-        ("tiny/en* wisper *", "known keys: tiny/en, wav2vec2, finetune"),
+        ("tiny/en* wisper *", "there are tiny/en, wav2vec2, finetune"),
         ("kd adakd", "give its words in that order, with * between them."),
-        ("*seed [3-9]", "known keys: "),
+        ("*seed [3-9]", "there are "),
     ],
 )
 def test_a_pattern_that_no_run_has_is_a_sentence(finished: Any, only: str, hint: str) -> None:
@@ -266,6 +266,22 @@ def test_wrong_options_of_a_method_are_told_before_anything_runs(
         run(Study(path, tmp_path), pool)
     assert f"small.yaml: {GROUP} {told}" in str(error.value)
     assert not pool.given
+
+
+def test_a_candidate_gets_the_store_that_its_settings_ask_for(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a store keeps beside the top k depends on the temperature."""
+    monkeypatch.setattr(grid, "REPOSITORY", repository)
+    content = SMALL | {
+        "cells": {"kd": {}}, "primary": [], "set": {**SMALL["set"], "distill.top_k": 2},
+        "tune": {"kd": [{"distill.temperature": 2.0}, {"distill.temperature": 4.0}]},
+    }  # fmt: skip
+    tiny_recipe.write_yaml(tmp_path / "stores.yaml", content)
+    study = Study(tmp_path / "stores.yaml", tmp_path / "root")
+    assert run(study, Here()) == 0
+    trials = [one for one in study.read_records().values() if one["kind"] == "trial"]
+    assert [one["status"] for one in trials] == ["done", "done"]
 
 
 def published_trial(name: str, **changes: Any) -> dict[str, Any]:
@@ -368,7 +384,7 @@ def run_sh(repository: Path, root: Path, *settings: str) -> None:
     stages = ["corpus", "prepare", "teacher", "finetune", "teacher-pass", "kd"]
     options = ["--recipe", "tiny/en", "--family", "wav2vec2", "--fold", "1", "--root", str(root)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "REPOSITORY", repository)
+        patch.setattr("adakd.config.REPOSITORY", repository)
         assert cli.main([*stages, *options, "--train.max_steps", "2", *settings]) == 0
 
 

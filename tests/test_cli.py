@@ -31,7 +31,7 @@ def recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with the recipes tiny/hi (no folds) and tiny/en (six folds)."""
     tiny_recipe.espeak_recipe(tmp_path)
     tiny_recipe.fsdd_recipe(tmp_path, tmp_path / "recordings")
-    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    monkeypatch.setattr("adakd.config.REPOSITORY", tmp_path)
     return tmp_path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_corpora import files, silent
 
 from adakd.corpora import Rejected, Utterance, common_voice, marker, tables
 from adakd.corpora.common_voice import Options
@@ -27,12 +28,8 @@ SENTENCES = {
 }
 
 
-def silent_progress(items, total, what):
-    return items
-
-
 def fetch(options: Options, folder: Path, language: str = "hi") -> None:
-    common_voice.fetch(options, folder, language, silent_progress)
+    common_voice.fetch(options, folder, language, silent)
 
 
 def tone(path: Path, seconds: float = 0.3) -> None:
@@ -185,10 +182,6 @@ def test_a_second_fetch_does_nothing_and_another_archive_replaces(
     before = (folder / "fetched.json").stat().st_mtime_ns
     fetch(Options(corpus=str(release)), folder)
     assert (folder / "fetched.json").stat().st_mtime_ns == before
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_is_unpacked_stays_until_another_archive_is(release: Path, tmp_path: Path) -> None:
@@ -470,4 +463,4 @@ def test_all_that_was_validated_may_train(
     fetch(Options(corpus=str(source)), folder)
     assert "train" not in marker.stored(folder) and len(read(Options(), folder)[0]) == 8
     with pytest.raises(UserError, match="corpus.train is 'other': it is train or validated"):
-        fetch(Options(corpus=str(source), train="other"), folder)
+        Options(train="other")

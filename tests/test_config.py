@@ -226,7 +226,7 @@ def test_an_unknown_override_suggests_too(recipe: Path) -> None:
     expected = "teacher.train: unknown key 'epoch'; did you mean 'epochs'?"
     assert refusal(recipe, teacher__train__epoch="3") == expected
     far = refusal(recipe, data__xyz="3")
-    assert "unknown key 'data.xyz'; known keys: min_seconds, max_seconds" in far
+    assert "unknown key 'data.xyz'; there are min_seconds, max_seconds" in far
 
 
 @pytest.mark.parametrize(

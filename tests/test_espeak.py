@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ def options(tmp_path: Path) -> espeak.Options:
     return espeak.Options(hours=60 / 3600, dev_minutes=0.5, test_minutes=0.5, grammar=str(path))
 
 
+def fetch(options: espeak.Options, folder: Path, language: str = "hi") -> None:
+    espeak.fetch(options, folder, language, lambda items, total, what: items)
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
@@ -46,6 +52,23 @@ def test_module_of_a_kind() -> None:
     assert corpora.module("espeak") is espeak
     with pytest.raises(UserError, match="did you mean 'espeak'"):
         corpora.module("espaek")
+
+
+def test_without_the_package_it_is_a_sentence(
+    options: espeak.Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    monkeypatch.setattr(importlib.metadata, "version", None)  # which would raise an error, too
+    for cached in (espeak._loader, espeak.variants, espeak.espeak_code):
+        cached.cache_clear()
+    for needs_it in (
+        lambda: fetch(options, tmp_path / "corpus"),
+        espeak.variants,
+        lambda: espeak.espeak_code("hi"),
+    ):
+        with pytest.raises(UserError, match="need the package espeakng-loader: pip install"):
+            needs_it()
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_library_keeps_no_state_between_utterances() -> None:
@@ -76,18 +99,18 @@ def test_pitch_of_a_known_tone() -> None:
 
 
 def test_same_seed_same_bytes(options: espeak.Options, tmp_path: Path) -> None:
-    espeak.fetch(options, tmp_path / "one", "hi")
-    espeak.fetch(options, tmp_path / "two", "hi")
+    fetch(options, tmp_path / "one")
+    fetch(options, tmp_path / "two")
     first = digests(tmp_path / "one")
     assert len(first) > 30 and first == digests(tmp_path / "two")
-    espeak.fetch(dataclasses.replace(options, seed=2), tmp_path / "two", "hi")
+    fetch(dataclasses.replace(options, seed=2), tmp_path / "two")
     assert digests(tmp_path / "two") != first
 
 
 def test_splits_share_no_speaker_and_no_sentence(options: espeak.Options, tmp_path: Path) -> None:
     import soundfile
 
-    espeak.fetch(options, tmp_path / "corpus", "hi")
+    fetch(options, tmp_path / "corpus")
     found = list(espeak.utterances(options, tmp_path / "corpus", None))
     assert len({u.id for u in found}) == len(found)
     assert found == list(espeak.utterances(options, tmp_path / "corpus", None))
@@ -126,7 +149,7 @@ def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
     monkeypatch.setattr(espeak, "speak", counted)
     stop = 35  # in dev: train is complete by then
     with pytest.raises(KeyboardInterrupt):
-        espeak.fetch(options, folder, "hi")
+        fetch(options, folder)
     with pytest.raises(UserError, match="run stage 0"):
         list(espeak.utterances(options, folder, None))
     assert (folder / "train-hi.jsonl").exists() and not (folder / "dev-hi.jsonl").exists()
@@ -142,14 +165,14 @@ def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
     espeak.fetch(options, folder, "hi", progress)
     assert told == [60, 60]  # seconds of dev and test alone
     monkeypatch.setattr(espeak, "speak", speak)
-    espeak.fetch(options, tmp_path / "whole", "hi")
+    fetch(options, tmp_path / "whole")
     assert digests(folder) == digests(tmp_path / "whole")
 
     monkeypatch.setattr(espeak, "speak", counted)
     calls.clear()
-    espeak.fetch(options, folder, "hi")
+    fetch(options, folder)
     assert not calls
-    espeak.fetch(dataclasses.replace(options, hours=20 / 3600), folder, "hi")
+    fetch(dataclasses.replace(options, hours=20 / 3600), folder)
     assert calls and len(list((folder / "train").iterdir())) < 20
 
 
@@ -158,18 +181,18 @@ def test_a_corpus_that_is_cut_while_it_is_removed_is_made_anew(
 ) -> None:
     folder = tmp_path / "corpus"
     options = dataclasses.replace(options, hours=20 / 3600)
-    espeak.fetch(options, folder, "hi")
+    fetch(options, folder)
 
     def cut(path: Path, **_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(espeak.shutil, "rmtree", cut)
-        espeak.fetch(dataclasses.replace(options, seed=2), folder, "hi")
+        fetch(dataclasses.replace(options, seed=2), folder)
     with pytest.raises(UserError, match="no finished corpus there; run stage 0"):
         next(espeak.utterances(options, folder, None))
-    espeak.fetch(dataclasses.replace(options, seed=2), folder, "hi")
-    espeak.fetch(dataclasses.replace(options, seed=2), tmp_path / "whole", "hi")
+    fetch(dataclasses.replace(options, seed=2), folder)
+    fetch(dataclasses.replace(options, seed=2), tmp_path / "whole")
     assert digests(folder) == digests(tmp_path / "whole")
 
 
@@ -178,7 +201,7 @@ def test_stage_1_is_of_the_sentences_and_voices_of_stage_0(
 ) -> None:
     folder, given = tmp_path / "corpus", str(options.grammar)
     options = dataclasses.replace(options, hours=20 / 3600)
-    espeak.fetch(options, folder, "hi")
+    fetch(options, folder)
     text = tmp_path / "mine.txt"
     text.write_text("यह मेरा वाक्य है", encoding="utf-8")
     voices = tmp_path / "voices.tsv"
@@ -205,18 +228,18 @@ def test_stage_1_is_of_the_sentences_and_voices_of_stage_0(
         assert next(espeak.utterances(same, folder, None)).split == "train"
     del state["sentences"], state["voices"]  # as in a marker from before they stood there
     (folder / "corpus.json").write_text(json.dumps(state), encoding="utf-8")
-    espeak.fetch(options, folder, "hi")
+    fetch(options, folder)
     assert json.loads((folder / "corpus.json").read_text("utf-8")) == state
     assert next(espeak.utterances(options, folder, None)).split == "train"
 
 
 def test_without_its_marker_a_corpus_is_made_anew(options: espeak.Options, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
-    espeak.fetch(dataclasses.replace(options, seed=2, hours=20 / 3600), folder, "hi")
+    fetch(dataclasses.replace(options, seed=2, hours=20 / 3600), folder)
     (folder / "corpus.json").unlink()  # as one is told where it is damaged
     options = dataclasses.replace(options, hours=20 / 3600)
-    espeak.fetch(options, folder, "hi")
-    espeak.fetch(options, tmp_path / "whole", "hi")
+    fetch(options, folder)
+    fetch(options, tmp_path / "whole")
     assert digests(tmp_path / "whole").items() <= digests(folder).items()
     found = list(espeak.utterances(options, folder, None))
     assert [u.text for u in found] == [
@@ -264,7 +287,7 @@ def test_users_own_text(options: espeak.Options, tmp_path: Path) -> None:
     own = dataclasses.replace(
         options, text=str(path), hours=15 / 3600, dev_minutes=0.1, test_minutes=0.1
     )
-    espeak.fetch(own, tmp_path / "corpus", "hi")
+    fetch(own, tmp_path / "corpus")
     assert {u.text for u in espeak.utterances(own, tmp_path / "corpus", None)} <= set(lines)
 
 
@@ -273,7 +296,7 @@ def test_too_few_sentences_say_how_many_there_are(options: espeak.Options, tmp_p
     path.write_text("घर\nचाय पीजिए\nनमस्ते\n", encoding="utf-8")
     own = dataclasses.replace(options, text=str(path))
     with pytest.raises(UserError, match=r"distinct sentences for train \(at most 3 in all.*hours"):
-        espeak.fetch(own, tmp_path / "corpus", "hi")
+        fetch(own, tmp_path / "corpus")
 
 
 def test_pretraining_joins_sentences_and_makes_no_test_set(
@@ -294,7 +317,7 @@ def test_pretraining_joins_sentences_and_makes_no_test_set(
         dev_minutes=0.1,
     )
     folder = tmp_path / "corpus"
-    espeak.fetch(many, folder, "hi")
+    fetch(many, folder)
     found = list(espeak.utterances(many, folder, None))
     assert {(u.language, u.split) for u in found} == {
         (language, split) for language in ("hi", "ta") for split in ("train", "dev")
@@ -312,7 +335,7 @@ def test_pretraining_joins_sentences_and_makes_no_test_set(
 
 def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no language 'hin'; did you mean"):
-        espeak.fetch(options, tmp_path / "corpus", "hin")
+        fetch(options, tmp_path / "corpus", "hin")
     assert espeak.espeak_code("zh") == "cmn"
     with pytest.raises(UserError, match="no voice variant 'f77'"):
         espeak.speak("घर", "hi", "f77")
@@ -327,9 +350,9 @@ def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"corpus\.snr_db: .* is no range"):
             dataclasses.replace(options, snr_db=[5.0, endless])
     with pytest.raises(UserError, match="corpus.grammar: there is no file"):
-        espeak.fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus", "hi")
+        fetch(dataclasses.replace(options, grammar="no.yaml"), tmp_path / "corpus")
     with pytest.raises(UserError, match="nothing to say in 'sw': set corpus.grammar .*--text FILE"):
-        espeak.fetch(dataclasses.replace(options, grammar=None), tmp_path / "corpus", "sw")
+        fetch(dataclasses.replace(options, grammar=None), tmp_path / "corpus", "sw")
 
 
 def test_table_of_voices_holds_enough_speakers() -> None:

@@ -20,12 +20,27 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert [path.name for path in target.iterdir()] == ["a"]
     assert (target / "a").read_text() == "old"
-    # What the failed attempt left behind does not end in the next one.
+    assert [path.name for path in target.parent.iterdir()] == ["model"], "half a folder goes"
+    # What one that was killed left behind does not end in the next one.
+    (target.parent / ".model.new").mkdir()
+    (target.parent / ".model.new" / "a").write_text("half")
     with files.replaced_folder(target) as fresh:
         assert list(fresh.iterdir()) == []
         (fresh / "b").write_text("new")
     assert [path.name for path in target.iterdir()] == ["b"]
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_of_a_link_that_is_replaced_nothing_goes_but_the_link(tmp_path: Path) -> None:
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "model"
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_text("mine")
+    target.symlink_to(elsewhere)
+    with files.replaced_folder(target) as fresh:
+        (fresh / "new").write_text("new")
+    assert not target.is_symlink()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert (elsewhere / "mine").read_text() == "mine"
 
 
 def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import soundfile
+from tiny_corpora import files, silent
 
 from adakd.corpora import Rejected, Utterance, fleurs
 from adakd.corpora.fleurs import Options
@@ -31,12 +32,8 @@ ROWS = {
 }
 
 
-def silent_progress(items, total, what):
-    return items
-
-
 def fetch(options: Options, folder: Path, language: str = "hi") -> None:
-    fleurs.fetch(options, folder, language, silent_progress)
+    fleurs.fetch(options, folder, language, silent)
 
 
 def line(sentence: str, file: str, raw: str) -> str:
@@ -130,10 +127,6 @@ def test_a_second_fetch_does_nothing_and_a_new_archive_is_unpacked(
         read(options, folder)
     fetch(Options(), folder)
     assert [u.text for u in read(options, folder)[0] if u.split == "dev"] == ["नया", "और"]
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def unpack_in_place(place: Path) -> None:

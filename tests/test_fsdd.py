@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import unicodedata
 import zipfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_corpora import commit, files, silent
 
 from adakd.corpora import Rejected, Utterance, fsdd, marker
 from adakd.corpora.archive import extract, replaced
@@ -27,12 +27,8 @@ from adakd.errors import UserError
 SPEAKERS = ("ann", "bob", "cem")
 
 
-def silent_progress(items, total, what):
-    return items
-
-
 def fetch(options: fsdd.Options, folder: Path) -> None:
-    fsdd.fetch(options, folder, "en", silent_progress)
+    fsdd.fetch(options, folder, "en", silent)
 
 
 @pytest.fixture
@@ -109,17 +105,6 @@ def test_the_same_seed_gives_the_same_bytes_from_folder_and_archives(
     assert made["dataset"] and made["dataset"] == made["a.tar.xz"] == made["a.zip"]
     fetch(fsdd.Options(corpus=str(dataset), seed=2), tmp_path / "corpus0")
     assert flacs(tmp_path / "corpus0") != made["dataset"]
-
-
-def commit(folder: Path) -> str:
-    """Make a git repository of it; returns its address."""
-    for command in (
-        ["init", "--quiet"],
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "digits"],
-    ):
-        subprocess.run(["git", "-C", str(folder), *command], check=True)
-    return folder.as_uri()
 
 
 def test_it_clones_once_when_no_corpus_is_given(dataset: Path, tmp_path: Path) -> None:
@@ -249,15 +234,22 @@ def test_other_numbers_of_recordings_work_and_are_told(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
-    assert "60 recordings by 3 speakers, not the 3000" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "60 recordings by 3 speakers, not the 3000 by 6 that are published" in told
+    assert "; --fold knows 0 to 5 alone, and there is one fold for each speaker" in told
+    for speaker in ("dia", "eli", "fay"):
+        digit(dataset / "recordings", f"1_{speaker}_0.wav")
+    fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
+    told = capsys.readouterr().err
+    assert "63 recordings by 6 speakers" in told and "--fold" not in told
 
 
 def test_bad_input_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
-    with pytest.raises(UserError, match="run stage 0"):
+    with pytest.raises(UserError, match="corpus: FSDD is not here; run stage 0"):
         next(fsdd.utterances(fsdd.Options(), folder, None))
     with pytest.raises(UserError, match="English"):
-        fsdd.fetch(fsdd.Options(), folder, "hi", silent_progress)
+        fsdd.fetch(fsdd.Options(), folder, "hi", silent)
     with pytest.raises(UserError, match="does not exist"):
         fetch(fsdd.Options(corpus=str(tmp_path / "nowhere")), folder)
     (tmp_path / "empty").mkdir()
@@ -291,10 +283,6 @@ def test_a_damaged_recording_is_named_and_nothing_counts_as_fetched(
         fetch(fsdd.Options(corpus=str(dataset)), tmp_path)
     with pytest.raises(UserError, match="run stage 0"):
         next(fsdd.utterances(fsdd.Options(), tmp_path, None))
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_is_there_stays_until_all_of_the_new_is_made(dataset: Path, tmp_path: Path) -> None:

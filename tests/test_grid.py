@@ -312,6 +312,7 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ({"across": {"hours": ["tiny/en", "tiny/e"]}}, "no recipe 'tiny/e'; did you mean"),
         ({"across": {"hours": ["tiny/en"]}}, "recipes that are compared are two or more"),
         ({"primary": [["adakd"]]}, "a comparison is two cells"),
+        ({"primary": [["adakd", "adakd"]]}, "a comparison is two cells"),
         ({"tune": {"kd": [{}, {}], "adakd": [{}]}}, "candidates are kd 2, adakd 1"),
         ({"tune": {"kd": [0.5]}}, "'tune.kd' must be a mapping, found 0.5"),
         ({"tune": {"kd": [{"corpus.seed": 2}]}}, "'corpus.seed' cannot differ between cells"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_corpora
 import tiny_recipe
+from tiny_corpora import append, silent
 
 from adakd import config as configuration
 from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
@@ -19,10 +20,6 @@ from adakd.place import Place
 from adakd.stages import preparation
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-def silent(items, total, what):
-    return items
 
 
 @pytest.fixture
@@ -38,11 +35,6 @@ def read(data: Path, **options: str) -> tuple[dict[str, Utterance], list[Rejecte
     used = [row for row in rows if isinstance(row, Utterance)]
     assert len({row.id for row in used}) == len(used)
     return {row.id: row for row in used}, [row for row in rows if isinstance(row, Rejected)]
-
-
-def append(path: Path, *lines: str) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
 
 
 def table(path: Path, *lines: bytes) -> list[kaldi_tables.Row | Rejected]:
@@ -341,7 +333,7 @@ def test_other_names(data: Path) -> None:
 
 def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
-    with pytest.raises(UserError, match="run stage 0"):
+    with pytest.raises(UserError, match="corpus: a Kaldi-style corpus is not here; run stage 0"):
         next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
     with pytest.raises(UserError, match="give --corpus"):
         kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import random
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,10 +46,6 @@ def test_many_entries_equal_the_plain_list_reading(tmp_path: Path) -> None:
         assert entries[part].seconds.tolist() == [entry.seconds for entry in plain[part]]
     with pytest.raises(IndexError):
         entries[20_000]
-    # A worker process that is spawned gets it pickled, and not the file with it.
-    copied = pickle.loads(pickle.dumps(entries[7:11]))
-    assert list(copied) == plain[7:11]
-    assert len(pickle.dumps(entries)) < 30 * len(entries) < path.stat().st_size / 5
 
 
 def test_an_opened_manifest_outlives_its_replacement(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The Trainer of docs/ really trains: a tiny wav2vec 2.0 with random weights, no files."""
+"""The Trainer of docs/ really trains, and so does what its page shows: a tiny wav2vec 2.0."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ pytest.importorskip("accelerate", reason="Trainer needs accelerate")
 transformers = pytest.importorskip("transformers")
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "plug_and_play.py"
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", EXAMPLE.with_suffix(".md").read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +225,85 @@ def test_a_guard_needs_nothing_but_pairs(example, tmp_path, teacher, dataset):
         example, tmp_path, teacher, rows, weighting, max_steps=1, per_device_train_batch_size=4
     )
     assert len(found) == 1 and 0 < found[0] < float("inf")
+
+
+def loss_of(logits, frames, labels, lengths):
+    """CTC's loss for each label (B,), by torch."""
+    total = torch.nn.functional.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1), labels, frames, lengths, reduction="none"
+    )
+    return total / lengths
+
+
+@pytest.fixture
+def names():
+    """What the page's blocks find in their reader's loop: four utterances, and step 1 of 5."""
+    draw = torch.Generator().manual_seed(5)
+    return {
+        "torch": torch,
+        "teacher_logits": 3 * torch.randn(4, 9, 6, generator=draw),
+        "logits": torch.randn(4, 9, 6, generator=draw, requires_grad=True),
+        "frames": torch.tensor([9, 7, 9, 8]),
+        "labels": torch.randint(1, 6, (4, 4), generator=draw),
+        "label_lengths": torch.tensor([3, 2, 4, 3]),
+        "blank": 0,
+        "step": 0,
+        "steps": 5,
+    }
+
+
+def test_the_steps_of_the_page_weigh_what_the_teacher_finds_easy_more(names):
+    speech = [names[name] for name in ("frames", "labels", "label_lengths")]
+    ask, fit, weigh, *_ = BLOCKS
+    exec(ask, names)
+    difficulty = loss_of(names["teacher_logits"], *speech)
+    torch.testing.assert_close(names["difficulty"], difficulty)
+
+    names["difficulties"] = names["difficulty"].tolist()
+    exec(fit, names)
+    exec(weigh, names)
+    task, distill, alpha = names["task"], names["distill"], names["weighted"].distill_weight
+    torch.testing.assert_close(task, loss_of(names["logits"], *speech))
+    assert alpha.argsort().tolist() == difficulty.argsort(descending=True).tolist()
+    assert 0 < alpha.min() < alpha.max() < 1
+    torch.testing.assert_close(names["weighted"].loss, (1 - alpha) * task + alpha * distill)
+    counted = torch.arange(9) < names["frames"].unsqueeze(1)
+    assert torch.equal(names["logits"].grad.abs().sum(-1) > 0, counted)
+
+
+def test_the_guard_of_the_page_trusts_the_teacher_where_the_transcript_is_doubted(names):
+    ask, *_, guard, _ = BLOCKS
+    exec(ask, names)
+    teachers, frames = names["teacher_logits"], names["frames"]
+    best = [each[:count] for each, count in zip(teachers.argmax(-1), frames, strict=True)]
+    heard = [torch.unique_consecutive(units) for units in best]
+    heard = [units[units > 0] for units in heard]
+    lengths = torch.tensor([len(units) for units in heard])
+    padded = torch.nn.utils.rnn.pad_sequence(heard, True)
+    own = loss_of(teachers, frames, padded, lengths) * lengths / names["label_lengths"]
+    names |= {"heard": padded, "heard_lengths": lengths, "hypothesis_losses": own}
+    names["difficulties"] = names["difficulty"].tolist()
+    exec(guard, names)
+    torch.testing.assert_close(names["own"], own)
+    x, doubts = names["pairs"].unbind(dim=1)
+    assert x.tolist() == names["difficulties"]
+    assert 0 == doubts.min() and doubts.max() > 0.1
+    assert doubts.argmax() == (names["difficulty"] - own).argmax()
+    losses = torch.ones(4)
+    weighted = names["weighting"](losses, losses, names["pairs"], progress=0.0)
+    torch.testing.assert_close(weighted.distill_weight, (0.1 + 0.85 * doubts).float())
+
+
+def test_the_trainer_of_the_page_trains(example, tmp_path, dataset, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = tiny_model(seed=3)
+    names = {
+        "DistillingTrainer": example.DistillingTrainer, "weighting": fitted(dataset),
+        "TrainingArguments": transformers.TrainingArguments, "collate": collate,
+        "student": student, "teacher": tiny_model(seed=1), "train": dataset,
+    }  # fmt: skip
+    exec(BLOCKS[-1], names)
+    assert names["trainer"].state.global_step == 3  # an epoch is one batch
+    fresh = tiny_model(seed=3).state_dict()
+    now = student.state_dict()
+    assert any(not torch.equal(value.cpu(), fresh[name]) for name, value in now.items())

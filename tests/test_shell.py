@@ -579,7 +579,7 @@ def test_check_python_names_the_pair_that_fits(tmp_path: Path) -> None:
     result = run(sys.executable, check, "imports", PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
     assert "libcudart.so.13" in result.stderr
-    assert "the pair that fits is torch 2.11.0 with torchaudio 2.11.0" in result.stderr
+    assert "of these two the pair that fits is torch 2.11.0 with torchaudio 2.11.0" in result.stderr
     result = run(sys.executable, "-S", "-I", check, "imports")
     assert result.returncode == 1 and "lacks torch, torchaudio" in result.stderr
     (tmp_path / "jiwer-1.0.dist-info").mkdir()

@@ -138,6 +138,11 @@ def report(made: Study) -> tuple[str, str]:
     return text, (made.folder / "index.html").read_text(encoding="utf-8")
 
 
+def table_of(made: Study) -> findings.Table:
+    """The first table; its `problems` are what the page lists under "Failed"."""
+    return findings.read_tables(made, made.read_records())[0]
+
+
 def better_when_easy(cell: str, seed: int, number: int) -> float:
     base = 0.3 + 0.01 * seed + 0.002 * number
     gain = {"finetune": 1.15, "kd": 1.0, "adakd": 0.6 if number < 24 else 1.0}
@@ -416,11 +421,10 @@ def test_a_run_with_another_teacher_or_other_data_is_not_this_studys(
     made = study_of(made.path.parent, set=shared)
     fill(made, alike)
     remember(made, cell)
-    assert "was made with another" not in report(made)[0]
+    assert not table_of(made).problems
     remember(made, cell, **settings)
-    text, _ = report(made)
-    assert (f"was made with another {said}" in text) is bool(said)
-    table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
+    table = table_of(made)
+    assert (f"was made with another {said}" in "".join(table.problems)) is bool(said)
     assert len(table.rows[cell].runs) == (4 if said else 5)
 
 
@@ -435,11 +439,11 @@ def test_other_settings_of_the_same_data_make_no_other_run(made: Study) -> None:
         settings = data_settings(place.config)
         settings["data"]["max_seconds"] = seconds
         finished.mark_done(place.data, settings, manifests=data, counts=counts)
-        assert ("was made with another data.max_seconds" in report(made)[0]) is told
+        assert ("another data.max_seconds" in "".join(table_of(made).problems)) is told
     finished.mark_done(place.data, data_settings(place.config), manifests="m", counts=counts)
     for key, told in (("test_minutes", False), ("hours", True)):
         remember(made, "kd", **{f"corpus.{key}": 0.5})
-        assert (f"was made with another corpus.{key}" in report(made)[0]) is told
+        assert (f"another corpus.{key}" in "".join(table_of(made).problems)) is told
 
 
 def test_whispers_of_older_code_are_told_apart(made: Study) -> None:
@@ -458,7 +462,7 @@ def test_hypotheses_of_another_decoding_are_not_this_studys(made: Study) -> None
     for encode, told in (("full", False), ("speech", True)):
         mark = folder_of(made, "kd", 2) / "decode"
         finished.mark_done(mark, {"audio": {"encode": encode}, "data": None})
-        assert ("was made with another decode.encode, " in report(made)[0]) is told
+        assert ("another decode.encode, " in "".join(table_of(made).problems)) is told
 
 
 @pytest.mark.parametrize("gone", ["done.json", "hyp.test.jsonl"])
@@ -720,9 +724,7 @@ def test_published_whispers_tell_of_older_code(made: Study, moved: Callable[...,
     fill(made, alike)
     published = moved(made)
     old = published.lines["tiny/hi whisper kd seed 2"]
-    assert (
-        old.pop("code") == "fixed positions, masks in speech"
-    )  # as in lines from before 2026-11-29
+    assert old.pop("code")  # lines from before 2026-11-29 lack it
     said = report(published)[0].split("## What it cannot say\n")[1]
     assert re.search(r"In 1 of \d+ runs of tiny/hi, whisper the positions of Whisper's", said)
 
@@ -1071,7 +1073,7 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
     """All that the grid does not name: focal is in PRIMARY."""
     fill(made, better_when_easy, missing="none")
     text, _ = report(made)
-    assert "## Against the other cells" not in text and "Errors beside" not in text
+    assert "## Against the other cells" not in text and "Not among the primary" not in text
     fewer = study_of(made.path.parent, primary=[["adakd", "kd"], ["adakd", "adakd-mean"]])
     text, _ = report(fewer)
     lines = table_lines(text, "Against the other cells")
@@ -1081,11 +1083,11 @@ def test_other_methods_are_compared_without_a_verdict(made: Study) -> None:
     own, other = errors_of(made, "adakd"), errors_of(made, "finetune")
     change = 100 * (own.sum() / other.sum() - 1)
     assert lines[2][2] == "5" and lines[2][3].startswith(f"{change:+.1f} [")
-    said = "\nErrors beside, exploratory, without correction: AdaKD fewer than "
-    assert f"AdaKD fewer than Fine-tuning (tiny/hi, whisper {change:+.1f} % [" in text
-    assert said in text and "zero is inside" not in text
+    about = "\nNot among the primary comparisons (exploratory, without correction): AdaKD makes "
+    said = f"AdaKD makes fewer errors than Fine-tuning (tiny/hi, whisper {change:+.1f} % ["
+    assert about in text and said in text and "the interval holds zero" not in text
     fill(made, lambda cell, seed, number: 0.3 + 0.01 * seed, missing="none")
-    assert "without correction: zero is inside in 3 comparisons." in report(fewer)[0]
+    assert "correction): in 3 comparisons the interval holds zero." in report(fewer)[0]
     fill(made, better_when_easy)
     forget(made, "finetune seed 2")
     assert table_lines(report(fewer)[0], "Against the other cells")[2][2] == "4 of 5"
@@ -1319,6 +1321,18 @@ def test_unequal_steps_are_not_hidden(made: Study) -> None:
     write_json(odd / "done.json", {**facts, "steps": 41})
     text, _ = report(made)
     assert "NOT alike, other than the cells beside them: KD (tiny/hi, whisper, seed 2: st" in text
+
+
+def test_published_whispers_of_older_code_are_not_like_those_of_now(
+    made: Study, moved: Callable[..., Study]
+) -> None:
+    fill(made, alike)
+    published = moved(made)
+    for name, line in published.lines.items():
+        if not name.endswith(" kd seed 2"):
+            line.pop("code", None)
+    text, _ = report(published)
+    assert "NOT alike, other than the cells beside them: KD (tiny/hi, whisper, seed 2: c" in text
 
 
 def test_nothing_run_is_a_report_too(made: Study) -> None:

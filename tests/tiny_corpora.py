@@ -1,13 +1,15 @@
 """Corpora of exactly the layouts that people have, small enough to make in a blink.
 
-Helpers of test_kaldi_dir.py, test_aishell2.py, test_audio_cmn.py and recipes/test_corpora.py; no
-test stands here. Each maker puts in what goes wrong in the real thing.
+Helpers of the tests of corpora and of recipes/test_layouts.py; no test stands here. Each maker puts
+in what goes wrong in the real thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -27,6 +29,32 @@ def clip(path: Path, number: int, seconds: float = 0.6, rate: int = 16_000) -> N
 def write_lines(path: Path, lines: Sequence[str], end: str = "\n") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(line + end for line in lines).encode())
+
+
+def append(path: Path, *lines: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """What is in each file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def commit(folder: Path) -> str:
+    """Make a git repository of a folder; returns its address."""
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "all"],
+    ):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    return folder.as_uri()
+
+
+def silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """Progress that nobody sees, as a corpus's `fetch` is given."""
+    return items
 
 
 # ------------------------------------------------------------------ Kaldi

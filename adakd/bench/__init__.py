@@ -1,4 +1,5 @@
 """Benchmarks: what docs/PERFORMANCE.md claims, measured. No test, and nothing that a recipe needs.
 
-Every contender runs in turn, again and again, within one run: only ratios of one run say something.
+Times are of contenders in turn, again and again, within one run: only their ratios say something.
+Peaks and sizes are of single runs.
 """

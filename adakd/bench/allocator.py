@@ -84,7 +84,7 @@ def steps(options: argparse.Namespace, name: str) -> Found:
     with made.scratch() as folder:
         student = made.family(options.family, "student", options.size, folder)
         brain = made.brain(student, "adakd", folder / "brain")
-        top_k = 100 if options.family == "whisper" else 0
+        top_k = made.kept(options.family, 100)
         work = [
             made.optimiser_step(brain, clips, top_k)
             for clips in made.batches(options.lengths, options.batch)

@@ -1,15 +1,17 @@
 """`adakd bench growth`: how cost grows, and what it comes to for a whole corpus.
 
-Up to six tables:
+Tables:
 
 - an optimiser step of fine-tuning and one of AdaKD with cached outputs (Whisper: top k), against
   the length of the clips, the vocabulary, the batch and the student's size. One of them varies at a
   time; the others stay at the base point, which is printed. Clips have 8 tokens a second.
 - the teacher pass and its store against the amount of speech
 - the plan: what each stage takes for corpora of --plan-hours on so many --gpus. It is computed:
-  from rates that this same run measures at the base point, each in a process of its own, batches
-  in memory. Every hour of speech is assumed to take the same time, and devices to share the work
-  without loss. KD takes AdaKD's time: their steps differ by the weights of utterances alone.
+  from rates that this same run measures at the base point. Those of steps are measured in turn,
+  every round in a process of its own, batches in memory; the teacher pass's is that of the most
+  speech in the table before, which reads FLAC and runs in this process. Every hour of speech is
+  assumed to take the same time, and devices to share the work without loss. KD takes AdaKD's time:
+  their steps differ by the weights of utterances alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -140,12 +143,16 @@ def main(arguments: Sequence[str]) -> int:
     passing, bytes_an_hour = passes(options, base)
     if not options.plan_hours:
         return 0
-    rates = {name: measure.alone(rate, options, base, name) for name in STEPS}
-    rates[PASS] = passing
+    found = measure.in_turn(
+        {name: partial(measure.alone, rate, options, base, name) for name in STEPS},
+        options.rounds,
+    )
+    found[PASS] = passing
     measure.print_table(
         ["rate, one device", "audio s a s"],
-        [[name, f"{found:.4g}"] for name, found in rates.items()],
+        [[name, measure.spread(each, 2)] for name, each in found.items()],
     )
+    rates = {name: median(each) for name, each in found.items()}
     print(
         "Computed from the rates above, linear scaling assumed over hours and devices: the plan is "
         "not measured.\n"
@@ -202,14 +209,14 @@ def step_costs(options: argparse.Namespace, point: Point) -> dict[str, list[Cost
 
 
 def rate(options: argparse.Namespace, point: Point, name: str) -> float:
-    """Seconds of audio a second of a step in STEPS, its median."""
+    """Seconds of audio a second of a step in STEPS, in a process that has done it once."""
     from adakd.bench import made
 
     with made.scratch() as folder:
         trained = model(options, point, "teacher" if name == TEACHER else "student", folder)
-        work = {name: step(options, point, name, trained, folder)}
-        costs = measure.interleaved(work, options.rounds)[name]
-    return point.batch * point.length / median(cost.wall for cost in costs)
+        work = step(options, point, name, trained, folder)
+        work()
+        return point.batch * point.length / measure.clocked(work).wall
 
 
 def step(
@@ -224,7 +231,8 @@ def step(
     method = "adakd" if name in (CACHED, LIVE) else "finetune"
     brain = made.brain(trained, method, folder / name, teacher, precision=options.precision)
     clips = made.speech([point.length] * point.batch)
-    return made.optimiser_step(brain, clips, _top_k(options) if name == CACHED else None)
+    top_k = made.kept(options.family, options.top_k) if name == CACHED else None
+    return made.optimiser_step(brain, clips, top_k)
 
 
 def model(options: argparse.Namespace, point: Point, role: str, folder: Path) -> Family:
@@ -238,14 +246,15 @@ def model(options: argparse.Namespace, point: Point, role: str, folder: Path) ->
     return made.family(options.family, role, options.size, folder, **changes)
 
 
-def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
+def passes(options: argparse.Namespace, base: Point) -> tuple[list[float], float]:
     """Print what stage 4 takes for more and more speech.
 
     Returns:
-        Of the most speech: seconds of audio a second, and bytes of store an hour.
+        Of the most speech: seconds of audio a second in each round, and bytes of store an hour.
     """
     from adakd.bench import made, teacher
 
+    top_k = made.kept(options.family, options.top_k)
     work, seconds, stores = {}, {}, {}
     with made.scratch() as scratch:
         listener = model(options, base, "teacher", scratch)
@@ -253,7 +262,7 @@ def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
             name, folder = f"{count} clips", scratch / str(count)
             speech = made.speech([base.length] * count)
             loader = teacher.reading([speech], folder, listener, base.batch * (base.length + 1))
-            work[name] = teacher.stage(listener, loader, folder, _top_k(options))
+            work[name] = teacher.stage(listener, loader, folder, top_k)
             seconds[name], stores[name] = speech.seconds, folder / "store"
         costs = measure.interleaved(work, options.rounds)
         size = {name: sum(p.stat().st_size for p in stores[name].iterdir()) for name in work}
@@ -268,11 +277,7 @@ def passes(options: argparse.Namespace, base: Point) -> tuple[float, float]:
         )
     head = ["audio, s", "wall, s", "audio s a s", "store, MB", "MB an hour"]
     measure.print_table([PASS, *head], rows)
-    return median(rates), hour
-
-
-def _top_k(options: argparse.Namespace) -> int:
-    return options.top_k if options.family == "whisper" else 0  # small vocabularies: dense
+    return rates, hour
 
 
 def _cells(costs: Mapping[str, Sequence[Cost]], point: Point) -> list[str]:

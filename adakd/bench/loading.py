@@ -49,7 +49,7 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
 
     student = made.family(options.family, "student", options.size, folder)
     brain = made.brain(student, "adakd", folder / "experiment", precision=options.precision)
-    top_k = options.top_k if options.family == "whisper" else 0
+    top_k = made.kept(options.family, options.top_k)
     clips = made.batches(options.steps, options.batch)
     entries = [entry for each in clips for entry in each.entries]
     for each in clips:

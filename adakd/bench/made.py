@@ -112,7 +112,10 @@ class Speech:
 
 
 def speech(lengths: Sequence[float], tokens: int | None = None, seed: int = 0) -> Speech:
-    """Noise of these lengths in seconds, each with ``tokens`` letters of text, or by its length."""
+    """Noise of these lengths in seconds, with text.
+
+    It has ``tokens`` tokens, its leading space among them, or as many as fit the length.
+    """
     draw, letters = np.random.default_rng(seed), random.Random(seed)
     entries, clips = [], []
     for number, seconds in enumerate(lengths):
@@ -229,7 +232,6 @@ def brain(
     method: str,
     folder: Path,
     teacher: Family | None = None,
-    top_k: int = 0,
     **train: Any,
 ) -> DistillationBrain:
     """A Brain that is ready for `fit_batch`: the training that recipes run; see `scratch`.
@@ -251,7 +253,7 @@ def brain(
     weighting.fit([0.1 * number for number in range(1, 20)])
     folder.mkdir(parents=True)
     made = DistillationBrain(
-        student, weighting, settings, configuration.Distill(TEMPERATURE, top_k=top_k), folder,
+        student, weighting, settings, configuration.Distill(TEMPERATURE), folder,
         StepSampler([1.0, 1.0], 1.0), method, teacher,
     )  # fmt: skip
     made.on_fit_start()
@@ -280,6 +282,11 @@ def supervised(batch: Batch, soft: SoftOutputs | None) -> Batch:
     return batch
 
 
+def kept(family: str, top_k: int) -> int:
+    """Units that a store keeps of a family's, 0 for all: small vocabularies are stored dense."""
+    return top_k if family == "whisper" else 0
+
+
 def soft_outputs(student: Family, batch: Batch, top_k: int) -> SoftOutputs:
     """What the store would hold for a batch, of no teacher in particular: dense for top_k = 0."""
     from adakd.objectives import Dense, TopK
@@ -289,12 +296,12 @@ def soft_outputs(student: Family, batch: Batch, top_k: int) -> SoftOutputs:
     shape = (len(batch.ids), int(student.positions(batch).max()))
     if not top_k:
         return Dense(torch.randn(*shape, units_count, generator=draw, dtype=torch.float16))
-    kept = min(top_k, units_count)
-    drawn = torch.randint(units_count, (*shape, min(kept, units_count - kept)), generator=draw)
+    top = min(top_k, units_count)
+    drawn = torch.randint(units_count, (*shape, min(top, units_count - top)), generator=draw)
     first = torch.randint(units_count, (*shape, 1), generator=draw)
-    apart = units_count // kept
-    indices = (first + apart * torch.arange(kept)) % units_count
-    values = 5 + torch.randn(*shape, kept, generator=draw)
+    apart = units_count // top
+    indices = (first + apart * torch.arange(top)) % units_count
+    values = 5 + torch.randn(*shape, top, generator=draw)
     tail = torch.full(shape, 5.0)
     return TopK(values.half(), indices, tail, drawn, tail - 8, TEMPERATURE)
 

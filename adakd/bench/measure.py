@@ -159,7 +159,10 @@ def leave_memory_to_libc() -> None:
 
 
 def memory_is_ours() -> bool:
-    """Whether `adakd.memory` does something on this machine: keeps what a process frees."""
+    """Whether `adakd.memory` does something on this machine: keeps what a process frees.
+
+    It asks by doing it to this process.
+    """
     import torch
 
     from adakd.memory import keep_freed_memory
@@ -183,7 +186,20 @@ def peak() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return high_water() / 2**20
+
+
+def high_water(process: str = "self") -> int:
+    """The most memory, in bytes, that a process has had resident; 0 once it is gone.
+
+    Not getrusage, whose number a spawned process inherits from the one that started it.
+
+    Args:
+        process: its number in /proc.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    kibibytes = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    return 1024 * kibibytes[0] if kibibytes else 0  # one that is ending has no such line

@@ -7,16 +7,15 @@ of time; samples are never held, so their number does not matter.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from adakd.bench import measure
+from adakd.files import read_json
 
 if TYPE_CHECKING:
     from adakd.place import Place
@@ -24,43 +23,34 @@ if TYPE_CHECKING:
 STEPS_TRAINED = 3  # optimiser steps: past the first epoch's plan, the first batches and gradients
 
 
-def report(sizes: list[int], jobs: int, scratch: Path) -> None:
-    """Print a table in Markdown: a row for each size and stage."""
-    from adakd.versions import describe
-
-    about = describe()
-    print(f"{about['machine']}; {about['time']}\n")
-    print("| utterances | stage | peak of the process, MB | of each worker, MB | minutes |")
-    print("|---:|---|---:|---:|---:|")
+def report(arguments: Sequence[str], sizes: Sequence[int], jobs: int, scratch: Path) -> None:
+    """Print a table in Markdown: a row for each size and stage; ``arguments`` are the command's."""
+    measure.print_heading("prepare", arguments)
+    rows = []
     for size in sizes:
         root = scratch / str(size)
         for stage in (prepare, training):
-            main, worker, minutes = alone(stage, root, size, jobs)
-            workers = f"{jobs} x {worker:.0f}" if worker else ""
-            print(f"| {size:,} | {stage.__name__} | {main:.0f} | {workers} | {minutes:.1f} |")
-            sys.stdout.flush()
+            main, worker, minutes = measure.alone(peaks, stage, root, size, jobs)
+            workers = f"{jobs} x {worker / 1e6:.0f}" if worker else ""
+            rows.append(
+                [f"{size:,}", stage.__name__, f"{main / 1e6:.0f}", workers, f"{minutes:.1f}"]
+            )
+    head = ["utterances", "stage", "peak of the process, MB", "of each worker, MB", "minutes"]
+    measure.print_table(head, rows)
 
 
-def alone(
+def peaks(
     stage: Callable[[Path, int, int], None], root: Path, size: int, jobs: int
-) -> tuple[float, float, float]:
-    """Peak memory of a stage and of its largest worker in MB, and minutes, in a new process."""
-    # Spawned: a forked process would begin with this one's memory.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_peak, stage, root, size, jobs).result()
-
-
-def _peak(
-    stage: Callable[[Path, int, int], None], root: Path, size: int, jobs: int
-) -> tuple[float, float, float]:
+) -> tuple[int, int, float]:
+    """Peak memory in bytes of this process and of its largest worker, and minutes, of a stage."""
     started = time.perf_counter()
-    workers = [0.0]
+    workers = [0]
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.2):
-            workers.extend(high_water(child.pid) for child in multiprocessing.active_children())
+            for child in multiprocessing.active_children():
+                workers.append(measure.high_water(str(child.pid)))
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -69,20 +59,7 @@ def _peak(
     finally:
         over.set()
         watching.join()
-    return high_water(os.getpid()), max(workers), (time.perf_counter() - started) / 60
-
-
-def high_water(process: int | None) -> float:
-    """The most memory that a process has had resident, in MB; 0 once it is gone.
-
-    Not getrusage, whose number a spawned process inherits from the one that started it.
-    """
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return float(kilobytes[0]) * 1024 / 1e6 if kilobytes else 0.0
+    return measure.high_water(), max(workers), (time.perf_counter() - started) / 60
 
 
 def prepare(root: Path, size: int, jobs: int) -> None:
@@ -92,7 +69,7 @@ def prepare(root: Path, size: int, jobs: int) -> None:
     place = _place(root, size, jobs)
     preparation.corpus(place)
     preparation.prepare(place)
-    counts = json.loads((place.data / "counts.json").read_text(encoding="utf-8"))
+    counts = read_json(place.data / "counts.json")
     assert counts["train"]["kept"] == size, counts
 
 

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
             from adakd.bench import memory
 
             jobs = max(options.processes)
-            memory.report(options.utterances, jobs, Path(scratch))
+            memory.report(arguments, options.utterances, jobs, Path(scratch))
         else:
             speed(Path(scratch), options, arguments)
     return 0
@@ -332,6 +332,8 @@ def convert(paths: list[Path], folder: Path, warm: bool = False) -> float:
     with torch.inference_mode():
         for path in paths:
             samples, rate = soundfile.read(path, dtype="float32")
+            if samples.ndim > 1:  # (n, channels), of one's own corpus
+                samples = samples.mean(axis=1)
             clip = _resampler(rate)(torch.from_numpy(samples)).numpy()
             name = f"{os.getpid()}" if warm else path.stem
             soundfile.write(folder / f"{name}.flac", clip, 16_000, subtype="PCM_16")

@@ -1,8 +1,9 @@
 """`adakd bench profile`: where the time of an AdaKD step goes, by torch's profiler.
 
-The step of `adakd bench steps` with cached outputs, or with --live. Shares are of the time in
-torch's operations: of their own CPU time, on a GPU of their kernels' time. Time between operations
-counts nowhere. The profiler itself costs time, above all where operations are small.
+The step of `adakd bench steps` with cached outputs, or with --live. Shares are of the time that
+each of torch's operations spent itself, without what it called: on a CPU wall time, on a GPU its
+kernels'. Time between operations counts nowhere. The profiler itself costs time, above all where
+operations are small.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 def by_part(events: Iterable[Any], device: bool) -> dict[str, float]:
     """Microseconds of each part of PARTS and of the rest, from the events of a profile.
 
-    ``device`` asks for the time of kernels instead of the processor's.
+    ``device`` asks for the time of kernels instead of that on the CPU.
     """
     from torch.autograd import DeviceType
 

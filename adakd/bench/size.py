@@ -8,12 +8,12 @@ of the whole process, or on a GPU what torch allocated there.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adakd.bench import measure
+from adakd.config import REPOSITORY
 from adakd.errors import UserError
 from adakd.options import Parser, natural, one_of, positive, several
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from adakd.config import Config
     from adakd.models import Family
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LIVE = "AdaKD, live teacher"
 ROWS = {  # what -> its stage
     "fine-tuning the teacher": 2,
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     stages = several(one_of("2", "3", "4", "6"))
     parser.add_argument("--stages", type=stages, default="2 3 4 6", help='of "2 3 4 6"')
     options = parser.parse_args(list(arguments))
-    config = configuration.load(RECIPES / options.recipe, options.family)
+    config = configuration.load(REPOSITORY / "recipes" / options.recipe, options.family)
     for role, known in PUBLISHED.items():
         source = getattr(config, role).source
         if options.size == "true" and source not in known:
@@ -72,10 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, int, float, float]:
     """One row: clips in a micro-batch, micro-batches, seconds of the step, peak in MiB."""
-    import torch
-
-    from adakd.bench import made
-    from adakd.device import device
+    from adakd.bench import made, teacher
 
     stage = ROWS[name]
     role = "teacher" if stage in (2, 4) else "student"
@@ -93,12 +89,10 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
         count = options.batch or max(1, int(seconds / length))
         if stage == 4:
             speech = made.speech([options.clip] * count)
-            batch = model.collate(speech.entries, speech.clips).to(device())
-            model.to(device())
-            started = time.perf_counter()
-            with torch.inference_mode():
-                model.task_loss(model(batch), batch).tolist()
-            return count, 1, time.perf_counter() - started, measure.peak()
+            batch = model.collate(speech.entries, speech.clips)
+            top_k = min(config.distill.top_k, model.hf.config.vocab_size)
+            work = teacher.stage(model, [[batch]], folder, top_k)
+            return count, 1, measure.clocked(work).wall, measure.peak()
         brain = made.brain(
             model,
             "adakd" if stage == 6 else "finetune",
@@ -116,7 +110,5 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
             batches.append(made.supervised(batch, soft))
         brain.fit_batch(batches)  # from the next step on, AdamW's states are there, too
         measure.forget_peak()
-        started = time.perf_counter()
-        brain.fit_batch(batches)
-        took = time.perf_counter() - started
+        took = measure.clocked(partial(brain.fit_batch, batches)).wall
         return count, len(batches), took, measure.peak()

@@ -25,9 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adakd import config as configuration
 from adakd.bench import measure
 from adakd.config import REPOSITORY
+from adakd.errors import UserError
 from adakd.options import Parser, natural, several
+from adakd.place import Place
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--recipe", default="espeak/hi", help="a recipe that has been run")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
     options = parser.parse_args(list(arguments))
+    place = Place(options.root, configuration.load(_recipe(options.recipe), "whisper"))
     measure.print_heading("store", arguments)
     _sizes(options, options.top_k)
     _synthetic(options.top_k)
-    _trained(options, options.top_k)
+    _trained(place, options.top_k)
     return 0
 
 
@@ -118,18 +122,15 @@ def _synthetic(kept: Sequence[int]) -> None:
     measure.print_table(["synthetic, 51,865 units", *_head(kept)], rows)
 
 
-def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
+def _trained(place: Place, kept: Sequence[int]) -> None:
     import torch
 
-    from adakd import config as configuration
     from adakd import models
     from adakd.data import audio
-    from adakd.place import Place
 
-    place = Place(options.root, configuration.load(_recipe(options.recipe), "whisper"))
     folders = [place.experiment(name) / "model" for name in ("teacher", "finetune")]
     if not all(folder.is_dir() for folder in folders):
-        print(f"Trained checkpoints of {options.recipe}: not measured (run ./run.sh first).")
+        print(f"Trained checkpoints of {place.config.recipe}: not measured (run ./run.sh first).")
         return
     teacher, student = (models.open_folder(place.config, folder).eval() for folder in folders)
     losses: Losses = {}
@@ -145,8 +146,6 @@ def _trained(options: argparse.Namespace, kept: Sequence[int]) -> None:
 
 
 def _recipe(name: str) -> Path:
-    from adakd.errors import UserError
-
     folder = REPOSITORY / "recipes" / name
     if not (folder / "conf").is_dir():
         raise UserError(f"There is no recipe '{name}': look into recipes/.")

@@ -1,6 +1,6 @@
 """`adakd bench teacher`: what stage 4 adds to the forward pass of the teacher that it is made of.
 
-Over the same made-up clips of 3 to 7 s, in the same batches:
+Over the same made-up clips of 4 to 4.5 and 6 to 6.5 s, in the same batches:
 
     forward   the teacher alone without gradient, on batches that lie in memory
     stage 4   the teacher pass as recipes run it: FLAC files, features, forward, losses, soft
@@ -12,7 +12,7 @@ in batches of several sizes; the best forward is the rival. Both compute in floa
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from adakd.bench.made import Speech
-    from adakd.models import Family
+    from adakd.models import Batch, Family
 
 FORWARD, STAGE = "forward", "stage 4"
 
@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="adakd bench teacher")
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--clips", type=natural, default=32, help="clips of 3 to 7 s (32)")
+    parser.add_argument(
+        "--clips", type=natural, default=32, help="clips of 4 to 4.5 and 6 to 6.5 s (32)"
+    )
     parser.add_argument(
         "--batch-seconds", type=several(positive), default="12 24 96",
         help='seconds of audio in a batch ("12 24 96")',
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(scratch)
         teacher = made.family(options.family, "teacher", options.size, folder)
         work: dict[str, Callable[[], Any]] = {}
-        top_k = options.top_k if options.family == "whisper" else 0  # small vocabularies: dense
+        top_k = made.kept(options.family, options.top_k)
         for size in options.batch_seconds:
             loader = reading(speech, folder, teacher, size, options.workers)
             work[f"{FORWARD}, {size:g} s"] = forward(teacher, loader)
@@ -91,8 +93,10 @@ def reading(
     )
 
 
-def stage(teacher: Family, loader: DataLoader, folder: Path, top_k: int) -> Callable[[], None]:
-    """Stage 4, whose store is left in ``folder``/store."""
+def stage(
+    teacher: Family, steps: Iterable[Sequence[Batch]], folder: Path, top_k: int
+) -> Callable[[], None]:
+    """Stage 4 over steps, of `reading` or in memory; its store is left in ``folder``/store."""
     from adakd.bench.made import TEMPERATURE
     from adakd.device import device
     from adakd.teacher_store import Writer, begin, fill, finish
@@ -102,7 +106,7 @@ def stage(teacher: Family, loader: DataLoader, folder: Path, top_k: int) -> Call
     def work() -> None:
         begin(folder / "store", {}, top_k, TEMPERATURE)
         writer = Writer(folder / "store")
-        fill(writer, teacher, loader)
+        fill(writer, teacher, steps)
         writer.flush()
         finish(folder / "store")
 

@@ -114,7 +114,7 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
 
     live = teacher() if name == LIVE else None
     brain = made.brain(student, "adakd", folder / "ours", live, precision=options.precision)
-    top_k = options.top_k if whisper else 0  # small vocabularies are stored dense
+    top_k = made.kept(options.family, options.top_k)
     stored = [
         made.soft_outputs(student, student.collate(each.entries, each.clips), top_k)
         if name == CACHED

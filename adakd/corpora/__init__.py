@@ -9,15 +9,19 @@ kaldi_dir's `drop_tokens` takes words out of it, those that the user names.
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from adakd.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 # Modules of this folder that are no corpora.
 _HELPERS = {"archive", "grammar", "kaldi_tables", "marker", "tables"}
+
+Progress = Callable[[Iterable[Any], float | None, str], Iterable[Any]]  # adakd.progress.track
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ at hand when this was written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from adakd.corpora import Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
 from adakd.files import sha256
@@ -57,15 +56,11 @@ class Options:
             )
 
 
-def fetch(
-    options: Options,
-    folder: Path,
-    language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Stage 0: find the sets and remember where they lie, in fetched.json.
 
-    Errors (UserError): a language that is not Chinese, a folder or a table missing.
+    Raises:
+        UserError: a language that is not Chinese, a folder or a table missing.
     """
     if spaces_count(language):
         raise UserError(f"language.code is '{language}', but AISHELL-2 is Mandarin; set it to 'zh'")
@@ -83,7 +78,10 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     """Stage 1: the utterances, train first, then each condition's dev and test, as in trans.txt.
 
     Rejected: ids in one table only, ids twice in one, lines that are not UTF-8, what is known to be
-    wrong. Errors (UserError): stage 0 not run with these options, tables that have changed since.
+    wrong.
+
+    Raises:
+        UserError: stage 0 not run with these options, tables that have changed since.
     """
     found = marker.recall(folder, NAME, options, marker.settings_of(options))
     marker.check_tables(found["source"], found["sha256"], _checksums(found["sets"].items()))

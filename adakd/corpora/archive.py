@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import lzma
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -57,8 +56,10 @@ def obtain(
     unpacked: where the files of an archive go for which `wanted(path in the archive)` holds.
     check: called with what was unpacked or cloned, and with where it came from, before it takes the
     place of anything; what it raises leaves all as it was.
-    Errors (UserError): neither folder nor archive, an archive without such files, a failed clone,
-    a corpus that lies where this writes.
+
+    Raises:
+        UserError: neither folder nor archive, an archive without such files, a failed clone, a
+            corpus that lies where this writes.
     """
     if corpus is None:
         return clone(repository, folder / "clone", check)
@@ -92,21 +93,17 @@ def replaced(target: Path, *sources: Path) -> Iterator[Path]:
                 "elsewhere, or give another --root"
             )
     with replaced_folder(target, durable=False) as fresh:
-        try:
-            yield fresh
-        except BaseException:  # half an archive may fill a disk
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-        if target.is_symlink():  # what it leads to is not ours
-            target.unlink()
+        yield fresh
 
 
 def told(source: str) -> dict[str, Any]:
     """What tells an archive from a later one, for the marker; of other sources nothing."""
-    path = Path(source)
-    if not path.is_file():
-        return {}
-    return {"archive": {"bytes": path.stat().st_size, "sha256": sha256(path)}}
+    return {"archive": record(Path(source))} if Path(source).is_file() else {}
+
+
+def record(path: Path) -> dict[str, Any]:
+    """What a marker tells of an archive: its size and its SHA-256."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def lies_in(path: Path, folder: Path) -> bool:
@@ -151,9 +148,11 @@ def extract(archive: Path, folder: Path, wanted: Callable[[PurePosixPath], bool]
     """Write the files of `archive` for which `wanted(path in the archive)` holds below `folder`.
 
     Returns how many there were. Files that stand already are overwritten.
-    Errors (UserError, naming the archive): no such file, neither tar nor zip, damaged, a wanted
-    member that is a link or a device, or whose path would leave `folder`. What cannot be written
-    is an OSError that names the file: a full disk says nothing of the archive.
+
+    Raises:
+        UserError: (naming the archive) no such file, neither tar nor zip, damaged, a wanted member
+            that is a link or a device, or whose path would leave `folder`.
+        OSError: (naming the file) what cannot be written: a full disk says nothing of the archive.
     """
     return sum(1 for _ in unpack(archive, folder, wanted))
 

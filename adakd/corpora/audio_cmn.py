@@ -13,12 +13,11 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from adakd.corpora import Rejected, Utterance, archive, marker
+from adakd.corpora import Progress, Rejected, Utterance, archive, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
 from adakd.files import fingerprint, utf8
@@ -46,16 +45,13 @@ class Options:
             raise UserError("corpus.dev_words and corpus.test_words must be at least 1")
 
 
-def fetch(
-    options: Options,
-    folder: Path,
-    language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Stage 0: find, unpack or clone the recordings; what is found stands in fetched.json.
 
     Recordings of an archive go to unpacked/, those of a folder are read where they lie.
-    Errors (UserError): a language that is not Chinese, no recordings, a failed download.
+
+    Raises:
+        UserError: a language that is not Chinese, no recordings, a failed download.
     """
     if spaces_count(language):
         raise UserError(f"language.code is '{language}', but audio-cmn is Mandarin; set it to 'zh'")
@@ -133,7 +129,10 @@ def split(words: Sequence[str], options: Options) -> dict[str, str]:
 
     Words are drawn at random, first for test, then for dev; one is taken only while each of its
     characters stays in at least three training words, so that nothing is tested that could not be
-    learnt. Errors (UserError): too few words for that.
+    learnt.
+
+    Raises:
+        UserError: too few words for that.
     """
     drawn = list(words)
     random.Random(options.seed).shuffle(drawn)

@@ -16,17 +16,16 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import SPLITS, Rejected, Utterance, marker
-from adakd.corpora.archive import extract, lies_in, replaced, unpack
+from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
+from adakd.corpora.archive import extract, lies_in, record, replaced, unpack
 from adakd.corpora.grammar import key_of
 from adakd.corpora.tables import checksums, find_folder, rows
 from adakd.errors import UserError
-from adakd.files import sha256
 
 COLUMNS = ("client_id", "path", "sentence")
 TRAIN = ("train", "validated")
@@ -41,28 +40,27 @@ class Options:
     name: str | None = None  # the language's folder in it; None: language.code
     train: str = "train"  # the table of the training set: train | validated
 
+    def __post_init__(self) -> None:
+        if self.train not in TRAIN:
+            raise UserError(f"corpus.train is '{self.train}': it is {' or '.join(TRAIN)}")
+
     @property
     def tables(self) -> dict[str, str]:
         """The table of each split."""
-        if self.train not in TRAIN:
-            raise UserError(f"corpus.train is '{self.train}': it is {' or '.join(TRAIN)}")
         return {split: f"{self.train if split == 'train' else split}.tsv" for split in SPLITS}
 
 
-def fetch(
-    options: Options,
-    folder: Path,
-    language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Stage 0: find the language in the corpus; unpack what is needed if it is an archive.
 
     Writes fetched.json: source, language folder, release (from the name of the folder or archive,
     None if neither tells), SHA-256 of the three tables, and of the archive where one was given.
     Without --corpus, what was given before will do. What an earlier archive left stays until all
     of another one is unpacked. progress: as `adakd.progress.track`.
-    Errors (UserError): no corpus, no such language in it, an unsafe or damaged archive, one that
-    lies where it would be unpacked, a table without the columns that are read.
+
+    Raises:
+        UserError: no corpus, no such language in it, an unsafe or damaged archive, one that lies
+            where it would be unpacked, a table without the columns that are read.
     """
     name, tables = options.name or language, list(options.tables.values())
     before = marker.stored(folder, "name") or {}
@@ -91,7 +89,7 @@ def fetch(
         target = folder / "unpacked"
         with replaced(target, source) as fresh:
             inside = _unpack(source, fresh, tables, name, language, progress)
-            facts["archive"] = {"bytes": source.stat().st_size, "sha256": sha256(source)}
+            facts["archive"] = record(source)
             marker.remove(folder)
         place = target / inside
         facts["folder"] = str(place.relative_to(folder))
@@ -111,8 +109,10 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     """Stage 1: the clips of train, dev and test, in the order of the tables.
 
     With `train: validated` those of dev's and test's speakers and sentences are not of train. A row
-    that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError): stage
-    0 not run or run with other options, tables that have changed since.
+    that cannot be used comes as `Rejected`, with the table and the line.
+
+    Raises:
+        UserError: stage 0 not run or run with other options, tables that have changed since.
     """
     facts = marker.stored(folder, "name")
     if facts is None:
@@ -237,7 +237,7 @@ def _unpack(
     tables: list[str],
     name: str,
     language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
+    progress: Progress,
 ) -> Path:
     """Unpack the tables and the clips that they name; returns the language's folder in `target`.
 

@@ -11,6 +11,8 @@ the same corpus, byte for byte, with the same versions of eSpeak NG, NumPy, SciP
     python -m adakd.corpora.espeak measure      # measures every variant and rewrites voices.tsv
 """
 
+from __future__ import annotations
+
 import ctypes
 import dataclasses
 import difflib
@@ -19,26 +21,24 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.config import REPOSITORY, places_of
-from adakd.corpora import SPLITS, Utterance, grammar, marker
+from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
+from adakd.data.audio import SAMPLE_RATE, write_flac
 from adakd.errors import UserError
-from adakd.files import sha256, write_json, write_text
+from adakd.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 
 if TYPE_CHECKING:
     import numpy as np
 
 ESPEAK_RATE = 22_050  # Hz, what eSpeak NG gives
-SAMPLE_RATE = 16_000  # Hz, what we write
 FORMAT = 1  # part of the fingerprint: raise it when the same options would give other audio
 CODES = {"zh": "cmn", "zh-CN": "cmn", "zh-TW": "cmn"}  # ours -> eSpeak's, where they differ
-
-Progress = Callable[[Iterable[Any], float | None, str], Iterable[Any]]  # adakd.progress.track
 
 
 @dataclass
@@ -97,6 +97,18 @@ _CALLBACK = ctypes.CFUNCTYPE(
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _RATE, _PITCH = 2, 0x8000, 1, 1, 3  # speak_lib.h
 
 
+@cache
+def _loader() -> Any:
+    """The package that carries eSpeak NG; `UserError` where it is not installed."""
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise UserError(
+            "the espeak recipes need the package espeakng-loader: pip install '.[espeak]'"
+        ) from None
+    return espeakng_loader
+
+
 class _Library:
     """A freshly loaded eSpeak NG; `close` unloads it.
 
@@ -108,22 +120,16 @@ class _Library:
     """
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError:
-            raise UserError(
-                "the espeak recipes need the package espeakng-loader: pip install '.[espeak]'"
-            ) from None
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._receive)  # kept: ctypes does not hold it for the library
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        folder = str(espeakng_loader.get_data_path()).encode()
+        self._library = ctypes.CDLL(_loader().get_library_path())
+        folder = str(_loader().get_data_path()).encode()
         rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, folder, _DONT_EXIT)
         if rate != ESPEAK_RATE:
             raise UserError(f"eSpeak NG does not start ({rate}); reinstall espeakng-loader")
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def __enter__(self) -> "_Library":
+    def __enter__(self) -> _Library:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,7 +138,7 @@ class _Library:
         self._library.espeak_Terminate()
         _ctypes.dlclose(self._library._handle)
 
-    def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _: object) -> int:
+    def _receive(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _: object) -> int:
         if samples and count > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
         return 0  # 0: go on
@@ -184,13 +190,11 @@ def espeak_code(language: str) -> str:
 @cache
 def variants() -> tuple[str, ...]:
     """Names of all voice variants that eSpeak NG carries, sorted."""
-    import espeakng_loader
-
-    folder = Path(espeakng_loader.get_data_path(), "voices/!v")
+    folder = Path(_loader().get_data_path(), "voices/!v")
     return tuple(sorted(path.name for path in folder.iterdir()))
 
 
-def speak(text: str, language: str, variant: str, rate: int = 175, pitch: int = 50) -> "np.ndarray":
+def speak(text: str, language: str, variant: str, rate: int = 175, pitch: int = 50) -> np.ndarray:
     """Synthesise one text, without silence at its ends.
 
     rate in words a minute (80..450), pitch 0..99; returns float32 (n,) in -1..1 at 16 kHz, empty if
@@ -213,7 +217,7 @@ def speak(text: str, language: str, variant: str, rate: int = 175, pitch: int = 
 
 
 @cache
-def _low_pass() -> "np.ndarray":
+def _low_pass() -> np.ndarray:
     """resample_poly's own filter, which it would design anew for every utterance."""
     from scipy.signal import firwin
 
@@ -227,13 +231,13 @@ def _low_pass() -> "np.ndarray":
 class Mixture:
     """Speech and noise before they are added, each (n,) at 16 kHz, with what was drawn."""
 
-    speech: "np.ndarray"  # reverberant, at its level
-    noise: "np.ndarray"
+    speech: np.ndarray  # reverberant, at its level
+    noise: np.ndarray
     snr_db: float
     rt60: float  # seconds; 0: dry
     slope: float  # of the noise's power spectrum: power ~ f^-slope; 0 white, 2 brown
 
-    def samples(self) -> "np.ndarray":
+    def samples(self) -> np.ndarray:
         """Their sum, turned down as a whole where it would clip."""
         import numpy as np
 
@@ -241,7 +245,7 @@ class Mixture:
         return mixed * min(1.0, 0.99 / max(float(np.abs(mixed).max()), 1e-9))
 
 
-def generator(seed: int, utterance_id: str) -> "np.random.Generator":
+def generator(seed: int, utterance_id: str) -> np.random.Generator:
     """Random numbers of one utterance: they depend on the corpus seed and its id, not on order."""
     import numpy as np
 
@@ -249,7 +253,7 @@ def generator(seed: int, utterance_id: str) -> "np.random.Generator":
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def degrade(dry: "np.ndarray", options: Options, draw: "np.random.Generator") -> Mixture:
+def degrade(dry: np.ndarray, options: Options, draw: np.random.Generator) -> Mixture:
     """Draw level, reverberation and noise for dry speech (n,) at 16 kHz.
 
     The SNR is that of mean powers over the whole utterance, reverberant speech over noise.
@@ -259,7 +263,7 @@ def degrade(dry: "np.ndarray", options: Options, draw: "np.random.Generator") ->
 
     rt60 = draw.uniform(options.reverb[0], options.reverb[1])
     direct_db = draw.uniform(0.0, 15.0)  # direct sound over reverberation, in energy
-    tail = max(int(rt60 * SAMPLE_RATE), 0)
+    tail = int(rt60 * SAMPLE_RATE)
     length = len(dry) + min(tail, SAMPLE_RATE // 5)  # the room rings on for a moment
     size = next_fast_len(length + tail, real=True)
     speech = np.pad(dry.astype(np.float32), (0, length - len(dry)))
@@ -284,7 +288,7 @@ def degrade(dry: "np.ndarray", options: Options, draw: "np.random.Generator") ->
     return Mixture(speech, noise, snr_db, rt60, slope)
 
 
-def _rms(samples: "np.ndarray") -> float:
+def _rms(samples: np.ndarray) -> float:
     import numpy as np
 
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
@@ -293,7 +297,7 @@ def _rms(samples: "np.ndarray") -> float:
 # -------------------------------------------------------------------------------------- stage 0
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress | None = None) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Make the corpus below `folder`: <split>/<id>.flac and <split>-<language>.jsonl.
 
     Train, dev and test share no speaker (voices.tsv) and no sentence (grammar.split_of). With
@@ -301,7 +305,10 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     the dev set dev speakers and dev-bucket sentences; test speakers and test-bucket sentences of
     any recipe are never heard. Does nothing if the folder holds the same corpus; finished parts of
     an interrupted one are kept; another corpus of ours is replaced. progress: as
-    `adakd.progress.track`. Errors (UserError): grammar, language, too few sentences.
+    `adakd.progress.track`.
+
+    Raises:
+        UserError: grammar, language, too few sentences; no eSpeak NG.
     """
     grammars = _grammars(options, language)
     contents = _contents(options, grammars)
@@ -337,20 +344,21 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
     def work() -> Iterator[None]:
         """Make the parts; one item per second of audio made, for the progress."""
         for code, split, share in parts:
-            rows, told = [], 0
+            rows: list[dict[str, Any]] = []
+            told = 0
             source = grammars[code]
             for row, so_far in _make_part(
                 options, source, code, split, share, voices[split], folder
             ):
-                rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+                rows.append(row)
                 while told < min(so_far, share):
                     told += 1
                     yield
-            write_text(folder / f"{split}-{code}.jsonl", "".join(rows))
+            write_jsonl(folder / f"{split}-{code}.jsonl", rows)
 
     total = sum(share for _, _, share in parts)
     what = "eSpeak, seconds of " + " ".join(grammars)
-    for _ in progress(work(), total, what) if progress else work():
+    for _ in progress(work(), total, what):
         pass
     state["finished"] = True
     write_json(path, state)
@@ -359,7 +367,8 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress | No
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
     """Utterances of a fetched corpus: by split, by language, in the order they were made.
 
-    Errors (UserError): stage 0 not finished, or run with other options, sentences or voices.
+    Raises:
+        UserError: stage 0 not finished, or run with other options, sentences or voices.
     """
     state = marker.read(folder / "corpus.json") or {}
     if not state.get("finished"):
@@ -368,8 +377,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     _check_contents(folder, options, state)
     for split in SPLITS:
         for manifest in sorted(folder.glob(f"{split}-*.jsonl")):
-            for line in manifest.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
+            for row in read_jsonl(manifest):
                 yield Utterance(
                     id=row["id"],
                     split=split,
@@ -388,11 +396,9 @@ def _make_part(
     seconds: float,
     speakers: list[str],
     folder: Path,
-) -> Iterator[tuple[dict[str, object], float]]:
+) -> Iterator[tuple[dict[str, Any], float]]:
     """Write FLAC files until `seconds` are full; yields rows of the manifest and seconds so far."""
     import numpy as np
-
-    from adakd.data.audio import write_flac
 
     espeak_code(language)  # an unknown language fails before anything is written
     (folder / split).mkdir(parents=True, exist_ok=True)
@@ -517,6 +523,7 @@ def _fingerprint(options: Options, contents: dict[str, Any]) -> str:
     """16 hexadecimal digits over all that the audio depends on; contents count, not paths."""
     from importlib.metadata import version
 
+    _loader()  # first, for what `version` raises without it is no sentence
     made = [FORMAT, version("espeakng-loader"), _drawn(options)]
     everything = [*made, bool(options.languages), contents["sentences"], contents["voices"]]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
@@ -660,7 +667,7 @@ def _assign(rows: list[VoiceRow]) -> None:
             row.split = split
 
 
-def _frames(samples: "np.ndarray", length: int, step: int) -> "np.ndarray":
+def _frames(samples: np.ndarray, length: int, step: int) -> np.ndarray:
     import numpy as np
 
     if len(samples) < length:
@@ -668,7 +675,7 @@ def _frames(samples: "np.ndarray", length: int, step: int) -> "np.ndarray":
     return np.lib.stride_tricks.sliding_window_view(samples, length)[::step]  # (frames, length)
 
 
-def _pitch(samples: "np.ndarray") -> tuple[float, float]:
+def _pitch(samples: np.ndarray) -> tuple[float, float]:
     """Median pitch in Hz over voiced frames, and their share, of speech (n,) at 16 kHz.
 
     A frame of 48 ms is voiced where its normalised autocorrelation has a peak above 0.5 between 50
@@ -701,7 +708,7 @@ def _pitch(samples: "np.ndarray") -> tuple[float, float]:
     return float(np.median(SAMPLE_RATE / np.array(refined)[voiced])), float(np.mean(voiced))
 
 
-def _long_term_spectrum(samples: "np.ndarray") -> "np.ndarray":
+def _long_term_spectrum(samples: np.ndarray) -> np.ndarray:
     """Mean power in 32 bands of 250 Hz, in dB relative to the whole, (32,)."""
     import numpy as np
 

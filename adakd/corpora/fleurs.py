@@ -11,17 +11,16 @@ Several people read each sentence; an utterance's id is the sentence's with the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import SPLITS, Rejected, Utterance, marker
-from adakd.corpora.archive import lies_in, replaced, unpack
+from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
+from adakd.corpora.archive import lies_in, record, replaced, unpack
 from adakd.corpora.tables import TABLES, checksums, find_folder, rows
 from adakd.data.text import primary
 from adakd.errors import UserError
-from adakd.files import sha256
 
 HUB = "google/fleurs"
 COLUMNS = ("id", "file", "raw", "transcription", "spelled", "samples", "gender")
@@ -35,8 +34,6 @@ NAMES = """
     tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za
 """.split()
 CODES = {"zh": "cmn", "zh-cn": "cmn", "zh-hk": "yue", "no": "nb"}  # ours -> FLEURS's
-
-Progress = Callable[[Iterable[Any], float | None, str], Iterable[Any]]  # adakd.progress.track
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,10 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     source, language folder, revision of the hub (`release`, None for a given folder), SHA-256 of
     tables and archives. Without --corpus, what was given before will do, and recordings that were
     unpacked before stay until all new ones are. progress: as `adakd.progress.track`.
-    Errors (UserError): no such language, no such folder, no network, unsafe or damaged archives,
-    archives that lie where they would be unpacked.
+
+    Raises:
+        UserError: no such language, no such folder, no network, unsafe or damaged archives,
+            archives that lie where they would be unpacked.
     """
     name = options.name or default_name(language)
     before = marker.stored(folder, "name", "archives") or {}
@@ -81,7 +80,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     packed = [split for split in SPLITS if not (place / "audio" / split).is_dir()]
     if facts.items() <= before.items() and all(
         (folder / "audio" / split).is_dir()
-        and _size(_archive(place, split)) in (None, before["archives"][split]["bytes"])
+        and marker.same_size(_archive(place, split), before["archives"][split])
         for split in packed
     ):
         return
@@ -103,7 +102,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
                 for _ in progress(files, len(wanted), f"unpacking {split}"):
                     pass
                 (fresh / split).mkdir(exist_ok=True)
-                facts["archives"][split] = {"bytes": _size(archive), "sha256": sha256(archive)}
+                facts["archives"][split] = record(archive)
             marker.remove(folder)
     marker.write(folder, facts)
     if not packed and not any(lies_in(source, unpacked) for source in sources):
@@ -113,8 +112,10 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
     """Stage 1: the recordings of train, dev and test, in the order of the tables.
 
-    A row that cannot be used comes as `Rejected`, with the table and the line. Errors (UserError):
-    stage 0 not run, tables that have changed since.
+    A row that cannot be used comes as `Rejected`, with the table and the line.
+
+    Raises:
+        UserError: stage 0 not run, tables that have changed since.
     """
     facts = marker.stored(folder, "name", "archives")
     if facts is None:
@@ -177,11 +178,6 @@ def _sources(place: Path) -> list[Path]:
 
 def _archive(place: Path, split: str) -> Path:
     return place / "audio" / f"{split}.tar.gz"
-
-
-def _size(path: Path) -> int | None:
-    """Bytes of a file, None if there is none."""
-    return path.stat().st_size if path.is_file() else None
 
 
 def _download(name: str) -> Path:

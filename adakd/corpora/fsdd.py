@@ -13,12 +13,11 @@ import re
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
-from adakd.corpora import Rejected, Utterance, archive, marker
+from adakd.corpora import Progress, Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
 from adakd.files import fingerprint, read_jsonl, utf8, write_jsonl
@@ -67,19 +66,16 @@ class Joined:
         return " ".join(WORDS[int(recording.name[0])] for recording in self.recordings)
 
 
-def fetch(
-    options: Options,
-    folder: Path,
-    language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Stage 0: get the recordings and write the utterances below `folder`, unless they stand there.
 
     Writes audio/<speaker>/<id>.flac (16 kHz, mono), utterances.jsonl and, last, fetched.json. The
     same options and recordings give the same bytes; what stood there stays until all of the new is
     made. progress: as `adakd.progress.track`.
-    Errors (UserError): a language other than "en", no recordings, damaged ones, recordings that lie
-    in audio/, a failed download.
+
+    Raises:
+        UserError: a language other than "en", no recordings, damaged ones, recordings that lie in
+            audio/, a failed download.
     """
     if language != "en":
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
@@ -106,10 +102,15 @@ def fetch(
         }
         if marker.fits(folder, source, settings, **facts):
             return
-        if count != PUBLISHED:
+        if (count, len(recordings)) != (PUBLISHED, FOLDS):
+            folds = ""
+            if len(recordings) != FOLDS:
+                folds = (
+                    f"; --fold knows 0 to {FOLDS - 1} alone, and there is one fold for each speaker"
+                )
             print(
                 f"FSDD: found {count} recordings by {len(recordings)} speakers, not the "
-                f"{PUBLISHED} published ones; going on with these",
+                f"{PUBLISHED} by {FOLDS} that are published; going on with these{folds}",
                 file=sys.stderr,
             )
         plan = join(recordings, options)
@@ -141,7 +142,9 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
 
     fold: which speaker tests, from 0 (also None) on; the next one, cyclically, is the dev speaker
     and all others train. Rejected: .wav files beside the recordings that are not named like one.
-    Errors (UserError): stage 0 not run with these options, fewer than three speakers, no such fold.
+
+    Raises:
+        UserError: stage 0 not run with these options, fewer than three speakers, no such fold.
     """
     found = marker.recall(folder, "FSDD", options, marker.settings_of(options))
     rows = list(read_jsonl(folder / "utterances.jsonl"))

@@ -21,12 +21,12 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adakd.corpora import Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
 from adakd.errors import UserError
 from adakd.files import sha256
 
@@ -54,16 +54,12 @@ class Options:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
-def fetch(
-    options: Options,
-    folder: Path,
-    language: str,
-    progress: Callable[[Iterable[Any], float | None, str], Iterable[Any]],
-) -> None:
+def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
     """Stage 0: look through the tables and remember where the corpus lies, in fetched.json.
 
-    Errors (UserError): no such folder, a table missing, a command or an archive instead of a path,
-    markers in transcripts (naming file and line).
+    Raises:
+        UserError: no such folder, a table missing, a command or an archive instead of a path,
+            markers in transcripts (naming file and line).
     """
     corpus = marker.source_of(folder, NAME, options.corpus)
     begin = {}
@@ -109,7 +105,9 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     Rejected: an id that is not in all tables, an id twice in one of them, a broken line, a segment
     of an unknown recording, a recording that no segment names, a transcript that is all dropped
     tokens. The language is the recipe's.
-    Errors (UserError): stage 0 not run with these options, tables that have changed since.
+
+    Raises:
+        UserError: stage 0 not run with these options, tables that have changed since.
     """
     found = marker.recall(folder, NAME, options, {"drop_tokens": None, **_settings(options)})
     tables = _checksums(Path(found["source"]), options)

@@ -120,11 +120,12 @@ def remove(folder: Path) -> None:
 def recall(folder: Path, name: str, options: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The marker, checked against the options of now, of which ``settings`` are those that count.
 
-    Errors (UserError): stage 0 not run, or run with other options.
+    Raises:
+        UserError: stage 0 not run, or run with other options.
     """
     marker = stored(folder, "settings")
     if marker is None:
-        raise UserError(f"{folder}: no {name} corpus here; run stage 0 first")
+        raise UserError(f"{folder}: {name} is not here; run stage 0 first")
     option, source = asked(folder, options)
     made_with = {**marker["settings"], option: marker["source"]}
     check_options(folder, made_with, {**settings, option: source})
@@ -161,7 +162,8 @@ def check_tables(place: str | Path, before: Mapping[str, str], now: Mapping[str,
 def source_of(folder: Path, name: str, corpus: str | None) -> Path:
     """The folder of a corpus that is used where it lies: as given now, else as given before.
 
-    Errors (UserError): never given, or no such folder.
+    Raises:
+        UserError: never given, or no such folder.
     """
     marker = stored(folder, "settings")
     if corpus is None and marker is None:

@@ -75,9 +75,11 @@ def read(
 
     Returns float32 of shape (samples,), mono (channels averaged), 16 kHz (resampled where needed),
     in [-1, 1] but for the overshoot of resampling.
-    Errors (AudioError, naming the file): missing, unreadable, truncated, empty, a sampling rate
-    under 8 kHz or over 768 kHz, samples that are not numbers, a segment outside the file, more than
-    `longest`.
+
+    Raises:
+        AudioError: (naming the file) missing, unreadable, truncated, empty, a sampling rate under
+            8 kHz or over 768 kHz, samples that are not numbers, a segment outside the file, more
+            than `longest`.
     """
     import numpy as np
     import soundfile

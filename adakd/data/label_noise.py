@@ -49,7 +49,7 @@ def corrupt(folder: Path, noise: LabelNoise, limits: Sequence[Limit]) -> dict[st
         letters.setdefault(entry.language, set()).update(entry.text.replace(" ", ""))
     inventory = {language: sorted(found) for language, found in letters.items()}
     kinds: Counter[str] = Counter()
-    left_alone = set(chosen)
+    shuffled = set(chosen)
     with (
         atomic_write(folder / LISTING) as listing,
         atomic_write(folder / "train.jsonl") as file,
@@ -57,12 +57,12 @@ def corrupt(folder: Path, noise: LabelNoise, limits: Sequence[Limit]) -> dict[st
         listing.write("id\tnoise\tright\twrong\n")
         for number, entry in enumerate(entries):
             text, done = entry.text, "shuffled"
-            if number in left_alone:
+            if number in shuffled:
                 text = swapped.get(entry.id, text)
             else:
                 text, done = _spoilt(entry, noise, inventory.get(entry.language, []), draw)
             wrong = replace(entry, text=text)
-            if text != entry.text and _fits(wrong, limits):
+            if text != entry.text and manifest.refusal(wrong, limits) is None:
                 kinds[done] += 1
                 listing.write(f"{entry.id}\t{done}\t{entry.text}\t{text}\n")
                 entry = wrong
@@ -87,10 +87,6 @@ def taken_for_wrong(folder: Path, doubts: Mapping[str, float]) -> str:
     return "; ".join(counts)
 
 
-def _fits(entry: Entry, limits: Sequence[Limit]) -> bool:
-    return all(limit(entry) is None for limit in limits)
-
-
 def _exchanged(
     entries: Sequence[Entry], limits: Sequence[Limit], draw: random.Random
 ) -> dict[str, str]:
@@ -108,7 +104,7 @@ def _exchanged(
             if (
                 other.text != entry.text
                 and other.language == entry.language
-                and _fits(replace(entry, text=other.text), limits)
+                and manifest.refusal(replace(entry, text=other.text), limits) is None
             ):
                 found[entry.id] = other.text
                 if place < len(pool):

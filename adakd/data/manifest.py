@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, overload
 
 from adakd.errors import UserError
 from adakd.files import atomic_write
@@ -39,8 +39,16 @@ class Entry:
 # Says why a model cannot take an entry, or None. A reason reads best as "kind of trouble: numbers".
 Limit = Callable[[Entry], str | None]
 
+
+def refusal(entry: Entry, limits: Iterable[Limit]) -> str | None:
+    """Why a model cannot take an entry, the first reason; None if all can."""
+    return next((reason for limit in limits if (reason := limit(entry))), None)
+
+
 _TYPES: dict[str, type] = {field.name: str for field in fields(Entry)} | {"seconds": float}
 _OPTIONAL = {"condition"}
+
+MEND = "; delete that file and run stage 1 (of the teacher's transcripts stage 2) again"
 
 
 class Manifest(Sequence[Entry]):
@@ -92,19 +100,13 @@ class Manifest(Sequence[Entry]):
         # Of the file that is open: at its path there may be another by now.
         return Manifest(self._file, self._starts[which], self._lengths[which], self.seconds[which])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_file"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._file = open(self._path, "rb")
-
 
 def read(path: Path) -> Manifest:
     """The entries of a manifest, in file order; the whole file is checked.
 
-    Errors (UserError, naming file and line): no such file, broken JSON, a key missing, unknown or
-    of the wrong type, an id that occurs twice.
+    Raises:
+        UserError: (naming file and line) no such file, broken JSON, a key missing, unknown or of
+            the wrong type, an id that occurs twice.
     """
     import numpy as np
 
@@ -134,7 +136,7 @@ def read(path: Path) -> Manifest:
         first, second, name = found
         raise UserError(
             f"{path}:{numbers[second]}: id '{name}' already stands in line {numbers[first]}; "
-            "ids must be unique"
+            f"ids must be unique{MEND}"
         )
     return manifest
 
@@ -184,24 +186,24 @@ def _parse(line: bytes, where: str) -> Entry:
     try:
         values = json.loads(line.decode("utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: broken JSON ({error.msg}, column {error.colno})") from None
+        raise UserError(f"{where}: broken JSON ({error.msg}, column {error.colno}){MEND}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 ({error}); run stage 1 (prepare) again") from None
+        raise UserError(f"{where}: not UTF-8 ({error}){MEND}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(values).__name__}")
+        raise UserError(f"{where}: expected a JSON object, found {type(values).__name__}{MEND}")
     for name, expected in _TYPES.items():
         if name not in values:
             if name in _OPTIONAL:
                 continue
-            raise UserError(f"{where}: the key '{name}' is missing")
+            raise UserError(f"{where}: the key '{name}' is missing{MEND}")
         if expected is float and type(values[name]) is int:
             values[name] = float(values[name])
         if not isinstance(values[name], expected):
             raise UserError(
                 f"{where}: '{name}' should be a {'number' if expected is float else 'string'}, "
-                f"found {values[name]!r}"
+                f"found {values[name]!r}{MEND}"
             )
     unknown = sorted(values.keys() - _TYPES.keys())
     if unknown:
-        raise UserError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(_TYPES)}")
+        raise UserError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(_TYPES)}{MEND}")
     return Entry(**values)

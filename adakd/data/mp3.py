@@ -27,8 +27,9 @@ class DamagedError(ValueError):
 def samples(data: bytes) -> int | None:
     """Samples a channel of an mp3 file; None where libsndfile knows as well, or nobody does.
 
-    Errors: DamagedError, for a last frame that is cut, or bytes between two frames that are none,
-    in a file without a length header. With one, decoding gives fewer samples than it tells.
+    Raises:
+        DamagedError: a last frame that is cut, or bytes between two frames that are none, in a file
+            without a length header. With one, decoding gives fewer samples than it tells.
     """
     position = _tag(data, 0)
     header = _LENGTH.search(data, position, position + 64)

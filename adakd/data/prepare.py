@@ -36,7 +36,7 @@ from adakd.corpora import SPLITS, Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
-from adakd.files import atomic_write, read_json, write_json
+from adakd.files import atomic_write, read_json, read_jsonl, write_json
 from adakd.progress import track
 from adakd.workers import end_with_parent
 
@@ -137,10 +137,12 @@ def prepare(
         characters are told with examples.
 
     Returns the counts by split. Cut and run again, it converts only what is still missing.
-    Errors (UserError): no utterances, an unknown split, an empty id, one id twice (naming both
-    places), more than `max_rejected` rejected, or nothing in train (where untranscribed audio will
-    do) or dev, or left of a split, more than UNKNOWN_SHARE of the training text unknown to the
-    units (after rejected.tsv was written; manifests are then left as they were).
+
+    Raises:
+        UserError: no utterances, an unknown split, an empty id, one id twice (naming both places),
+            more than `max_rejected` rejected, or nothing in train (where untranscribed audio will
+            do) or dev, or left of a split, more than UNKNOWN_SHARE of the training text unknown to
+            the units (after rejected.tsv was written; manifests are then left as they were).
     """
     total = _check_ids(utterances)
     folder = Path(folder)
@@ -173,7 +175,7 @@ def prepare(
                 count = counts[split]
                 if not isinstance(outcome, str):
                     entry, checksum = outcome
-                    reason = next((found for limit in limits if (found := limit(entry))), None)
+                    reason = manifest.refusal(entry, limits)
                     if reason is None:
                         files[split].write(manifest.to_line(entry))
                         count["kept"] += 1
@@ -205,9 +207,8 @@ def contents(folder: Path, split: str) -> str:
     Not of where the clips lie, nor in what file.
     """
     digest = hashlib.sha256(read_json(folder / CHECKSUMS)[split].encode())
-    with open(folder / f"{split}.jsonl", "rb") as file:
-        for entry in map(json.loads, file):
-            digest.update(json.dumps({**entry, "audio": None}).encode())
+    for entry in read_jsonl(folder / f"{split}.jsonl"):
+        digest.update(json.dumps({**entry, "audio": None}).encode())
     return digest.hexdigest()[:16]
 
 
@@ -267,7 +268,8 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
 def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
     """The 16 kHz mono file of an utterance and its samples. Of what is rejected none is written.
 
-    Errors: audio.AudioError.
+    Raises:
+        audio.AudioError: it cannot be read, or may not be kept.
     """
     source = Path(os.path.abspath(utterance.audio))
     whole = utterance.start is None and utterance.end is None
@@ -287,12 +289,12 @@ def _clip(utterance: Utterance, clips: Clips) -> tuple[Path, np.ndarray]:
 
 
 def _usable(samples: np.ndarray, path: Path, clips: Clips) -> np.ndarray:
-    """The samples of a clip, if they may be kept. Errors: audio.AudioError."""
+    """The samples of a clip, if they may be kept, else an `audio.AudioError`."""
     seconds = _seconds(samples)
     if seconds < clips.min_seconds:
         reason = f"too short: {seconds:.3f} s, at least {clips.min_seconds:g} s needed"
         raise audio.AudioError(reason, path)
-    # Here, and not in `audio.read`: training reads clips again that were kept before these checks.
+    # Here, and not in `audio.read`: training takes every clip that was kept.
     if problem := audio.too_long(seconds, clips.max_seconds) or audio.fault(samples):
         raise audio.AudioError(problem, path)
     return samples

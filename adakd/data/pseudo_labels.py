@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from adakd.data import manifest, text
-from adakd.data.manifest import Entry, Limit, Manifest
+from adakd.data.manifest import Entry, Limit, Manifest, refusal
 from adakd.data.prepare import row, target
 from adakd.errors import UserError
 from adakd.files import atomic_write
@@ -40,7 +40,10 @@ def choose(
     max_cer: largest CER of a hypothesis against its transcript, both normalised; 0.1 is 10 %.
 
     Returns how many utterances and seconds were kept, and how many were rejected. An entry's `raw`
-    stays the corpus's transcript. Errors (UserError): nothing is left.
+    stays the corpus's transcript.
+
+    Raises:
+        UserError: nothing is left.
     """
     kinds: Counter[str] = Counter()
     kept, seconds = 0, 0.0
@@ -85,4 +88,4 @@ def _why_not(entry: Entry, transcript: str, limits: Sequence[Limit], max_cer: fl
         (counts,) = count([reference], [heard])
         if counts.cer > max_cer:
             return f"far from the transcript: CER {counts.cer:.1%}"
-    return next((reason for limit in limits if (reason := limit(entry))), None)
+    return refusal(entry, limits)

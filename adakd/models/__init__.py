@@ -283,7 +283,7 @@ def _sound_block(role: str, model: configuration.Model, family: str) -> Iterator
     known = transformers.AutoConfig.for_model(family)
     for key in model.config:
         if not hasattr(known, str(key)) and key not in ("attn_implementation", "torch_dtype"):
-            hint = configuration.suggest(str(key), list(known.to_dict()))
+            hint = configuration.suggest(str(key), known.to_dict())
             raise UserError(f"{role}.config: unknown key '{key}'; {hint}")
     try:
         yield

@@ -35,7 +35,9 @@ def without_unknown(decoded: str, tokenizer: Any) -> str:
 def train_characters(texts: Iterable[str], folder: Path) -> None:
     """Write a character tokenizer for CTC to ``folder``, in SentencePiece's and HF's format.
 
-    Errors: texts that hold nothing; a ``|``, which Hugging Face's tokenizer reads as a space.
+    Raises:
+        UserError: texts that hold nothing; a ``|``, which Hugging Face's tokenizer reads as a
+            space.
     """
     import sentencepiece
     from transformers import Wav2Vec2CTCTokenizer

@@ -12,7 +12,7 @@ from typing import Any
 from adakd import config as configuration
 from adakd import corpora
 from adakd.errors import UserError
-from adakd.files import read_json, write_json
+from adakd.files import fingerprint, read_json, write_json
 from adakd.finished import (
     changes,
     done,
@@ -65,12 +65,12 @@ def prepare(place: Place) -> None:
     if own := units_of(place):
         outputs.append(own)
     title = f"{place.title}: data"
-    if place.config.tag and (facts := done(place.data)):
-        changed = changes(facts["inputs"], inputs)
-        if changed and all(map(of_the_student, changed)):
-            say(f"{title}: done for all tags ({shown(place.data)})")
-            return
-    if (facts := done(place.data)) and (changed := changes(facts["inputs"], inputs)):
+    facts = done(place.data)
+    changed = changes(facts["inputs"], inputs) if facts else []
+    if config.tag and changed and all(map(of_the_student, changed)):
+        say(f"{title}: done for all tags ({shown(place.data)})")
+        return
+    if changed:
         problem = f"{title} in {shown(place.data)} have another {' and another '.join(changed)}"
         spare_below(place.experiment("teacher").parents[1], problem)
     next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
@@ -80,16 +80,16 @@ def prepare(place: Place) -> None:
     from adakd import models
     from adakd.data import label_noise
     from adakd.data import prepare as stage
-    from adakd.files import fingerprint
 
     for name in (FIRST_CHECKSUMS, FIRST_PREPARED):  # a damaged one is told before hours of work
         if (place.data / name).exists():
             read_json(place.data / name)
     module, options = corpus_options(config)
-    if facts and "learnt" not in facts:  # prepared before 2026-11-29, when `_first_alike` came
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a manifest is lost, or spoilt
+    if facts and "learnt" not in facts:  # what was prepared before `_first_alike` came has none
+        with contextlib.suppress(FileNotFoundError, UserError):  # a manifest is lost, or spoilt
             _first_alike(place.data, [*facts["counts"]], learnt_from(facts))
     (place.data / "done.json").unlink(missing_ok=True)
+    # Of all the corpus's languages: those that data.languages leaves out may be learnt next.
     training = (
         stage.target(u.text, u.language or config.language.code, config.data.normalise)
         for u in module.utterances(options, place.corpus, config.fold)

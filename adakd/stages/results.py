@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 
 from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import replaced_folder, write_jsonl, write_text
+from adakd.files import read_json, replaced_folder, write_jsonl, write_text
 from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time, say, shown
 from adakd.inputs import (
     changed_on_disk,
@@ -28,8 +27,16 @@ from adakd.stages.training import student_start
 SCORED = ("dev", "test")
 
 
+STAGE_OF = {"finetune": 3, "kd": 5}  # that trains a method; all others: 6
+
+
 def trained(place: Place, methods: list[str]) -> list[str]:
-    """The experiments that stand ready to be decoded, in the table's order."""
+    """The experiments that stand ready to be decoded, in the table's order.
+
+    Raises:
+        UserError: a method that is not trained, not in int8, trained with other settings, or from
+            other data or another teacher than lie here.
+    """
     students = [*methods]
     if place.config.decode.int8:
         students += [name + INT8 for name in methods]
@@ -44,11 +51,10 @@ def trained(place: Place, methods: list[str]) -> list[str]:
             f"{place.title}: {missing[0]} has not been made: run --stage 7 first, with "
             "--decode.int8 true."
         )
-    stages = {"finetune": 3, "kd": 5}
     if missing:
         raise UserError(
             f"{place.title}: {missing[0]} has not been trained: run --stage "
-            f"{stages.get(missing[0], 6)} first, or name the methods you want with --methods."
+            f"{STAGE_OF.get(missing[0], 6)} first, or name the methods you want with --methods."
         )
     for name in methods:
         facts = done(place.experiment(name))
@@ -59,14 +65,14 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         if changed:
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
-                f"give the settings it was trained with, or run --stage {stages.get(name, 6)} "
+                f"give the settings it was trained with, or run --stage {STAGE_OF.get(name, 6)} "
                 "first to train it with these."
             )
         if changed := changed_on_disk(place, facts):
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)} "
-                f"than lies here now: run --stage {4 if changed == ['teacher'] else 2} first, and "
-                "what is not of it is made anew."
+                f"than lies here now: run from --stage {4 if changed == ['teacher'] else 2} on, "
+                "and what does not fit is made anew."
             )
     return ready
 
@@ -75,7 +81,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
 def quantise(place: Place, name: str) -> None:
     """A trained student's int8 weights, as an experiment of their own beside it."""
     student, folder = place.experiment(name), place.experiment(name + INT8)
-    facts = needed(student, f"{place.title}: {name}", 6)
+    facts = needed(student, f"{place.title}: {name}", STAGE_OF.get(name, 6))
     inputs = {"model": facts["fingerprint"]}
     if is_current(folder, inputs, f"{place.title}: {name}{INT8}", folder / "model"):
         return
@@ -98,7 +104,7 @@ def decode(place: Place, methods: list[str]) -> None:
             if (place.experiment(name) / "model").is_dir():
                 quantise(place, name)
     if methods:
-        trained(place, methods)  # what is missing is told before anything is made
+        trained(place, methods)  # what is missing is told before anything is decoded
         student_start(place)  # its row is what these methods started from
     for name in trained(place, methods):
         decode_one(place, name)
@@ -156,7 +162,8 @@ def score(place: Place, methods: list[str]) -> None:
 def score_one(place: Place, name: str) -> None:
     """CER with intervals of one model."""
     folder = folder_of(place, name)
-    settings = dataclasses.asdict(place.config.score) | {"interval": "t", "raw": "NFC"}
+    how = {"interval": "t", "raw": "NFC"}  # it counts: another way makes scores anew
+    settings = dataclasses.asdict(place.config.score) | how
     inputs = {"decode": decoded(place, name), "score": settings}
     what = f"{place.title}: score of {name}"
     if is_current(folder / "score", inputs, what, folder / "score.json"):
@@ -264,6 +271,9 @@ def export(places: list[Place], methods: list[str]) -> None:
     """Stage 10: the best student on dev, as a Hugging Face folder checked with the pipeline.
 
     The places differ in nothing but the seed.
+
+    Raises:
+        UserError: a method has no scores, or the pipeline says other texts than were scored.
     """
     scores: dict[str, float] = {}
     students: dict[str, tuple[Place, str]] = {}
@@ -276,7 +286,7 @@ def export(places: list[Place], methods: list[str]) -> None:
             decoded(place, name)
             label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
             students[label] = place, name
-            scores[label] = json.loads(path.read_text(encoding="utf-8"))["dev"]["cer"]
+            scores[label] = read_json(path)["dev"]["cer"]
     best = min(scores, key=lambda label: scores[label])
     place, name = students[best]
     folder = place.experiment(name)
@@ -284,7 +294,7 @@ def export(places: list[Place], methods: list[str]) -> None:
         "model": needed(folder, best, 6)["fingerprint"],
         "dev": scores,
         "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
-        "files": 2,  # since 2026-11-29 with those that other programs ask for
+        "files": 2,  # to be raised when other files are written
     }
     if is_current(place.export, inputs, f"{place.title}: export of {best}"):
         return

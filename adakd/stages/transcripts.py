@@ -31,7 +31,8 @@ def transcribe_training(place: Place) -> None:
     names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
     heard, inputs = heard_inputs(place), transcripts_inputs(place)
     said = place.transcripts / "hypotheses"
-    if not is_current(said, heard, f"{place.title}: hypotheses of train"):
+    first = (said / f"{name}.0.jsonl" for name in names)
+    if not is_current(said, heard, f"{place.title}: hypotheses of train", *first):
         from adakd.decode import transcribe
 
         if rank() == 0:

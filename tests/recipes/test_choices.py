@@ -90,7 +90,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
         settings["teacher"]["config"] |= dict.fromkeys(keys, 3)
         tiny_recipe.write_yaml(recipe / "conf" / f"{family}.yaml", settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "REPOSITORY", folder / "repository")
+        patch.setattr("adakd.config.REPOSITORY", folder / "repository")
         run("corpus", "prepare", "teacher", "teacher-pass", "finetune", *QUICK)
         yield Ready(root, run)
 

@@ -100,7 +100,7 @@ def finished(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         return printed.getvalue()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "REPOSITORY", folder / "repository")
+        patch.setattr("adakd.config.REPOSITORY", folder / "repository")
         name, fold, bad, reason = request.param(folder, run)
         yield Finished(root, run, fold, name, bad, reason, run(*cli.STEPS))
 

@@ -206,8 +206,8 @@ def test_all_stages_leave_what_they_promise(finished: Finished, family: str) -> 
         assert len(rows) == SIZES["test"]
         scored[method] = json.loads((folder / "score.json").read_text())["test"]
         assert scored[method]["utterances"] == SIZES["test"]
-    speakers = len({number % 7 for s, number, _ in spoken("hi") if s == "test"})
-    unit = "speaker" if finished.name.startswith("commonvoice") and speakers >= 5 else "utterance"
+    # Five speakers of Common Voice's test set are enough to resample; FLEURS names none.
+    unit = "speaker" if finished.name.startswith("commonvoice") else "utterance"
     assert scored["kd"]["bootstrap_unit"] == unit
     meta = json.loads((finished.experiment(family, "teacher") / "store/meta.json").read_text())
     config = configuration.load(RECIPES / finished.name, family)

@@ -124,17 +124,16 @@ def _perform(task: Task) -> None:
     elif task.kind == "difficulty":
         for each in task.places:
             teacher_pass.teacher_pass(each)
+    elif task.kind == "trial":
+        training.train(place, task.method)
     elif task.kind == "reference":
         for each in task.places:
             results.decode(each, [])
             results.score(each, [])
-    else:  # a trial, or a cell
-        if task.method != "finetune":
-            teacher_pass.teacher_pass(place)  # its tag may ask for a store, or x, of its own
+    else:
         training.train(place, task.method)
-        if task.kind == "cell":
-            results.decode(place, [task.method])
-            results.score(place, [task.method])
+        results.decode(place, [task.method])
+        results.score(place, [task.method])
 
 
 # ------------------------------------------------------------------ the runner

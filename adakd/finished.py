@@ -72,6 +72,7 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
 # What a training depends on beside its settings, which nobody can give back.
 ON_DISK = (
     "data", "units", "samples", "start", "teacher", "source", "half", "transcripts", "code",
+    "positions",  # of runs from before `code` came
 )  # fmt: skip
 # How fast a training goes and how often it is saved: another value makes nothing anew.
 UNHEEDED = ("train.workers", "train.checkpoint_minutes")
@@ -250,11 +251,8 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     started = folder / "started.json"
     before = read_json(started) if started.exists() else {}
     finished = (folder / "done.json").exists()
-    changed = changes(before["inputs"], inputs) if before else []
-    same = bool(before) and not finished and not changed
-    spare_cut(folder, inputs, dataclasses.asdict(config))
-    if changed and not finished and _checkpoints(folder):
-        say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
+    same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    _tell_cut(folder, spare_cut(folder, inputs, dataclasses.asdict(config)))
     processes = before.get("processes", world())
     if same and processes != world() and _checkpoints(folder):
         raise UserError(
@@ -276,30 +274,37 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     wait_for_all()
 
 
-def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any]) -> None:
+def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """Raise `UserError` where a cut run with other inputs would lose its checkpoints.
 
     An option that was forgotten when going on would cost all that was trained. What a study trains
     stands in its grid: it begins its own anew, as it makes anew what it has finished. ``settings``
     are those of `changed_sources`.
+
+    Returns: the names of what changed where a cut run is to be begun anew, else none.
     """
     started = folder / "started.json"
     if (folder / "done.json").exists() or not started.exists() or not _checkpoints(folder):
-        return
+        return []
     before = read_json(started)
     if not (changed := changes(before["inputs"], inputs)):
-        return
+        return []
     named = [name for name in changed if name.split(".")[0] not in ON_DISK]
     named += changed_sources(folder, changed, settings)
     # One that tells of no maker is from before runs that are cut did so.
     own = _maker.get() is not None and ("study" not in before or not foreign(before))
     if own or not named:  # nobody could give it back the data or the teacher of then
-        return
+        return changed
     raise UserError(
         f"{shown(folder)} holds a cut run that was begun with another "
         f"{' and another '.join(named)}: go on with the settings that stand in its config.yaml, "
         "or remove that folder to begin anew."
     )
+
+
+def _tell_cut(folder: Path, changed: Sequence[str]) -> None:
+    if changed:
+        say(f"{shown(folder)}: cut, and {' and '.join(changed)} changed, begun anew")
 
 
 def changed_sources(folder: Path, changed: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
@@ -356,7 +361,7 @@ def take_over(folder: Path, twin: Path) -> None:
     spare(folder, facts["inputs"])
     of_twin = twin / "config.yaml"
     settings = configuration.read_yaml(of_twin) if of_twin.exists() else {}
-    spare_cut(folder, facts["inputs"], settings)
+    _tell_cut(folder, spare_cut(folder, facts["inputs"], settings))
     if folder.exists():
         shutil.rmtree(folder)
     # done.json is written last: a copy that was cut is none.

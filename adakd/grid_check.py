@@ -6,13 +6,14 @@ The keys of a grid, and what there is to run for it, are in grid.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
 from adakd.errors import UserError
 
 if TYPE_CHECKING:
-    from adakd.grid import Study
+    from adakd.grid import Group, Study
 
 FEWEST_EPOCHS = 5  # of a run that has a last fifth
 # What the cells of a group share, and hence cannot set: their folders are the same.
@@ -104,6 +105,29 @@ def check(study: Study) -> None:
                 )
         for name in study.cells:  # unknown keys and values are told before anything has run
             study.place(group, name, grid.seeds[0], study.any_choice)
+        _check_stores(study, group)
+
+
+def _check_stores(study: Study, group: Group) -> None:
+    """What stage 4 keeps of the teacher is one for all cells of a tag, and for all tuned ones."""
+    asked: dict[str, dict[Any, str]] = {}
+    for name in study.cells:
+        candidates = study.grid.tune.get(name, [])
+        for number in range(max(1, len(candidates))):
+            choice = replace(study.any_choice, tuned={**study.any_choice.tuned, name: number})
+            distill = study.place(group, name, study.grid.seeds[0], choice).config.distill
+            kept = distill.temperature if distill.top_k else None
+            passes = distill.dropout_passes if distill.difficulty == "dropout" else None
+            tag = "" if candidates else study.tag(name)
+            if study.method(name) != "finetune":
+                asked.setdefault(tag, {}).setdefault((kept, passes), name)
+    for one, other in (list(names.values())[:2] for names in asked.values() if len(names) > 1):
+        those = f"candidates of '{one}'" if one == other else f"'{one}' and '{other}'"
+        raise study.wrong(
+            f"cells.{other}", f"{those} differ in distill.temperature or distill.dropout_passes, "
+            "and would share what is kept of the teacher: make each of them a cell with an ending "
+            "of its own, such as kd-warm, untuned."
+        )  # fmt: skip
 
 
 def _check_shared_settings(study: Study) -> None:

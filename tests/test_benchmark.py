@@ -268,22 +268,6 @@ def test_wrong_options_of_a_method_are_told_before_anything_runs(
     assert not pool.given
 
 
-def test_a_candidate_gets_the_store_that_its_settings_ask_for(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a store keeps beside the top k depends on the temperature."""
-    monkeypatch.setattr(grid, "REPOSITORY", repository)
-    content = SMALL | {
-        "cells": {"kd": {}}, "primary": [], "set": {**SMALL["set"], "distill.top_k": 2},
-        "tune": {"kd": [{"distill.temperature": 2.0}, {"distill.temperature": 4.0}]},
-    }  # fmt: skip
-    tiny_recipe.write_yaml(tmp_path / "stores.yaml", content)
-    study = Study(tmp_path / "stores.yaml", tmp_path / "root")
-    assert run(study, Here()) == 0
-    trials = [one for one in study.read_records().values() if one["kind"] == "trial"]
-    assert [one["status"] for one in trials] == ["done", "done"]
-
-
 def published_trial(name: str, **changes: Any) -> dict[str, Any]:
     """A line of a published study."""
     line = {"name": name, "kind": "trial", "recipe": "a/b", "family": "whisper", "fold": None}

@@ -336,6 +336,21 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
             ({"recipes": {"tiny/en": {"folds": folds}}}, "each with a list of seeds, such as {0: ")
             for folds in ({1: 1}, {1: []}, {1: [2, 2]}, {1: [True]}, {"all": [2]}, {True: [2]}, {})
         ),
+        (
+            {
+                "set": {"distill.top_k": 2},
+                "tune": {"kd": [{"distill.temperature": 2.0}, {"distill.temperature": 4.0}]},
+            },
+            "candidates of 'kd' differ in distill.temperature",
+        ),
+        (
+            {
+                "cells": GRID["cells"]
+                | {"kd-x": {"set": {"distill.temperature": 7.0}}, "adakd-x": {}},
+                "set": {"distill.top_k": 2},
+            },
+            "'kd-x' and 'adakd-x' differ in distill.temperature",
+        ),
         ({"epochs": [3]}, "numbers from 5 on"),
         ({"difference": 3}, "a share of the CER, such as 0.03, found 3"),
         ({"difference": 0}, "a share of the CER, such as 0.03, found 0"),

@@ -25,6 +25,7 @@ from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.inputs import (
+    code,
     data_inputs,
     decoded,
     decoding_inputs,
@@ -484,6 +485,14 @@ def test_a_student_of_other_data_or_another_teacher_is_not_decoded(place: Place)
             results.trained(place, methods)
         return str(caught.value)
 
+    now = training_settings(place, "kd") | {"data": "m", "teacher": teacher} | code(place.config)
+    before = finished.done(place.experiment("kd"))["inputs"]
+    finished.mark_done(place.experiment("kd"), now)
+    assert "finetune was trained by an earlier version of this code, others by this one: " in (
+        refusal(METHODS)
+    )
+    assert results.trained(place, ["kd"]) == ["teacher", "kd"]
+    finished.mark_done(place.experiment("kd"), before)
     finished.mark_done(place.experiment("teacher"), {"seed": 2})
     assert (
         "kd was trained with another teacher than lies here now: run from --stage 4 on"

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str]) -> int:
     found[PASS] = passing
     measure.print_table(
         ["rate, one device", "audio s a s"],
-        [[name, measure.spread(each, 2)] for name, each in found.items()],
+        [[name, measure.spread(each)] for name, each in found.items()],
     )
     rates = {name: median(each) for name, each in found.items()}
     print(

@@ -18,7 +18,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -110,12 +110,12 @@ def print_costs(costs: Mapping[str, Sequence[Cost]], floors: Mapping[str, Sequen
     )
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in Markdown; short rows are filled with empty cells."""
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table in Markdown, each row as soon as it is there; short ones are filled up."""
     print(f"| {' | '.join(head)} |")
     print(f"|---|{'---:|' * (len(head) - 1)}")
     for row in rows:
-        print(f"| {' | '.join([*row, *[''] * (len(head) - len(row))])} |")
+        print(f"| {' | '.join([*row, *[''] * (len(head) - len(row))])} |", flush=True)
     print()
 
 
@@ -148,8 +148,8 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool:
             raise UserError(
-                "A process of this benchmark was killed, perhaps for want of memory: try fewer "
-                "clips (--batch)."
+                "A process of this benchmark was killed, perhaps for want of memory: try less at a "
+                "time (--batch, or --utterances)."
             ) from None
 
 

@@ -7,10 +7,11 @@ of time; samples are never held, so their number does not matter.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +27,15 @@ STEPS_TRAINED = 3  # optimiser steps: past the first epoch's plan, the first bat
 def report(arguments: Sequence[str], sizes: Sequence[int], jobs: int, scratch: Path) -> None:
     """Print a table in Markdown: a row for each size and stage; ``arguments`` are the command's."""
     measure.print_heading("prepare", arguments)
-    rows = []
-    for size in sizes:
-        root = scratch / str(size)
-        for stage in (prepare, training):
-            main, worker, minutes = measure.alone(peaks, stage, root, size, jobs)
-            workers = f"{jobs} x {worker / 1e6:.0f}" if worker else ""
-            rows.append(
-                [f"{size:,}", stage.__name__, f"{main / 1e6:.0f}", workers, f"{minutes:.1f}"]
-            )
     head = ["utterances", "stage", "peak of the process, MB", "of each worker, MB", "minutes"]
-    measure.print_table(head, rows)
+    measure.print_table(head, _rows(sizes, jobs, scratch))
+
+
+def _rows(sizes: Sequence[int], jobs: int, scratch: Path) -> Iterator[list[str]]:
+    for size, stage in itertools.product(sizes, (prepare, training)):
+        main, worker, minutes = measure.alone(peaks, stage, scratch / str(size), size, jobs)
+        workers = f"{jobs} x {worker / 1e6:.0f}" if worker else ""
+        yield [f"{size:,}", stage.__name__, f"{main / 1e6:.0f}", workers, f"{minutes:.1f}"]
 
 
 def peaks(

@@ -285,9 +285,8 @@ def _configuration(source: str) -> Any:
     settings = pretrained(Wav2Vec2Config, source, "The configuration")
     if settings.adapter_attn_dim is not None:
         raise UserError(
-            f"'{source}' has adapters and outputs for each of its languages (as MMS has), of which "
-            "transformers would load the English ones: take a checkpoint without, such as "
-            "facebook/mms-300m."
+            f"'{source}' has adapters (as MMS has, and outputs, for each of its languages), which "
+            "are not supported: take a checkpoint without, such as facebook/mms-300m."
         )
     if settings.add_adapter:
         raise UserError(

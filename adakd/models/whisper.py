@@ -492,8 +492,12 @@ def _greedy_(hf: Any, end: int) -> Any:
     from transformers import GenerationConfig
 
     source = vars(hf.generation_config)
+    kept = {name: source[name] for name in KEPT if name in source}
+    for name in ("suppress_tokens", "begin_suppress_tokens"):  # those of a larger vocabulary go
+        if kept.get(name):
+            kept[name] = [token for token in kept[name] if token < hf.config.vocab_size]
     hf.generation_config = GenerationConfig(
-        **{name: source[name] for name in KEPT if name in source},
+        **kept,
         eos_token_id=end,
         max_length=hf.config.max_target_positions,
         num_beams=1,  # unset, the pipeline would search five

@@ -20,13 +20,12 @@ from adakd.inputs import (
     deployed,
     difficulties,
     folder_of,
+    same_code,
 )
 from adakd.place import INT8, Place
 from adakd.stages.training import student_start
 
 SCORED = ("dev", "test")
-
-
 STAGE_OF = {"finetune": 3, "kd": 5}  # that trains a method; all others: 6
 
 
@@ -56,10 +55,14 @@ def trained(place: Place, methods: list[str]) -> list[str]:
             f"{place.title}: {missing[0]} has not been trained: run --stage "
             f"{STAGE_OF.get(missing[0], 6)} first, or name the methods you want with --methods."
         )
-    for name in methods:
-        facts = done(place.experiment(name))
-        if facts is None:
-            continue
+    made = {name: facts for name in methods if (facts := done(place.experiment(name)))}
+    old = [name for name, facts in made.items() if not same_code(place.config, facts)]
+    if 0 < len(old) < len(made):
+        raise UserError(
+            f"{place.title}: {old[0]} was trained by an earlier version of this code, others by "
+            f"this one: run --stage {STAGE_OF.get(old[0], 6)} first, which trains it like them."
+        )
+    for name, facts in made.items():
         changed = changed_settings(place, name, facts)
         changed += changed_start(place, name, facts)
         if changed:

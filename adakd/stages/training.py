@@ -184,7 +184,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             longest = int(split.seconds.argmax())
             family.check_hears(split[longest].id, float(split.seconds[longest]))
     live, extra = supervision(place, weighting, family)
-    begin(folder, inputs, config)  # empties the folder: what can be refused has been
+    begin(folder, inputs, config)  # here, since it empties what was finished with other inputs
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
     if rank():  # what it has made is the same everywhere; dropout and masks are not to be

@@ -294,6 +294,7 @@ def test_the_guard_of_the_page_trusts_the_teacher_where_the_transcript_is_doubte
     torch.testing.assert_close(weighted.distill_weight, (0.1 + 0.85 * doubts).float())
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory")  # as the Trainer does without a GPU
 def test_the_trainer_of_the_page_trains(example, tmp_path, dataset, monkeypatch):
     monkeypatch.chdir(tmp_path)
     student = tiny_model(seed=3)

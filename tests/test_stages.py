@@ -678,6 +678,7 @@ def test_data_of_before_are_known_again(tones: Corpus) -> None:
             "annealing compares all logits.*online.*--tag live.*top_k to 0",
         ),
         ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
+        ({"train": {"epochs": 1}}, "annealing trains in two phases.*train.epochs"),
         (
             {"student": {"config": tiny_recipe.whisper(8), "train": {"ctc_weight": 0.3}}},
             "adakd-learned learns its weights .*without the auxiliary CTC loss.*ctc_weight to 0",

@@ -280,7 +280,13 @@ def check_method(place: Place, method: str, weighting: Weighting) -> None:
             f"--stage 6 --methods {method} --tag live, or its cell of a study), or set "
             "distill.top_k to 0, which makes the store and what learnt from it anew."
         )
-    auxiliary = config.family == "whisper" and config.train_of("student").ctc_weight > 0
+    train = config.train_of("student")
+    if weighting.restart_at is not None and train.epochs < 2:
+        raise UserError(
+            f"{place.title}: {method} trains in two phases, of an epoch each at least: raise "
+            "train.epochs to more than one."
+        )
+    auxiliary = config.family == "whisper" and train.ctc_weight > 0
     if weighting.learn_every and auxiliary:
         raise UserError(
             f"{place.title}: {method} learns its weights from the task loss in eval mode, which is "

@@ -75,9 +75,7 @@ class Output:
     """What a forward pass gives, over frames (CTC) or target positions (Whisper)."""
 
     scores: Tensor | Projected  # (B, T, V) raw logits, or what they are computed from
-    encoder_logits: Tensor | None = (
-        None  # (B, T', characters + 1) of the auxiliary CTC head, blank first
-    )
+    encoder_logits: Tensor | None = None  # (B, T', C + 1) of the auxiliary CTC head, blank first
 
     @cached_property
     def logits(self) -> Tensor:

@@ -271,9 +271,8 @@ class Whisper(Family):
         if self.training:
             # transformers masks in place, and the batch may be used again. What follows the speech
             # stays silent: it is where the model learns to end.
-            speech = (
-                torch.arange(features.shape[2], device=features.device) < batch.lengths[:, None]
-            )
+            frames = torch.arange(features.shape[2], device=features.device)
+            speech = frames < batch.lengths[:, None]
             features = self.hf.model._mask_input_features(features.clone(), speech)
         states = self._encode(features)
         embedded, output = self._embed(batch.labels[:, :-1])

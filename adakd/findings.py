@@ -410,8 +410,6 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
 
     Those of which nothing may be claimed yet count in it, as if their p-value were 1.
     """
-    import numpy as np
-
     found = []
     level = significance.LEVEL / max(1, len(tables) * len(study.grid.primary))
     for a, b in study.grid.primary:
@@ -432,20 +430,7 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
                 one.enough = [
                     significance.seeds_enough(variance, difference, each) for each in levels
                 ]
-            parts = [(run.key, report.quarters(run)) for run, _ in both]
-            if all(quarters for _, quarters in parts):
-                kept = [
-                    {(key, each.id) for key, quarters in parts for each in quarters[place]}
-                    for place in range(4)
-                ]
-                twice = [(*runs, *runs) for runs in both]
-                ends = [kept[3], kept[3], kept[0], kept[0]]
-                with np.errstate(all="ignore"):  # a draw of few may have no speech of a quarter
-                    one.quarters = [
-                        significance.compare(*count_array(both, [own, own])) for own in kept
-                    ]
-                    slope = significance.compare(*count_array(twice, ends))
-                one.slope = slope if all(map(math.isfinite, slope.interval)) else None
+            one.quarters, one.slope = by_difficulty(both)
             logs = log_dev_cers(both)
             one.seeds = len(logs)
             if one.seeds > 1:
@@ -461,6 +446,28 @@ def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
             one.open = too_few(one)
     correct(found)
     return found
+
+
+def by_difficulty(both: Sequence[tuple[Run, ...]]) -> tuple[list[Change], Change | None]:
+    """Changes in four equal parts of each test set, easiest first, and hardest over easiest.
+
+    None of them where a run's x is not known.
+    """
+    import numpy as np
+
+    parts = [(run.key, report.quarters(run)) for run, _ in both]
+    if not all(quarters for _, quarters in parts):
+        return [], None
+    kept = [
+        {(key, each.id) for key, quarters in parts for each in quarters[place]}
+        for place in range(4)
+    ]
+    twice = [(*runs, *runs) for runs in both]
+    ends = [kept[3], kept[3], kept[0], kept[0]]
+    with np.errstate(all="ignore"):  # a draw of few may have no speech of a quarter
+        changes = [significance.compare(*count_array(both, [own, own])) for own in kept]
+        slope = significance.compare(*count_array(twice, ends))
+    return changes, slope if all(map(math.isfinite, slope.interval)) else None
 
 
 def correct(comparisons: Sequence[Comparison]) -> None:

@@ -31,7 +31,7 @@ from adakd.findings import (
     read_tables,
 )
 from adakd.grid import SETTLED, Choice, Group, Study
-from adakd.pages import Figure, Part, aligned
+from adakd.pages import Figure, Line, Part, aligned
 from adakd.place import INT8
 from adakd.report import BASELINES, counted, label_of
 from adakd.study_tables import (
@@ -199,12 +199,6 @@ def parts_of(
     command: str,
 ) -> list[Part]:
     """The report below its first sentences, the same for both of its forms."""
-    choosing = len(study.grid.tune_seeds)
-    by = counted(choosing, "run")
-    of_those = "a single run" if choosing == 1 else f"{by}, their mean,"
-    chose = (
-        f" Epochs were chosen by {by} of fine-tuning in each group." if study.grid.epochs else ""
-    )
     parts = [
         *(Part("figure", figure) for figure in forest(comparisons)),
         Part("heading", "Primary comparisons"),
@@ -223,8 +217,27 @@ def parts_of(
         for recipe in study.recipes
         for figure in figures_of(study, tables, comparisons, recipe)
     ]
+    for heading, words, lines in sections(study, tables, comparisons):
+        if len(lines) > 1:
+            parts += [Part("heading", heading), Part("words", words), Part("table", lines)]
+    if failures := failures_of(study, tables, records):
+        parts += [Part("heading", "Failed"), Part("list", failures)]
+    context = {**versions.describe(), "corpus": ", ".join(study.recipes), "command": command}
+    return [*parts, *report.made_by(context, trained_by(tables))]
+
+
+def sections(
+    study: Study, tables: Sequence[Table], comparisons: Sequence[Comparison]
+) -> Sequence[tuple[str, str, Sequence[Line]]]:
+    """The exploratory tables: heading, words, and lines, of which the first is the header."""
+    choosing = len(study.grid.tune_seeds)
+    by = counted(choosing, "run")
+    of_those = "a single run" if choosing == 1 else f"{by}, their mean,"
+    chose = (
+        f" Epochs were chosen by {by} of fine-tuning in each group." if study.grid.epochs else ""
+    )
     told = weights(tables)
-    sections = (
+    return (
         (
             "Against the other cells",
             "Not among the primary comparisons: exploratory, without correction.",
@@ -324,20 +337,17 @@ def parts_of(
             one_for_all(study, tables),
         ),
     )
-    for heading, words, lines in sections:
-        if len(lines) > 1:
-            parts += [Part("heading", heading), Part("words", words), Part("table", lines)]
+
+
+def failures_of(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
+    """The runs that failed, each with its reason, and what of the others cannot be read."""
     every = [each for group in study.groups for each in study.choose(group, records)[0]]
     failures = [
         f"{name}: {(study.published(task) or records[name])['reason']}"
         for name, task in {task.name: task for task in [*study.tasks(records), *every]}.items()
         if study.status(task, records) == "failed"
     ]
-    failures += [problem for table in tables for problem in table.problems]
-    if failures:
-        parts += [Part("heading", "Failed"), Part("list", failures)]
-    context = {**versions.describe(), "corpus": ", ".join(study.recipes), "command": command}
-    return [*parts, *report.made_by(context, trained_by(tables))]
+    return failures + [problem for table in tables for problem in table.problems]
 
 
 def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:

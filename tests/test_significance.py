@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -67,6 +69,43 @@ def test_resampling_agrees_with_a_plain_loop() -> None:
         slow.append(math.log(own / other))
     assert fast.mean() == pytest.approx(np.mean(slow), abs=4 * np.std(slow) / math.sqrt(6000))
     assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
+
+
+def test_the_exact_variance_is_that_of_all_draws_there_are() -> None:
+    """Two folds, of three and two seeds, tested on the same four groups: every draw, one by one."""
+    parts = np.random.default_rng(8).standard_normal((4, 5))
+    folds = np.array([0, 0, 0, 1, 1])
+    of_seeds = [
+        {0: first, 1: second}
+        for first in itertools.product([0, 1, 2], repeat=2)
+        for second in itertools.product([3, 4], repeat=1)
+    ]
+    of_groups = list(itertools.product(range(4), repeat=3))
+
+    def total(seeds: dict[int, tuple[int, ...]], groups: Sequence[int]) -> float:
+        heard = parts[list(groups)].sum(axis=0) * 4 / len(groups)
+        return float(sum(heard[list(runs)].mean() for runs in seeds.values()))
+
+    runs = np.var([total(seeds, range(4)) for seeds in of_seeds])
+    every = {0: (0, 1, 2), 1: (3, 4)}
+    groups = np.var([total(every, drawn) for drawn in of_groups])
+    both = np.var([total(seeds, drawn) for seeds in of_seeds for drawn in of_groups])
+    assert significance.exact(parts, folds) == pytest.approx((runs, groups, both))
+
+
+@pytest.mark.parametrize("few", [1, 30])
+def test_a_few_draws_say_what_many_do(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """Of tens of errors a group and of hundreds: the luck of the draws is not in the interval."""
+    counts, folds = drawn_counts(columns=4)
+    counts[..., ::2] *= few
+    many = significance.resample(counts, folds, 400_000)
+    truth = float(significance.log_rate(many).std())
+    for seed in (1, 2, 3):
+        monkeypatch.setattr(significance, "SEED", seed)
+        significance._weights.cache_clear()
+        found = math.sqrt(significance.variance(counts, folds, 4000).of_both)
+        assert found == pytest.approx(truth, rel=0.006)
+    significance._weights.cache_clear()
 
 
 def test_variance_of_balanced_normal_data_has_its_closed_form() -> None:

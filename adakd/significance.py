@@ -155,23 +155,23 @@ class Variance(NamedTuple):
         Luck that is neither a seed's nor a speaker's, but of the two together, is in the variance
         that resampling the seeds gives, in that of the speakers, and three times in that of both
         (Owen 2007); once is right: seeds + speakers - (both - seeds - speakers). Since it is
-        estimated, the result is never taken to be less than either level alone. The degrees of
-        freedom are Satterthwaite's (1946), from those of each part: a standard error from five
-        seeds is itself uncertain, and a percentile or a normal quantile would promise too much.
+        estimated, it is never taken for more than either level has, nor so the result for less.
+        The degrees of freedom are Satterthwaite's (1946), from those of each part: a standard
+        error from five seeds is itself uncertain, and a percentile or a normal quantile would
+        promise too much.
 
         More seeds make both what is theirs and what is of the two together smaller; the luck of
         the speakers stays.
         """
-        together = max(0.0, self.of_both - self.of_runs - self.of_groups) / more
-        of_runs = self.of_runs / more
-        of_groups = self.of_groups - min(self.of_groups, together * (more - 1))
+        most = min(self.of_runs, self.of_groups)
+        together = min(max(0.0, self.of_both - self.of_runs - self.of_groups), most)
+        of_runs, of_groups = self.of_runs / more, self.of_groups - together * (1 - 1 / more)
+        together /= more
         free_runs, free_groups = self.runs * more - self.folds, self.groups - 1
-        free_both = free_runs * free_groups
-        parts = [(of_runs, free_runs), (of_groups, free_groups), (together, free_both)]
+        parts = [
+            (of_runs, free_runs), (of_groups, free_groups), (together, free_runs * free_groups)
+        ]  # fmt: skip
         total = of_runs + of_groups - together
-        if total <= max(of_runs, of_groups):
-            total = max(of_runs, of_groups)
-            parts = [(part, free) for part, free in parts[:2] if part == total]
         uncertain = sum(part**2 / free for part, free in parts if free)
         if total < ROUNDING:  # all come out alike, if there is more than one
             return 0.0, max(free_runs, free_groups)

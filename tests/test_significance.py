@@ -317,6 +317,24 @@ def test_more_seeds_leave_the_luck_of_speakers() -> None:
     assert significance.seeds_enough(nothing, 0.03) == significance.seeds_needed(0.0, 0.03) == 2
 
 
+@pytest.mark.parametrize(("of_runs", "of_groups"), [(1.0, 0.8), (0.8, 1.0), (1.0, 1e-6)])
+def test_luck_of_both_that_seems_more_than_either_changes_nothing(
+    of_runs: float, of_groups: float
+) -> None:
+    """Where the estimate of the luck together passes the lesser of the levels nothing jumps."""
+
+    def found(together: float) -> tuple[float, float]:
+        both = of_runs + of_groups + together
+        return significance.Variance(of_runs, of_groups, both, 5, 1, 11).error()
+
+    least = min(of_runs, of_groups)
+    at_most = found(least)
+    assert at_most[0] == pytest.approx(max(of_runs, of_groups) ** 0.5)
+    assert found(0.999 * least) == pytest.approx(at_most, rel=0.004)
+    for more in (1.001, 1.5, 10):
+        assert found(more * least) == pytest.approx(at_most)
+
+
 @pytest.mark.parametrize(("seeds", "deviation"), [(3, 0.01), (5, 0.025), (12, 0.03), (30, 0.1)])
 def test_power_against_simulation(seeds: int, deviation: float) -> None:
     draw = np.random.default_rng(seeds)

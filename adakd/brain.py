@@ -21,45 +21,34 @@ whole takes as many steps as any other method.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import random
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import speechbrain
 import torch
-from speechbrain.utils.checkpoints import (
-    CKPT_PREFIX,
-    Checkpointer,
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
-)
-from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor, nn
 
 from adakd import config as configuration
 from adakd import score
+from adakd.checkpoints import Clock, RandomState, WholeCheckpointer
 from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
 from adakd.data.text import units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
-from adakd.files import flush, write_text
+from adakd.files import write_text
 from adakd.finished import rank, shown, world
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
-from adakd.weighting import Weighting, derivatives_along
+from adakd.weighting import Weighting, derivatives_along, over_processes
 
-PATIENCE = 20  # optimiser steps with a gradient that is not finite, before training gives up
+PATIENCE = 20  # optimiser steps in a row whose gradient is not finite, before training gives up
 
 Predictions = tuple[Output, SoftOutputs | None]  # the student's, and the teacher's
 
@@ -183,7 +172,7 @@ class DistillationBrain(speechbrain.Brain):
         scale = self.weighting.logits_scale(progress)
         task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, progress)
-        total = weighted.loss.sum() if batch.counted else 0.0 * weighted.loss.sum()
+        total = weighted.loss.sum() * batch.counted
         distill = None if distill is None else distill.detach()
         return Loss(total, task.detach(), distill, weighted.distill_weight)
 
@@ -205,12 +194,15 @@ class DistillationBrain(speechbrain.Brain):
     # ------------------------------------------------------------------ one optimiser step
 
     def fit_batch(self, step: list[Batch]) -> Tensor:  # type: ignore[override]
-        """Forward and backward of all micro-batches, then one step of the optimiser."""
+        """Forward and backward of all micro-batches, then one step of the optimiser.
+
+        Returns: the mean loss over this process's utterances, (), on the CPU.
+        """
         started = time.monotonic()
         self._set_learning_rate()
         step = [batch.to(self.device) for batch in step]
         local = sum(len(batch.ids) for batch in step if batch.counted)
-        utterances = _sum_over_processes(local, self.device)
+        utterances = int(over_processes(torch.tensor(local, device=self.device)))
         if self.weighting.learn_every and self.optimizer_step % self.weighting.learn_every == 0:
             self._learn(step)
         losses = []
@@ -361,7 +353,7 @@ class DistillationBrain(speechbrain.Brain):
         self.clock.start()
 
     def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:
-        """Skip the steps that a resumed epoch has behind it; empty the error counts."""
+        """Skip what a resumed epoch has behind it, begin a second phase; empty the error counts."""
         if stage == speechbrain.Stage.TRAIN:
             # The steps of this epoch that a run which was cut inside it has behind it; else 0.
             self.train_sampler.skip = self.step
@@ -401,7 +393,9 @@ class DistillationBrain(speechbrain.Brain):
         if stage != speechbrain.Stage.VALID:
             self.training_loss = stage_loss
             return
-        cer = self.errors / max(1, self.characters)
+        counts = torch.tensor([self.errors, self.characters], device=self.device)
+        errors, characters = over_processes(counts).tolist()
+        cer = errors / max(1, characters)
         self.clock.stop()
         if rank() == 0:
             self.metrics.write({"epoch": epoch, "step": self.optimizer_step, "dev_cer": cer})
@@ -440,6 +434,7 @@ class DistillationBrain(speechbrain.Brain):
         rate: float,
         seconds: float,
     ) -> None:
+        """A line of what the first process had in the step; its rate of audio is its own."""
         if rank() != 0:
             return
         self.bar.update(1)
@@ -509,115 +504,14 @@ class Metrics:
         self.board = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line, its numbers also to TensorBoard."""
-        self.file.write(json.dumps(line) + "\n")
+        """Append one line, its fractions also to TensorBoard; NaN, which JSON has not, as null."""
         for name, value in line.items():
-            if isinstance(value, float):
+            if isinstance(value, float) and not math.isfinite(value):
+                line[name] = None
+            elif isinstance(value, float):
                 self.board.add_scalar(name, value, line["step"])
+        self.file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         self.file.close()
         self.board.close()
-
-
-class WholeCheckpointer(Checkpointer):
-    """Checkpoints that appear whole or not at all, the latest being the last that was saved.
-
-    SpeechBrain first writes the file that makes a folder a checkpoint, so that a run killed while
-    it saves would be resumed from half a checkpoint. And it takes the one with the latest time as
-    the latest: with a clock that was put back, what is saved would be removed at once.
-    """
-
-    def save_checkpoint(self, meta: dict[str, Any] | None = None, **options: Any) -> None:
-        """Save under a hidden name, then rename."""
-        before = max((each.meta["unixtime"] for each in self.list_checkpoints()), default=0.0)
-        later = {"unixtime": max(time.time(), before + 1e-3)}
-        saved = super().save_checkpoint({**(meta or {}), **later}, **options)
-        if saved is not None:  # it is None in all processes but the first
-            flush(saved.path)  # before the one that it takes the place of is removed
-            saved.path.rename(saved.path.with_name(saved.path.name.removeprefix(".")))
-        ddp_barrier()  # before the other processes look for it
-
-    def _new_checkpoint_dirpath(self) -> Path:
-        for half in self.checkpoints_dir.glob(f".{CKPT_PREFIX}*"):
-            shutil.rmtree(half)
-        whole = super()._new_checkpoint_dirpath()
-        return whole.with_name(f".{whole.name}")
-
-
-@register_checkpoint_hooks
-class RandomState:
-    """The state of all random generators, saved with a checkpoint.
-
-    Of several processes the first one's is saved. The others get sequences of their own from it,
-    the same for the same checkpoint, but not those that they would have gone on with.
-    """
-
-    @mark_as_saver
-    def save(self, path: str) -> None:
-        state = {
-            "python": random.getstate(),
-            "numpy": np.random.get_state(),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        }
-        torch.save(state, path)
-
-    @mark_as_loader
-    def load(self, path: str, end_of_epoch: bool) -> None:
-        state = torch.load(path, weights_only=False)
-        random.setstate(state["python"])
-        np.random.set_state(state["numpy"])
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
-        if rank():
-            seed_everything(int(torch.randint(2**31, ())), f"resumed {rank()}")
-
-
-@register_checkpoint_hooks
-class Clock:
-    """Seconds of training, summed over the parts of a run that was cut and resumed."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        self._since = time.monotonic()
-
-    def stop(self) -> None:
-        if self._since is not None:
-            self.total += time.monotonic() - self._since
-        self._since = None
-
-    @mark_as_saver
-    def save(self, path: str) -> None:
-        running = time.monotonic() - self._since if self._since is not None else 0.0
-        Path(path).write_text(str(self.total + running), encoding="utf-8")
-
-    @mark_as_loader
-    def load(self, path: str, end_of_epoch: bool) -> None:
-        # In the end the best checkpoint is read, which may be older than what this run counted.
-        self.total = max(self.total, float(Path(path).read_text(encoding="utf-8")))
-
-
-def seed_everything(seed: int, purpose: str) -> None:
-    """Seed Python, NumPy (SpecAugment in transformers) and torch.
-
-    Every ``purpose`` has a sequence of its own. With one for all, a head made after the model would
-    repeat the numbers that the model's weights were drawn from: tried, Whisper's auxiliary CTC loss
-    then fell to 2.9 nats a character in 1,150 steps, and to 1.4 in 500 with numbers of its own.
-    """
-    own = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
-    random.seed(own)
-    np.random.seed(own)
-    torch.manual_seed(own)
-
-
-def _sum_over_processes(count: int, where: torch.device | str) -> int:
-    if world() == 1:
-        return count
-    total = torch.tensor(count, device=where)
-    torch.distributed.all_reduce(total)
-    return int(total.item())

@@ -32,8 +32,9 @@ from adakd.progress import track
 if TYPE_CHECKING:
     from adakd.models import Family
 
-LEAST = 1 / 3  # of the audio that the smaller half holds where the cut costs nothing
-LEAST_CROSSED = 1 / 6  # and where both are cut, which may leave a quarter at best
+# The least share of the audio that the smaller half may hold where no utterance is left out, and
+# where some are: apart by speaker and sentence at once, a quarter is the most there can be.
+LEAST, LEAST_CROSSED = 1 / 3, 1 / 6
 # Rates of dropout that transformers' layers apply without a module of their own.
 RATES = ("dropout", "attention_dropout", "activation_dropout")
 
@@ -226,6 +227,8 @@ def score(
     workers: int = 0,
 ) -> dict[str, dict[str, float]]:
     """What a teacher thinks of each utterance, by id, in nats per target unit of its transcript.
+
+    batch_seconds: with padding. what: the progress bar's title. workers: processes that read.
 
     ``x`` is the loss on the transcript or, with ``dropout_passes``, its spread. With a ``limit``,
     as a guard needs it, also ``transcript``, that loss, and ``hypothesis``, the loss on the

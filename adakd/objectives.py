@@ -127,9 +127,9 @@ def top_k(
     As many of the rest as are kept, M = min(k, V - k), by systematic sampling: equal steps through
     the cumulated probabilities from a random start (Madow 1949, "On the theory of systematic
     sampling, II"). So the KL that a loss estimates from them has the dense one as its mean, and its
-    gradient too (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv 2503.16870, who draw all
-    units at random); the k largest alone, or the rest as one number, would leave out what the
-    teacher says of tens of thousands of units.
+    gradient too, over draws (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv 2503.16870, who
+    draw all units at random); the k largest alone, or the rest as one number, would leave out what
+    the teacher says of tens of thousands of units.
 
     Args:
         logits: raw logits, (..., V).
@@ -177,7 +177,7 @@ def ctc(
     Args:
         logits: (B, T, V), raw.
         frames: (B,) int, frames that are not padding.
-        labels: (B, U) int, padded with anything.
+        labels: (B, U) int, 0 to V - 1, padded with anything.
         label_lengths: (B,) int, labels that are not padding. An utterance without labels is divided
             by one.
         blank: index of the blank unit.
@@ -185,7 +185,16 @@ def ctc(
         (B,) nats per label. Labels that do not fit into the frames (each repeated label needs a
         blank before it) give inf and a NaN gradient: nothing is hidden here. Data preparation finds
         such utterances and rejects them by name.
+    Raises:
+        UserError: a label is no unit of the logits. torch's own CTC does not look, and reads, and
+            in the backward pass writes, memory that is not its own.
     """
+    own = labels[_counted(label_lengths, labels.shape[1], labels.device)]
+    if own.numel() and not 0 <= own.min() <= own.max() < logits.shape[-1]:
+        raise UserError(
+            f"The labels go from {own.min()} to {own.max()}, and the logits have "
+            f"{logits.shape[-1]} units: are they another tokenizer's?"
+        )
     padding = ~_counted(frames, logits.shape[1], logits.device)
     clean = _at_least_float32(logits.masked_fill(padding.unsqueeze(-1), 0.0))
     total = functional.ctc_loss(
@@ -466,11 +475,11 @@ def selected_frames(
     if select not in get_args(FrameSelection):
         known = ", ".join(get_args(FrameSelection))
         raise UserError(f"Unknown selection of frames {select!r}: it is one of {known}.")
-    best = teacher.best()
-    counted = _counted(frames, best.shape[1], best.device)
+    held = teacher.tail if isinstance(teacher, TopK) else teacher.logits  # (B, T), (B, T, V)
+    counted = _counted(frames, held.shape[1], held.device)
     if select == "all":
         return counted
-    spikes = counted & (best != blank)
+    spikes = counted & (teacher.best() != blank)
     if select == "nonblank":
         return spikes
     width = 2 * SYMMETRIC_NEIGHBOURS + 1

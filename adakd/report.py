@@ -151,7 +151,7 @@ def read_metrics(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[fl
         # a resumed run may have logged a step twice: the later entry counts
         if "dev_cer" in entry:
             dev_cer[entry["epoch"]] = entry["dev_cer"]
-        elif "task" in entry:
+        elif entry.get("task") is not None:
             task_loss[entry["step"]] = entry["task"]
     return sorted(dev_cer.items()), sorted(task_loss.items())
 

@@ -2,7 +2,8 @@
 
 Per utterance: its difficulty x (the teacher's task loss) and, where asked for, the soft outputs:
 raw logits in fp16, all of them (dense), or the top k and a sample of the rest at the stored
-temperature (`adakd.objectives.top_k`). It describes clean audio under a teacher in eval mode.
+temperature (`adakd.objectives.top_k`), drawn once for all epochs: what one utterance's sample is
+off by evens out over utterances and positions alone. Clean audio under a teacher in eval mode.
 
     store/meta.json          what the contents depend on, part by part; top_k, temperature
     store/index.<R>.<N>.jsonl    one line an utterance: id, x, shard, row, rows

@@ -19,7 +19,7 @@ in eval mode.
 
     finetune    FineTune      loss_i = task_i
     kd          FixedWeight   loss_i = (1 - alpha) task_i + alpha distill_i       arXiv 1503.02531
-    superloss   SuperLoss     that loss, less of it where it is large             NeurIPS 2020
+    superloss   SuperLoss     that loss, less where it is large, more where small NeurIPS 2020
     focal       FocalLoss     that loss, less of it where it is small             arXiv 1708.02002
     annealing   AnnealingKD   loss_i = distill_i, then task_i                     arXiv 2104.07163
     adakd       AdaKD         loss_i = (1 - alpha_i) task_i + alpha_i distill_i   arXiv 2405.08019
@@ -140,7 +140,8 @@ class Weighting(nn.Module):
         """Weigh a batch; the module's first lines describe the arguments.
 
         Raises:
-            UserError: a needed vector is missing, a shape is not (B,), progress is not in 0 to 1.
+            UserError: a needed vector is missing, a shape is not (B,) (with a guard, of the
+                difficulty, (B, 2)), progress is not in 0 to 1.
         """
         name = type(self).__name__
         if task.dim() != 1:
@@ -221,6 +222,7 @@ class Guarded(Weighting):
         """All difficulties of a training set, checked, and the x of transcripts that are not
         taken for wrong; `doubted` is known then.
 
+        Returns: (N,) x or (N, 2) x and doubt of all N; (M,) x of the M that are trusted.
         Raises:
             UserError: there are none, some are not finite, or no transcript is taken for right.
         """
@@ -285,7 +287,7 @@ class FixedWeight(Guarded):
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
 
-    Buffers: those of `Guarded`, and with a guard alpha_range, the figures of `summary`.
+    Buffers: those of `Guarded`, and with a guard alpha_range, (5,), the figures of `summary`.
     """
 
     alpha_range: Tensor
@@ -342,7 +344,7 @@ def lambert_w(y: Tensor) -> Tensor:
     p = (2 * (1 + math.e * y)).clamp(min=0).sqrt()
     series = -1 + p - p**2 / 3 + 11 / 72 * p**3
     w = torch.where(y < 0, series, y.clamp(min=0).log1p())
-    for _ in range(6):  # the error is cubed every time: four are enough for any float64
+    for _ in range(6):  # the error is cubed every time: four do up to 1e6, six in float64
         excess = w - y * torch.exp(-w)
         w = torch.where(p > 1e-4, w - excess / (w + 1 - (w + 2) * excess / (2 * w + 2)), w)
     return w
@@ -361,7 +363,8 @@ class SuperLoss(FixedWeight):
     tau is the running mean of l, over all utterances of an optimiser step:
     tau <- 0.9 tau + 0.1 mean(l) after every step, on the mean over all processes. A step is weighed
     with the tau of the steps before it, as its own mean is not known before its last micro-batch.
-    In the first step every utterance counts as usual: s = 1.
+    In the first step every utterance counts as usual: s = 1. The loss that is told has tau taken
+    off: it may fall below 0, and is to be compared with no other method's.
 
     Args:
         alpha: weight of the distillation loss in l, 0 to 1.
@@ -400,7 +403,7 @@ class SuperLoss(FixedWeight):
             return
         losses = super().weigh(task, distill, None, 0.0).loss.double()
         sums = torch.stack([losses.sum(), losses.new_tensor(len(losses))])
-        total, count = _over_processes(sums)
+        total, count = over_processes(sums)
         mean = total / count
         if mean.isfinite():  # a step that is not is one that the optimiser skips, too
             before = mean if self.tau.isnan() else self.tau
@@ -520,14 +523,19 @@ def adaptive_alpha(
     a at x = t. That generalisation is ours; a is the paper's 1/e unless given.
 
     Args:
-        difficulty, threshold, k: x, t and k of any shapes that broadcast, finite, of any floating
-            dtype.
+        difficulty, threshold, k: x, t and k of any shapes that broadcast, of any floating dtype;
+            they and x - t are finite.
         alpha_at_t: a, above 0 and below 1.
     Returns: alpha in float32 or wider; neither it nor its derivatives are ever NaN.
     """
     exponent = _at_least_float32(k) * (_at_least_float32(difficulty) - threshold) / 2
     exponent = exponent + math.log(-math.log(alpha_at_t))  # exactly 0 for 1/e
-    # From 7 on alpha is 0 even in float64: the clamp costs nothing. Without it the inner exp
+    return _falling(exponent)
+
+
+def _falling(exponent: Tensor) -> Tensor:
+    """exp(-exp(e)), same shape."""
+    # From 7 on it is 0 even in float64: the clamp costs nothing. Without it the inner exp
     # overflows, and the derivative -exp(e) exp(-exp(e)) becomes inf * 0 = NaN.
     return torch.exp(-torch.exp(exponent.clamp(max=10.0)))
 
@@ -659,8 +667,9 @@ class AdaKD(Guarded):
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
             0.95; None takes every transcript as right.
 
-    Buffers: t, k_start, alpha_range, the figures of `summary`, and known, (2, N): x of the training
-    set in rising order, and what each of them is exchanged for; (2, 0) where nobody asks for it.
+    Buffers: t, k_start, alpha_range, (2, 5), the figures of `summary` as training begins and as it
+    ends, and known, (2, N): x of the training set (with a guard, of the trusted transcripts) in
+    rising order, and what each of them is exchanged for; (2, 0) where nobody asks for it.
     And those of `Guarded`.
     """
 
@@ -806,15 +815,14 @@ class AdaKD(Guarded):
             places = torch.searchsorted(self.known[0], x.to(self.known))
             x = self.known[1][places.clamp(max=self.known.shape[1] - 1)]
         x = self._scaled(x)
-        alpha = adaptive_alpha(x, self.t, k, self.alpha_at_t)
-        if self.control in ("mean", "threshold"):
-            others = self._scaled(self.known[0])
-            every = adaptive_alpha(others, self.t, k, self.alpha_at_t)
-            if self.control == "mean":
-                return every.mean().to(alpha).expand_as(alpha)
-            easy, hard = every[others <= self.t].mean(), every[others > self.t].mean()
-            return torch.where(x <= self.t, easy, hard).to(alpha)
-        return alpha
+        if self.control not in ("mean", "threshold"):
+            return adaptive_alpha(x, self.t, k, self.alpha_at_t)
+        others = self._scaled(self.known[0])
+        every = adaptive_alpha(others, self.t, k, self.alpha_at_t)
+        if self.control == "mean":
+            return every.mean().expand_as(x)
+        easy, hard = every[others <= self.t].mean(), every[others > self.t].mean()
+        return torch.where(x <= self.t, easy, hard)
 
     def weigh(
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
@@ -930,9 +938,7 @@ class LearnedAdaKD(AdaKD):
 
     def _alpha(self, difficulty: Tensor, learned: Tensor) -> Tensor:
         start = self.k_start * (self._scaled(difficulty) - self.t) / 2
-        exponent = learned[0] * start - learned[1]
-        two = exponent.new_tensor(2.0)  # of exp(k (x - t) / 2)
-        return adaptive_alpha(exponent, torch.zeros_like(two), two)
+        return _falling(learned[0] * start - learned[1])
 
     @torch.no_grad()
     def learn(self, difficulty: Tensor, slope: Tensor) -> None:
@@ -942,7 +948,7 @@ class LearnedAdaKD(AdaKD):
             learned = self.learned[0].clone().requires_grad_()
             moved = (self._alpha(difficulty.detach(), learned) * slope.detach().float()).sum()
             (gradient,) = torch.autograd.grad(moved, learned)
-        sums = _over_processes(torch.cat([gradient, gradient.new_tensor([len(slope)])]))
+        sums = over_processes(torch.cat([gradient, gradient.new_tensor([len(slope)])]))
         gradient = sums[:2] / sums[2]
         if not gradient.isfinite().all():
             return  # as the optimiser skips such a step
@@ -1043,7 +1049,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
         raise UserError(f"methods.{name}: {error}") from None
 
 
-def _over_processes(sums: Tensor) -> Tensor:
+def over_processes(sums: Tensor) -> Tensor:
     """These sums, with what all other processes have added to theirs; in place."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)

@@ -26,8 +26,8 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor
 
 from adakd import brain as training
+from adakd import checkpoints, device, models, progress
 from adakd import config as configuration
-from adakd import device, models, progress
 from adakd import weighting as weightings
 from adakd.brain import DistillationBrain
 from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
@@ -111,7 +111,7 @@ def build(speech: Speech, tmp_path: Path) -> Build:
             {"batch_seconds": 4, "epochs": 2, "learning_rate": 1e-2, **train},
             "the test",
         )
-        training.seed_everything(1, "training")
+        checkpoints.seed_everything(1, "training")
         student = models.load(config, "student", speech.units[family])
         teacher = models.load(config, "teacher", speech.units[family]) if online else None
         student.prepare_training(settings)
@@ -353,6 +353,7 @@ def test_a_step_that_is_not_finite_is_skipped(
         assert not same(before, state_of(made.student))
         before = state_of(made.student)
     assert made.optimizer_step == 9 and told_steps == 3
+    assert [line["loss"] is None for line in metrics(made)] == [True, True, False] * 3
     told = [line for line in capsys.readouterr().err.splitlines() if "is skipped" in line]
     assert told == [
         f"a test: step {step} is skipped, its gradient is not finite" for step in (1, 2, 4, 5, 7, 8)
@@ -752,7 +753,7 @@ def test_a_run_cut_in_an_epoch_ends_as_an_uncut_one(
     with pytest.raises(Cut):
         run(cut, speech)
     resumed = build(family, folder="cut", **settings)
-    training.seed_everything(99, "training")  # whatever came before must not matter
+    checkpoints.seed_everything(99, "training")  # whatever came before must not matter
     compare(uncut(build, family, **settings), resumed, speech)
 
 
@@ -767,7 +768,7 @@ def test_the_clock_of_a_run_goes_on_where_it_was_cut(speech: Speech, build: Buil
 
 def test_purposes_of_a_seed_draw_numbers_of_their_own() -> None:
     def drawn(seed: int, purpose: str) -> list[float]:
-        training.seed_everything(seed, purpose)
+        checkpoints.seed_everything(seed, purpose)
         return [*torch.rand(8).tolist(), *np.random.rand(8), *(random.random() for _ in range(8))]
 
     assert drawn(1, "weights") == drawn(1, "weights")
@@ -782,7 +783,7 @@ def test_masks_and_order_do_vary(speech: Speech, build: Build) -> None:
         build(mask_time=0.2, epochs=1, folder="other"),
     )
     run(made, speech)
-    training.seed_everything(2, "training")
+    checkpoints.seed_everything(2, "training")
     run(other, speech)
     assert metrics(made) != metrics(other)
     assert made.train_sampler.plan(1) != made.train_sampler.plan(2)
@@ -823,7 +824,7 @@ def test_a_run_cut_in_either_phase(
     with pytest.raises(Cut):
         run(cut, speech)
     resumed = build(folder="cut", **settings)
-    training.seed_everything(99, "training")
+    checkpoints.seed_everything(99, "training")
     compare(uncut(build, **settings), resumed, speech)
 
 
@@ -879,7 +880,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint(
             raise Cut
         original(state, path)
 
-    original = training.RandomState.save
+    original = checkpoints.RandomState.save
     monkeypatch.setattr(cut.checkpointer, "custom_save_hooks", {"random": save})
     with pytest.raises(Cut):
         run(cut, speech)
@@ -904,13 +905,13 @@ def test_a_run_cut_after_its_last_checkpoint_only_picks_the_best(
 def test_processes_do_not_share_their_random_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = training.RandomState()
-    training.seed_everything(1, "training")
+    state = checkpoints.RandomState()
+    checkpoints.seed_everything(1, "training")
     state.save(str(tmp_path / "random"))
     whole = torch.rand(3).tolist()
 
     def drawn(rank: int) -> list[float]:
-        monkeypatch.setattr(training, "rank", lambda: rank)
+        monkeypatch.setattr(checkpoints, "rank", lambda: rank)
         state.load(str(tmp_path / "random"), end_of_epoch=False)
         return torch.rand(3).tolist() + [random.random()]
 
@@ -1049,7 +1050,7 @@ def test_the_last_checkpoint_is_the_latest_though_the_clock_was_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = EpochCounter(5)
-    checkpointer = training.WholeCheckpointer(tmp_path, {"epochs": counter})
+    checkpointer = checkpoints.WholeCheckpointer(tmp_path, {"epochs": counter})
     for counter.current, now in enumerate((9000.0, 9010.0, 5000.0, 5010.0), start=1):
         monkeypatch.setattr(time, "time", lambda now=now: now)
         checkpointer.save_and_keep_only(
@@ -1075,7 +1076,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_last_one_goes(
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", flushed)
-    checkpointer = training.WholeCheckpointer(tmp_path, {"epochs": EpochCounter(5)})
+    checkpointer = checkpoints.WholeCheckpointer(tmp_path, {"epochs": EpochCounter(5)})
     for _ in range(2):
         there.clear()
         synced.clear()

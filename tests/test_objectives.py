@@ -99,6 +99,16 @@ def test_ctc_does_not_hide_an_impossible_alignment():
     assert loss[0].isfinite() and loss[1].isinf()
 
 
+@pytest.mark.parametrize("label", [4, 2000, -100])
+def test_ctc_refuses_a_label_that_is_no_unit(label):
+    logits, frames, lengths = torch.randn(2, 6, 4), torch.tensor([6, 6]), torch.tensor([2, 1])
+    padded = torch.tensor([[1, 2], [1, label]])
+    assert ctc(logits, frames, padded, lengths).isfinite().all(), "padding may be anything"
+    wrong = torch.tensor([[1, label], [1, 0]])
+    with pytest.raises(UserError, match=rf"labels go from .*{label}.* have 4 units"):
+        ctc(logits, frames, wrong, lengths)
+
+
 def test_ctc_gradient_against_finite_differences():
     student, _, labels = ctc_batch()
     small = student.clamp(-9, 9).requires_grad_()

@@ -111,8 +111,8 @@ def fake_models(monkeypatch: pytest.MonkeyPatch, **functions: object) -> None:
     fake = types.SimpleNamespace(**{"load": lambda *_: Model(), **functions})
     monkeypatch.setitem(sys.modules, "adakd.models", fake)
     monkeypatch.setattr(adakd, "models", fake, raising=False)
-    brain = types.SimpleNamespace(seed_everything=lambda *_: None)
-    monkeypatch.setitem(sys.modules, "adakd.brain", brain)
+    seeding = types.SimpleNamespace(seed_everything=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "adakd.checkpoints", seeding)
 
 
 @dataclass
@@ -219,7 +219,7 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
             step(*arguments)
         lost.with_suffix(".lost").rename(lost)
 
-    for name in ("adakd.models", "adakd.weighting", "adakd.brain"):
+    for name in ("adakd.models", "adakd.weighting", "adakd.brain", "adakd.checkpoints"):
         monkeypatch.setitem(sys.modules, name, None)
     # Data.
     write_json(place.corpus / "marker.json", {})

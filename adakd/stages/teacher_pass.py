@@ -131,7 +131,7 @@ def write_difficulty(place: Place) -> None:
     if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
         return
     from adakd import difficulty, models
-    from adakd.brain import seed_everything
+    from adakd.checkpoints import seed_everything
     from adakd.data import label_noise
 
     entries = place.transcribed()

@@ -108,7 +108,7 @@ def student_start(place: Place) -> Path:
     current = (done(folder) or {}).get("fingerprint") == configuration.fingerprint(inputs)
     if not (current and (folder / "model").exists()) and rank() == 0:
         from adakd import models
-        from adakd.brain import seed_everything
+        from adakd.checkpoints import seed_everything
 
         seed_everything(place.config.seed, "weights")
         config, units = place.config, units_of(place)
@@ -161,7 +161,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
 
     from adakd import models
     from adakd import weighting as weightings
-    from adakd.brain import DistillationBrain, seed_everything
+    from adakd.brain import DistillationBrain
+    from adakd.checkpoints import seed_everything
     from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
     from adakd.device import described, precision
 
@@ -214,7 +215,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         Steps(entries, place.root, family, extra, live), sampler, settings.workers
     )
     dev_loader = evaluation_loader(
-        Steps(place.manifest("dev"), place.root, family),
+        Steps(place.manifest("dev")[rank() :: world()], place.root, family),
         2 * settings.batch_seconds,  # no gradients are kept: twice fits
         family.padded,
         settings.workers,

@@ -27,6 +27,7 @@ NOWHERE = HERE / "nowhere"  # what is published alone counts
 AGAINST = {  # by the names that the grids have for them
     "against fine-tuning": ("finetune",),
     "against KD": ("kd-tuned", "kd"),
+    "against KD, a lower alpha": ("kd-low",),
     "against x permuted": ("adakd-permuted",),
     "against one alpha for all": ("adakd-mean",),
 }

@@ -222,8 +222,8 @@ def variance(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Varia
 
     Nearly all of it is what `linear` varies, which is `exact`. The draws add by how much the
     logarithm itself varies more, which is much only where errors are few: from the difference to
-    `linear` in the same draws, so that their luck hardly counts (a control variate: Davison and
-    Hinkley 1997, Bootstrap Methods and their Application, ch. 9).
+    `linear` in the same draws, so that their luck hardly counts but there (a control variate:
+    Davison and Hinkley 1997, Bootstrap Methods and their Application, ch. 9).
     """
     import numpy as np
 
@@ -233,7 +233,8 @@ def variance(counts: np.ndarray, folds: np.ndarray, draws: int = DRAWS) -> Varia
 
     def of(known: float, runs: bool, groups: bool) -> float:
         sums = resample(both, folds, draws, runs, groups)
-        return max(0.0, known + float(log_rate(sums[:, :-1]).var() - sums[:, -1].var()))
+        # In this order, max keeps NaN: where a draw has no speech nothing is known.
+        return max(known + float(log_rate(sums[:, :-1]).var() - sums[:, -1].var()), 0.0)
 
     size = len(folds), len(np.unique(folds)), len(counts)
     return Variance(

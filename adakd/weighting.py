@@ -937,7 +937,7 @@ class LearnedAdaKD(AdaKD):
         return self._alpha(x, self.learned[0])
 
     def _alpha(self, difficulty: Tensor, learned: Tensor) -> Tensor:
-        start = self.k_start * (self._scaled(difficulty) - self.t) / 2
+        start = self.k_start * (self._scaled(_at_least_float32(difficulty)) - self.t) / 2
         return _falling(learned[0] * start - learned[1])
 
     @torch.no_grad()

@@ -64,6 +64,7 @@ def make_experiment(
         metrics = [
             {"step": 1, "epoch": 1, "loss": 9.0, "task": 3.0},
             {"step": 2, "epoch": 1, "loss": 9.0, "task": 2.0},
+            {"step": 3, "epoch": 1, "loss": None, "task": None},  # a step that was skipped
             {"epoch": 1, "step": 2, "dev_cer": 0.5, "dev_loss": 1.0},
             {"step": 2, "epoch": 1, "loss": 9.0, "task": 1.5},  # logged again by a resumed run
         ]

@@ -46,7 +46,7 @@ recipe=${recipe%/}
 
 mapfile -t recipes < <(list_recipes "$root")
 if ! is_among "$recipe" "${recipes[@]}"; then
-    fail "there is no recipe '$recipe'; did you mean $(nearest "$recipe" "${recipes[@]}")?" \
+    fail "there is no recipe '$recipe'; did you mean $(nearest 999 "$recipe" "${recipes[@]}")?" \
         "There are: ${recipes[*]}"
 fi
 exec "$root/recipes/$recipe/run.sh" "${rest[@]}"

@@ -70,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     if finished.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
+    if options.publish and options.publish.is_dir():
+        raise UserError(f"--publish {options.publish} is a folder: name a file, such as STUDY.md.")
     scores = options.publish.with_suffix(".jsonl") if options.publish else None
     study = Study(options.grid, options.root.resolve(), options.set, scores)
     failed = 0

@@ -253,12 +253,20 @@ def _run_steps(
     command: str,
     publish: bool,
 ) -> None:
+    from adakd.finished import say
     from adakd.inputs import check_shared
-    from adakd.stages import preparation, results, teacher_pass, training
+    from adakd.stages import checks, preparation, results, teacher_pass, training
 
     trained = {method: method if method in STEPS else "adakd" for method in methods}
+    asked = [name for name, step in trained.items() if step in steps]
     for place in places:
-        training.check_methods(place, [name for name, step in trained.items() if step in steps])
+        training.check_methods(place, asked)
+    if not asked and set(steps) <= {"finetune", "kd", "adakd"}:
+        for step in steps:
+            number = list(STEPS).index(step)
+            named = " ".join(methods)
+            say(f"stage {number} ({step}): trains none of --methods {named}, nothing to do")
+    first = next((step for step in steps if step in SHARED), None)
     for step in steps:
         if step == "report":
             results.report(places, methods, command, publish)
@@ -270,6 +278,8 @@ def _run_steps(
             for folder in dict.fromkeys(place.export for place in places):
                 results.export([place for place in places if place.export == folder], methods)
             continue
+        for place in places if step == first else ():  # stage 1 has made the units by now
+            checks.check_models(place, steps, asked)
         for place in places:
             check_shared(place, step)
             if step == "prepare":

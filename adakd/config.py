@@ -189,6 +189,17 @@ class Config:
         return from_dict(Train, {**dataclasses.asdict(self.train), **own}, f"{role}.train")
 
 
+# Codes that are taken for those of languages for which the text rules have a line: the rules know
+# these by their two letters (ISO 639) alone. jp, cn and gr are countries.
+MEANT = dict(
+    pair.split(":")
+    for pair in (
+        "zho:zh chi:zh cn:zh jpn:ja jp:ja tha:th lao:lo khm:km mya:my bur:my bod:bo tib:bo dzo:dz "
+        "tur:tr aze:az azj:az mar:mr nep:ne npi:ne afr:af nld:nl dut:nl fry:fy mlt:mt som:so "
+        "hau:ha ita:it ell:el gre:el gr:el fin:fi swe:sv uzb:uz uzn:uz"
+    ).split()
+)
+
 CHOICES = {
     "family": FAMILIES,
     "transcripts.source": ("corpus", "teacher"),
@@ -213,7 +224,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.label_noise.misspelt": (0, 1),
     "transcripts.max_cer": (0, math.inf),
     "units.size": (1, FINITE),
-    "distill.temperature": (ABOVE_0, FINITE),
+    "distill.temperature": (ABOVE_0, 100),  # at 100 all outputs weigh alike
     "distill.top_k": (0, FINITE),
     "distill.dropout_passes": (2, FINITE),  # one has no spread
     "score.bootstrap": (1, FINITE),
@@ -322,6 +333,7 @@ def check(config: Config) -> None:
             f"{config.recipe}: language.code is missing; give it, e.g. --language.code sw, or "
             f"set it in conf/recipe.yaml; for a study: --set {config.recipe} language.code sw."
         )
+    check_language(config.language.code)
     if "kind" not in config.corpus:
         raise UserError(f"{config.recipe}: corpus.kind is missing; set it in conf/recipe.yaml.")
     for role in ("teacher", "student"):
@@ -359,6 +371,19 @@ def check_recipe(name: str) -> None:
         raise UserError(
             f"'{name}' is no name of a recipe: name a folder below recipes/, such as espeak/hi."
         )
+
+
+def check_language(code: str) -> None:
+    """Raise `UserError` for the name of a language, or a code that hides it from the text rules."""
+    language = re.split("[-_]", code.lower())[0]
+    meant = MEANT.get(language)
+    if len(language) > 3 and language != "multilingual":
+        # Imported here, where its seconds do not matter.
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        meant = TO_LANGUAGE_CODE.get(language, "its ISO 639 code, such as sw")
+    if meant:
+        raise UserError(f"language.code is '{code}': write {meant}.")
 
 
 def _check_range(key: str, value: float | None, low: float, high: float) -> None:
@@ -443,9 +468,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing; a recipe needs it (see recipes/TEMPLATE).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line, problem = _of_broken_yaml(path, error)
-        raise UserError(
-            f"{path}, line {line}: not valid YAML ({problem}); mend that line."
-        ) from None
+        mend = "that line" + (" or the one above" if problem.startswith("mapping values") else "")
+        raise UserError(f"{path}, line {line}: not valid YAML ({problem}); mend {mend}.") from None
+    except RecursionError:
+        raise UserError(f"{path}: its brackets lie too deep in each other; mend them.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -453,14 +479,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _of_broken_yaml(path: Path, error: Any) -> tuple[int, str]:
+def _of_broken_yaml(path: Path, error: Any) -> tuple[str, str]:
     """The line at which YAML is broken, and what is wrong there."""
     if isinstance(error, UnicodeDecodeError):
-        return error.object.count(b"\n", 0, error.start) + 1, "not UTF-8 text"
+        return str(error.object.count(b"\n", 0, error.start) + 1), "not UTF-8 text"
     if isinstance(error, yaml.reader.ReaderError):
         text, at = path.read_text(encoding="utf-8"), error.position
-        return text.count("\n", 0, at) + 1, f"{text[at]!a} is a character that YAML does not take"
-    return error.problem_mark.line + 1, error.problem
+        problem = f"{text[at]!a} is a character that YAML does not take"
+        return str(text.count("\n", 0, at) + 1), problem
+    noticed = error.problem_mark.line + 1
+    # Where a quotation mark or a bracket opens; a block begins far above what is wrong in it.
+    if (error.context or "").startswith(("while scanning", "while parsing a flow")):
+        begun = (error.context_mark or error.problem_mark).line + 1
+        if begun != noticed:
+            return f"{begun}, noticed at line {noticed}", error.problem
+    return str(noticed), error.problem
 
 
 def from_dict(

@@ -301,6 +301,21 @@ def _pass(
     return totals, units, texts
 
 
+def check_dropout(family: Family) -> None:
+    """Raise `UserError` where a teacher has no dropout, be it without weights."""
+    import torch
+
+    rates = 0.0
+    for module in family.modules():
+        names = ("p",) if isinstance(module, torch.nn.Dropout) else RATES
+        rates += sum(float(vars(module).get(name, 0.0)) for name in names)
+    if rates == 0:
+        raise UserError(
+            "The teacher has no dropout (all rates in its config.json are 0), so its loss has no "
+            "spread: set distill.difficulty to insample, crossfit or pretrained."
+        )
+
+
 def dropout_spread(
     family: Family, entries: Sequence[Entry], root: Path, passes: int, what: str
 ) -> dict[str, float]:
@@ -322,18 +337,11 @@ def dropout_spread(
 
     family.prepare_training(Train(mask_time=0.0, mask_feature=0.0))
     family.to(device()).train()
-    rates = 0.0
     module: Any
     for module in family.modules():
         if isinstance(getattr(module, "layerdrop", None), float):
             module.layerdrop = 0.0
-        names = ("p",) if isinstance(module, torch.nn.Dropout) else RATES
-        rates += sum(float(vars(module).get(name, 0.0)) for name in names)
-    if rates == 0:
-        raise UserError(
-            "The teacher has no dropout (all rates in its config.json are 0), so its loss has no "
-            "spread: set distill.difficulty to insample, crossfit or pretrained."
-        )
+    check_dropout(family)
     spread = {}
     for entry in track(entries, len(entries), what):
         clip = audio.read(root / entry.audio)

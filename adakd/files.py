@@ -62,6 +62,9 @@ def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
     fresh.mkdir(parents=True)
     try:
         yield fresh
+        for path in fresh.rglob("*"):  # safetensors writes for the user alone, whatever the umask
+            if path.is_file() and not path.is_symlink():
+                path.chmod(fresh.stat().st_mode & 0o666)
         if durable:
             flush(fresh)
     except BaseException:  # half a model or an archive may fill a disk
@@ -106,13 +109,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file of `write_json`; `UserError` if it is damaged."""
+def read_json(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
+    """The mapping in a file of `write_json`; `UserError` if it is damaged or lacks `needs`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # no JSON, or no UTF-8
         content = None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not content.keys() >= set(needs):
         raise UserError(f"{path} is damaged: delete it, and what it stands for is made anew.")
     return content
 
@@ -123,15 +126,25 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file of `write_jsonl`; `UserError` if it is damaged."""
+def read_jsonl(path: Path, needs: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of a file of `write_jsonl`; `UserError` if it is damaged or one lacks `needs`."""
+    keys = set(needs)
     with path.open(encoding="utf-8") as file:
         try:
-            yield from map(json.loads, file)
-        except ValueError:  # no JSON, or no UTF-8
+            for row in map(json.loads, file):
+                if not isinstance(row, dict) or not row.keys() >= keys:
+                    raise ValueError
+                yield row
+        except ValueError:  # no JSON, no UTF-8, or not what it should hold
             raise UserError(
                 f"{path} is damaged: delete its folder and run the stage that makes it again."
             ) from None
+
+
+def count_lines(path: Path) -> int:
+    """How many rows a file of `write_jsonl` has, without a look into them."""
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def utf8(name: str) -> str:

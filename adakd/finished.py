@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import empty, read_json, write_json, write_text
+from adakd.files import count_lines, empty, read_json, write_json, write_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 def done(folder: Path) -> dict[str, Any] | None:
     """What a finished step left in ``folder``; None if it is not finished."""
     try:
-        return read_json(folder / "done.json")
+        return read_json(folder / "done.json", needs=("inputs", "fingerprint"))
     except FileNotFoundError:
         return None
 
@@ -49,10 +49,16 @@ def needed(folder: Path, what: str, stage: int) -> dict[str, Any]:
     return facts
 
 
-def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) -> bool:
+def is_current(
+    folder: Path,
+    inputs: dict[str, Any],
+    what: str,
+    *outputs: Path,
+    lines: Mapping[Path, int] | None = None,
+) -> bool:
     """Whether a step is finished with these very inputs, and its outputs are there.
 
-    Says so, or says what has changed or is missing.
+    Says so, or says what has changed or is missing. ``lines``: of outputs, how many they have.
     """
     facts = done(folder)
     if facts is None:
@@ -65,8 +71,20 @@ def is_current(folder: Path, inputs: dict[str, Any], what: str, *outputs: Path) 
         if not path.exists():
             say(f"{what}: {shown(path)} is missing, made anew")
             return False
+    for path, count in (lines or {}).items():
+        if count_lines(path) != count:
+            say(f"{what}: {shown(path)} has not {count} lines, made anew")
+            return False
     say(f"{what}: done ({shown(folder)})")
     return True
+
+
+def model_files(folder: Path) -> tuple[Path, Path]:
+    """The outputs without which an experiment has no model: its settings and its weights."""
+    model = folder / "model"
+    in_parts = model / "model.safetensors.index.json"  # what is too large for one file
+    weights = in_parts if in_parts.exists() else model / "model.safetensors"
+    return model / "config.json", weights
 
 
 # What a training depends on beside its settings, which nobody can give back.
@@ -249,7 +267,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
             processes as there are no longer: so many make one of its optimiser steps.
     """
     started = folder / "started.json"
-    before = read_json(started) if started.exists() else {}
+    before = read_json(started, needs=("inputs",)) if started.exists() else {}
     finished = (folder / "done.json").exists()
     same = bool(before) and not finished and not changes(before["inputs"], inputs)
     _tell_cut(folder, spare_cut(folder, inputs, dataclasses.asdict(config)))
@@ -286,7 +304,7 @@ def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any])
     started = folder / "started.json"
     if (folder / "done.json").exists() or not started.exists() or not _checkpoints(folder):
         return []
-    before = read_json(started)
+    before = read_json(started, needs=("inputs",))
     if not (changed := changes(before["inputs"], inputs)):
         return []
     named = [name for name in changed if name.split(".")[0] not in ON_DISK]
@@ -364,7 +382,7 @@ def take_over(folder: Path, twin: Path) -> None:
     _tell_cut(folder, spare_cut(folder, facts["inputs"], settings))
     if folder.exists():
         shutil.rmtree(folder)
-    # done.json is written last: a copy that was cut is none.
-    shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json"))
+    # done.json is written last: a copy that was cut is none. Checkpoints may go at any time.
+    shutil.copytree(twin, folder, ignore=shutil.ignore_patterns("done.json", "ckpt"))
     origin = {"taken_over": f"{twin.parent.name}/{twin.name}"}
     write_json(folder / "done.json", {**origin, **facts, **whose()})

@@ -8,6 +8,7 @@ depend on is little, and stands in stages/results.py. Nothing heavy is imported 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import read_jsonl
+from adakd.files import fingerprint, read_jsonl
 from adakd.finished import ON_DISK, changed_sources, changes, done, needed, shown
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
@@ -125,6 +126,9 @@ def prepared(place: Place) -> dict[str, Any]:
 
     The manifests hold text: other text units make other targets of the same manifests. Those of a
     checkpoint count with the checkpoint.
+
+    Raises:
+        UserError: there are none, or of other settings, or a manifest was edited.
     """
     facts = needed(place.data, "The prepared data", 1)
     if changed := changed_data(place, facts):
@@ -132,8 +136,33 @@ def prepared(place: Place) -> dict[str, Any]:
             f"{shown(place.data)} was prepared with another {' and another '.join(changed)}: give "
             "the settings it was prepared with, or run --stage 1 first."
         )
+    check_manifests(place.data, facts)
     found = {**learnt_from(facts), "units": facts.get("units")}
     return {name: value for name, value in found.items() if value}
+
+
+def check_manifests(folder: Path, facts: dict[str, Any]) -> None:
+    """Raise `UserError` where a manifest was edited: what it gives would pass for the whole's.
+
+    One that is gone is told by whoever reads it. Before 2026-11-29 done.json had no `files`.
+    """
+    paths = [folder / f"{split}.jsonl" for split in facts.get("counts", {})]
+    if "files" not in facts or not all(path.exists() for path in paths):
+        return
+    files = tuple((path, (at := path.stat()).st_size, at.st_mtime_ns) for path in paths)
+    if _fingerprint_of(files) != facts["files"]:
+        newest = max(files, key=lambda file: file[2])[0].name
+        raise UserError(
+            f"A manifest in {shown(folder)} is not as stage 1 left it ({newest} was written "
+            f"last): put it back, or delete {shown(folder / 'done.json')} and run --stage 1, which "
+            "makes it from the corpus; transcripts are corrected in the corpus."
+        )
+
+
+@functools.cache  # a second for a million lines, and stages and studies ask again and again
+def _fingerprint_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """`fingerprint` of files, given with size and time: each is read once."""
+    return fingerprint(path for path, *_ in files)
 
 
 def units_of(place: Place) -> Path | None:
@@ -202,6 +231,16 @@ def lessons(place: Place) -> manifest.Manifest:
     if place.config.transcripts.source == "corpus":
         return place.transcribed()
     return manifest.read(transcripts_of(place) / "train.jsonl")
+
+
+def lessons_count(place: Place) -> int:
+    """How many these are, as counted when they were written."""
+    if place.config.transcripts.source == "corpus":
+        counts = needed(place.data, "The prepared data", 1)["counts"]["train"]
+    else:
+        what = "The teacher's transcripts of the training set"
+        counts = needed(transcripts_of(place), what, 2)["counts"]
+    return int(counts["kept"])
 
 
 def lessons_inputs(place: Place) -> dict[str, Any]:
@@ -402,7 +441,7 @@ def difficulties(place: Place, doubt: bool = False) -> dict[str, Any]:
             f"{folder} was made with another {' and another '.join(changed)}: run stage "
             "4 (teacher-pass) again."
         )
-    rows = read_jsonl(folder / "x.jsonl")
+    rows = read_jsonl(folder / "x.jsonl", needs=("id", "x", *(("doubt",) if doubt else ())))
     return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
 
 

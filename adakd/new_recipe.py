@@ -28,6 +28,7 @@ from adakd.files import write_text
 from adakd.options import Parser
 
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
+WHISPERS = {"cmn": "zh", "nb": "no", "fil": "tl", "jv": "jw"}  # Whisper's codes of these
 THOUSANDS = CHINESE | {"ja", "ko"}  # languages that are written in thousands of characters
 
 
@@ -117,18 +118,19 @@ def described(options: Any) -> str:
 
 
 def check_language(language: str, kind: str, whisper: str | None) -> None:
-    """Refuse a code that Whisper, or eSpeak where it is to speak, does not know."""
+    """Refuse a code that Whisper, the text rules, or eSpeak where it is to speak, do not know."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
     code = whisper or primary(language)
     if code not in LANGUAGES:
-        names = {**{known: known for known in LANGUAGES}, **TO_LANGUAGE_CODE}
+        names = {**{known: known for known in LANGUAGES}, **TO_LANGUAGE_CODE, **WHISPERS}
         near = difflib.get_close_matches(code.lower(), names, n=1)
         hint = f"did you mean '{names[near[0]]}'? If not," if near else "if it is right,"
         raise UserError(
             f"Whisper has no language '{code}'; {hint} name the language nearest to it with "
             "--whisper CODE, such as --whisper sw"
         )
+    configuration.check_language(language)
     if kind == "espeak":
         from adakd.corpora.espeak import espeak_code
 

@@ -374,9 +374,9 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     for row in rows:
         if row.runs:  # those without a tag come first
             by_method.setdefault(split_tag(row.method)[0], row)
-    best = next(
-        (by_method[name] for name in ("adakd", "kd", "finetune") if name in by_method), None
-    )
+    others = [name for name in by_method if not name.startswith(("teacher", "untrained"))]
+    told = ("adakd", "kd", "finetune", *others)
+    best = next((by_method[name] for name in told if name in by_method), None)
     if best is None:
         return f"{family}: no student has been trained."
     tag = split_tag(best.method)[1]
@@ -385,8 +385,8 @@ def headline(family: str, rows: Sequence[Row]) -> str:
     sentences = [f"{family}: {best.label} reaches a CER of {percent(_cer(best))} %"]
     if not math.isnan(best.interval.low):
         sentences[0] += " (95 % interval {} to {})".format(*map(percent, best.interval))
-    others = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
-    named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in others if row is not best]
+    beside = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
+    named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in beside if row is not best]
     sentences[0] += f"; {', '.join(named)}." if named else "."
     for baseline in reversed(BASELINES):
         if baseline in best.changes:

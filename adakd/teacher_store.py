@@ -28,7 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.errors import UserError
-from adakd.files import atomic_write, empty, read_json, read_jsonl, write_json, write_jsonl
+from adakd.files import (
+    atomic_write,
+    count_lines,
+    empty,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from adakd.finished import changes
 
 if TYPE_CHECKING:
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
 SHARD_SECONDS = 600  # of work in memory before it goes to disk: a pass that is cut loses no more
+META = ("parts", "top_k", "temperature")  # what meta.json holds
+LINE = ("id", "x", "shard", "row", "rows")  # what a line of an index holds
 OPEN_SHARDS = 200  # mapped at a time: every file takes a descriptor, and 1,024 is a common limit
 
 
@@ -71,18 +81,35 @@ def begin(folder: Path, parts: Mapping[str, Any], top_k: int, temperature: float
 def parts_of_finished(store: Path) -> dict[str, Any] | None:
     """What a finished store was made with; None if it is not finished."""
     meta = store / "meta.json"
-    return read_json(meta)["parts"] if meta.exists() else None
+    return read_json(meta, needs=("parts",))["parts"] if meta.exists() else None
 
 
 def parts_of_begun(store: Path) -> dict[str, Any] | None:
     """What a store was made with, or is being made: a pass that was cut goes on."""
     unfinished = store / "unfinished.json"
-    return read_json(unfinished)["parts"] if unfinished.exists() else parts_of_finished(store)
+    if not unfinished.exists():
+        return parts_of_finished(store)
+    return read_json(unfinished, needs=("parts",))["parts"]
+
+
+def is_whole(store: Path, utterances: int) -> bool:
+    """Whether a finished store has so many utterances, and every shard that its indices name.
+
+    Nothing is read but lines that are counted, so that it takes no time for a million.
+    """
+    names = _names(int(read_json(store / "meta.json", needs=META)["top_k"]))
+    for index in _indices(store):
+        rank, *shards = index.name.split(".")[1:-1]
+        # Before 2026-11-29 an index had many shards, which stand in its lines alone.
+        for shard in shards or {row["shard"] for row in read_jsonl(index, needs=LINE)}:
+            if not all((store / f"{name}.{rank}.{shard}.npy").exists() for name in names):
+                return False
+    return sum(map(count_lines, _indices(store))) == utterances
 
 
 def written(folder: Path) -> set[str]:
     """The utterances that are in a store, finished or not."""
-    return {row["id"] for index in _indices(folder) for row in read_jsonl(index)}
+    return {row["id"] for index in _indices(folder) for row in read_jsonl(index, needs=LINE)}
 
 
 def finish(folder: Path) -> None:
@@ -98,7 +125,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
-        meta = read_json(folder / "unfinished.json")
+        meta = read_json(folder / "unfinished.json", needs=META)
         self.top_k, self.temperature = meta["top_k"], meta["temperature"]
         self.folder, self.rank = folder, rank
         there = [int(index.name.split(".")[2]) for index in _indices(folder, str(rank))]
@@ -201,7 +228,7 @@ class Store:
 
     def __init__(self, folder: Path, parts: Mapping[str, Any] | None = None) -> None:
         try:
-            meta = read_json(folder / "meta.json")
+            meta = read_json(folder / "meta.json", needs=META)
         except FileNotFoundError:
             raise UserError(
                 f"{folder} holds no finished teacher store: run stage 4 (teacher-pass)."
@@ -216,7 +243,7 @@ class Store:
         self._lines: dict[str, tuple[float, str, int, int]] = {}
         for index in _indices(folder):
             rank = index.name.split(".")[1]
-            for row in read_jsonl(index):
+            for row in read_jsonl(index, needs=LINE):
                 place = f"{rank}.{row['shard']}"
                 self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
@@ -251,8 +278,6 @@ class Store:
         return TopK(values, indices, tail, drawn, level, self.temperature)
 
     def _rows(self, utterance: str) -> tuple[np.ndarray, ...]:
-        import numpy as np
-
         try:
             _, place, row, rows = self._lines[utterance]
         except KeyError:
@@ -263,10 +288,21 @@ class Store:
             if len(self._maps) >= OPEN_SHARDS:
                 self._maps.clear()
             self._maps[place] = tuple(
-                np.load(self.folder / f"{name}.{place}.npy", mmap_mode="r")
-                for name in _names(self.top_k)
+                self._mapped(self.folder / f"{name}.{place}.npy") for name in _names(self.top_k)
             )
         return tuple(array[row : row + rows] for array in self._maps[place])
+
+    def _mapped(self, path: Path) -> np.ndarray:
+        import numpy as np
+
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r")
+        except (FileNotFoundError, ValueError, EOFError):  # gone, cut short, or empty
+            raise UserError(
+                f"{path} is damaged: delete {self.folder / 'meta.json'} and run --stage 4, which "
+                "makes it anew."
+            ) from None
+        return array
 
 
 def _indices(folder: Path, rank: str = "*") -> list[Path]:

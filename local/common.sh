@@ -29,10 +29,11 @@ is_among() {
     return 1
 }
 
-# nearest WORD CANDIDATE...: the candidate with the smallest edit distance (Levenshtein 1966).
+# nearest LIMIT WORD CANDIDATE...: the candidate with the smallest edit distance (Levenshtein 1966),
+# nothing where all are above LIMIT.
 nearest() {
-    local word=$1 candidate best='' fewest=1000 row previous i j cost
-    shift
+    local fewest=$(($1 + 1)) word=$2 candidate best='' row previous i j cost
+    shift 2
     for candidate in "$@"; do
         row=()
         for ((j = 0; j <= ${#candidate}; j++)); do row[j]=$j; done

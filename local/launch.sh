@@ -10,14 +10,14 @@ launch_command() {
     case $how in
         none) command=("$interpreter" -m adakd.cli "$@") ;;
         torchrun)
-            command=("$interpreter" -m torch.distributed.run --standalone)
+            # shellcheck disable=SC2154 # recipe.sh has set adakd_root
+            command=("$interpreter" "$adakd_root/local/torchrun.py" --standalone)
             command+=("--nproc-per-node=$processes" -m adakd.cli "$@")
             ;;
         slurm)
             command=(srun "--ntasks=$processes" --kill-on-bad-exit=1)
             # Since Slurm 22.05 srun does not take this over from sbatch.
             [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK")
-            # shellcheck disable=SC2154 # recipe.sh has set adakd_root
             command+=("$adakd_root/local/slurm_rank.sh" "$interpreter" -m adakd.cli "$@")
             ;;
     esac

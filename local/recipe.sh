@@ -74,6 +74,32 @@ show_help() {
     printf ' ADAKD_DRY_RUN=1 prints the commands only.\n'
 }
 
+# meant NAME: what whoever gives the option NAME, which there is not, may have had in mind.
+meant() {
+    local key="" near
+    case $1 in
+        gpu | gpus | ngpu | ngpus | num-gpus | nj)
+            printf 'several GPUs: --launcher torchrun --nproc N, and CUDA_VISIBLE_DEVICES says which\n'
+            return
+            ;;
+        lang | language) key=language.code ;;
+        lr) key=train.learning_rate ;;
+        *[!a-z-]*) ;;
+        *) key=$(awk -v leaf="${1//-/_}" '
+            /^[a-z]/ { group = $1; sub(":", ".", group) }
+            /^  [a-z]/ && $1 == leaf ":" { print group leaf; exit }
+        ' "$adakd_root/recipes/$recipe/conf/"*.yaml 2>/dev/null) ;;
+    esac
+    near=$(nearest 2 "$1" "${options[@]%% *}")
+    if [[ $key ]]; then
+        printf 'write --%s, its name in the configuration\n' "$key"
+    elif [[ $near ]]; then
+        printf 'did you mean --%s?\n' "$near"
+    else
+        printf 'see ./run.sh --help (a configuration value has a dot in its name: --train.epochs 3)\n'
+    fi
+}
+
 parse_options() {
     local name value known
     while (($#)); do
@@ -87,8 +113,7 @@ parse_options() {
         [[ $name == *.* ]] || name=${name//_/-}
         known=("${options[@]%% *}")
         if [[ $name != *.* ]] && ! is_among "$name" "${known[@]}"; then
-            fail "there is no option --$name; did you mean --$(nearest "$name" "${known[@]}")?" \
-                "(A configuration value has a dot in its name: --train.epochs 3)"
+            fail "there is no option --$name; $(meant "$name")"
         fi
         case $name in
             help) show_help && exit 0 ;;
@@ -143,10 +168,11 @@ check_options() {
         torchrun | slurm)
             nproc=${nproc:-1}
             [[ $nproc =~ ^[1-9][0-9]*$ ]] || fail "--nproc is '$nproc'; give a number from 1 on"
+            [[ $launcher != slurm || ${ADAKD_DRY_RUN:-} ]] || command -v srun >/dev/null ||
+                fail "there is no srun here: start it where Slurm is, or with --launcher torchrun"
             ;;
         *)
-            fail "there is no launcher '$launcher';" \
-                "did you mean $(nearest "$launcher" none torchrun slurm)?"
+            fail "there is no launcher '$launcher'; choose torchrun, slurm or none"
             ;;
     esac
 }

@@ -173,6 +173,14 @@ def test_a_failing_cell_is_recorded_and_tried_again(
     assert [task.name for task in pool.given if task.kind == "cell"] == [name]
 
 
+def test_a_folder_is_no_file_to_publish_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["benchmark", str(MINIATURE), "--report", "--publish", str(tmp_path)]
+    assert cli.main(arguments) == 1
+    assert f"--publish {tmp_path} is a folder: name a file" in capsys.readouterr().err
+
+
 def test_the_report_of_the_miniature(
     finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

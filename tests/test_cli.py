@@ -21,7 +21,7 @@ import tiny_recipe
 from adakd import cli, files, inputs
 from adakd.errors import UserError
 from adakd.place import Place
-from adakd.stages import preparation, results, teacher_pass, training
+from adakd.stages import checks, preparation, results, teacher_pass, training
 
 HEAVY = ("torch", "transformers", "speechbrain", "numpy", "scipy", "matplotlib", "yaml")
 
@@ -203,6 +203,27 @@ def test_a_method_is_trained_in_its_own_stage_and_only_if_asked_for(
     assert [call[-1] for call in done] == ["finetune", "kd"]
 
 
+@pytest.mark.parametrize(
+    ("step", "methods", "said"),
+    [
+        ("kd", "adakd", "stage 5 (kd): trains none of --methods adakd, nothing to do\n"),
+        ("adakd", "finetune kd", "stage 6 (adakd): trains none of --methods finetune kd, noth"),
+        ("kd score", "adakd", ""),
+    ],
+)
+def test_a_stage_that_trains_nothing_says_so(
+    recipes: Path,
+    done: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    methods: str,
+    said: str,
+) -> None:
+    assert cli.main([*step.split(), "--recipe", "tiny/hi", "--methods", methods]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(said) and bool(printed) == bool(said)
+
+
 def test_methods_that_cannot_be_trained_are_told_before_the_first_stage(
     recipes: Path, done: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +231,20 @@ def test_methods_that_cannot_be_trained_are_told_before_the_first_stage(
     assert cli.main([*arguments, "--methods", "kd annealing"]) == 1
     assert "annealing compares all logits" in capsys.readouterr().err and not done
     assert cli.main([*arguments[:1], *arguments[3:], "--methods", "kd annealing"]) == 0
+
+
+def test_the_models_are_looked_at_before_the_first_training(
+    recipes: Path, done: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(place: Place, steps: list[str], methods: list[str]) -> None:
+        done.append(("check", place.config.family, steps, methods))
+
+    monkeypatch.setattr(checks, "check_models", check)
+    steps = ["prepare", "teacher", "finetune", "score"]
+    assert cli.main([*steps, "--recipe", "tiny/hi", "--methods", "finetune kd"]) == 0
+    order = ["prepare", "check", "teacher", "train", "score"]
+    assert [call[0] for call in done] == [name for name in order for _ in range(2)]
+    assert done[2] == ("check", "wav2vec2", steps, ["finetune"])
 
 
 def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) -> None:

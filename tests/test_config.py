@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adakd import config as configuration
+from adakd.data import text as rules_of
 from adakd.errors import UserError
 
 RECIPE = """\
@@ -284,12 +285,31 @@ def test_an_ill_typed_override(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "line"), [("corpus:\n  kind: [a\n", 3), ("a: b: c\n", 1), ("x:\n\t- y\n", 2)]
+    ("broken", "line", "mend"),
+    [
+        ("corpus:\n  kind: [a\n", "2, noticed at line 3", "that line"),
+        ("a: b\nb: 'c\nd: e\n", "2, noticed at line 4", "that line"),
+        ("a:\n  b: 1\n  c:3\n  d: 4\n", "3, noticed at line 4", "that line"),
+        ("a: b\n  c: 4\n", "2", "that line or the one above"),
+        ("a: b: c\n", "1", "that line or the one above"),
+        ("a: 1\nb:\n  c: 2\n d: 3\n", "4", "that line"),
+        ("x:\n\t- y\n", "2", "that line"),
+    ],
 )
-def test_broken_yaml_is_a_sentence_with_file_and_line(recipe: Path, broken: str, line: int) -> None:
+def test_broken_yaml_is_a_sentence_with_file_and_line(
+    recipe: Path, broken: str, line: str, mend: str
+) -> None:
     path = recipe / "conf" / "recipe.yaml"
     path.write_text(broken)
-    assert refusal(recipe).startswith(f"{path}, line {line}: not valid YAML (")
+    message = refusal(recipe)
+    assert message.startswith(f"{path}, line {line}: not valid YAML (")
+    assert message.endswith(f"); mend {mend}.")
+
+
+def test_brackets_without_end_are_a_sentence(recipe: Path) -> None:
+    path = recipe / "conf" / "recipe.yaml"
+    path.write_text(f"a: {3000 * '['}\n")
+    assert "brackets lie too deep in each other" in refusal(recipe)
 
 
 def test_a_key_that_stands_twice_is_refused_and_a_merged_one_is_not(recipe: Path) -> None:
@@ -430,6 +450,7 @@ def test_an_unknown_family_or_corpus_suggests(recipe: Path) -> None:
         ("train__batch_seconds", "0"),
         ("teacher__train__epochs", "-1"),
         ("distill__temperature", "0"),
+        ("distill__temperature", "1e300"),
         ("data__label_noise__shuffled", "1.5"),
         ("data__label_noise__misspelt", "-0.1"),
         ("distill__dropout_passes", "1"),
@@ -547,6 +568,32 @@ def test_fingerprints_follow_the_content_alone() -> None:
 def test_whispers_language_is_that_of_the_code(recipe: Path, code: str) -> None:
     assert load(recipe, language__code=code).whisper_language == "zh"
     assert load(recipe, language__code=code, language__whisper="yue").whisper_language == "yue"
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [
+        ("zho", "zh"), ("chi", "zh"), ("tur", "tr"), ("jpn", "ja"), ("JP", "ja"), ("npi", "ne"),
+        ("chinese", "zh"), ("Turkish", "tr"), ("zho_TW", "zh"),
+        ("klingon", "its ISO 639 code, such as sw"),
+    ],
+)  # fmt: skip
+def test_a_code_that_the_text_rules_do_not_know_is_refused(
+    recipe: Path, code: str, meant: str
+) -> None:
+    assert refusal(recipe, language__code=code) == f"language.code is '{code}': write {meant}."
+
+
+@pytest.mark.parametrize("code", ["yue", "cmn", "bho", "haw", "fil", "zh-Hant-TW", "sah"])
+def test_a_code_without_a_shorter_one_is_taken(recipe: Path, code: str) -> None:
+    assert load(recipe, language__code=code).language.code == code
+
+
+def test_no_language_of_the_text_rules_is_missed() -> None:
+    rules = {*rules_of.WITHOUT_SPACES, *rules_of._DOTLESS, *rules_of._WITH_EYELASH}
+    rules |= {*rules_of._AT_EDGES, *rules_of._OKINA}
+    assert set(configuration.MEANT.values()) == {code for code in rules if len(code) == 2}
+    assert not rules & set(configuration.MEANT)
 
 
 def test_a_configuration_survives_its_own_yaml(recipe: Path, tmp_path: Path) -> None:

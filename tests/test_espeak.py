@@ -295,8 +295,26 @@ def test_too_few_sentences_say_how_many_there_are(options: espeak.Options, tmp_p
     path = tmp_path / "mine.txt"
     path.write_text("घर\nचाय पीजिए\nनमस्ते\n", encoding="utf-8")
     own = dataclasses.replace(options, text=str(path))
-    with pytest.raises(UserError, match=r"distinct sentences for train \(at most 3 in all.*hours"):
+    with pytest.raises(UserError, match=r"only 0 distinct sentences for test \(at most 3 in all.*"):
         fetch(own, tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()
+    path.write_text("\n".join(f"वाक्य {n}" for n in range(30)), encoding="utf-8")
+    with pytest.raises(UserError, match=r"sentences for train .* of 3\.0 minutes; add .*hours"):
+        fetch(dataclasses.replace(own, hours=0.05), tmp_path / "corpus")
+
+
+def test_a_mistake_leaves_a_finished_corpus(options: espeak.Options, tmp_path: Path) -> None:
+    folder, path = tmp_path / "corpus", tmp_path / "mine.txt"
+    small = dataclasses.replace(options, hours=10 / 3600, dev_minutes=0.05, test_minutes=0.05)
+    fetch(small, folder)
+    before = digests(folder)
+    path.write_text("घर\nचाय पीजिए\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"only . distinct sentences for .* too few for 30\.0 minu"):
+        fetch(dataclasses.replace(small, text=str(path), hours=0.5), folder)
+    with pytest.raises(UserError, match="no language 'xx'"):
+        fetch(small, folder, "xx")
+    assert digests(folder) == before
+    assert list(espeak.utterances(small, folder, None))
 
 
 def test_pretraining_joins_sentences_and_makes_no_test_set(

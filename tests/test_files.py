@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from adakd import files
+from adakd.errors import UserError
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -31,6 +33,20 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["model"]
 
 
+def test_files_have_the_mode_that_the_umask_allows(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        with files.replaced_folder(tmp_path / "model") as fresh:
+            (fresh / "weights").touch(mode=0o600)  # as safetensors does
+            (fresh / "link").symlink_to(outside)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == 0o640
+    assert outside.stat().st_mode & 0o777 == 0o600
+
+
 def test_of_a_link_that_is_replaced_nothing_goes_but_the_link(tmp_path: Path) -> None:
     elsewhere, target = tmp_path / "elsewhere", tmp_path / "model"
     elsewhere.mkdir()
@@ -41,6 +57,18 @@ def test_of_a_link_that_is_replaced_nothing_goes_but_the_link(tmp_path: Path) ->
     assert not target.is_symlink()
     assert [path.name for path in target.iterdir()] == ["new"]
     assert (elsewhere / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "1", '{"a":', '{"b": 1}'])
+def test_json_that_is_not_what_it_should_be_is_damaged(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text('{"a": 1}\n')
+    assert files.read_json(path, needs=["a"]) == {"a": 1}
+    assert list(files.read_jsonl(path, needs=["a"])) == [{"a": 1}]
+    path.write_text(content)
+    for read in (files.read_json, files.read_jsonl):
+        with pytest.raises(UserError, match="some.json is damaged: delete "):
+            list(read(path, needs=["a"]))
 
 
 def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path) -> None:

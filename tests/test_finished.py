@@ -85,12 +85,28 @@ def test_a_step_whose_output_was_lost_is_not_current(
     assert capsys.readouterr().out == said
     (tmp_path / "model").mkdir()
     assert finished.is_current(tmp_path, {}, "kd", *outputs)
+    capsys.readouterr()
+    (tmp_path / "a").write_text("{}\n")
+    assert finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 1})
+    capsys.readouterr()
+    assert not finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 2})
+    said = f"kd: {finished.shown(tmp_path / 'a')} has not 2 lines, made anew\n"
+    assert capsys.readouterr().out == said
+
+
+def test_the_weights_of_a_large_model_are_in_parts(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    whole = model / "config.json", model / "model.safetensors"
+    assert finished.model_files(tmp_path) == whole
+    write_json(model / "model.safetensors.index.json", {})
+    assert finished.model_files(tmp_path)[1].name == "model.safetensors.index.json"
 
 
 def test_a_damaged_marker_does_not_empty_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "done.json").write_text('{"inputs": {')  # a disk that filled up, a power cut
-    with pytest.raises(UserError, match="done.json is damaged: delete it"):
-        finished.is_current(tmp_path, {}, "kd")
+    for content in ('{"inputs": {', "{}"):  # a disk that filled up, a power cut
+        (tmp_path / "done.json").write_text(content)
+        with pytest.raises(UserError, match="done.json is damaged: delete it"):
+            finished.is_current(tmp_path, {}, "kd")
 
 
 def test_paths_are_shown_as_one_would_type_them(

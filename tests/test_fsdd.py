@@ -378,6 +378,18 @@ def test_recordings_that_are_added_make_the_corpus_anew(dataset: Path, tmp_path:
     assert {u.speaker for u in fsdd.utterances(options, tmp_path, None)} == {*SPEAKERS, "dia"}
 
 
+def test_utterances_that_were_lost_are_made_again(dataset: Path, tmp_path: Path) -> None:
+    options, path = fsdd.Options(corpus=str(dataset)), tmp_path / "corpus" / "utterances.jsonl"
+    fetch(options, path.parent)
+    before = path.read_bytes()
+    path.unlink()
+    fetch(options, path.parent)
+    assert path.read_bytes() == before
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(UserError, match="utterances.jsonl is damaged"):
+        list(fsdd.utterances(options, path.parent, None))
+
+
 def test_a_marker_from_before_recordings_were_looked_at_still_holds(
     dataset: Path, tmp_path: Path
 ) -> None:

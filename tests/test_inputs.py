@@ -14,7 +14,7 @@ from tiny_recipe import mark, place_of
 from adakd import config as configuration
 from adakd import finished
 from adakd.errors import UserError
-from adakd.files import write_json
+from adakd.files import fingerprint, write_json
 from adakd.inputs import (
     changed_on_disk,
     changed_settings,
@@ -77,6 +77,24 @@ def test_data_that_were_prepared_otherwise_are_refused(tmp_path: Path) -> None:
         told = f"was prepared with another {named}: give the settings .* or run --stage 1 first"
         with pytest.raises(UserError, match=told):
             teacher_inputs(other)
+
+
+def test_a_manifest_that_was_edited_is_refused(place: Place) -> None:
+    paths = [place.data / f"{split}.jsonl" for split in ("train", "dev")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n" * 3)
+    counts = {path.stem: {"kept": 3} for path in paths}
+    mark(place.data, manifests="m", files=fingerprint(paths), counts=counts)
+    assert prepared(place) == {"data": "m"}
+    paths[0].write_text("{}\n" * 2)  # sed -i 1d
+    told = r"is not as stage 1 left it \(train.jsonl was written last\): put it back, or delete "
+    with pytest.raises(UserError, match=told + ".*done.json and run --stage 1"):
+        teacher_inputs(place)
+    paths[0].write_text("{}\n" * 3)
+    assert prepared(place) == {"data": "m"}
+    paths[1].unlink()  # which is told where it is read
+    assert prepared(place) == {"data": "m"}
 
 
 def test_another_prompt_is_another_training(tmp_path: Path) -> None:

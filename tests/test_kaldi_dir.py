@@ -173,7 +173,8 @@ def test_what_commands_make_can_be_written_to_files(data: Path) -> None:
         f"{third[0]} cat; cat '{third[1]}' |  ",  # reads none of wav.scp
         *(" ".join(other) for other in others),
     ]
-    scp.write_text("\n".join(lines))  # the last line without an end
+    lines[1] += "\r"  # from Windows
+    scp.write_bytes("\n".join(lines).encode())  # the last line without an end
     given = scp.read_text()
     with pytest.raises(UserError, match="is a command"):
         read(data)
@@ -364,6 +365,31 @@ def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
         kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
         assert marker.read_text() != before, "a changed table is noticed"
         assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "whisper"])
+def test_a_train_of_which_all_is_rejected_is_told_with_its_first_line(
+    data: Path, tmp_path: Path, family: str
+) -> None:
+    scp = data / "train" / "wav.scp"
+    scp.write_text("".join(f"x-{line}\n" for line in scp.read_text().splitlines()))
+    corpus = {"kind": "kaldi_dir", "corpus": str(data)}
+    here = Place(tmp_path / "root", tiny_recipe.config(family, corpus=corpus))
+    preparation.corpus(here)
+    with pytest.raises(UserError, match=r"all \d+ utterances of train .*text:1\) .*not in wav.scp"):
+        preparation.prepare(here)
+
+
+def test_an_empty_table_is_told(data: Path, tmp_path: Path) -> None:
+    def fetch(name: str) -> None:
+        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), tmp_path / name, "sw", silent)
+
+    for path in (data / "test").iterdir():
+        path.write_text("")
+    fetch("without test")
+    (data / "train" / "text").write_text("")
+    with pytest.raises(UserError, match="train/text is empty"):
+        fetch("without text")
 
 
 def test_capitals_are_not_learnt_as_unknown_by_a_teacher_of_small_letters(

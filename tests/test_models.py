@@ -1112,6 +1112,51 @@ def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
             check_sentence(error, str(path), *words)
 
 
+@pytest.mark.parametrize("path", ["", "/nonexistent", "./no", "no/such/folder"])
+def test_what_is_no_hub_id_is_a_folder_that_is_missing(path):
+    with pytest.raises(UserError) as error:
+        models.limit(tiny.config("wav2vec2", student=source(path)), "student")
+    check_sentence(error, f"from '{path}' (no such folder)", "give a hub id")
+
+
+def test_a_stages_own_model_that_lost_a_file_is_to_be_made_again(saved, tmp_path):
+    shutil.copytree(saved["wav2vec2"], tmp_path / "model")
+    (tmp_path / "model" / "vocab.json").unlink()
+    write_json(tmp_path / "done.json", {})
+    with pytest.raises(UserError) as error:
+        models.open_folder(tiny.config("wav2vec2"), tmp_path / "model")
+    check_sentence(error, "one of its files", f"delete {tmp_path / 'done.json'} and run the stage")
+    assert "hub" not in str(error.value)
+
+
+def test_a_vocabulary_of_no_numbers_lacks_no_file(saved, tmp_path):
+    shutil.copytree(saved["wav2vec2"], tmp_path / "model")
+    units = read_json(tmp_path / "model" / "vocab.json")
+    write_json(tmp_path / "model" / "vocab.json", {**units, "x": [1]})
+    with pytest.raises(UserError) as error:
+        models.open_folder(tiny.config("wav2vec2"), tmp_path / "model")
+    check_sentence(error, "The tokenizer cannot be loaded")
+    assert "missing" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_outline_has_the_layers_and_rates_of_the_model_and_no_weights(
+    saved, folder, tmp_path, kind
+):
+    own = tiny.bpe_folder(folder) if kind == "whisper" else tiny.characters_folder(folder)
+    shutil.copytree(saved[kind], tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    for model in (configuration.Model(config=_settings(kind)), source(tmp_path / "model")):
+        units = own if model.source is None or kind == "wav2vec2" else None
+        config = tiny.config(kind, teacher=model, student=source("teacher"))
+        outline = models.outline(config, "teacher", units)
+        for name, (stack, _) in outline.stacks().items():
+            assert len(stack.layers) == 2 and next(stack.parameters()).is_meta
+            short = replace(source("teacher"), layers=configuration.Layers(**{name: 3}))
+            with pytest.raises(UserError, match=f"layers.{name} is 3, and .* has 2 layers"):
+                models.outline(replace(config, student=short), "student", units)
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_damaged_model_is_one_sentence(saved, tmp_path, kind):
     tokenizer = "tokenizer.json" if kind == "whisper" else "vocab.json"
@@ -1208,7 +1253,10 @@ def test_a_mistake_in_a_config_block_is_one_sentence(folder, kind, change, words
     config = tiny.config(kind, student=configuration.Model(config=block))
     with pytest.raises(UserError) as error:
         models.load(config, "student", own)
+    with pytest.raises(UserError) as outlined:
+        models.outline(config, "student", own)
     text = str(error.value)
+    assert str(outlined.value) == text, "told without weights, too"
     assert text.startswith("student.config") and "\n" not in text
     assert all(word in text for word in words), text
     if "unknown key" in text:  # also where no model is built: in stage 1

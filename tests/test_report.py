@@ -214,6 +214,18 @@ def test_missing_methods_are_not_run(tmp_path):
     assert "KD has not been run. AdaKD has not been run." in " ".join(text.split())
 
 
+@pytest.mark.parametrize(
+    ("methods", "label"),
+    [(["adakd-learned"], "AdaKD (learned)"), (["focal", "superloss"], "SuperLoss")],
+)
+def test_a_student_of_another_method_is_told(tmp_path, methods, label):
+    made = [make_experiment(tmp_path, name, KD) for name in ("teacher", *methods)]
+    markdown = written(tmp_path, made)[1]
+    assert f"whisper: {label} reaches a CER of {100 * 32 / 120:.2f} %" in markdown
+    assert "Fine-tuning has not been run." in markdown and "no student" not in markdown
+    assert "no student has been trained" in written(tmp_path, made[:1])[1]
+
+
 def test_other_methods_get_rows_of_their_own(tmp_path, street):
     tagged = make_experiment(tmp_path, "adakd-p25", KD)
     _, markdown, _ = written(tmp_path, [*street, tagged])

@@ -167,6 +167,11 @@ def test_values_are_never_evaluated(tmp_path: Path) -> None:
     [
         ("--stpstage 3", "no option --stpstage; did you mean --stop-stage?"),
         ("--familly whisper", "no option --familly; did you mean --family?"),
+        ("--epochs 3", "no option --epochs; write --train.epochs, its name in the configuration"),
+        ("--batch-seconds 3", "write --train.batch_seconds"),
+        ("--language ta", "write --language.code"),
+        ("--ngpu 2", "no option --ngpu; several GPUs: --launcher torchrun --nproc N"),
+        ("--beam 2", "no option --beam; see ./run.sh --help"),
         ("--recpie fsdd/en", "no option --recpie; did you mean --recipe?"),
         ("--recipe espeak/hj", "no recipe 'espeak/hj'; did you mean espeak/hi?"),
         ("--recipe ../run", "no recipe '../run'"),
@@ -179,7 +184,7 @@ def test_values_are_never_evaluated(tmp_path: Path) -> None:
         ("--seed --stage 1", "--seed needs a value"),
         ("stage 3", "unexpected argument 'stage'"),
         ("--nproc 2", "--nproc needs --launcher"),
-        ("--launcher torchrum", "did you mean torchrun?"),
+        ("--launcher torchrum", "choose torchrun, slurm or none"),
         ("--launcher torchrun --nproc 0", "--nproc is '0'"),
         ("--publish=yes", "--publish takes no value"),
     ],
@@ -191,7 +196,10 @@ def test_a_wrong_option_is_one_sentence(options: str, sentence: str) -> None:
 def test_the_nearest_word_has_the_smallest_edit_distance() -> None:
     script = '. local/common.sh; nearest "$@"'
     for word, expected in {"kitten": "sitting", "abc": "abd", "": "b", "flaw": "lawn"}.items():
-        found = run("bash", "-c", script, "bash", word, "sitting", "abd", "lawn", "b")
+        found = run("bash", "-c", script, "bash", "9", word, "sitting", "abd", "lawn", "b")
+        assert found.stdout.strip() == expected
+    for limit, expected in (("3", "sitting"), ("2", "")):
+        found = run("bash", "-c", script, "bash", limit, "kitten", "sitting")
         assert found.stdout.strip() == expected
 
 
@@ -202,7 +210,7 @@ def test_a_launcher_starts_training_stages_and_no_others() -> None:
         ["teacher", "finetune", "teacher-pass", "kd", "adakd"],
         ["decode", "score", "report", "export"],
     ]
-    launched = ["torch.distributed.run" in command for command in commands]
+    launched = [f"{ROOT}/local/torchrun.py" in command for command in commands]
     assert launched == [False, True, False]
     assert all("--nproc-per-node=2" in command for command in commands if "--standalone" in command)
 
@@ -238,6 +246,31 @@ def test_srun_is_told_how_many_cores_a_task_has() -> None:
     options = ("--launcher", "slurm", "--nproc", "4", "--stage", "3", "--stop-stage", "3")
     (command,) = planned(*options, SLURM_CPUS_PER_TASK="8")
     assert "--cpus-per-task=8" in command[:4]
+
+
+def test_without_slurm_its_launcher_is_a_sentence(copy: Path) -> None:
+    if shutil.which("srun"):
+        pytest.skip("Slurm is here")
+    result = run_copy(copy, "--launcher", "slurm", ADAKD_PYTHON="false")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no srun here: ")
+
+
+def test_torchrun_says_no_more_than_its_processes(tmp_path: Path) -> None:
+    def launched(*words: str) -> tuple[int, str]:
+        (tmp_path / "work.py").write_text("import os, sys\n" + words[0])
+        done = run(
+            *(sys.executable, ROOT / "local/torchrun.py", "--standalone", "--nproc-per-node=1"),
+            *(tmp_path / "work.py", *words[1:]),
+        )
+        return done.returncode, done.stderr
+
+    assert launched("sys.exit(len(sys.argv) - 1)") == (0, "")
+    assert launched("sys.exit('adakd: ' + sys.argv[1])", "why") == (1, "adakd: why\n")
+    ctrl_c = "import signal as s; s.signal(2, s.SIG_DFL); os.kill(os.getppid(), 2); s.pause()"
+    assert launched(ctrl_c) == (130, "")
+    ended = "adakd: a process was ended by signal 9\n"
+    assert launched("os.kill(os.getpid(), 9)") == (137, ended)
 
 
 def test_the_users_choice_of_gpus_is_left_alone() -> None:

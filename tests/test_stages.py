@@ -38,7 +38,7 @@ from adakd.inputs import (
     untrained,
 )
 from adakd.place import Place
-from adakd.stages import preparation, results, teacher_pass, training, transcripts
+from adakd.stages import checks, preparation, results, teacher_pass, training, transcripts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,6 +53,8 @@ def model(place: Place, name: str) -> Path:
     folder = place.experiment(name)
     finished.mark_done(folder, training_settings(place, name) if name in METHODS else {})
     (folder / "model").mkdir()
+    for path in finished.model_files(folder):
+        path.touch()
     return folder
 
 
@@ -103,7 +105,8 @@ class Model:
         self.units = units
 
     def save(self, folder: Path) -> None:
-        (folder / "weights").touch()
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).touch()
 
 
 def fake_models(monkeypatch: pytest.MonkeyPatch, **functions: object) -> None:
@@ -205,6 +208,42 @@ def test_hypotheses_that_were_lost_are_made_again(place: Place, decoder: FakeDec
     (folder / "hyp.test.jsonl").unlink()
     results.decode(place, [])
     assert hypotheses(folder) == ["a", "a"]
+    # And where lines of them were.
+    mark(place.data, manifests="m", counts={"dev": {"kept": 1}, "test": {"kept": 1}})
+    (folder / "hyp.test.jsonl").write_text("")
+    results.decode(place, [])
+    assert hypotheses(folder) == ["a", "a"]
+    results.decode(place, [])
+    assert len(decoder.heard) == 6, "dev and test, thrice"
+
+
+def test_checkpoints_of_what_is_done_are_removed(place: Place) -> None:
+    """A run may have been killed between the two."""
+    mark(place.data, manifests="m")
+    saved = model(place, "teacher") / "ckpt" / "CKPT+1"
+    finished.mark_done(place.experiment("teacher"), teacher_inputs(place))
+    saved.mkdir(parents=True)
+    training.train(place, "teacher")
+    assert not saved.parent.exists()
+
+
+def test_a_store_that_lost_a_shard_is_made_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark(place.data, manifests="m", counts={"train": {"kept": 1}})
+    model(place, "teacher")
+    meta = {"parts": store_parts(place), "top_k": 0, "temperature": 2.0}
+    write_json(place.store / "meta.json", meta)
+    line = {"id": "u", "x": 1.0, "shard": 0, "row": 0, "rows": 1}
+    files.write_jsonl(place.store / "index.0.0.jsonl", [line])
+    (place.store / "logits.0.0.npy").touch()
+    monkeypatch.setitem(sys.modules, "adakd.data.loader", None)
+    teacher_pass.write_store(place)
+    (place.store / "logits.0.0.npy").unlink()
+    with pytest.raises(ImportError):  # at work
+        teacher_pass.write_store(place)
+    where = finished.shown(place.store)
+    assert f"teacher store: part of {where} is lost, made anew" in capsys.readouterr().out
 
 
 def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +276,10 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
     # Models.
     for name in ("teacher", "finetune", "untrained"):
         model(place, name)
-    goes_to_work(place.experiment("teacher") / "model", training.train, place, "teacher")
-    goes_to_work(place.experiment("finetune") / "model", training.train, place, "finetune")
-    goes_to_work(place.experiment("untrained") / "model", training.student_start, place)
+    for name in ("model", "model/config.json", "model/model.safetensors"):
+        goes_to_work(place.experiment("teacher") / name, training.train, place, "teacher")
+        goes_to_work(place.experiment("finetune") / name, training.train, place, "finetune")
+        goes_to_work(place.experiment("untrained") / name, training.student_start, place)
     # The report.
     report = place.results / "report"
     for name in ("teacher", "untrained"):
@@ -541,6 +581,58 @@ def test_a_student_of_a_teacher_that_was_removed_is_decoded(
     assert (start / "hyp.test.jsonl").exists() and len(decoder.heard) == 4
 
 
+STILL = {
+    family: {"config": {**block(16), **tiny_recipe.STILL[family]}}
+    for family, block in (("wav2vec2", tiny_recipe.wav2vec2), ("whisper", tiny_recipe.whisper))
+}
+
+
+@pytest.mark.parametrize("family", configuration.FAMILIES)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"distill": {"difficulty": "pretrained"}}, "starts from random weights: try crossfit"),
+        (
+            {"distill": {"difficulty": "crossfit"}, "teacher": {"source": "a", "finetuned": True}},
+            "teacher.finetuned takes it as it is",
+        ),
+        ({"distill": {"difficulty": "dropout"}, "teacher": STILL}, "The teacher has no dropout"),
+        ({"student": {"source": "teacher", "layers": {"encoder": 3}}}, "encoder has 1 layers"),
+        ({"student": {"config": {"encoder_attention_heads": 3, "d_model": 8}}}, "makes no model"),
+    ],
+)
+def test_what_the_models_cannot_do_is_told_before_the_teacher_is_trained(
+    tmp_path: Path, family: str, changes: dict, sentence: str
+) -> None:
+    changes = {name: value.get(family, value) for name, value in changes.items()}
+    if "makes" in sentence and family == "wav2vec2":
+        changes = {"student": {"config": {"hidden_size": 8, "num_attention_heads": 3}}}
+    here = Place(tmp_path, tiny_recipe.config(family, **changes))
+    steps, methods = ["teacher", "finetune", "teacher-pass", "adakd"], ["finetune", "adakd"]
+    checks.check_models(here, steps, methods)  # stage 2 asks for the data
+    mark(here.data, manifests="m")
+    tiny_recipe.train_units(family, here.units, ["one two"] * 2)
+    with pytest.raises(UserError, match=sentence):
+        checks.check_models(here, steps, methods)
+    checks.check_models(here, ["teacher"], [])  # needed by no stage that is to come
+
+
+def test_what_is_finished_is_not_looked_at_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(place.data, manifests="m")
+    finished.mark_done(place.experiment("teacher"), teacher_inputs(place))
+    monkeypatch.delattr(adakd, "models", raising=False)
+    monkeypatch.setitem(sys.modules, "adakd.models", None)  # an import would raise
+    steps, methods = ["teacher", "finetune", "teacher-pass", "adakd"], ["finetune", "adakd"]
+    checks.check_models(place, steps, methods)
+    pretrained = {"source": "a/b"}, {"difficulty": "pretrained"}
+    other = place_of(place.root, teacher=pretrained[0], distill=pretrained[1])
+    finished.mark_done(other.experiment("teacher"), teacher_inputs(other))
+    mark(other.difficulty)
+    checks.check_models(other, steps, methods)
+
+
 def test_other_audio_of_the_same_manifests_makes_anew_what_was_made_here(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -654,6 +746,25 @@ def test_new_audio_and_a_new_test_set_at_once_are_new_data(tones: Corpus) -> Non
     other, _ = tones.prepare(test=1, loud=("train1",))
     assert finished.changes(training, other)
     assert tones.prepare(loud=("train1",))[0] == other
+
+
+@pytest.mark.parametrize(
+    ("student", "sentence"),
+    [
+        ({"source": "/no/such/dir"}, "no such folder"),
+        ({"config": {"d_modle": 8}}, "unknown key 'd_modle'"),
+    ],
+)
+def test_a_wrong_model_costs_no_prepared_data(tones: Corpus, student: dict, sentence: str) -> None:
+    before, _ = tones.prepare()
+    right = tones.place
+    units = {path.name: path.read_bytes() for path in right.units.iterdir()}
+    tones.place = place_of(right.root, student=student)
+    with pytest.raises(UserError, match=sentence):
+        tones.prepare()
+    assert teacher_inputs(right) == before
+    assert units == {path.name: path.read_bytes() for path in right.units.iterdir()}
+    assert not (right.data / ".units.new").exists()
 
 
 def test_data_of_before_are_known_again(tones: Corpus) -> None:
@@ -918,6 +1029,7 @@ def test_the_best_of_all_seeds_is_exported_once(
 
     def write_export(place: Place, method: str) -> tuple[int, list[str]]:
         written.append(place.experiment(method))
+        write_json(place.export / "vocab.json", {})
         return 4, ["utterance-2"]
 
     fake = types.SimpleNamespace(write_export=write_export)
@@ -930,6 +1042,9 @@ def test_the_best_of_all_seeds_is_exported_once(
     assert "4 test utterances but 1 that rounding decides, such as 'utterance-2'" in said
     facts = finished.done(places[0].export)
     assert (facts["method"], facts["seed"], facts["by_rounding"]) == ("kd", 2, ["utterance-2"])
+    (places[0].export / "vocab.json").unlink()
+    results.export(places, ["finetune", "kd"])
+    assert written.pop() == places[1].experiment("kd") and len(written) == 1, "a file was lost"
     # Of one seed alone, what an export depends on reads as it always has.
     results.export(places[:1], ["finetune", "kd"])
     assert finished.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import re
 import zlib
 
 import numpy as np
@@ -15,7 +17,7 @@ from adakd import teacher_store
 from adakd.data.loader import Steps, evaluation_loader
 from adakd.errors import UserError
 from adakd.objectives import Dense, TopK, top_k
-from adakd.teacher_store import Store, Writer, begin, fill, finish, written
+from adakd.teacher_store import Store, Writer, begin, fill, finish, is_whole, written
 
 UNITS = 11
 PARTS = {"teacher": "abc", "manifest": "def", "temperature": None, "top_k": 0}
@@ -170,6 +172,47 @@ def test_an_unknown_utterance_is_named(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(UserError, match="'nobody' is not in .*stage 4"):
         store.soft(["nobody"])
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_finished_store_that_lost_something_is_not_whole(tmp_path, monkeypatch, k):
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 300)
+    write(tmp_path, teacher_logits(), k)
+    assert is_whole(tmp_path, 12) and not is_whole(tmp_path, 13)
+    for path in [*tmp_path.glob("*.npy"), *tmp_path.glob("index.*")]:
+        content = path.read_bytes()
+        path.unlink()
+        assert not is_whole(tmp_path, 12), path.name
+        path.write_bytes(content)
+    indices = sorted(tmp_path.glob("index.*"))
+    lines = "".join(path.read_text() for path in indices)
+    indices[0].write_text(indices[0].read_text().split("\n", 1)[1])
+    assert not is_whole(tmp_path, 12)
+    # As it was before every shard had an index.
+    for path in indices:
+        path.unlink()
+    (tmp_path / "index.0.jsonl").write_text(lines)
+    assert is_whole(tmp_path, 12)
+    next(tmp_path.glob("*.0.1.npy")).unlink()
+    assert not is_whole(tmp_path, 12)
+
+
+@pytest.mark.parametrize("size", [None, 0, 50, 200])
+def test_a_shard_that_was_cut_short_is_named(tmp_path, size):
+    write(tmp_path, teacher_logits())
+    path = tmp_path / "logits.0.0.npy"
+    path.unlink() if size is None else os.truncate(path, size)
+    told = f"{path} is damaged: delete {tmp_path / 'meta.json'} and run --stage 4, which makes it "
+    with pytest.raises(UserError, match=re.escape(told)):
+        Store(tmp_path).soft(["speaker/उच्चार 1"])
+
+
+@pytest.mark.parametrize("name", ["meta.json", "index.0.0.jsonl"])
+def test_what_a_store_says_of_itself_may_be_damaged(tmp_path, name):
+    write(tmp_path, teacher_logits())
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"{name} is damaged: delete"):
+        Store(tmp_path, PARTS)
 
 
 @pytest.mark.parametrize("k", [0, 4])

@@ -17,6 +17,7 @@ import ctypes
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ESPEAK_RATE = 22_050  # Hz, what eSpeak NG gives
 FORMAT = 1  # part of the fingerprint: raise it when the same options would give other audio
+LONGEST = 30.0  # s: no sentence takes longer, for Whisper hears no more of a clip
 CODES = {"zh": "cmn", "zh-CN": "cmn", "zh-TW": "cmn"}  # ours -> eSpeak's, where they differ
 
 
@@ -316,7 +318,13 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     path = folder / "corpus.json"
     fingerprint = _fingerprint(options, contents)
     state = marker.read(path) or {}
+    seconds = {"train": options.hours * 3600, "dev": options.dev_minutes * 60}
+    if not options.languages:
+        seconds["test"] = options.test_minutes * 60
     if state.get("fingerprint") != fingerprint:
+        for code, source in grammars.items():  # a mistake is told before anything is removed
+            espeak_code(code)
+            _check_sentences(options, source, {s: n / len(grammars) for s, n in seconds.items()})
         if state:  # without, the recordings may not be ours
             write_json(path, {"finished": False})  # first: cut after this, nothing counts as made
             for part in SPLITS:
@@ -331,9 +339,6 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     state["finished"] = False
     write_json(path, state)
 
-    seconds = {"train": options.hours * 3600, "dev": options.dev_minutes * 60}
-    if not options.languages:
-        seconds["test"] = options.test_minutes * 60
     parts = [
         (code, split, seconds[split] / len(grammars))
         for code in grammars
@@ -362,6 +367,25 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         pass
     state["finished"] = True
     write_json(path, state)
+
+
+def _check_sentences(options: Options, source: grammar.Grammar, seconds: dict[str, float]) -> None:
+    """Refuse sentences too few for these seconds of each split, had each of them `LONGEST`."""
+    for split, wanted in seconds.items():
+        needed = math.ceil(wanted / LONGEST)
+        found = (s for s in grammar.sentences(source, options.seed) if grammar.split_of(s) == split)
+        taken = sum(1 for _ in itertools.islice(found, needed))
+        if taken < needed:
+            raise _too_few(source, split, taken, f"too few for {wanted / 60:.1f} minutes")
+
+
+def _too_few(source: grammar.Grammar, split: str, taken: int, what: str) -> UserError:
+    return UserError(
+        f"{source.path}: it has only {taken} distinct sentences for {split} (at most "
+        f"{source.possible} in all, of which train gets 75 %, dev and test 12.5 % each): "
+        f"{what}; add words, patterns or lines, "
+        "or ask for less with corpus.hours, corpus.dev_minutes, corpus.test_minutes"
+    )
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance]:
@@ -400,7 +424,6 @@ def _make_part(
     """Write FLAC files until `seconds` are full; yields rows of the manifest and seconds so far."""
     import numpy as np
 
-    espeak_code(language)  # an unknown language fails before anything is written
     (folder / split).mkdir(parents=True, exist_ok=True)
     bucket = (s for s in grammar.sentences(source, options.seed) if grammar.split_of(s) == split)
     waiting: list[str] = []  # a sentence that was drawn but did not fit any more
@@ -442,12 +465,7 @@ def _make_part(
             texts.append(sentence)
             pieces += joined
         if not texts:
-            raise UserError(
-                f"{source.path}: it has only {taken} distinct sentences for {split} (at most "
-                f"{source.possible} in all, of which train gets 75 %, dev and test 12.5 % each): "
-                f"{so_far / 60:.1f} of {seconds / 60:.1f} minutes; add words, patterns or lines, "
-                "or ask for less with corpus.hours, corpus.dev_minutes, corpus.test_minutes"
-            )
+            raise _too_few(source, split, taken, f"{so_far / 60:.1f} of {seconds / 60:.1f} minutes")
         taken += len(texts)
         mixture = degrade(np.concatenate([*pieces, edges[1]]), options, draw)
         samples = mixture.samples()

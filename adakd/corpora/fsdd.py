@@ -81,7 +81,9 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         raise UserError(f"language.code is '{language}', but FSDD is English; set it to 'en'")
     settings = marker.settings_of(options)
     option, source = marker.asked(folder, options)
-    if marker.fits(folder, source, settings) and not marker.may_differ(folder, option, source):
+    stands = (folder / "utterances.jsonl").exists()
+    fits = stands and marker.fits(folder, source, settings)
+    if fits and not marker.may_differ(folder, option, source):
         return
     folder.mkdir(parents=True, exist_ok=True)
     repository = archive.Repository("FSDD", source, "30 MB")
@@ -100,7 +102,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
             **archive.told(source),
             **marker.given(option, source, Options.url),
         }
-        if marker.fits(folder, source, settings, **facts):
+        if stands and marker.fits(folder, source, settings, **facts):
             return
         if (count, len(recordings)) != (PUBLISHED, FOLDS):
             folds = ""
@@ -147,7 +149,8 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
         UserError: stage 0 not run with these options, fewer than three speakers, no such fold.
     """
     found = marker.recall(folder, "FSDD", options, marker.settings_of(options))
-    rows = list(read_jsonl(folder / "utterances.jsonl"))
+    needs = ("id", "speaker", "text", "audio")
+    rows = list(read_jsonl(folder / "utterances.jsonl", needs))
     speakers = sorted({row["speaker"] for row in rows})
     if len(speakers) < 3:
         raise UserError(

@@ -58,8 +58,8 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     """Stage 0: look through the tables and remember where the corpus lies, in fetched.json.
 
     Raises:
-        UserError: no such folder, a table missing, a command or an archive instead of a path,
-            markers in transcripts (naming file and line).
+        UserError: no such folder, a table missing or empty (of test both may be), a command or an
+            archive instead of a path, markers in transcripts (naming file and line).
     """
     corpus = marker.source_of(folder, NAME, options.corpus)
     begin = {}
@@ -74,6 +74,9 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
                     f"{place / table} is missing; give --corpus the folder that holds the Kaldi "
                     f"folders of train, dev and test, or name this one with --corpus.{split}"
                 )
+        empty = [table for table in _NEEDED if not (place / table).stat().st_size]
+        if empty and (split != "test" or len(empty) < len(_NEEDED)):
+            raise UserError(f"{place / empty[-1]} is empty; write the table that belongs there")
         scp = place / "wav.scp"
         relative: list[Path] = []
         for row in kaldi_tables.rows(scp, split):

@@ -229,6 +229,32 @@ def target(transcript: str, language: str, normalise: bool) -> str:
     return text.normalise(transcript, language)
 
 
+def training_texts(
+    utterances: Iterable[Utterance | Rejected], language: str, normalise: bool
+) -> Iterator[str]:
+    """What a model learns to write for each training utterance of a corpus.
+
+    Raises:
+        UserError: the corpus has rejected all of them; units are made before it is listed why.
+    """
+    kept, rejected = 0, 0
+    first: Rejected | None = None
+    for one in utterances:
+        if one.split != "train":
+            continue
+        if isinstance(one, Utterance):
+            kept += 1
+            yield target(one.text, one.language or language, normalise)
+        else:
+            rejected += 1
+            first = first or one
+    if first and not kept:
+        raise UserError(
+            f"all {rejected} utterances of train were rejected, the first ('{first.id}', "
+            f"{first.where}) because of: {first.reason}; mend the corpus"
+        )
+
+
 def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
     """The manifest's entry for an utterance, its clip converted if need be; or why it is rejected.
 

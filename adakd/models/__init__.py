@@ -253,6 +253,22 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
     return family
 
 
+def outline(config: configuration.Config, role: str, units: Path | None = None) -> Family:
+    """What `load` would build, on torch's meta device: layers and rates, no weights and no audio.
+
+    Of a student of the teacher's layers: of the teacher before fine-tuning, which has as many.
+    """
+    model: configuration.Model = getattr(config, role)
+    family: Family
+    if model.source == configuration.TEACHER:
+        family = outline(config, "teacher", units)
+    else:
+        with _sound_block(role, model, config.family):
+            family = _class(config.family, model.source).outline(model, config, units)
+    family.keep_layers(model.layers)
+    return family
+
+
 def limit(config: configuration.Config, role: str, units: Path | None = None) -> Limit:
     """What the ``teacher`` or ``student`` cannot take, told without loading its weights."""
     model: configuration.Model = getattr(config, role)
@@ -355,14 +371,15 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
         return loader.from_pretrained(source, **options)
     except Exception as error:  # what is missing or broken decides which of many it is
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
-        if source.count("/") > 1 and not Path(source).exists():
+        like_a_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+        if not source or like_a_path and not Path(source).exists():
             reason = "no such folder"  # instead of how a hub id should look
-        elif isinstance(error, TypeError):
+        elif isinstance(error, TypeError) and "PathLike" in str(error):
             reason = "one of its files is missing"  # transformers opens None
-        raise UserError(
-            f"{what} cannot be loaded from '{source}' ({reason}): give a hub id (with a network) "
-            "or a folder in Hugging Face format."
-        ) from error
+        advice = "give a hub id (with a network) or a folder in Hugging Face format"
+        if (made := Path(source).parent / "done.json").exists():  # a stage's own, which lost a file
+            advice = f"delete {made} and run the stage again that made it"
+        raise UserError(f"{what} cannot be loaded from '{source}' ({reason}): {advice}.") from error
 
 
 def pretrained_weights(

@@ -45,8 +45,8 @@ def train_characters(texts: Iterable[str], folder: Path) -> None:
     sentences = [text for text in texts if text.strip()]
     if not sentences:
         raise UserError(
-            "No training text to make units from: units.kind source takes the teacher's, or see "
-            "data/.../rejected.tsv."
+            "No training text to make units from: set units.kind to source, which takes the "
+            "teacher's, or give the corpus transcripts of train."
         )
     for sentence in sentences:
         if SPACE in sentence:

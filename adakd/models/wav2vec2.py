@@ -111,15 +111,24 @@ class Wav2Vec2(Family):
         return cls(hf, tokenizer, extractor)
 
     @classmethod
+    def outline(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Wav2Vec2:
+        """The model of `build` on torch's meta device, without weights and extractor."""
+        from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+
+        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
+        with torch.device("meta"):
+            return cls(Wav2Vec2ForCTC(_settings(model)), tokenizer, None)
+
+    @classmethod
     def limit(
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """CTC needs a frame for every label, and one for the blank between two equal labels."""
-        from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer
+        from transformers import Wav2Vec2CTCTokenizer
 
-        settings = (
-            _configuration(model.source) if model.source else Wav2Vec2Config(**(model.config or {}))
-        )
+        settings = _settings(model)
         tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
 
         def why_unfit(entry: Entry) -> str | None:
@@ -276,6 +285,13 @@ class Wav2Vec2(Family):
             dropout.use(self.hf)
         if train.freeze_feature_encoder:
             self.hf.freeze_feature_encoder()
+
+
+def _settings(model: configuration.Model) -> Any:
+    """The configuration of a model, but for the size of its vocabulary."""
+    from transformers import Wav2Vec2Config
+
+    return _configuration(model.source) if model.source else Wav2Vec2Config(**(model.config or {}))
 
 
 def _configuration(source: str) -> Any:

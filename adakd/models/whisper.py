@@ -83,11 +83,7 @@ class Whisper(Family):
 
         ``units`` is the folder of a `train_bpe` tokenizer, for random weights only.
         """
-        from transformers import (
-            WhisperConfig,
-            WhisperFeatureExtractor,
-            WhisperForConditionalGeneration,
-        )
+        from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
         if model.source is not None:
             if units is not None:
@@ -103,45 +99,34 @@ class Whisper(Family):
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
         tokenizer = _tokenizer(str(units))
-        end = tokenizer.eos_token_id
-        settings = WhisperConfig(
-            **{
-                "suppress_tokens": None,
-                "begin_suppress_tokens": None,
-                **(model.config or {}),
-                "vocab_size": len(tokenizer),
-                "pad_token_id": end,
-                "bos_token_id": end,
-                "eos_token_id": end,
-                "decoder_start_token_id": tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
-            }
-        )
+        settings = _settings(model, tokenizer)
         hf = WhisperForConditionalGeneration(settings)
         _louder_features_(hf.model.encoder)
-        seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
-        if seconds != int(seconds):
-            raise UserError(
-                f"max_source_positions is {settings.max_source_positions}: it must be a multiple "
-                f"of {FRAMES_A_SECOND // 2}, whole seconds of audio."
-            )
         extractor = WhisperFeatureExtractor(
-            feature_size=settings.num_mel_bins, chunk_length=int(seconds)
+            feature_size=settings.num_mel_bins,
+            chunk_length=2 * settings.max_source_positions // FRAMES_A_SECOND,
         )
         return cls(hf, tokenizer, extractor, config)
+
+    @classmethod
+    def outline(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Whisper:
+        """The model of `build` on torch's meta device, without weights and extractor."""
+        from transformers import WhisperForConditionalGeneration
+
+        tokenizer = _tokenizer(str(units or model.source))
+        with torch.device("meta"):
+            hf = WhisperForConditionalGeneration(_settings(model, tokenizer))
+            return cls(hf, tokenizer, None, config)
 
     @classmethod
     def limit(
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """The encoder takes so many seconds, the decoder so many tokens with prompt and end."""
-        from transformers import WhisperConfig
-
-        settings = (
-            pretrained(WhisperConfig, model.source, "The configuration")
-            if model.source
-            else WhisperConfig(**(model.config or {}))
-        )
         tokenizer = _tokenizer(str(units or model.source))
+        settings = _settings(model, tokenizer)
         if config.whisper_language != MULTILINGUAL:
             _language_code(config.whisper_language)  # told here, before hours of training
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
@@ -467,6 +452,33 @@ def _louder_features_(encoder: Any) -> None:
         fan_in = conv.in_channels * conv.kernel_size[0]
         nn.init.normal_(conv.weight, std=2 / fan_in**0.5)
     encoder.embed_positions.weight.mul_(0.2)
+
+
+def _settings(model: configuration.Model, tokenizer: Any) -> Any:
+    """The configuration of a model; one of random weights takes the tokenizer's units."""
+    from transformers import WhisperConfig
+
+    if model.source is not None:
+        return pretrained(WhisperConfig, model.source, "The configuration")
+    end = tokenizer.eos_token_id
+    settings = WhisperConfig(
+        **{
+            "suppress_tokens": None,
+            "begin_suppress_tokens": None,
+            **(model.config or {}),
+            "vocab_size": len(tokenizer),
+            "pad_token_id": end,
+            "bos_token_id": end,
+            "eos_token_id": end,
+            "decoder_start_token_id": tokenizer.convert_tokens_to_ids("<|startoftranscript|>"),
+        }
+    )
+    if settings.max_source_positions % (FRAMES_A_SECOND // 2):
+        raise UserError(
+            f"max_source_positions is {settings.max_source_positions}: it must be a multiple "
+            f"of {FRAMES_A_SECOND // 2}, whole seconds of audio."
+        )
+    return settings
 
 
 def _tokenizer(source: str) -> Any:

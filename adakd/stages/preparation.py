@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from adakd import config as configuration
 from adakd import corpora
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_json, write_json
+from adakd.files import fingerprint, read_json, replaced_folder, write_json
 from adakd.finished import (
     changes,
     done,
@@ -88,15 +87,21 @@ def prepare(place: Place) -> None:
     if facts and "learnt" not in facts:  # what was prepared before `_first_alike` came has none
         with contextlib.suppress(FileNotFoundError, UserError):  # a manifest is lost, or spoilt
             _first_alike(place.data, [*facts["counts"]], learnt_from(facts))
-    (place.data / "done.json").unlink(missing_ok=True)
     # Of all the corpus's languages: those that data.languages leaves out may be learnt next.
-    training = (
-        stage.target(u.text, u.language or config.language.code, config.data.normalise)
-        for u in module.utterances(options, place.corpus, config.fold)
-        if isinstance(u, corpora.Utterance) and u.split == "train"
+    training = stage.training_texts(
+        module.utterances(options, place.corpus, config.fold),
+        config.language.code,
+        config.data.normalise,
     )
-    units = make_units(place, training)
-    limits = [models.limit(config, role, units) for role in ("teacher", "student")]
+    units = units_of(place)
+    with replaced_folder(place.units) as fresh:
+        make_units(config, training, fresh)
+        of_models = fresh if units else None
+        limits = [models.limit(config, role, of_models) for role in ("teacher", "student")]
+        # Only here: what a wrong path would have cost stays.
+        (place.data / "done.json").unlink(missing_ok=True)
+    if units is None:
+        place.units.rmdir()
     counts = stage.prepare(
         Walk(place),
         place.data,
@@ -203,22 +208,17 @@ class Walk:
                 yield one
 
 
-def make_units(place: Place, texts: Iterator[str]) -> Path | None:
-    """Make the recipe's tokenizer; None where the checkpoint's own is used."""
+def make_units(config: configuration.Config, texts: Iterator[str], folder: Path) -> None:
+    """Write the recipe's tokenizer to a folder; nothing where the checkpoint's own is used."""
     from adakd.models import pretrained, units
 
-    config = place.config
-    shutil.rmtree(place.units, ignore_errors=True)
     if config.units.kind == "characters":
-        units.train_characters(texts, place.units)
+        units.train_characters(texts, folder)
     elif config.units.kind == "bpe":
-        units.train_bpe(texts, place.units, config.units.size)
+        units.train_bpe(texts, folder, config.units.size)
     elif config.family == "wav2vec2":
         from transformers import Wav2Vec2CTCTokenizer
 
         # The student takes over the teacher's characters, and gets an output layer for them.
         source = config.teacher.source or ""
-        pretrained(Wav2Vec2CTCTokenizer, source, "The teacher's tokenizer").save_pretrained(
-            place.units
-        )
-    return units_of(place)
+        pretrained(Wav2Vec2CTCTokenizer, source, "The teacher's tokenizer").save_pretrained(folder)

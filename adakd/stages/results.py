@@ -86,7 +86,8 @@ def quantise(place: Place, name: str) -> None:
     student, folder = place.experiment(name), place.experiment(name + INT8)
     facts = needed(student, f"{place.title}: {name}", STAGE_OF.get(name, 6))
     inputs = {"model": facts["fingerprint"]}
-    if is_current(folder, inputs, f"{place.title}: {name}{INT8}", folder / "model"):
+    weights = folder / "model" / "int8.pt"  # quantise.FILE, which takes long to import
+    if is_current(folder, inputs, f"{place.title}: {name}{INT8}", weights):
         return
     from adakd import models
     from adakd import quantise as quantisation
@@ -119,8 +120,11 @@ def decode_one(place: Place, name: str) -> None:
     folder = folder_of(place, name)
     student = folder_of(place, name.removesuffix(INT8))
     inputs = decoding_inputs(place, name)
-    outputs = [folder / f"hyp.{split}.jsonl" for split in SCORED]
-    if is_current(folder / "decode", inputs, f"{place.title}: hypotheses of {name}", *outputs):
+    outputs = {split: folder / f"hyp.{split}.jsonl" for split in SCORED}
+    counts = needed(place.data, "The prepared data", 1).get("counts", {})
+    lines = {outputs[split]: counts[split]["kept"] for split in SCORED if split in counts}
+    what = f"{place.title}: hypotheses of {name}"
+    if is_current(folder / "decode", inputs, what, *outputs.values(), lines=lines):
         return
     from adakd.decode import transcribe
     from adakd.device import device
@@ -141,7 +145,7 @@ def decode_one(place: Place, name: str) -> None:
         difficulty = teacher_losses(place, split) if name != "teacher" else {}
         for row in rows:
             row["difficulty"] = difficulty.get(row["id"], row["difficulty"])
-        write_jsonl(folder / f"hyp.{split}.jsonl", rows)
+        write_jsonl(outputs[split], rows)
     mark_done(folder / "decode", inputs, device="cpu" if name.endswith(INT8) else device().type)
 
 
@@ -289,7 +293,7 @@ def export(places: list[Place], methods: list[str]) -> None:
             decoded(place, name)
             label = f"{name} of seed {place.config.seed}" if len(places) > 1 else name
             students[label] = place, name
-            scores[label] = read_json(path)["dev"]["cer"]
+            scores[label] = read_json(path, needs=("dev",))["dev"]["cer"]
     best = min(scores, key=lambda label: scores[label])
     place, name = students[best]
     folder = place.experiment(name)
@@ -299,12 +303,18 @@ def export(places: list[Place], methods: list[str]) -> None:
         "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
         "files": 2,  # to be raised when other files are written
     }
-    if is_current(place.export, inputs, f"{place.title}: export of {best}"):
+    # An older export does not tell its files: those of the model are among them.
+    names = (done(place.export) or {}).get("written") or [
+        path.name for path in (folder / "model").iterdir()
+    ]
+    written = [place.export / name for name in names]
+    if is_current(place.export, inputs, f"{place.title}: export of {best}", *written):
         return
     from adakd.export import write_export
 
     checked, tipped = write_export(place, name)
     facts = {"method": name, "seed": place.config.seed, "checked": checked, "by_rounding": tipped}
+    facts["written"] = sorted(path.name for path in place.export.iterdir())
     mark_done(place.export, inputs, **facts)
     where = f"{checked} test utterances"
     if tipped:

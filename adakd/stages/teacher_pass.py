@@ -23,6 +23,7 @@ from adakd.inputs import (
     difficulty_of,
     difficulty_parts,
     lessons,
+    lessons_count,
     store_of,
     store_parts,
     units_of,
@@ -30,7 +31,7 @@ from adakd.inputs import (
 from adakd.place import Place
 from adakd.progress import track
 from adakd.stages.training import train
-from adakd.teacher_store import parts_of_begun, parts_of_finished
+from adakd.teacher_store import is_whole, parts_of_begun, parts_of_finished
 
 
 def teacher_pass(place: Place) -> None:
@@ -51,10 +52,12 @@ def write_store(place: Place) -> None:
     """The teacher store: the teacher's loss and soft outputs on every training utterance."""
     parts, folder = store_parts(place), store_of(place)
     if (found := parts_of_finished(folder)) is not None:
-        if not (changed := changes(found, parts)):
+        changed = changes(found, parts)
+        if not changed and is_whole(folder, lessons_count(place)):
             say(f"{place.title}: teacher store done ({shown(folder)})")
             return
-        say(f"{place.title}: teacher store: {' and '.join(changed)} changed, made anew")
+        why = f"{' and '.join(changed)} changed" if changed else f"part of {shown(folder)} is lost"
+        say(f"{place.title}: teacher store: {why}, made anew")
     elif (begun := parts_of_begun(folder)) and (changed := changes(begun, parts)):
         say(f"{place.title}: teacher pass: cut, and {' and '.join(changed)} changed, begun anew")
     from adakd import models

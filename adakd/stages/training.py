@@ -17,6 +17,7 @@ from adakd.finished import (
     done,
     is_current,
     mark_done,
+    model_files,
     needed,
     one_at_a_time,
     rank,
@@ -69,7 +70,7 @@ def ready_teacher(place: Place) -> None:
     """Take the teacher as its source has it."""
     folder, inputs = place.experiment("teacher"), teacher_inputs(place)
     spare(folder, inputs)
-    if is_current(folder, inputs, f"{place.title}: teacher", folder / "model"):
+    if is_current(folder, inputs, f"{place.title}: teacher", *model_files(folder)):
         return
     from adakd import models
 
@@ -106,7 +107,8 @@ def student_start(place: Place) -> Path:
         return folder
     inputs = start_inputs(place)
     current = (done(folder) or {}).get("fingerprint") == configuration.fingerprint(inputs)
-    if not (current and (folder / "model").exists()) and rank() == 0:
+    current = current and all(path.exists() for path in model_files(folder))
+    if not current and rank() == 0:
         from adakd import models
         from adakd.checkpoints import seed_everything
 
@@ -153,7 +155,9 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if not half:  # halves go with the teacher
         spare(folder, inputs)
-    if is_current(folder, inputs, title, folder / "model"):
+    if is_current(folder, inputs, title, *model_files(folder)):
+        if rank() == 0:  # where a run was killed before it removed them
+            shutil.rmtree(folder / "ckpt", ignore_errors=True)
         return
     spare_cut(folder, inputs, dataclasses.asdict(config))  # as `begin` does, before models load
 

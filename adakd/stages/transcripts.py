@@ -61,7 +61,9 @@ def transcribe_training(place: Place) -> None:
         from adakd.data import pseudo_labels
 
         (folder / "done.json").unlink(missing_ok=True)
-        everything = chain.from_iterable(map(read_jsonl, said.glob("*.jsonl")))
+        everything = chain.from_iterable(
+            read_jsonl(path, needs=("id", "hypothesis")) for path in said.glob("*.jsonl")
+        )
         hypotheses = {row["id"]: row["hypothesis"] for row in everything}
         counts = pseudo_labels.choose(
             [place.manifest(name) for name in names],

@@ -331,7 +331,7 @@ def detectable(error: float, free: float, level: float = LEVEL) -> float:
     low, high = 0.0, 1.0
     while found_by_t(high, free, level) < POWER:
         low, high = high, 2 * high
-    for _ in range(30):
+    for _ in range(20):
         middle = (low + high) / 2
         enough = found_by_t(middle, free, level) >= POWER
         low, high = (low, middle) if enough else (middle, high)

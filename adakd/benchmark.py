@@ -41,7 +41,7 @@ from adakd.files import write_json
 from adakd.grid import Study, Task
 from adakd.options import Parser, natural, path
 from adakd.progress import clock
-from adakd.stages import preparation, results, teacher_pass, training
+from adakd.stages import checks, preparation, results, teacher_pass, training
 from adakd.workers import end_with_parent, processors
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -120,6 +120,7 @@ def _perform(task: Task) -> None:
             preparation.prepare(each)
     elif task.kind == "teacher":
         for each in task.places:
+            checks.check_models(each, ["teacher", "finetune"], ["finetune"])
             training.teacher(each)
             teacher_pass.write_store(each)
             training.student_start(each)  # here, since cells that run side by side share it

@@ -224,7 +224,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.label_noise.misspelt": (0, 1),
     "transcripts.max_cer": (0, math.inf),
     "units.size": (1, FINITE),
-    "distill.temperature": (ABOVE_0, 100),  # at 100 all outputs weigh alike
+    "distill.temperature": (ABOVE_0, 100),  # at 100 all outputs weigh nearly alike
     "distill.top_k": (0, FINITE),
     "distill.dropout_passes": (2, FINITE),  # one has no spread
     "score.bootstrap": (1, FINITE),

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +64,8 @@ def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
         yield fresh
         for path in fresh.rglob("*"):  # safetensors writes for the user alone, whatever the umask
             if path.is_file() and not path.is_symlink():
-                path.chmod(fresh.stat().st_mode & 0o666)
+                with suppress(OSError):  # of a file system without modes
+                    path.chmod(fresh.stat().st_mode & 0o666)
         if durable:
             flush(fresh)
     except BaseException:  # half a model or an archive may fill a disk

@@ -73,7 +73,7 @@ def is_current(
             return False
     for path, count in (lines or {}).items():
         if count_lines(path) != count:
-            say(f"{what}: {shown(path)} has not {count} lines, made anew")
+            say(f"{what}: {shown(path)} has other than {count} lines, made anew")
             return False
     say(f"{what}: done ({shown(folder)})")
     return True

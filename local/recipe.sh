@@ -168,7 +168,9 @@ check_options() {
         torchrun | slurm)
             nproc=${nproc:-1}
             [[ $nproc =~ ^[1-9][0-9]*$ ]] || fail "--nproc is '$nproc'; give a number from 1 on"
-            [[ $launcher != slurm || ${ADAKD_DRY_RUN:-} ]] || command -v srun >/dev/null ||
+            # Stages 2 to 6 are launched.
+            [[ $launcher != slurm || ${ADAKD_DRY_RUN:-} ]] || ((stage > 6 || stop_stage < 2)) ||
+                command -v srun >/dev/null ||
                 fail "there is no srun here: start it where Slurm is, or with --launcher torchrun"
             ;;
         *)

@@ -90,7 +90,7 @@ def test_a_step_whose_output_was_lost_is_not_current(
     assert finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 1})
     capsys.readouterr()
     assert not finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 2})
-    said = f"kd: {finished.shown(tmp_path / 'a')} has not 2 lines, made anew\n"
+    said = f"kd: {finished.shown(tmp_path / 'a')} has other than 2 lines, made anew\n"
     assert capsys.readouterr().out == said
 
 

@@ -1629,3 +1629,31 @@ def test_a_student_of_the_teacher_has_its_limits(kind, folder):
     assert models.limit(config, "student", units)(entry) == (
         models.limit(config, "teacher", units)(entry)
     )
+
+
+def test_a_model_that_may_not_be_read_is_not_to_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague's teacher, say; its files are all there. What has lost a file is to be made."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "done.json").write_text("{}")
+
+    class Loader:
+        error: Exception = OSError("no file named model.safetensors")
+
+        @classmethod
+        def from_pretrained(cls, source: str) -> None:
+            raise cls.error
+
+    def told() -> str:
+        with pytest.raises(UserError) as told:
+            models.pretrained(Loader, str(folder), "The model")
+        return str(told.value)
+
+    assert f"delete {tmp_path / 'done.json'} and run the stage again" in told()
+    Loader.error = MemoryError("no room")
+    assert "delete" not in told()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert f"({folder / 'config.json'} may not be read): have its owner let you." in told()

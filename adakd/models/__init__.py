@@ -377,8 +377,12 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
         elif isinstance(error, TypeError) and "PathLike" in str(error):
             reason = "one of its files is missing"  # transformers opens None
         advice = "give a hub id (with a network) or a folder in Hugging Face format"
-        if (made := Path(source).parent / "done.json").exists():  # a stage's own, which lost a file
-            advice = f"delete {made} and run the stage again that made it"
+        if (made := Path(source).parent / "done.json").exists():  # a stage's own
+            shut = [path for path in Path(source).glob("*") if not os.access(path, os.R_OK)]
+            if shut:
+                reason, advice = f"{shut[0]} may not be read", "have its owner let you"
+            elif not isinstance(error, MemoryError) and not getattr(error, "errno", None):
+                advice = f"delete {made} and run the stage again that made it"  # it lost a file
         raise UserError(f"{what} cannot be loaded from '{source}' ({reason}): {advice}.") from error
 
 

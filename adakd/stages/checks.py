@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adakd.finished import changes, done
-from adakd.inputs import teacher_inputs, units_of
+from adakd.inputs import teacher_inputs, units_of, untrained
 from adakd.place import Place
 from adakd.stages.teacher_pass import check_source_of_difficulty
 
@@ -28,5 +28,5 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
     units = units_of(place)
     if passes and config.distill.difficulty == "dropout":
         difficulty.check_dropout(models.outline(config, "teacher", units))
-    if methods:
+    if methods and not done(untrained(place)):  # its source may be out of reach by now
         models.outline(config, "student", units)

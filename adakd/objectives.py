@@ -189,12 +189,14 @@ def ctc(
         UserError: a label is no unit of the logits. torch's own CTC does not look, and reads, and
             in the backward pass writes, memory that is not its own.
     """
-    own = labels[_counted(label_lengths, labels.shape[1], labels.device)]
-    if own.numel() and not 0 <= own.min() <= own.max() < logits.shape[-1]:
-        raise UserError(
-            f"The labels go from {own.min()} to {own.max()}, and the logits have "
-            f"{logits.shape[-1]} units: are they another tokenizer's?"
-        )
+    if labels.numel():
+        own = labels.masked_fill(~_counted(label_lengths, labels.shape[1], labels.device), 0)
+        low, high = torch.stack(own.aminmax()).tolist()  # a GPU waits once
+        if low < 0 or high >= logits.shape[-1]:
+            raise UserError(
+                f"A label is {low if low < 0 else high}, and the logits have {logits.shape[-1]} "
+                "units, from 0 on: is it another tokenizer's?"
+            )
     padding = ~_counted(frames, logits.shape[1], logits.device)
     clean = _at_least_float32(logits.masked_fill(padding.unsqueeze(-1), 0.0))
     total = functional.ctc_loss(

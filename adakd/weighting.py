@@ -42,6 +42,7 @@ from adakd.errors import UserError
 ThresholdName = Literal["mean", "p25", "p50", "p75"]
 Scale = Literal["linear", "log", "rank"]
 Control = Literal["none", "permuted", "inverted", "mean", "threshold"]
+Guard = Literal["drop"] | float
 
 # The paper's alpha at x = t, and of all utterances where k is 0.
 ALPHA_AT_T = math.exp(-1)
@@ -197,11 +198,16 @@ class Guarded(Weighting):
 
         alpha_i <- (1 - d_i) alpha_i + d_i guard
 
-    so that without doubt nothing changes, and a surely wrong transcript hardly counts.
+    so that without doubt nothing changes, and a surely wrong transcript hardly counts. The guard
+    "drop" leaves such utterances out instead, as filtering the training set would, teacher and all:
+
+        loss_i  <- (1 - d_i) loss_i
+
+    It tells what a guard gains by its teacher from what it gains by not believing the transcript.
 
     Args:
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
-            0.95; None takes every transcript as right.
+            0.95; or "drop"; None takes every transcript as right.
 
     Buffers: with a guard doubted, the mean doubt and the share of the training set whose doubt is
     over one half.
@@ -209,11 +215,13 @@ class Guarded(Weighting):
 
     doubted: Tensor
 
-    def __init__(self, guard: float | None = None) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
         super().__init__()
-        self.guard = None if guard is None else _number("guard", guard, "a number, or left out")
-        if self.guard is not None and not 0 <= self.guard <= 1:
-            raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
+        self.guard: Guard | None = guard
+        if not (guard is None or guard == "drop"):
+            self.guard = _number("guard", guard, 'a number, "drop", or left out')
+            if not 0 <= self.guard <= 1:
+                raise UserError(f"guard is {guard}: the distillation loss weighs between 0 and 1.")
         self.uses_doubt = self.guard is not None
         if self.uses_doubt:
             self.register_buffer("doubted", torch.full((2,), math.nan))
@@ -264,11 +272,21 @@ class Guarded(Weighting):
 
     def _heeding(self, alpha: Tensor, doubt: Tensor | None) -> Tensor:
         """Alpha as the guard has it, same shape."""
-        if self.guard is None or doubt is None:
+        if doubt is None or self.guard is None or self.guard == "drop":
             return alpha
         return alpha + doubt.to(alpha) * (self.guard - alpha)
 
-    def _told(self) -> dict[str, float]:
+    def _mixed(
+        self, task: Tensor, distill: Tensor | None, alpha: Tensor, difficulty: Tensor | None
+    ) -> Weighted:
+        """A batch by its alpha, and, where the guard drops, by what is not in doubt."""
+        mixed = _mixture(task, cast(Tensor, distill), alpha)
+        if self.guard != "drop":
+            return mixed
+        kept = 1 - cast(Tensor, difficulty).detach()[..., 1].to(mixed.loss)
+        return Weighted(*(kept * each for each in mixed))
+
+    def _told(self) -> dict[str, Any]:
         """What `summary` says of the guard."""
         if self.guard is None:
             return {}
@@ -285,14 +303,14 @@ class FixedWeight(Guarded):
         alpha: weight of the distillation loss, 0 to 1. 0.5 weighs both equally, the AdaKD paper's
             baseline; CTC studies use 0.25, 0.9 and 1.0 (arXiv 2506.01503).
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
-            0.95; None takes every transcript as right.
+            0.95; or "drop"; None takes every transcript as right.
 
     Buffers: those of `Guarded`, and with a guard alpha_range, (5,), the figures of `summary`.
     """
 
     alpha_range: Tensor
 
-    def __init__(self, alpha: float = 0.5, guard: float | None = None) -> None:
+    def __init__(self, alpha: float = 0.5, guard: Guard | None = None) -> None:
         super().__init__(guard)
         self.uses_difficulty = self.uses_doubt
         if self.uses_doubt:
@@ -307,7 +325,7 @@ class FixedWeight(Guarded):
         alpha = torch.full_like(_at_least_float32(task), self.fixed_alpha)
         if self.uses_doubt:
             alpha = self._heeding(alpha, cast(Tensor, difficulty).detach()[..., 1])
-        return _mixture(task, cast(Tensor, distill), alpha)
+        return self._mixed(task, distill, alpha, difficulty)
 
     @torch.no_grad()
     def fit(self, difficulties: Tensor | Sequence[float]) -> None:
@@ -665,7 +683,7 @@ class AdaKD(Guarded):
             between 0 and 1: it is KD's alpha then. Before that their mean lies elsewhere (`summary`
             has it). The paper has 1/e, and no setting for it.
         guard: weight of the distillation loss where the transcript is surely wrong, 0 to 1, such as
-            0.95; None takes every transcript as right.
+            0.95; or "drop"; None takes every transcript as right.
 
     Buffers: t, k_start, alpha_range, (2, 5), the figures of `summary` as training begins and as it
     ends, and known, (2, N): x of the training set (with a guard, of the trusted transcripts) in
@@ -686,7 +704,7 @@ class AdaKD(Guarded):
         k_end: Literal["mirror"] | float = 0.0,
         scale: Scale = "linear",
         control: Control = "none",
-        guard: float | None = None,
+        guard: Guard | None = None,
         alpha: float = ALPHA_AT_T,
     ) -> None:
         super().__init__(guard)
@@ -828,7 +846,7 @@ class AdaKD(Guarded):
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
     ) -> Weighted:
         alpha = self.alpha(cast(Tensor, difficulty), progress)
-        return _mixture(task, cast(Tensor, distill), alpha)
+        return self._mixed(task, distill, alpha, difficulty)
 
     def logged(self, progress: float) -> dict[str, float | None]:
         return {"k": self.k_at(progress).item()}

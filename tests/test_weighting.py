@@ -570,6 +570,31 @@ def test_kd_with_a_guard_learns_how_many_it_takes_for_wrong():
         weighting(torch.ones(2), torch.ones(2), torch.ones(2), 0.0)
 
 
+def test_the_guard_drop_leaves_doubtful_utterances_out():
+    task, distill = torch.rand(4, requires_grad=True), torch.rand(4)
+    doubt = torch.tensor([0.0, 0.5, 1.0, 0.2])
+    pairs = torch.stack([torch.rand(4), doubt], dim=1)
+    for kept, plain in (
+        (FixedWeight(0.1, guard="drop"), FixedWeight(0.1)),
+        (AdaKD(0.5, 2.0, guard="drop"), AdaKD(0.5, 2.0)),
+    ):
+        expected = plain(task, distill, pairs[:, 0], 0.3)
+        weighted = kept(task, distill, pairs, 0.3)
+        for found, whole in zip(weighted, expected, strict=True):
+            torch.testing.assert_close(found, whole * torch.tensor([1.0, 0.5, 0.0, 0.8]))
+    # With no weight on the teacher: fine-tuning on the transcripts that are taken for right.
+    trusted = torch.stack([pairs[:, 0], doubt.round()], dim=1)
+    filtered = FixedWeight(0.0, guard="drop")(task, distill, trusted, 0.0).loss.sum()
+    torch.testing.assert_close(filtered, FineTune()(task[[0, 1, 3]], None, None, 0.0).loss.sum())
+    (gradient,) = torch.autograd.grad(filtered, task)
+    assert gradient.tolist() == [1.0, 1.0, 0.0, 1.0]
+    kept = FixedWeight(0.1, guard="drop")
+    kept.fit([(0.1, 0.0), (5.0, 1.0)])
+    summary = kept.summary()
+    assert (summary["guard"], summary["doubted"]) == ("drop", 0.5)
+    assert summary["start"]["max"] == pytest.approx(0.1), "the weights among what is kept"
+
+
 # ---- SuperLoss -----------------------------------------------------------------------------------
 
 
@@ -931,6 +956,7 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("kd", {"guard": -0.1}, "methods.kd: guard is -0.1"),
         ("superloss", {"guard": 0.9}, "has no option 'guard'"),
         ("adakd", {"guard": True}, "guard is True"),
+        ("kd", {"guard": "dropped"}, "guard is 'dropped': it must be a number, \"drop\", or left"),
         ("superloss", {"alpha": -0.1}, "alpha is -0.1"),
         ("superloss", {"regularisation": 0}, "regularisation is 0"),
         ("superloss", {"lambda": 1}, "has no option 'lambda'"),

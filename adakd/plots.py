@@ -253,10 +253,9 @@ def differences(panels: Mapping[str, Sequence[Difference]]) -> bytes:
         return figure_bytes(figure)
 
 
-def side_by_side(columns: Mapping[str, Sequence[Difference]]) -> bytes:
-    """The same places below each other, in a column for each comparison; some may be missing."""
+def side_by_side(columns: Mapping[str, Sequence[Difference]], places: Sequence[str]) -> bytes:
+    """These places below each other, in a column for each comparison; some may be missing."""
     every = [one for own in columns.values() for one in own]
-    places = list(dict.fromkeys(one.place for one in every))
     widest = 100 * max(abs(end) for one in every for end in one.interval)
     with _figure(len(columns), 0.3 * len(places) + 1.0, width=3.0) as (figure, axes):
         for number, (axis, (title, own)) in enumerate(zip(axes[0], columns.items(), strict=True)):

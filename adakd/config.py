@@ -51,6 +51,9 @@ ADAPTIVE = ("adakd", "adakd-learned")
 class Language:
     code: str = ""  # BCP 47 as the corpus has it: hi, ta, zh-CN; rules of the text depend on it
     whisper: str | None = None  # Whisper's code when it differs (zh for zh-CN)
+    # Whisper's texts begin with a space, as OpenAI's do, where the language writes spaces. false:
+    # for a finished teacher of Hugging Face's fine-tuning scripts, which leave it out.
+    leading_space: bool = True
 
 
 @dataclass

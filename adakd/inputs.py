@@ -57,9 +57,14 @@ def source_fingerprint(model: configuration.Model) -> Any:
 
 
 def prompt(config: configuration.Config) -> dict[str, Any]:
-    """Whisper's language token, if it does not follow from the corpus's language."""
-    named = config.family == "whisper" and config.language.whisper
-    return {"prompt": config.whisper_language} if named else {}
+    """Whisper's language token, if it does not follow from the corpus's language, and how its texts
+    begin, if not with a space."""
+    found: dict[str, Any] = {}
+    if config.family == "whisper" and config.language.whisper:
+        found["prompt"] = config.whisper_language
+    if config.family == "whisper" and not config.language.leading_space:
+        found["leading_space"] = False
+    return found
 
 
 # ------------------------------------------------------------------ corpus and prepared data
@@ -92,9 +97,11 @@ def data_settings(config: configuration.Config) -> dict[str, dict[str, Any]]:
         del data["label_noise"]
     if not config.data.untranscribed:
         del data["untranscribed"]
+    language = dataclasses.asdict(config.language)
+    del language["leading_space"]  # of models, not of manifests
     return {
         "data": data,
-        "language": dataclasses.asdict(config.language),
+        "language": language,
         "units": dataclasses.asdict(config.units),
     }
 

@@ -344,6 +344,19 @@ def test_no_target_begins_with_what_decoding_never_says_first(folder, entries, c
         assert found == (other if one[0] == spaced[0][0] else one)
 
 
+def test_no_label_of_openais_whispers_begins_with_a_space_alone(folder, entries, monkeypatch):
+    """Whatever a source suppresses: a fine-tuned one may have empty lists, its student has not."""
+    letter = replace(entries[0], text="z")  # in none of the texts that units were made from
+    family = fresh("whisper", folder)
+    with_space = family._units(letter)
+    assert family.tokenizer.convert_ids_to_tokens(with_space) == ["Ġ", "z"]
+    monkeypatch.setattr(whisper, "OPENAI_ENDS", (family.end,))
+    theirs = fresh("whisper", folder)
+    assert not theirs.hf.generation_config.begin_suppress_tokens
+    assert theirs._units(letter) == with_space[1:]
+    assert theirs._units(entries[0]) == family._units(entries[0])
+
+
 def test_greedy_search_goes_on_without_the_utterances_that_have_ended(
     folder, entries, clips, monkeypatch
 ):
@@ -623,6 +636,156 @@ def test_models_of_different_units_are_told_apart(build, kind, tmp_path):
 
 def _settings(kind):
     return tiny.whisper_config() if kind == "whisper" else tiny.wav2vec2_config()
+
+
+# ---- fine-tuned models of the hub ----------------------------------------------------------------
+
+ADDED = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+
+
+def ctc_of_the_hub(source_folder, folder, outputs, files):
+    """A copy whose output layer is so wide, with the tokenizer's files as others write them."""
+    from transformers import Wav2Vec2ForCTC
+
+    shutil.copytree(source_folder, folder)
+    hf = Wav2Vec2ForCTC.from_pretrained(folder)
+    head = torch.nn.Linear(hf.lm_head.in_features, outputs)
+    with torch.no_grad():
+        head.weight[: len(hf.lm_head.weight)] = hf.lm_head.weight
+    hf.lm_head, hf.config.vocab_size = head, outputs
+    hf.save_pretrained(folder)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_json(folder / name, content)
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["as the blog", "with dicts", "more outputs than units"])
+def test_a_finished_ctc_teacher_has_a_unit_for_every_label_and_a_student_for_every_output(
+    saved, build, entries, clips, tmp_path, layout
+):
+    from transformers import AutoTokenizer
+
+    from adakd.stages.preparation import make_units
+
+    units_there = read_json(saved["wav2vec2"] / "vocab.json")
+    count = len(units_there)
+    plain = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "unk_token": "<unk>", "pad_token": "<pad>"}
+    named = {"bos_token": "<s>", "eos_token": "</s>"}
+    dicts = [{"content": token, **ADDED} for token in named.values()] * 2
+    outputs, expected, files = {
+        # huggingface.co/blog/fine-tune-xlsr-wav2vec2: no <s> in vocab.json, nor an output for it
+        "as the blog": (count, count, {"tokenizer_config.json": plain}),
+        # what transformers 4.11 to 4.25 wrote of the same
+        "with dicts": (
+            count + 2,
+            count + 2,
+            {
+                "tokenizer_config.json": plain | named,
+                "special_tokens_map.json": named | {"additional_special_tokens": dicts},
+                "added_tokens.json": {"<s>": count, "</s>": count + 1},
+            },
+        ),
+        "more outputs than units": (
+            count + 4,
+            count,
+            {"tokenizer_config.json": plain | dict.fromkeys(named)},
+        ),
+    }[layout]
+    folder = ctc_of_the_hub(saved["wav2vec2"], tmp_path / "hub", outputs, files)
+    config = tiny.config(
+        "wav2vec2",
+        teacher=configuration.Model(source=str(folder), finetuned=True),
+        student=configuration.Model(config=_settings("wav2vec2")),
+        units=configuration.Units(kind="source"),
+    )
+    teacher = models.load(config, "teacher").eval()
+    make_units(config, iter(()), tmp_path / "units")
+    student = models.load(config, "student", tmp_path / "units").eval()
+    models.check_same_units(teacher, student)
+    assert teacher.vocabulary().items() >= units_there.items()
+    assert len(teacher.vocabulary()) == expected
+    batch, own = teacher.collate(entries, clips), student.collate(entries, clips)
+    assert torch.equal(batch.labels, own.labels)
+    assert torch.equal(batch.labels, build("wav2vec2").collate(entries, clips).labels)
+    assert student(own).logits.shape[-1] == teacher(batch).logits.shape[-1] == outputs
+    assert distillation(student, teacher, batch, configuration.Distill()).isfinite().all()
+    assert transcripts(teacher, batch) and transcripts(student, batch)
+    student.save(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == student.vocabulary()
+    models.check_same_units(tmp_path / "saved", models.open_folder(config, tmp_path / "saved"))
+
+
+def test_a_whisper_without_names_for_its_times_teaches_one_with_them(build, entries, clips):
+    """As transformers of 2022 wrote fine-tuned ones: fewer names, as many outputs."""
+    teacher, student = (copy.deepcopy(build("whisper", seed)) for seed in (1, 2))
+    for family in (teacher, student):
+        family.hf.resize_token_embeddings(len(family.vocabulary()) + 2)
+    student.tokenizer.add_tokens(["<|0.00|>", "<|0.02|>"])
+    assert len(student.vocabulary()) == len(teacher.vocabulary()) + 2
+    models.check_same_units(teacher, student)
+    models.check_same_units(student, teacher)
+    batch = student.collate(entries, clips)
+    assert distillation(student, teacher, batch, configuration.Distill()).isfinite().all()
+
+    student.tokenizer.add_tokens(["word"])
+    with pytest.raises(UserError, match="different units, for instance 'word'"):
+        models.check_same_units(teacher, student)
+    teacher.hf.resize_token_embeddings(len(teacher.vocabulary()) + 3)
+    teacher.tokenizer.add_tokens(["<|0.02|>", "<|0.00|>"])  # the other way round
+    with pytest.raises(UserError, match="different units, for instance '<|0.00|>', '<|0.02|>'"):
+        models.check_same_units(teacher, student)
+
+
+def test_models_of_unlike_numbers_of_outputs_are_told_apart(build):
+    teacher, student = (copy.deepcopy(build("whisper", seed)) for seed in (1, 2))
+    teacher.hf.resize_token_embeddings(len(teacher.vocabulary()) + 1)
+    count = len(teacher.vocabulary())
+    words = rf"Teacher \({count} units, {count + 1} outputs\).* {count} outputs\) have different"
+    with pytest.raises(UserError, match=words):
+        models.check_same_units(teacher, student)
+
+
+def test_what_training_writes_may_be_said(build, entries, clips):
+    """OpenAI's lists suppress the apostrophe and the colon, which some languages write."""
+    family = copy.deepcopy(build("whisper"))
+    labels = [family._units(entry) for entry in entries]
+    used, unused = labels[0][1], next(iter(set(range(256)) - set(itertools.chain(*labels))))
+    family.hf.generation_config.suppress_tokens = [used, unused]
+    family.permit(entries)
+    assert family.hf.generation_config.suppress_tokens == [unused]
+    family.permit(entries[:0])
+    assert family.hf.generation_config.suppress_tokens == [unused]
+    family.hf.generation_config.suppress_tokens = [used]
+    family.permit(entries)  # of an empty list transformers before 4.50 dies
+    assert family.hf.generation_config.suppress_tokens is None
+
+
+def test_an_empty_list_of_suppressed_tokens_is_none_in_an_export(build, saved, tmp_path):
+    shutil.copytree(saved["whisper"], tmp_path / "hub")
+    path = tmp_path / "hub/generation_config.json"
+    empty = {"suppress_tokens": [], "begin_suppress_tokens": []}
+    write_json(path, read_json(path) | empty)
+    models.open_folder(tiny.config("whisper"), tmp_path / "hub").save(tmp_path / "export")
+    written = read_json(tmp_path / "export/generation_config.json")
+    assert all(written.get(name) is None for name in empty)
+
+
+def test_texts_begin_without_a_space_where_the_teacher_has_none(folder, build, entries, clips):
+    language = configuration.Language(code="hi", leading_space=False)
+    bare = models.load(
+        replace(
+            tiny.config("whisper", student=configuration.Model(config=_settings("whisper"))),
+            language=language,
+        ),
+        "student",
+        tiny.bpe_folder(folder),
+    )
+    for entry in entries:
+        plain = bare.tokenizer(entry.text, add_special_tokens=False).input_ids
+        spaced = bare.tokenizer(f" {entry.text}", add_special_tokens=False).input_ids
+        assert bare._units(entry) == plain != spaced == build("whisper")._units(entry)
 
 
 # ---- saved models --------------------------------------------------------------------------------

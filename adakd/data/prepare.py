@@ -474,8 +474,9 @@ def _check_unknown(unknown: dict[str, Unknown]) -> None:
     if unknown["train"].share > UNKNOWN_SHARE:
         raise UserError(
             f"train: {unknown['train']}; set units.kind to characters, which makes units of this "
-            "text, or write the text as the teacher's units do (upper or lower case? see "
-            "data.normalise), or take another teacher"
+            'text, or write the text as the teacher\'s units do (upper case? put "do_lower_case": '
+            "true into the tokenizer_config.json of a copy; see data.normalise), or take another "
+            "teacher"
         )
     for split, of_split in unknown.items():
         if of_split.found:

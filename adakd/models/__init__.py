@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +177,9 @@ class Family(nn.Module):
             # torch's fused attention is slow in bf16 on a CPU: forward and backward took 1.1 to 3.5
             # times as long as the plain formula, over 1,500 to 150 frames. In fp32 it is faster.
             self.hf.set_attn_implementation("eager")
+
+    def permit(self, entries: Iterable[Entry]) -> None:
+        """Let decoding write all units of these transcripts, also those that a source forbids."""
 
     def stacks(self) -> dict[str, tuple[Any, str]]:
         """Encoder (and decoder): where its `layers` are, and the config's key for their number."""
@@ -342,22 +346,31 @@ def open_folder(config: configuration.Config, folder: Path) -> Family:
 def check_same_units(teacher: Family | Path | str, student: Family | str) -> None:
     """Distillation compares distributions over units: both models must have the same ones.
 
-    Either may be a folder or a hub id that holds a tokenizer: weights are not needed.
+    Either may be a folder or a hub id that holds a tokenizer: weights are not needed. Whisper's own
+    tokens, such as its timestamps, may lack a name in models that older releases of transformers
+    have fine-tuned: they stand for the same outputs all the same.
     """
 
-    def units_of(model: Family | Path | str, role: str) -> dict[str, int]:
+    def units_of(model: Family | Path | str, role: str) -> tuple[dict[str, int], int]:
         if isinstance(model, Family):
-            return model.vocabulary()
-        what = f"The {role}'s tokenizer"
-        found: dict[str, int] = pretrained(transformers.AutoTokenizer, str(model), what).get_vocab()
-        return found
+            return model.vocabulary(), model.hf.config.vocab_size
+        tokenizer = pretrained(transformers.AutoTokenizer, str(model), f"The {role}'s tokenizer")
+        settings = pretrained(transformers.AutoConfig, str(model), f"The {role}'s configuration")
+        return tokenizer.get_vocab(), settings.vocab_size
 
-    theirs, ours = units_of(teacher, "teacher"), units_of(student, "student")
-    if ours != theirs:
-        odd = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
+    theirs, teachers = units_of(teacher, "teacher")
+    ours, students = units_of(student, "student")
+    odd = sorted(
+        unit
+        for unit in {**ours, **theirs}
+        if ours.get(unit) != theirs.get(unit)
+        and (unit in ours and unit in theirs or not re.fullmatch(r"<\|.*\|>", unit))
+    )
+    if odd or teachers != students:
+        instance = f", for instance {', '.join(map(repr, odd[:3]))}" if odd else ""
         raise UserError(
-            f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
-            f"for instance {', '.join(repr(unit) for unit, _ in odd)}: give both the same "
+            f"Teacher ({len(theirs)} units, {teachers} outputs) and student ({len(ours)} units, "
+            f"{students} outputs) have different units{instance}: give both the same "
             "tokenizer (units.kind in the family's YAML, or models of one vocabulary)."
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from adakd import objectives
 from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
+from adakd.files import write_json
 from adakd.models import Batch, Family, Output, dropout, pretrained, pretrained_weights
 from adakd.models.units import BLANK, SPACE, UNKNOWN, without_unknown
 from adakd.objectives import SoftOutputs
@@ -66,7 +68,11 @@ class Wav2Vec2(Family):
                 raise UserError("Random weights need units of their own: units.kind: characters.")
             tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
             settings = Wav2Vec2Config(
-                **{**(model.config or {}), "vocab_size": len(tokenizer), "pad_token_id": 0}
+                **{
+                    **(model.config or {}),
+                    "vocab_size": _outputs(config, tokenizer),
+                    "pad_token_id": tokenizer.pad_token_id,
+                }
             )
             hf = Wav2Vec2ForCTC(settings)
             if settings.conv_kernel[0] >= LEAST_FILTER:
@@ -87,12 +93,13 @@ class Wav2Vec2(Family):
                 f"{SAMPLE_RATE} Hz: take another checkpoint."
             )
         if units is None:
-            tokenizer = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer")
+            tokenizer = own_tokenizer(source)
             hf = pretrained_weights(Wav2Vec2ForCTC, source, MASK)
             if hf.config.vocab_size < len(tokenizer):
                 raise UserError(
                     f"'{source}' has {hf.config.vocab_size} outputs and {len(tokenizer)} units: "
-                    "set units.kind to characters to give it a new output layer."
+                    "set units.kind to characters, and let stage 2 fine-tune it with a new output "
+                    "layer."
                 )
             return cls(hf, tokenizer, extractor)
 
@@ -101,7 +108,7 @@ class Wav2Vec2(Family):
             Wav2Vec2ForCTC,
             source,
             (*MASK, "lm_head."),
-            vocab_size=len(tokenizer),
+            vocab_size=_outputs(config, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
         )
         # Always: a new vocabulary may happen to be as large as the source's.
@@ -115,9 +122,9 @@ class Wav2Vec2(Family):
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Wav2Vec2:
         """The model of `build` on torch's meta device, without weights and extractor."""
-        from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
+        from transformers import Wav2Vec2ForCTC
 
-        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
+        tokenizer = _tokenizer(model, units)
         with torch.device("meta"):
             return cls(Wav2Vec2ForCTC(_settings(model)), tokenizer, None)
 
@@ -126,10 +133,7 @@ class Wav2Vec2(Family):
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """CTC needs a frame for every label, and one for the blank between two equal labels."""
-        from transformers import Wav2Vec2CTCTokenizer
-
-        settings = _settings(model)
-        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units or model.source), "The tokenizer")
+        settings, tokenizer = _settings(model), _tokenizer(model, units)
 
         def why_unfit(entry: Entry) -> str | None:
             labels = tokenizer(entry.text).input_ids
@@ -309,6 +313,54 @@ def _configuration(source: str) -> Any:
             f"'{source}' has layers that shorten its output (add_adapter): take one without."
         )
     return settings
+
+
+def _tokenizer(model: configuration.Model, units: Path | None) -> Any:
+    """The recipe's tokenizer, or else the source's own."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    if units is None:
+        return own_tokenizer(str(model.source))
+    return pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+
+
+def own_tokenizer(source: str) -> Any:
+    """The tokenizer of a source, without units for which its model has no output.
+
+    Of fine-tuned models on the hub many have such: transformers makes <s> and </s> where vocab.json
+    lacks them, and (5.24.0) units as "{'content': '<s>', ...}" of what older releases wrote.
+    """
+    from transformers import Wav2Vec2CTCTokenizer
+
+    outputs = _configuration(source).vocab_size
+    found = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer")
+    made = {unit: i for unit, i in found.get_vocab().items() if unit not in found.encoder}
+    if all(index < outputs for index in made.values()):
+        return found
+    units = found.encoder | {unit: i for unit, i in made.items() if i < outputs}
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "vocab.json", units)
+        return Wav2Vec2CTCTokenizer(
+            str(Path(folder) / "vocab.json"),
+            bos_token=found.bos_token if found.bos_token in units else None,
+            eos_token=found.eos_token if found.eos_token in units else None,
+            unk_token=found.unk_token,
+            pad_token=found.pad_token,
+            word_delimiter_token=found.word_delimiter_token,
+            replace_word_delimiter_char=found.replace_word_delimiter_char,
+            do_lower_case=found.do_lower_case,
+            clean_up_tokenization_spaces=False,
+        )
+
+
+def _outputs(config: configuration.Config, tokenizer: Any) -> int:
+    """Outputs of a model that gets a new output layer: one for each unit.
+
+    The student of a finished teacher has as many as that, which may have more than units.
+    """
+    if config.teacher.finetuned and config.units.kind == "source" and config.teacher.source:
+        return int(_configuration(config.teacher.source).vocab_size)
+    return len(tokenizer)
 
 
 def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:

@@ -13,8 +13,9 @@ and must predict    text <|endoftext|>; the prompt counts in no loss, end-of-tex
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
 MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
 CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
 ENGLISH_ONLY = 51_864  # units of OpenAI's English-only checkpoints
+OPENAI_ENDS = (50_256, 50_257)  # the index of <|endoftext|> in these, and in all others of OpenAI's
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
 PIECE = 30  # seconds of audio, padding included, that a CPU encodes at a time
@@ -59,6 +61,7 @@ class Whisper(Family):
         super().__init__()
         self.hf, self.tokenizer, self.extractor = hf, tokenizer, extractor
         self.language = whisper_language = config.whisper_language
+        self.leading_space = config.language.leading_space
         self.encode_full = config.audio.encode == "full"
         self.end: int = tokenizer.eos_token_id
         self.prompts: dict[str, list[int]] = {}
@@ -67,6 +70,9 @@ class Whisper(Family):
         # makes them parameters like any other, which training would change, and decay.
         hf.model.encoder.embed_positions.requires_grad_(False)
         generation = _greedy_(hf, self.end)
+        # OpenAI's checkpoints never begin with a space alone.
+        alone = tokenizer.convert_tokens_to_ids("Ġ")
+        self.never_first = {alone} if self.end in OPENAI_ENDS else set()
         if not hasattr(generation, "is_multilingual"):
             _describe_prompt(hf, tokenizer)  # random weights, or a checkpoint older than that key
         if generation.is_multilingual:
@@ -137,7 +143,9 @@ class Whisper(Family):
                     f"audio over the model's length: {entry.seconds:.2f} s, the encoder takes "
                     f"{seconds:g} s"
                 )
-            text = tokenizer(lead(entry), add_special_tokens=False).input_ids
+            text = tokenizer(
+                lead(entry, config.language.leading_space), add_special_tokens=False
+            ).input_ids
             needed = PROMPT_LENGTH + len(text) + 1
             if needed > settings.max_target_positions:
                 return (
@@ -200,13 +208,22 @@ class Whisper(Family):
         return self.language if self.language != MULTILINGUAL else primary(entry.language)
 
     def _units(self, entry: Entry) -> list[int]:
-        units = self.tokenizer(lead(entry), add_special_tokens=False).input_ids
-        # OpenAI's checkpoints never begin with a space alone. Before a letter of Bengali, Telugu,
-        # Thai and others a leading space is a token of its own: a student would learn what decoding
-        # then forbids.
-        if units and units[0] in (self.hf.generation_config.begin_suppress_tokens or ()):
+        text = lead(entry, self.leading_space)
+        units: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        # Before a letter of Bengali, Telugu, Thai and others a leading space is a token of its own:
+        # a student would learn what decoding then forbids. A fine-tuned source may forbid nothing,
+        # but teacher and student need the same labels.
+        at_first = self.hf.generation_config.begin_suppress_tokens or ()
+        if units and units[0] in self.never_first.union(at_first):
             units = self.tokenizer(entry.text, add_special_tokens=False).input_ids
         return units
+
+    def permit(self, entries: Iterable[Entry]) -> None:
+        generation = self.hf.generation_config
+        if generation.suppress_tokens:
+            used = set(itertools.chain.from_iterable(map(self._units, entries)))
+            kept = [token for token in generation.suppress_tokens if token not in used]
+            generation.suppress_tokens = kept or None
 
     def collate(self, entries: Sequence[Entry], audio: Sequence[np.ndarray]) -> Batch:
         for entry, clip in zip(entries, audio, strict=True):
@@ -423,9 +440,10 @@ class _Tied(torch.autograd.Function):
         return output.add_(embedding)
 
 
-def lead(entry: Entry) -> str:
+def lead(entry: Entry, space: bool = True) -> str:
     """The text as Whisper writes it: words begin with a space, in scripts that write spaces."""
-    return f" {entry.text}" if entry.text and spaces_count(entry.language) else entry.text
+    space = space and bool(entry.text) and spaces_count(entry.language)
+    return f" {entry.text}" if space else entry.text
 
 
 def _language_code(language: str) -> str:
@@ -505,8 +523,8 @@ def _greedy_(hf: Any, end: int) -> Any:
     source = vars(hf.generation_config)
     kept = {name: source[name] for name in KEPT if name in source}
     for name in ("suppress_tokens", "begin_suppress_tokens"):  # those of a larger vocabulary go
-        if kept.get(name):
-            kept[name] = [token for token in kept[name] if token < hf.config.vocab_size]
+        kept[name] = [token for token in kept.get(name) or () if token < hf.config.vocab_size]
+        kept[name] = kept[name] or None  # of an empty list transformers before 4.50 dies
     hf.generation_config = GenerationConfig(
         **kept,
         eos_token_id=end,

@@ -210,15 +210,14 @@ class Walk:
 
 def make_units(config: configuration.Config, texts: Iterator[str], folder: Path) -> None:
     """Write the recipe's tokenizer to a folder; nothing where the checkpoint's own is used."""
-    from adakd.models import pretrained, units
+    from adakd.models import units
 
     if config.units.kind == "characters":
         units.train_characters(texts, folder)
     elif config.units.kind == "bpe":
         units.train_bpe(texts, folder, config.units.size)
     elif config.family == "wav2vec2":
-        from transformers import Wav2Vec2CTCTokenizer
+        from adakd.models.wav2vec2 import own_tokenizer
 
         # The student takes over the teacher's characters, and gets an output layer for them.
-        source = config.teacher.source or ""
-        pretrained(Wav2Vec2CTCTokenizer, source, "The teacher's tokenizer").save_pretrained(folder)
+        own_tokenizer(config.teacher.source or "").save_pretrained(folder)

@@ -90,7 +90,8 @@ def ready_teacher(place: Place) -> None:
         say(
             f"{place.title}: the teacher is taken as it is. If it writes capitals and punctuation, "
             "as OpenAI's do, it disagrees with normalised transcripts for that alone: set "
-            "data.normalise to false, or fine-tune it."
+            "data.normalise to false, or fine-tune it. If it comes from Hugging Face's fine-tuning "
+            "scripts, its texts begin without a space: set language.leading_space to false."
         )
 
 
@@ -192,6 +193,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     begin(folder, inputs, config)  # here, since it empties what was finished with other inputs
     seed_everything(seed, "training")  # whatever else this process has done
     family.prepare_training(settings)
+    family.permit(entries)
     if rank():  # what it has made is the same everywhere; dropout and masks are not to be
         seed_everything(seed, f"training {rank()}")
     if half:

@@ -57,14 +57,15 @@ def source_fingerprint(model: configuration.Model) -> Any:
 
 
 def prompt(config: configuration.Config) -> dict[str, Any]:
-    """Whisper's language token, if it does not follow from the corpus's language, and how its texts
-    begin, if not with a space."""
-    found: dict[str, Any] = {}
-    if config.family == "whisper" and config.language.whisper:
-        found["prompt"] = config.whisper_language
-    if config.family == "whisper" and not config.language.leading_space:
-        found["leading_space"] = False
-    return found
+    """Whisper's language token, if it is not the corpus's language's own, and `beginning`."""
+    named = config.family == "whisper" and config.language.whisper
+    return {**({"prompt": config.whisper_language} if named else {}), **beginning(config)}
+
+
+def beginning(config: configuration.Config) -> dict[str, bool]:
+    """How Whisper's texts begin, if not with a space."""
+    bare = config.family == "whisper" and not config.language.leading_space
+    return {"leading_space": False} if bare else {}
 
 
 # ------------------------------------------------------------------ corpus and prepared data
@@ -392,6 +393,7 @@ def store_parts(place: Place) -> dict[str, Any]:
         "manifest": prepared(place)["data"],
         "units": dataclasses.asdict(config.units),
         "prompt": config.whisper_language,
+        **beginning(config),
         "normaliser": config.data.normalise,
         "input length": config.audio.encode,
         "reduction": "per target unit",

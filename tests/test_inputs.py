@@ -20,6 +20,7 @@ from adakd.inputs import (
     changed_settings,
     check_shared,
     data_inputs,
+    data_settings,
     difficulty_of,
     difficulty_parts,
     lessons_inputs,
@@ -104,6 +105,21 @@ def test_another_prompt_is_another_training(tmp_path: Path) -> None:
         for code in (None, "de")
     )
     assert finished.changes(plain, named) == ["prompt"] and named["prompt"] == "de"
+
+
+def test_texts_that_begin_otherwise_are_another_training_and_another_store(tmp_path: Path) -> None:
+    """Of a finished teacher, too, whose own inputs hold no settings. Manifests stay as they are."""
+    spaced, bare = (
+        place_of(tmp_path, language={"code": "en", "leading_space": space})
+        for space in (True, False)
+    )
+    assert data_settings(spaced.config) == data_settings(bare.config)
+    mark(spaced.data, manifests="m")
+    mark(spaced.experiment("teacher"))
+    for of in (lambda place: training_settings(place, "kd"), store_parts, difficulty_parts):
+        assert finished.changes(of(spaced), of(bare)) == ["leading_space"]
+    ctc = dataclasses.replace(bare.config, family="wav2vec2")
+    assert "leading_space" not in training_settings(dataclasses.replace(bare, config=ctc), "kd")
 
 
 def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Path) -> None:

@@ -235,6 +235,8 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
     from adakd.models.whisper import MULTILINGUAL
 
     settings, name = read_json(folder / "config.json"), config.whisper_language.lower()
+    # faster-whisper has a list of its own, and what training writes the student may say.
+    never = read_json(folder / "generation_config.json").get("suppress_tokens") or []
     code = "LANGUAGE" if name == MULTILINGUAL else TO_LANGUAGE_CODE.get(name, name)
     if _seconds(settings) != 30:
         return "\nfaster-whisper and whisper.cpp cannot run it: they take models that hear 30 s.\n"
@@ -266,6 +268,7 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
         'segments, _ = WhisperModel("CONVERTED").transcribe(\n'
         f'    numpy.pad(samples, (0, silence)), language="{code}", beam_size=1, temperature=0,\n'
         "    without_timestamps=True, condition_on_previous_text=False,\n"
+        f"    suppress_tokens={never},\n"
         ")\n"
         'print("".join(segment.text for segment in segments))\n'
         "```\n\n" + cpp

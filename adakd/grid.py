@@ -141,6 +141,8 @@ class Task:
             for name in ("corpus", "url"):
                 config["corpus"].pop(name, None)
             config["data"]["jobs"] = configuration.Data.jobs
+            if config["language"]["leading_space"]:  # records from before it came have no such key
+                del config["language"]["leading_space"]
             config["train"] |= SPEED
             for role in ("teacher", "student"):
                 config[role]["source"] = _nameless(config[role]["source"])

@@ -57,15 +57,18 @@ def source_fingerprint(model: configuration.Model) -> Any:
 
 
 def prompt(config: configuration.Config) -> dict[str, Any]:
-    """Whisper's language token, if it is not the corpus's language's own, and `beginning`."""
+    """Whisper's language token, if it does not follow from the corpus's language."""
     named = config.family == "whisper" and config.language.whisper
-    return {**({"prompt": config.whisper_language} if named else {}), **beginning(config)}
+    return {"prompt": config.whisper_language} if named else {}
 
 
 def beginning(config: configuration.Config) -> dict[str, bool]:
-    """How Whisper's texts begin, if not with a space."""
-    bare = config.family == "whisper" and not config.language.leading_space
-    return {"leading_space": False} if bare else {}
+    """How the texts of Whisper begin, if not with a space, though the language writes spaces."""
+    if config.family != "whisper" or config.language.leading_space:
+        return {}
+    from adakd.data.text import spaces_count  # 7 ms that most commands need not pay
+
+    return {"leading_space": False} if spaces_count(config.language.code) else {}
 
 
 # ------------------------------------------------------------------ corpus and prepared data
@@ -317,6 +320,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         "train": dataclasses.asdict(config.train_of(role)),
         "seed": place.seed_of(method),
         **prompt(config),
+        **beginning(config),
     }
     if role == "student":
         found["method"] = options
@@ -479,6 +483,7 @@ def decoding_inputs(place: Place, name: str) -> dict[str, Any]:
         "teacher": (done(place.experiment("teacher")) or {}).get("fingerprint"),
         "audio": dataclasses.asdict(deployed(place.config)),
         **prompt(place.config),
+        **(beginning(place.config) if name == "teacher" else {}),  # its losses; texts stay
     }
 
 

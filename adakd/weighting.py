@@ -199,7 +199,8 @@ class Guarded(Weighting):
         alpha_i <- (1 - d_i) alpha_i + d_i guard
 
     so that without doubt nothing changes, and a surely wrong transcript hardly counts. The guard
-    "drop" leaves such utterances out instead, as filtering the training set would, teacher and all:
+    "drop" leaves such utterances out instead, teacher and all, as filtering the training set would
+    (but that they stay in their batches, and count where a trainer takes the mean):
 
         loss_i  <- (1 - d_i) loss_i
 
@@ -765,6 +766,8 @@ class AdaKD(Guarded):
                     f"on one side of the threshold t = {self.t.item():.6g} ({self.threshold}); set "
                     "threshold by hand."
                 )
+        if self.guard == "drop":
+            every = every[every[:, 1] <= 0.5]
         for row, progress in enumerate((0.0, 1.0)):
             self.alpha_range[row] = _range(self.alpha(every, progress))
 

@@ -84,9 +84,11 @@ def figure(found: list[Comparison]) -> bytes:
     for one in own:
         runs = len(one.table.both(one.pair))
         place = f"{one.table.family}, {RECIPES[one.table.recipe]}, {runs} runs"
-        if one.change and all(map(math.isfinite, one.change.interval)):
+        column = columns[titles[one.pair[1]]]
+        known = any(place == other.place for other in column)  # of two pages the first
+        if not known and one.change and all(map(math.isfinite, one.change.interval)):
             change = one.change.relative, one.change.interval
-            columns[titles[one.pair[1]]].append(plots.Difference(place, *change, one.verdict))
+            column.append(plots.Difference(place, *change, one.verdict))
             places.append(place)
     return plots.side_by_side(columns, list(dict.fromkeys(places)))
 

@@ -19,6 +19,7 @@ from adakd import difficulty, finished, inputs, models
 from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
+from adakd.files import read_json, write_json
 from adakd.inputs import changed_settings, difficulties, open_store
 from adakd.objectives import Projected
 from adakd.place import Place
@@ -324,6 +325,18 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
     doubts = [row["doubt"] for row in rows.values()]
     assert facts["alpha"]["doubt_mean"] == pytest.approx(np.mean(doubts), abs=1e-6)
     assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
+
+
+def test_a_student_may_say_what_it_was_trained_on(tmp_path: Path) -> None:
+    """Tokens that its source suppresses, as OpenAI's Whispers do the apostrophe."""
+    here = prepared(tmp_path, "whisper")
+    start = training.student_start(here) / "model"
+    used = models.open_folder(here.config, start)._units(here.manifest("train")[0])[-1]
+    path = start / "generation_config.json"
+    write_json(path, read_json(path) | {"suppress_tokens": [used, 0]})
+    training.train(here, "finetune")
+    written = read_json(here.experiment("finetune") / "model/generation_config.json")
+    assert written["suppress_tokens"] == [0]
 
 
 @pytest.mark.parametrize("source", ["insample", "crossfit"])

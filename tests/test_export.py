@@ -154,6 +154,7 @@ def card(tmp_path: Path) -> Card:
         write_json(tmp_path / "score.json", score)
         settings = {"max_source_positions": 50 * seconds, "vocab_size": units}
         write_json(tmp_path / "config.json", settings)
+        write_json(tmp_path / "generation_config.json", {"suppress_tokens": [1, 7]})
         export._write_card(config, tmp_path, tmp_path, "kd")
         return (tmp_path / "README.md").read_text(encoding="utf-8")
 
@@ -193,6 +194,7 @@ def test_the_card_has_faster_whisper_decode_as_was_scored(
             "temperature": 0,
             "without_timestamps": True,
             "condition_on_previous_text": False,
+            "suppress_tokens": [1, 7],  # and not its own list
         },
     ]
     assert capsys.readouterr().out == " one two\n"

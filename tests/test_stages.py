@@ -960,9 +960,7 @@ def test_tokenizers_that_differ_are_told_before_the_teacher_is_trained(
         return here
 
     other = {"source": str(tmp_path / "other")}
-    with pytest.raises(
-        UserError, match=r"Teacher \(\d+ units, \d+ outputs\) and student .* different units"
-    ):
+    with pytest.raises(UserError, match=r"Teacher \(\d+ units\) and student .* different units"):
         training.teacher(place(other))
     assert not (tmp_path / "root/exp/tiny/en/whisper/teacher/seed1/started.json").exists()
     training.check_units(place({"source": str(tmp_path / "mine")}))

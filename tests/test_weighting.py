@@ -592,7 +592,11 @@ def test_the_guard_drop_leaves_doubtful_utterances_out():
     kept.fit([(0.1, 0.0), (5.0, 1.0)])
     summary = kept.summary()
     assert (summary["guard"], summary["doubted"]) == ("drop", 0.5)
-    assert summary["start"]["max"] == pytest.approx(0.1), "the weights among what is kept"
+    assert summary["start"]["max"] == pytest.approx(0.1)
+    adaptive, clean = AdaKD(guard="drop"), fitted()
+    wrong = torch.tensor([[6.0, 1.0]] * 80, dtype=torch.float64)
+    adaptive.fit(torch.cat([torch.stack([skewed(), torch.zeros(400)], dim=1), wrong]))
+    assert adaptive.summary()["start"] == clean.summary()["start"], "of what is kept"
 
 
 # ---- SuperLoss -----------------------------------------------------------------------------------

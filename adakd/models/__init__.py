@@ -366,12 +366,17 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
         if ours.get(unit) != theirs.get(unit)
         and (unit in ours and unit in theirs or not re.fullmatch(r"<\|.*\|>", unit))
     )
-    if odd or teachers != students:
-        instance = f", for instance {', '.join(map(repr, odd[:3]))}" if odd else ""
+    if odd:
         raise UserError(
-            f"Teacher ({len(theirs)} units, {teachers} outputs) and student ({len(ours)} units, "
-            f"{students} outputs) have different units{instance}: give both the same "
+            f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
+            f"for instance {', '.join(map(repr, odd[:3]))}: give both the same "
             "tokenizer (units.kind in the family's YAML, or models of one vocabulary)."
+        )
+    if teachers != students:
+        raise UserError(
+            f"Teacher ({teachers} outputs) and student ({students} outputs) have the same units "
+            "and different output layers: give models whose layers are of one size; a student that "
+            "was made before 2026-11-30 gets a new one where its folder (untrained/) is removed."
         )
 
 

@@ -58,7 +58,6 @@ class Wav2Vec2(Family):
         """
         from transformers import (
             Wav2Vec2Config,
-            Wav2Vec2CTCTokenizer,
             Wav2Vec2FeatureExtractor,
             Wav2Vec2ForCTC,
         )
@@ -66,7 +65,7 @@ class Wav2Vec2(Family):
         if model.source is None:
             if units is None:
                 raise UserError("Random weights need units of their own: units.kind: characters.")
-            tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+            tokenizer = _tokenizer(model, units)
             settings = Wav2Vec2Config(
                 **{
                     **(model.config or {}),
@@ -95,15 +94,22 @@ class Wav2Vec2(Family):
         if units is None:
             tokenizer = own_tokenizer(source)
             hf = pretrained_weights(Wav2Vec2ForCTC, source, MASK)
-            if hf.config.vocab_size < len(tokenizer):
+            outputs, known = hf.config.vocab_size, tokenizer.get_vocab()
+            if odd := sorted(unit for unit, index in known.items() if index >= outputs):
                 raise UserError(
-                    f"'{source}' has {hf.config.vocab_size} outputs and {len(tokenizer)} units: "
-                    "set units.kind to characters, and let stage 2 fine-tune it with a new output "
-                    "layer."
+                    f"'{source}' has {outputs} outputs and {len(known)} units, and none for "
+                    f"{odd[0]!r}: set units.kind to characters, and let stage 2 fine-tune it with "
+                    "a new output layer."
+                )
+            if outputs > len(known) and tokenizer.unk_token is None:
+                raise UserError(
+                    f"'{source}' has {outputs} outputs, {len(known)} units and no unknown unit "
+                    "that could stand for the others: name one in its tokenizer_config.json "
+                    "(unk_token)."
                 )
             return cls(hf, tokenizer, extractor)
 
-        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+        tokenizer = _tokenizer(model, units)
         hf = pretrained_weights(
             Wav2Vec2ForCTC,
             source,
@@ -346,7 +352,9 @@ def own_tokenizer(source: str) -> Any:
             eos_token=found.eos_token if found.eos_token in units else None,
             unk_token=found.unk_token,
             pad_token=found.pad_token,
-            word_delimiter_token=found.word_delimiter_token,
+            # The attribute says | whatever tokenizer_config.json has (transformers 5.24.0).
+            word_delimiter_token=found.special_tokens_map.get("word_delimiter_token")
+            or found.word_delimiter_token,
             replace_word_delimiter_char=found.replace_word_delimiter_char,
             do_lower_case=found.do_lower_case,
             clean_up_tokenization_spaces=False,

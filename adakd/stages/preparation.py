@@ -220,4 +220,9 @@ def make_units(config: configuration.Config, texts: Iterator[str], folder: Path)
         from adakd.models.wav2vec2 import own_tokenizer
 
         # The student takes over the teacher's characters, and gets an output layer for them.
-        own_tokenizer(config.teacher.source or "").save_pretrained(folder)
+        if not config.teacher.source:
+            raise UserError(
+                "The teacher starts from random weights and has no units of its own: set "
+                "units.kind to characters."
+            )
+        own_tokenizer(config.teacher.source).save_pretrained(folder)

@@ -86,12 +86,18 @@ def ready_teacher(place: Place) -> None:
         size = family.parameters_count
         mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0, **whose())
     wait_for_all()
-    if place.config.family == "whisper" and place.config.data.normalise:
+    if place.config.family != "whisper":
+        return
+    if place.config.data.normalise:
         say(
             f"{place.title}: the teacher is taken as it is. If it writes capitals and punctuation, "
             "as OpenAI's do, it disagrees with normalised transcripts for that alone: set "
-            "data.normalise to false, or fine-tune it. If it comes from Hugging Face's fine-tuning "
-            "scripts, its texts begin without a space: set language.leading_space to false."
+            "data.normalise to false, or fine-tune it."
+        )
+    if place.config.language.leading_space:
+        say(
+            f"{place.title}: if the teacher was fine-tuned with Hugging Face's scripts, its texts "
+            "begin without a space, as here they do with language.leading_space false."
         )
 
 
@@ -119,6 +125,10 @@ def student_start(place: Place) -> Path:
             source, units = str(place.experiment("teacher") / "model"), None  # it brings its own
             student = dataclasses.replace(config.student, source=source)
             config = dataclasses.replace(config, student=student)
+        if (own := place.experiment("teacher") / "model").is_dir() and config.teacher.finetuned:
+            # As stage 2 has it: where it came from may be out of reach by now.
+            teacher = dataclasses.replace(config.teacher, source=str(own))
+            config = dataclasses.replace(config, teacher=teacher)
         family = models.load(config, "student", units)
         (folder / "done.json").unlink(missing_ok=True)
         with replaced_folder(folder / "model") as fresh:

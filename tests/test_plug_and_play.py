@@ -271,7 +271,7 @@ def test_the_steps_of_the_page_weigh_what_the_teacher_finds_easy_more(names):
     assert torch.equal(names["logits"].grad.abs().sum(-1) > 0, counted)
 
 
-def test_the_guard_of_the_page_trusts_the_teacher_where_the_transcript_is_doubted(names):
+def test_the_guard_of_the_page_leaves_out_what_is_in_doubt(names):
     ask, *_, guard, _ = BLOCKS
     exec(ask, names)
     teachers, frames = names["teacher_logits"], names["frames"]
@@ -291,7 +291,8 @@ def test_the_guard_of_the_page_trusts_the_teacher_where_the_transcript_is_doubte
     assert doubts.argmax() == (names["difficulty"] - own).argmax()
     losses = torch.ones(4)
     weighted = names["weighting"](losses, losses, names["pairs"], progress=0.0)
-    torch.testing.assert_close(weighted.distill_weight, (0.1 + 0.85 * doubts).float())
+    torch.testing.assert_close(weighted.distill_weight, (0.1 * (1 - doubts)).float())
+    torch.testing.assert_close(weighted.task_weight, (0.9 * (1 - doubts)).float())
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory")  # as the Trainer does without a GPU

@@ -119,9 +119,7 @@ class Projected:
         return functional.linear(self.states, self.weight)
 
 
-def top_k(
-    logits: Tensor, k: int, temperature: float, generator: torch.Generator | None = None
-) -> TopK:
+def top_k(logits: Tensor, k: int, temperature: float, starts: Tensor | None = None) -> TopK:
     """Shrink a teacher's logits (..., V) to their k largest and a sample of the rest.
 
     As many of the rest as are kept, M = min(k, V - k), by systematic sampling: equal steps through
@@ -135,7 +133,7 @@ def top_k(
         logits: raw logits, (..., V).
         k: units to keep, 1 to V.
         temperature: the tau that a later `token_kl` or `frame_kl` will use.
-        generator: of the random starts, on the CPU; None takes torch's own.
+        starts: (...) where to begin drawing, uniform in [0, 1); None draws that.
     Raises:
         UserError: k is not within 1 to V, or the temperature is not positive.
     """
@@ -157,8 +155,9 @@ def top_k(
         cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     total = cumulated[..., -1:].clone()
     draws = min(k, units - k)
-    start = torch.rand(total.shape[:-1], generator=generator).to(total).unsqueeze(-1)
-    steps = torch.arange(draws, device=total.device) + start
+    if starts is None:
+        starts = torch.rand(total.shape[:-1])
+    steps = torch.arange(draws, device=total.device) + starts.to(total).unsqueeze(-1)
     # Below the total, or rounding would draw a unit without probability.
     points = torch.minimum(steps / max(1, draws) * total, torch.nextafter(total, total - 1))
     drawn = torch.searchsorted(cumulated, points, right=True).clamp_(max=units - 1)
@@ -311,20 +310,27 @@ class _TokenLosses(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         wide = torch.promote_types(logits.dtype, torch.float32)
         task, distill = (logits.new_empty(len(logits), dtype=wide) for _ in range(2))
+        few = None  # of a top-k teacher, for all rows at once: for a GPU they are few
+        if isinstance(teacher, TopK):
+            few = _sparse(teacher.at(where), temperature)
         for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
             z = logits[rows].to(wide)
             log = torch.log_softmax(z, dim=-1, out=one)
             task[rows] = -log.gather(-1, targets[rows, None]).squeeze(-1)
             if teacher is None:
                 continue
-            part, (two, three) = teacher.at(where[rows]), more
+            two, three = more
             if temperature != 1:
                 log = torch.log_softmax(_scaled(z, temperature, two), dim=-1, out=one)
-            if isinstance(part, TopK):
-                distill[rows] = temperature**2 * _sparse_kl(part, log, temperature)
+            if few is not None:
+                units, probability, teacher_log = (each[rows] for each in few)
+                kl = _kl(probability, teacher_log, log.gather(-1, units))
+                distill[rows] = temperature**2 * kl
                 continue
+            assert isinstance(teacher, Dense)
             # As `_divergence`, in the same memory throughout
-            torch.log_softmax(_scaled(part.logits, temperature, two), dim=-1, out=three)
+            raw = _rows(teacher.logits, where[rows])
+            torch.log_softmax(_scaled(raw, temperature, two), dim=-1, out=three)
             probability = torch.exp(three, out=two)
             # 0 log 0 = 0: what was -inf is finite, and its probability 0.
             difference = three.clamp_(min=torch.finfo(wide).min).sub_(log)
@@ -332,7 +338,7 @@ class _TokenLosses(torch.autograd.Function):
                 kl = torch.linalg.vecdot(probability, difference)
             distill[rows] = temperature**2 * kl
         # Not save_for_backward: that would refuse the logits once they are overwritten.
-        ctx.kept = logits, targets, teacher, where, temperature
+        ctx.kept = logits, targets, teacher, few, where, temperature
         return task, None if teacher is None else distill
 
     @staticmethod
@@ -340,14 +346,14 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, task: Tensor, distill: Tensor | None) -> Any:  # type: ignore[override]
         if ctx.kept is None:
             raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
-        logits, targets, teacher, where, temperature = ctx.kept
+        logits, targets, teacher, few, where, temperature = ctx.kept
         ctx.kept = None
         for rows, (one, *more) in _chunks(logits, task.dtype, 1 if teacher is None else 3):
             z, weight = logits[rows].to(task.dtype), task[rows, None]
             if distill is None:
                 gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
             else:
-                part, (two, three) = teacher.at(where[rows]), more
+                two, three = more
                 factor = temperature * distill[rows, None]
                 both = temperature == 1  # one softmax then serves both losses
                 share = factor + weight if both else factor
@@ -355,11 +361,11 @@ class _TokenLosses(torch.autograd.Function):
                 gradient = torch.softmax(scaled, dim=-1, out=one).mul_(share)
                 if not both:
                     gradient.addcmul_(torch.softmax(z, dim=-1, out=two), weight)
-                if isinstance(part, TopK):
-                    units, probability, _ = _sparse(part, temperature)
+                if few is not None:
+                    units, probability, _ = (each[rows] for each in few)
                     gradient.scatter_add_(-1, units, -factor * probability.to(z.dtype))
                 else:
-                    scaled = _scaled(part.logits, temperature, two)
+                    scaled = _scaled(_rows(teacher.logits, where[rows]), temperature, two)
                     gradient.addcmul_(torch.softmax(scaled, dim=-1, out=three), -factor)
             logits[rows] = gradient.scatter_add_(-1, targets[rows, None], -weight)
         return logits, None, None, None, None
@@ -505,15 +511,10 @@ def _divergence(student: Tensor, teacher: SoftOutputs, temperature: float) -> Te
     _check_temperature(temperature)
     student_log = (_at_least_float32(student) / temperature).log_softmax(dim=-1)  # (N, V)
     if isinstance(teacher, TopK):
-        return temperature**2 * _sparse_kl(teacher, student_log, temperature)
+        units, probability, teacher_log = _sparse(teacher, temperature)
+        return temperature**2 * _kl(probability, teacher_log, student_log.gather(-1, units))
     teacher_log = (_at_least_float32(teacher.logits.detach()) / temperature).log_softmax(dim=-1)
     return temperature**2 * _kl(teacher_log.exp(), teacher_log, student_log)
-
-
-def _sparse_kl(teacher: TopK, student_log: Tensor, temperature: float) -> Tensor:
-    """KL(p || q) at N positions from the kept and the drawn units, log q (N, V)."""
-    units, probability, teacher_log = _sparse(teacher, temperature)
-    return _kl(probability, teacher_log, student_log.gather(-1, units))
 
 
 def _sparse(teacher: TopK, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,8 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
 SHARD_SECONDS = 600  # of work in memory before it goes to disk: a pass that is cut loses no more
 META = ("parts", "top_k", "temperature")  # what meta.json holds
 LINE = ("id", "x", "shard", "row", "rows")  # what a line of an index holds
+GPU_ROWS = 2_048  # positions whose outputs a GPU reduces at a time: over 51,865 units 2 GB
 OPEN_SHARDS = 200  # mapped at a time: every file takes a descriptor, and 1,024 is a common limit
 
 
@@ -117,6 +119,24 @@ def finish(folder: Path) -> None:
     (folder / "unfinished.json").rename(folder / "meta.json")
 
 
+@dataclass
+class Reduced:
+    """The soft outputs of some utterances as a store keeps them, on their way from the teacher.
+
+    On the CPU, or being copied there from a GPU: `wait` before they are read.
+    """
+
+    utterances: list[str]
+    rows: list[int]  # of each utterance
+    units: int  # V
+    tensors: tuple[torch.Tensor, ...]  # of all rows: fp16 logits; or values, units, and the rest
+    copied: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        if self.copied is not None:
+            self.copied.synchronize()
+
+
 class Writer:
     """Collects utterances and writes shards, after those that are there.
 
@@ -138,16 +158,58 @@ class Writer:
         self._rows = self._bytes = 0
         self._since = time.monotonic()
 
-    def add(self, utterance: str, x: float, logits: torch.Tensor) -> None:
-        """Store one utterance: its id, its task loss, its raw logits (T, V).
+    def reduce(
+        self, utterances: Sequence[str], rows: Sequence[int], logits: torch.Tensor
+    ) -> Reduced:
+        """Shrink the raw logits (sum of rows, V) of some utterances to what is kept of them.
 
-        Raises:
-            UserError: the loss is not finite, or a logit is too large for fp16.
+        Where the logits are: a GPU finds the top k faster than it can hand over all the others. It
+        is not waited for.
         """
-        import numpy as np
         import torch
 
         from adakd.objectives import top_k
+
+        if self.top_k:
+            # By the utterance, so that processes and batches change nothing.
+            starts = [
+                torch.rand((count,), generator=_draw(name))
+                for name, count in zip(utterances, rows, strict=True)
+            ]
+            small = top_k(logits.float(), self.top_k, self.temperature, torch.cat(starts))
+            tensors: tuple[torch.Tensor, ...] = (
+                small.values.to(torch.float16),
+                torch.cat([small.indices, small.drawn], dim=-1),
+                torch.stack([small.tail, small.level], dim=-1),
+            )
+        else:
+            tensors = (logits.to(torch.float16),)
+        copied = None
+        if logits.is_cuda:
+            tensors = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
+            copied = torch.cuda.Event()
+            copied.record()
+        return Reduced(list(utterances), list(rows), logits.shape[-1], tensors, copied)
+
+    def add(self, reduced: Reduced, difficulties: Sequence[float]) -> None:
+        """Store utterances with their task losses.
+
+        Raises:
+            UserError: a loss is not finite, or a logit is too large for fp16.
+        """
+        import numpy as np
+
+        reduced.wait()
+        arrays = [tensor.numpy() for tensor in reduced.tensors]
+        if self.top_k:
+            arrays[1] = arrays[1].astype(np.min_scalar_type(reduced.units - 1))
+        first = 0
+        for utterance, rows, x in zip(reduced.utterances, reduced.rows, difficulties, strict=True):
+            self._add(utterance, x, tuple(each[first : first + rows] for each in arrays))
+            first += rows
+
+    def _add(self, utterance: str, x: float, arrays: tuple[np.ndarray, ...]) -> None:
+        import numpy as np
 
         if not math.isfinite(x):
             raise UserError(
@@ -155,19 +217,6 @@ class Writer:
                 "not fit into its audio: mend it in the corpus or take it out, and start again at "
                 "--stage 0."
             )
-        if self.top_k:
-            # Where the logits are: a GPU finds them faster than it can hand over all the others.
-            # By the utterance, so that processes and batches change nothing.
-            draw = torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
-            small = top_k(logits.float(), self.top_k, self.temperature, draw)
-            units = torch.cat([small.indices, small.drawn], dim=-1).cpu().numpy()
-            arrays: tuple[np.ndarray, ...] = (
-                small.values.to(torch.float16).cpu().numpy(),
-                units.astype(np.min_scalar_type(logits.shape[-1] - 1)),
-                torch.stack([small.tail, small.level], dim=-1).cpu().numpy(),
-            )
-        else:
-            arrays = (logits.to(torch.float16).cpu().numpy(),)
         if not np.isfinite(arrays[0]).all():
             raise UserError(
                 f"Utterance '{utterance}': the teacher's logits do not fit fp16; "
@@ -198,23 +247,54 @@ class Writer:
         self._clear()
 
 
+def _draw(utterance: str) -> torch.Generator:
+    import torch
+
+    return torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
+
+
 def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> None:
     """Add the teacher's loss and soft outputs on every utterance of these steps.
 
-    The teacher is in eval mode, on the device where it is to run.
+    The teacher is in eval mode, on the device where it is to run. While a GPU computes a batch, the
+    one before it is written.
     """
     import torch
 
     device = next(teacher.parameters()).device
+    before: list[tuple[Reduced, torch.Tensor]] = []
+
+    def write() -> None:
+        for reduced, losses in before:
+            reduced.wait()
+            writer.add(reduced, losses.tolist())
+        before.clear()
+
     for step in steps:
         for batch in step:
+            rows = teacher.positions(batch).tolist()  # on the CPU, which waits for no GPU
             batch = batch.to(device)
             with torch.inference_mode():
                 output = teacher(batch)
-                losses = teacher.task_loss(output, batch).tolist()
-            rows = teacher.positions(batch).tolist()
-            for i, utterance in enumerate(batch.ids):
-                writer.add(utterance, losses[i], output.logits[i, : rows[i]])
+                write()
+                losses = teacher.task_loss(output, batch).to("cpu", non_blocking=True)
+                for part in _parts(rows, GPU_ROWS if device.type == "cuda" else 1):
+                    own = [output.logits[i, : rows[i]] for i in range(part.start, part.stop)]
+                    logits = own[0] if len(own) == 1 else torch.cat(own)
+                    reduced = writer.reduce(batch.ids[part], rows[part], logits)
+                    before.append((reduced, losses[part]))
+    write()
+
+
+def _parts(rows: Sequence[int], most: int) -> Iterator[slice]:
+    """Utterances that follow each other, of so many rows together, or one of more."""
+    first = total = 0
+    for number, count in enumerate(rows):
+        if number > first and total + count > most:
+            yield slice(first, number)
+            first, total = number, 0
+        total += count
+    yield slice(first, len(rows))
 
 
 class Store:

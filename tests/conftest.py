@@ -1,10 +1,33 @@
-"""Fixtures shared by the tests."""
+"""Fixtures shared by the tests.
+
+The tests are about the CPU, whose numbers are the same everywhere; it computes also where there is
+a GPU. Those of test_gpu.py ask for the fixture `gpu`.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
+HAS_GPU = torch.cuda.is_available()  # asked first: what is hidden next, this process has then seen
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for processes that tests start
+torch.cuda.is_available = lambda: False
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU, for this test and processes that it starts; skipped where there is none."""
+    if not HAS_GPU:
+        pytest.skip("needs a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if VISIBLE is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", VISIBLE)
 
 
 @pytest.fixture(scope="session")

@@ -597,7 +597,7 @@ def test_the_cached_teacher_equals_the_live_one(
 ):
     """Written in one batching, read in another."""
     # The units that a top k draws of the rest, from one start everywhere
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.full(shape, 0.3))
+    monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, 0.3))
     teacher, student = build(kind, 1), build(kind, 2)
     settings = configuration.Distill(top_k=k)
     begin(tmp_path, {}, k, settings.temperature)
@@ -608,7 +608,8 @@ def test_the_cached_teacher_equals_the_live_one(
             logits = teacher(batch).logits
             losses = task_loss(teacher, batch).tolist()
         for row, count in enumerate(teacher.positions(batch).tolist()):
-            writer.add(batch.ids[row], losses[row], logits[row, :count])
+            reduced = writer.reduce([batch.ids[row]], [count], logits[row, :count])
+            writer.add(reduced, [losses[row]])
     writer.flush()
     finish(tmp_path)
     store = Store(tmp_path)

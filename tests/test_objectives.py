@@ -35,6 +35,11 @@ def random_logits(*shape: int, seed: int = 0, scale: float = 3.0) -> torch.Tenso
     return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
 
 
+def starts(seed: int, teacher: torch.Tensor) -> torch.Tensor:
+    """Where `top_k` begins to draw, at every position."""
+    return torch.rand(teacher.shape[:-1], generator=torch.Generator().manual_seed(seed))
+
+
 def ctc_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits of student and teacher (3, 12, V), labels (3, 4); padding holds garbage."""
     student, teacher = random_logits(3, 12, UNITS, seed=1), random_logits(3, 12, UNITS, seed=2)
@@ -161,14 +166,13 @@ def test_frame_kl_is_the_divergence_summed_over_frames_per_label(temperature):
 
 @pytest.mark.parametrize("kept", [None, 3])
 @pytest.mark.parametrize("select", ["all", "nonblank", "symmetric"])
-def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept, monkeypatch):
+def test_frame_kl_of_a_padded_batch_is_that_of_each_utterance_alone(select, kept):
     student, teacher, _ = ctc_batch()
 
     def soft(logits):
         # The same start for every position, so that an utterance alone is drawn as in its batch.
-        draw = torch.full(logits.shape[:-1], 0.3)
-        monkeypatch.setattr(torch, "rand", lambda shape, generator: draw)
-        return Dense(logits) if kept is None else top_k(logits, kept, 2.0)
+        same = torch.full(logits.shape[:-1], 0.3)
+        return Dense(logits) if kept is None else top_k(logits, kept, 2.0, same)
 
     batch = frame_kl(student, soft(teacher), FRAMES, LABEL_LENGTHS, 2.0, select)
     for row, frames in enumerate(FRAMES):
@@ -260,14 +264,13 @@ DRAWS = 4000
 
 
 @pytest.fixture
-def many_draws(monkeypatch):
+def many_draws():
     """many_draws(logits (V,), k): their top k at temperature 2 from 4,000 starts, (1, DRAWS, ...).
 
     Evenly spaced starts, so that a mean over them is the mean over all starts but for the spacing.
     """
-    starts = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: starts.expand(shape))
-    return lambda teacher, k: top_k(teacher.expand(1, DRAWS, -1), k, 2.0)
+    even = ((torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS).unsqueeze(0)
+    return lambda teacher, k: top_k(teacher.expand(1, DRAWS, -1), k, 2.0, even)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -310,7 +313,7 @@ def test_one_unit_outside_is_drawn_for_sure_and_makes_it_dense():
 
 def test_the_divergence_is_the_sum_over_kept_and_drawn_units_written_out():
     student, teacher = random_logits(1, 1, UNITS, seed=8), random_logits(1, 1, UNITS, seed=9)
-    soft = top_k(teacher, 3, 2.0, torch.Generator().manual_seed(2))
+    soft = top_k(teacher, 3, 2.0, starts(2, teacher))
     kept = set(teacher[0, 0].argsort(descending=True)[:3].tolist())
     drawn = soft.drawn[0, 0].tolist()
     assert set(soft.indices[0, 0].tolist()) == kept and not kept & set(drawn) and len(drawn) == 3
@@ -339,7 +342,7 @@ def test_units_are_drawn_as_often_as_their_probability_asks(many_draws, k):
 def test_the_same_start_draws_the_same_units_and_another_draws_others():
     teacher = random_logits(2, 9, 40)
     first, again, other = (
-        top_k(teacher, 4, 2.0, torch.Generator().manual_seed(seed)).drawn for seed in (5, 5, 6)
+        top_k(teacher, 4, 2.0, starts(seed, teacher)).drawn for seed in (5, 5, 6)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -350,7 +353,8 @@ def test_a_unit_that_the_teacher_excludes_is_never_drawn(excluded):
         0, torch.tensor(excluded), -math.inf
     )
     student = random_logits(5, seed=3).expand(1, 500, -1).clone().requires_grad_()
-    soft = top_k(teacher.expand(1, 500, -1).double(), 2, 2.0, torch.Generator().manual_seed(1))
+    teacher = teacher.expand(1, 500, -1).double()
+    soft = top_k(teacher, 2, 2.0, starts(1, teacher))
     loss = token_kl(student, soft, torch.ones(1, 500), 2.0)
     (slope,) = torch.autograd.grad(loss.sum(), student)
     assert loss.isfinite().all() and slope.isfinite().all()
@@ -445,7 +449,7 @@ def soft_outputs(kind: str, teacher: torch.Tensor, temperature: float) -> SoftOu
         return Dense(teacher.index_fill(-1, torch.tensor([4]), -math.inf))
     if kind in ("none", "dense"):
         return Dense(teacher) if kind == "dense" else None
-    return top_k(teacher, int(kind), temperature, torch.Generator().manual_seed(6))
+    return top_k(teacher, int(kind), temperature, starts(6, teacher))
 
 
 def projected_batch() -> tuple[Projected, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -585,8 +589,7 @@ def test_padding_reaches_neither_loss_nor_gradient(garbage, kept):
         student, teacher, labels = ctc_batch()
         student[~mask], teacher[~mask] = value, value
         student, teacher = student.float().requires_grad_(), teacher.float()
-        draw = torch.Generator().manual_seed(6)
-        soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0, draw)
+        soft = Dense(teacher) if kept is None else top_k(teacher, kept, 2.0, starts(6, teacher))
         targets = torch.full((3, 12), 2).where(mask, torch.tensor(-100))
         for loss in (
             ctc(student, FRAMES, labels, LABEL_LENGTHS),
@@ -618,7 +621,7 @@ def test_losses_are_computed_in_float32_from_logits_of_any_precision(dtype):
                 ctc(each, FRAMES, labels, LABEL_LENGTHS),
                 cross_entropy(each, targets, mask),
                 token_kl(each, Dense(other), mask, 2.0),
-                token_kl(each, top_k(other, 3, 2.0, torch.Generator().manual_seed(6)), mask, 2.0),
+                token_kl(each, top_k(other, 3, 2.0, starts(6, other)), mask, 2.0),
                 logits_mse(each, Dense(other), mask, LABEL_LENGTHS, 0.5),
             )
             for each, other in ((student, teacher), (student.double(), teacher.double()))

@@ -32,11 +32,15 @@ def teacher_logits(count: int = 12) -> dict[str, torch.Tensor]:
     }
 
 
+def add_one(writer, utterance, x, logits):
+    writer.add(writer.reduce([utterance], [len(logits)], logits), [x])
+
+
 def add(folder, outputs, rank=0):
     """One process's pass, its store not finished."""
     writer = Writer(folder, rank)
     for number, (utterance, logits) in enumerate(outputs.items()):
-        writer.add(utterance, number / 7, logits)
+        add_one(writer, utterance, number / 7, logits)
     writer.flush()
 
 
@@ -66,7 +70,8 @@ def check(store, outputs, k=0):
                 assert not soft.logits[row, size:].any()
             else:
                 draw = torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
-                truth = top_k(outputs[utterance], k, store.temperature, draw)
+                starts = torch.rand(size, generator=draw)
+                truth = top_k(outputs[utterance], k, store.temperature, starts)
                 torch.testing.assert_close(soft.values[row, :size], truth.values.half())
                 for name in ("indices", "tail", "drawn", "level"):
                     kept = getattr(soft, name)[row]
@@ -138,7 +143,7 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
 def test_a_loss_that_is_no_number_names_its_utterance(tmp_path, x):
     begin(tmp_path, PARTS, 0, 1.0)
     with pytest.raises(UserError, match=f"'hi-17'.* is {x}"):
-        Writer(tmp_path).add("hi-17", x, torch.zeros(2, UNITS))
+        add_one(Writer(tmp_path), "hi-17", x, torch.zeros(2, UNITS))
 
 
 def test_an_unfinished_store_is_an_error_that_names_the_stage(tmp_path):
@@ -222,7 +227,7 @@ def test_a_pass_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch, k):
     begin(tmp_path, PARTS, k, 2.0)
     cut = Writer(tmp_path)
     for number, (utterance, logits) in enumerate(list(outputs.items())[:14]):
-        cut.add(utterance, number / 7, logits)  # and never closed
+        add_one(cut, utterance, number / 7, logits)  # and never closed
     there = written(tmp_path)
     assert 0 < len(there) < 14
     before = {path: path.read_bytes() for path in tmp_path.glob("*.npy")}
@@ -274,7 +279,7 @@ def test_what_was_computed_goes_to_disk_in_time(tmp_path, monkeypatch):
     outputs = teacher_logits(3)
     writer = Writer(tmp_path)
     for utterance, logits in outputs.items():
-        writer.add(utterance, 0.5, logits)
+        add_one(writer, utterance, 0.5, logits)
     assert written(tmp_path) == outputs.keys()
 
 
@@ -285,7 +290,7 @@ def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, v
     logits[1] = value
     begin(tmp_path, PARTS, k, 2.0)
     with pytest.raises(UserError, match="'loud'.*fp16.*distill.teacher to online"):
-        Writer(tmp_path).add("loud", 0.1, logits)
+        add_one(Writer(tmp_path), "loud", 0.1, logits)
 
 
 @pytest.mark.parametrize("kind, k", [("whisper", 5), ("wav2vec2", 0)])

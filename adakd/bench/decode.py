@@ -19,16 +19,17 @@ With --family wav2vec2 (CTC), four batches of clips of 3 to 7 s:
     ... kept              the same, with its memory kept
     adakd                 as stage 7 does it: batches as large, of clips of like length
 
-Every round of a contender is a process of its own, which decodes twice; the second time counts.
+Every contender has a process of its own, on a CPU a new one in every round. Its first time does not
+count.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     ctc = options.family == "wav2vec2"
     rival, ours = (PIPELINE, [OURS]) if ctc else (GENERATE, [FULL, SPEECH, ENCODER])
     rivals = [rival, rival + KEPT] if measure.memory_is_ours() else [rival]
-    found = measure.in_turn(
-        {name: partial(measure.alone, second_time, options, name) for name in (*rivals, *ours)},
-        options.rounds,
-    )
+    found = measure.apart(second_time, options, [*rivals, *ours], options.rounds)
     costs = {name: [each.cost for each in rounds] for name, rounds in found.items()}
     measure.print_costs(costs, dict.fromkeys([*rivals[1:], *ours], [rival]))
     rows = [[name, *(measure.times(costs, name, each) for each in rivals)] for name in ours]
@@ -96,15 +94,16 @@ class Decoded:
     said: list[str] = field(repr=False)  # the hypotheses
 
 
-def second_time(options: argparse.Namespace, name: str) -> Decoded:
-    """A process of its own decodes twice: what the second time costs, and what it said."""
+@contextlib.contextmanager
+def second_time(options: argparse.Namespace, name: str) -> Iterator[Callable[[], Decoded]]:
+    """A contender that has decoded once: what another time costs, and what it says."""
     if name in (GENERATE, PIPELINE):
         measure.leave_memory_to_libc()
     make = contender if options.family == "whisper" else ctc_contender
     with tempfile.TemporaryDirectory() as scratch:
         decode = make(options, name, Path(scratch))
         said = decode()
-        return Decoded(measure.clocked(decode), said)
+        yield lambda: Decoded(measure.clocked(decode), said)
 
 
 def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], list[str]]:

@@ -8,7 +8,7 @@ Tables:
 - the teacher pass and its store against the amount of speech
 - the plan: what each stage takes for corpora of --plan-hours on so many --gpus. It is computed:
   from rates that this same run measures at the base point. Those of steps are measured in turn,
-  every round in a process of its own, batches in memory; the teacher pass's is that of the most
+  each in a process of its own, batches in memory; the teacher pass's is that of the most
   speech in the table before, which reads FLAC and runs in this process. Every hour of speech is
   assumed to take the same time, and devices to share the work without loss. KD takes AdaKD's time:
   their steps differ by the weights of utterances alone.
@@ -17,7 +17,8 @@ Tables:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,10 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     passing, bytes_an_hour = passes(options, base)
     if not options.plan_hours:
         return 0
-    found = measure.in_turn(
-        {name: partial(measure.alone, rate, options, base, name) for name in STEPS},
-        options.rounds,
-    )
+    found = measure.apart(partial(rate, base), options, STEPS, options.rounds)
     found[PASS] = passing
     measure.print_table(
         ["rate, one device", "audio s a s"],
@@ -208,7 +206,8 @@ def step_costs(options: argparse.Namespace, point: Point) -> dict[str, list[Cost
         return measure.interleaved(work, options.rounds)
 
 
-def rate(options: argparse.Namespace, point: Point, name: str) -> float:
+@contextlib.contextmanager
+def rate(point: Point, options: argparse.Namespace, name: str) -> Iterator[Callable[[], float]]:
     """Seconds of audio a second of a step in STEPS, in a process that has done it once."""
     from adakd.bench import made
 
@@ -216,7 +215,7 @@ def rate(options: argparse.Namespace, point: Point, name: str) -> float:
         trained = model(options, point, "teacher" if name == TEACHER else "student", folder)
         work = step(options, point, name, trained, folder)
         work()
-        return point.batch * point.length / measure.clocked(work).wall
+        yield lambda: point.batch * point.length / measure.clocked(work).wall
 
 
 def step(

@@ -27,6 +27,7 @@ from adakd.models import units
 
 if TYPE_CHECKING:
     from adakd.brain import DistillationBrain
+    from adakd.data.loader import Steps
     from adakd.models import Batch, Family
     from adakd.objectives import SoftOutputs
     from adakd.teacher_store import Store
@@ -227,6 +228,24 @@ def scratch() -> Iterator[Path]:
                 _brains.pop().metrics.close()
 
 
+def in_memory(clips: Sequence[Speech], family: Family, extra: Callable[[Batch], Batch]) -> Steps:
+    """What reads batches of these clips for a loader, without files."""
+    from adakd.data.loader import Steps
+
+    samples = {
+        entry.id: clip
+        for each in clips
+        for entry, clip in zip(each.entries, each.clips, strict=True)
+    }
+
+    class InMemory(Steps):
+        def _read(self, entry: Entry) -> np.ndarray:
+            return samples[entry.id]
+
+    entries = [entry for each in clips for entry in each.entries]
+    return InMemory(entries, Path(), family, extra)
+
+
 def brain(
     student: Family,
     method: str,
@@ -317,7 +336,7 @@ def store(student: Family, clips: Sequence[Speech], folder: Path, top_k: int) ->
         batch = student.collate(each.entries, each.clips)
         for utterance, rows in zip(batch.ids, student.positions(batch).tolist(), strict=True):
             logits = 3 * torch.randn(rows, student.hf.config.vocab_size, generator=draw)
-            writer.add(utterance, 1.0, logits)
+            writer.add(writer.reduce([utterance], [rows], logits), [1.0])
     writer.flush()
     finish(folder)
     return Store(folder)

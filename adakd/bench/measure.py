@@ -5,12 +5,13 @@ process, over all its threads and with the child processes that have ended. On a
 says something.
 
 Contenders that are all ours run in turn in one process. A rival and what is held against it each
-run in processes of their own: memory that one has freed, and what glibc was told to do with it,
-would serve the other.
+run in processes of their own (`apart`): memory that one has freed, and what glibc was told to do
+with it, would serve the other.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import resource
@@ -19,8 +20,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,15 +144,77 @@ def print_heading(name: str, arguments: Sequence[str]) -> None:
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``function`` in a process of its own, for instance its peak of memory."""
+    with _process() as pool:
+        return _result(pool.submit(function, *arguments))
+
+
+def _process() -> ProcessPoolExecutor:
     # Spawned: a forked process would begin with this one's memory.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise UserError(
-                "A process of this benchmark was killed, perhaps for want of memory: try less at a "
-                "time (--batch, or --utterances)."
-            ) from None
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def _result(work: Future[Any]) -> Any:
+    try:
+        return work.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "A process of this benchmark was killed, perhaps for want of memory: try less at a "
+            "time (--batch, or --utterances)."
+        ) from None
+
+
+def apart(
+    ready: Callable[[argparse.Namespace, str], AbstractContextManager[Callable[[], Result]]],
+    options: argparse.Namespace,
+    names: Iterable[str],
+    rounds: int,
+) -> dict[str, list[Result]]:
+    """What each contender returns, round after round, each in a process of its own.
+
+    ``ready(options, name)`` gives the work of a contender when it has its memory, and is called in
+    its process. On a CPU that is a new one in every round: together the models of all might not
+    fit. On a GPU, where starting takes far longer than what is measured, it lives through all
+    rounds, and all get ready at once.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return in_turn(
+            {name: partial(alone, _once, ready, options, name) for name in names}, rounds
+        )
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(_process()) for name in names}
+        for opened in [pool.submit(_open, ready, options, name) for name, pool in pools.items()]:
+            _result(opened)
+        found = in_turn({name: partial(_from, pool) for name, pool in pools.items()}, rounds)
+        for pool in pools.values():
+            _result(pool.submit(_close))
+        return found
+
+
+def _once(ready: Callable[..., Any], options: argparse.Namespace, name: str) -> Any:
+    with ready(options, name) as work:
+        return work()
+
+
+_held: list[Any] = []  # in a process that lives through all rounds: what is open, and its work
+
+
+def _open(ready: Callable[..., Any], options: argparse.Namespace, name: str) -> None:
+    context = ready(options, name)
+    _held.extend((context, context.__enter__()))
+
+
+def _again() -> Any:
+    return _held[1]()
+
+
+def _close() -> None:
+    _held[0].__exit__(None, None, None)
+
+
+def _from(pool: ProcessPoolExecutor) -> Any:
+    return _result(pool.submit(_again))
 
 
 def leave_memory_to_libc() -> None:

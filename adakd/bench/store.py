@@ -168,7 +168,8 @@ def _add_losses(
         soft: dict[int, SoftOutputs] = {0: Dense(teacher)}
         for k in kept:
             if k < teacher.shape[-1]:
-                soft[k] = top_k(teacher, k, temperature, draw)
+                starts = torch.rand(mask.shape, generator=draw)
+                soft[k] = top_k(teacher, k, temperature, starts)
         for k, outputs in soft.items():
             found = token_kl(student, outputs, mask, temperature).tolist()
             losses.setdefault((temperature, k), []).extend(found)

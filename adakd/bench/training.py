@@ -10,23 +10,27 @@ The same clips in the same batches, teacher and student of the same sizes, the s
     AdaKD, live      our training with a live teacher; features are made within the clock
     AdaKD, cached    our training with soft outputs as the teacher store gives them
 
+With --workers all have as many processes that hand over batches: theirs as they are, ours make the
+features.
+
 The convolutions of wav2vec2 are frozen, in the recipes for XLS-R as in Hugging Face's own script.
 Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says what reading costs).
-Every round of a contender is a process of its own, which goes over the batches three times; the
-third counts.
+Every contender has a process of its own, on a CPU a new one in every round, which goes over the
+batches twice before that counts.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from functools import partial
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
 from adakd.errors import UserError
-from adakd.options import Parser, natural
+from adakd.options import Parser, natural, whole
 
 if TYPE_CHECKING:
     from adakd.bench.made import Speech
@@ -44,21 +48,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--batch", type=natural, default=16, help="clips in a batch (16)")
     parser.add_argument("--steps", type=natural, default=4, help="batches of a pass (4)")
+    parser.add_argument("--epochs", type=natural, default=1, help="times over them in a pass (1)")
+    parser.add_argument("--workers", type=whole, default=0, help="processes that make batches (0)")
     parser.add_argument("--rounds", type=natural, default=3, help="times that all run (3)")
     parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     options = parser.parse_args(list(arguments))
     measure.print_heading("training", arguments)
     rivals = [THEIRS, KEPT] if measure.memory_is_ours() else [THEIRS]
-    costs = measure.in_turn(
-        {
-            name: partial(measure.alone, third_pass, options, name)
-            for name in (*rivals, LIVE, CACHED)
-        },
-        options.rounds,
-    )
+    costs = measure.apart(third_pass, options, [*rivals, LIVE, CACHED], options.rounds)
     measure.print_costs(costs, {})
-    seconds = sum(clip.seconds for clip in _clips(options))
+    seconds = options.epochs * sum(clip.seconds for clip in _clips(options))
     head, rows = ["what"], []
     for clock in ("wall", "processor"):
         head += [f"audio s a {clock} s", *(f"x {rival}" for rival in rivals)]
@@ -79,7 +79,8 @@ def _clips(options: argparse.Namespace) -> list[Speech]:
     return made.batches(options.steps, options.batch)
 
 
-def third_pass(options: argparse.Namespace, name: str) -> measure.Cost:
+@contextlib.contextmanager
+def third_pass(options: argparse.Namespace, name: str) -> Iterator[Callable[[], measure.Cost]]:
     """What it costs to go over all batches once more, when the process has its memory."""
     if name == THEIRS:
         measure.leave_memory_to_libc()
@@ -89,13 +90,13 @@ def third_pass(options: argparse.Namespace, name: str) -> measure.Cost:
         work = contender(options, name, folder)
         work()
         work()
-        return measure.clocked(work)
+        yield lambda: measure.clocked(work)
 
 
 def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], Any]:
     """One pass over all batches in one of the ways to train."""
     from adakd.bench import made
-    from adakd.device import precision
+    from adakd.data.loader import training_loader
 
     whisper = options.family == "whisper"
     clips = _clips(options)
@@ -109,23 +110,30 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
         if not whisper:
             student.hf.freeze_feature_encoder()
             student.hf.config.layerdrop = 0.0
-        bf16 = precision(options.precision) == "bf16"
-        return trainer(student, teacher(), theirs_batches(student, clips), folder, bf16).train
+        return trainer(student, teacher(), theirs_batches(student, clips), folder, options).train
 
     live = teacher() if name == LIVE else None
     brain = made.brain(student, "adakd", folder / "ours", live, precision=options.precision)
     top_k = made.kept(options.family, options.top_k)
-    stored = [
-        made.soft_outputs(student, student.collate(each.entries, each.clips), top_k)
-        if name == CACHED
-        else None
+    stored = {
+        each.entries[0].id: made.soft_outputs(
+            student, student.collate(each.entries, each.clips), top_k
+        )
         for each in clips
+        if name == CACHED
+    }
+    steps = made.in_memory(
+        clips, student, lambda batch: made.supervised(batch, stored.get(batch.ids[0]))
+    )
+    plan: list[Any] = [
+        [(list(range(first, first + options.batch)), True)]
+        for first in range(0, len(steps.entries), options.batch)
     ]
+    loader = training_loader(steps, plan * options.epochs, options.workers)  # type: ignore[arg-type]
 
     def ours() -> None:
-        for each, soft in zip(clips, stored, strict=True):
-            batch = student.collate(each.entries, each.clips)
-            brain.fit_batch([made.supervised(batch, soft)])
+        for step in loader:
+            brain.fit_batch(step)
 
     return ours
 
@@ -166,16 +174,24 @@ def theirs_batches(student: Any, clips: Sequence[Speech]) -> list[dict[str, Any]
     return made
 
 
+def _only(items: list[Any]) -> Any:
+    return items[0]
+
+
 def trainer(
-    student: Family, teacher: Family, batches: list[dict[str, Any]], folder: Path, bf16: bool
+    student: Family,
+    teacher: Family,
+    batches: list[dict[str, Any]],
+    folder: Path,
+    options: argparse.Namespace,
 ) -> Any:
-    """Hugging Face's trainer, whose `train` goes once over the batches."""
+    """Hugging Face's trainer, whose `train` goes over the batches as one pass."""
     import torch
     import transformers
     from torch.nn import functional
 
     from adakd.bench.made import TEMPERATURE
-    from adakd.device import device
+    from adakd.device import device, precision
 
     whisper = student.hf.config.model_type == "whisper"
     base: Any
@@ -209,13 +225,16 @@ def trainer(
             loss = TASK_WEIGHT * found.loss + DISTILL_WEIGHT * TEMPERATURE**2 * mean
             return (loss, found) if return_outputs else loss
 
+    # Its workers begin as in a script of one's own, not as this process did.
+    multiprocessing.set_start_method("fork", force=True)
     try:
         settings = kind(
             output_dir=str(folder / "theirs"),
             per_device_train_batch_size=1,  # of our list: its items are whole batches
             num_train_epochs=1,
             learning_rate=1e-5,
-            bf16=bf16,
+            bf16=precision(options.precision) == "bf16",
+            dataloader_num_workers=options.workers,
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
             logging_strategy="no",
@@ -230,8 +249,8 @@ def trainer(
     made = Distilling(
         model=student.hf,
         args=settings,
-        train_dataset=batches,
-        data_collator=lambda items: items[0],
+        train_dataset=batches * options.epochs,
+        data_collator=_only,
     )
     made.remove_callback(transformers.PrinterCallback)  # it would print into the tables
     return made

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -204,6 +205,8 @@ class _Loader(DataLoader["list[Batch] | UserError"]):
             # model's collator and the teacher's store, need not be pickled then.
             multiprocessing_context="fork" if workers else None,
             collate_fn=_same,
+            # From there a GPU fetches it while it computes; a batch knows how (`Batch.pin_memory`).
+            pin_memory=torch.cuda.is_available(),
             generator=generator,
         )
 

@@ -59,15 +59,22 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
 
-        def moved(value: Any) -> Any:
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; a DataLoader with `pin_memory` calls it."""
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
+
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            if isinstance(value, Dense | TopK):
-                return value.each(moved)
-            return value.to(device) if isinstance(value, Batch) else value
+                return change(value)
+            return value.each(change) if isinstance(value, Dense | TopK | Batch) else value
 
         return replace(
-            self, **{each.name: moved(getattr(self, each.name)) for each in fields(self)}
+            self, **{each.name: changed(getattr(self, each.name)) for each in fields(self)}
         )
 
 

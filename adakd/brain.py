@@ -233,16 +233,15 @@ class DistillationBrain(speechbrain.Brain):
         """
         self.learning.start()
         self.student.eval()
-        parameters = [p for p in self.student.parameters() if p.requires_grad]
         held = self._held_out_batch().to(self.device)
         with torch.enable_grad():
             loss = self.student.task_loss(self.student(held), held).mean()
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = torch.autograd.grad(loss, self.trained, allow_unused=True)
         direction = [
             torch.zeros_like(parameter)
             if gradient is None
             else self._adam_step(parameter, gradient)
-            for parameter, gradient in zip(parameters, gradients, strict=True)
+            for parameter, gradient in zip(self.trained, gradients, strict=True)
         ]
         batches = [batch for batch in step if batch.counted]
         soft = [self._soft_outputs(batch) for batch in batches]
@@ -254,7 +253,7 @@ class DistillationBrain(speechbrain.Brain):
             ]
             return [distill - task for task, distill in found if distill is not None]
 
-        slopes = [-each for each in derivatives_along(parameters, direction, gaps)]
+        slopes = [-each for each in derivatives_along(self.trained, direction, gaps)]
         nothing = [torch.zeros(0, device=self.device)]
         difficulties = [batch.difficulty for batch in batches if batch.difficulty is not None]
         self.weighting.learn(torch.cat(difficulties or nothing), torch.cat(slopes or nothing))
@@ -295,8 +294,7 @@ class DistillationBrain(speechbrain.Brain):
 
     def optimizers_step(self) -> None:
         """Clip over all parameters and step; a gradient that is not finite skips the step."""
-        parameters = [p for p in self.student.parameters() if p.requires_grad]
-        norm = nn.utils.clip_grad_norm_(parameters, self.train_settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.train_settings.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
             self.not_finite = 0
@@ -317,10 +315,10 @@ class DistillationBrain(speechbrain.Brain):
     def init_optimizers(self) -> None:
         """AdamW, with weight decay on matrices only."""
         train = self.train_settings
-        trained = [p for p in self.student.parameters() if p.requires_grad]
+        self.trained = [p for p in self.student.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.dim() > 1]},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in self.trained if p.dim() > 1]},
+            {"params": [p for p in self.trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
             groups,

@@ -40,8 +40,8 @@ FrameSelection = Literal["all", "nonblank", "symmetric"]
 SYMMETRIC_NEIGHBOURS = 1
 
 # `token_losses` takes so many bytes of float32 logits at a time: what stays in a processor's cache,
-# and what is plenty for a GPU.
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 64 << 20}
+# and for a GPU, whose time goes by the call, as many as it easily has room for.
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
 
 @dataclass(frozen=True)
@@ -313,13 +313,12 @@ class _TokenLosses(torch.autograd.Function):
         few = None  # of a top-k teacher, for all rows at once: for a GPU they are few
         if isinstance(teacher, TopK):
             few = _sparse(teacher.at(where), temperature)
-        for rows, (one, *more) in _chunks(logits, wide, 1 if teacher is None else 3):
+        for rows, (one, two, three) in _chunks(logits, wide, teacher, temperature):
             z = logits[rows].to(wide)
             log = torch.log_softmax(z, dim=-1, out=one)
             task[rows] = -log.gather(-1, targets[rows, None]).squeeze(-1)
             if teacher is None:
                 continue
-            two, three = more
             if temperature != 1:
                 log = torch.log_softmax(_scaled(z, temperature, two), dim=-1, out=one)
             if few is not None:
@@ -348,12 +347,11 @@ class _TokenLosses(torch.autograd.Function):
             raise RuntimeError("token_losses: backward works once, the logits are overwritten.")
         logits, targets, teacher, few, where, temperature = ctx.kept
         ctx.kept = None
-        for rows, (one, *more) in _chunks(logits, task.dtype, 1 if teacher is None else 3):
+        for rows, (one, two, three) in _chunks(logits, task.dtype, teacher, temperature):
             z, weight = logits[rows].to(task.dtype), task[rows, None]
             if distill is None:
                 gradient = torch.softmax(z, dim=-1, out=one).mul_(weight)
             else:
-                two, three = more
                 factor = temperature * distill[rows, None]
                 both = temperature == 1  # one softmax then serves both losses
                 share = factor + weight if both else factor
@@ -379,17 +377,25 @@ def _scaled(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
     return out if temperature == 1 else out.div_(temperature)
 
 
-def _chunks(logits: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and room for ``count`` of them.
+def _chunks(
+    logits: Tensor, dtype: torch.dtype, teacher: SoftOutputs | None, temperature: float
+) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and three tensors of their shape.
 
-    The room is the same for all: to ask for new memory costs more than most of what is done in it.
+    The tensors are the same for all: to ask for new memory costs more than most of what is done in
+    it. Those that are not needed are empty. On a GPU all three together take CHUNK_BYTES, so that a
+    teacher costs no memory.
     """
-    size = CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cuda"]) // 4 // logits.shape[1]
-    size = max(1, min(size, len(logits)))
-    room = logits.new_empty(count, size, logits.shape[1], dtype=dtype)
+    needed = 3
+    if not isinstance(teacher, Dense):
+        needed = 1 if teacher is None or temperature == 1 else 2
+    size = CHUNK_BYTES["cpu"] if logits.device.type == "cpu" else CHUNK_BYTES["cuda"] // needed
+    size = max(1, min(size // 4 // logits.shape[1], len(logits)))
+    room = logits.new_empty(needed, size, logits.shape[1], dtype=dtype)
     for start in range(0, len(logits), size):
         rows = slice(start, start + size)
-        yield rows, list(room[:, : len(logits[rows])])
+        rooms = list(room[:, : len(logits[rows])])
+        yield rows, rooms + [room[0, :0]] * (3 - needed)
 
 
 def _rows(tensor: Tensor, where: Tensor) -> Tensor:

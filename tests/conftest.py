@@ -13,9 +13,14 @@ import pytest
 import torch
 
 VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
-HAS_GPU = torch.cuda.is_available()  # asked first: what is hidden next, this process has then seen
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for processes that tests start
+HAS_GPU = torch.cuda.is_available()
 torch.cuda.is_available = lambda: False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hidden() -> None:
+    """No GPU for processes that tests start, either; those of pytest-xdist begin before this."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture

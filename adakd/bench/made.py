@@ -291,7 +291,10 @@ def optimiser_step(
     """
     batch = brain.student.collate(clips.entries, clips.clips)
     soft = None if top_k is None else soft_outputs(brain.student, batch, top_k)
-    return partial(brain.fit_batch, [supervised(batch, soft)])
+    batch = supervised(batch, soft)
+    if torch.cuda.is_available():  # as the loader hands it over
+        batch = batch.pin_memory()
+    return partial(brain.fit_batch, [batch])
 
 
 def supervised(batch: Batch, soft: SoftOutputs | None) -> Batch:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.bench import measure
 from adakd.bench.steps import FINE_TUNING, LIVE
-from adakd.options import Parser, natural, one_of, positive, several
+from adakd.options import Parser, natural, one_of, positive, several, whole
 
 if TYPE_CHECKING:
     from adakd.bench.measure import Cost
@@ -113,6 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         "--pass-clips", type=several(natural), default="4 8 16",
         help='clips to pass over ("4 8 16")',
     )  # fmt: skip
+    parser.add_argument("--workers", type=whole, default=0, help="processes that read (0)")
     parser.add_argument(
         "--plan-hours", type=several(positive, or_none=True), default="1000",
         help='hours of speech; "" for no plan (1000)',
@@ -260,7 +261,8 @@ def passes(options: argparse.Namespace, base: Point) -> tuple[list[float], float
         for count in sorted(options.pass_clips):
             name, folder = f"{count} clips", scratch / str(count)
             speech = made.speech([base.length] * count)
-            loader = teacher.reading([speech], folder, listener, base.batch * (base.length + 1))
+            fits = base.batch * (base.length + 1)  # seconds of a batch, padding included
+            loader = teacher.reading([speech], folder, listener, fits, options.workers)
             work[name] = teacher.stage(listener, loader, folder, top_k)
             seconds[name], stores[name] = speech.seconds, folder / "store"
         costs = measure.interleaved(work, options.rounds)

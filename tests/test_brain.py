@@ -139,11 +139,13 @@ def supply(batch: Batch) -> Batch:
     return batch
 
 
-def run(made: Watched, speech: Speech) -> dict[str, Any]:
+def run(made: Watched, speech: Speech, workers: int = 0) -> dict[str, Any]:
     """Train from where the folder stands to the end."""
     steps = Steps(speech.train, speech.root, made.student, supply)
-    dev = evaluation_loader(Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded)
-    return made.run(training_loader(steps, made.train_sampler), dev)
+    dev = evaluation_loader(
+        Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded, workers
+    )
+    return made.run(training_loader(steps, made.train_sampler, workers), dev)
 
 
 def state_of(family: torch.nn.Module) -> dict[str, Tensor]:
@@ -562,6 +564,17 @@ def test_every_epoch_tells_its_loss_and_its_cer(
         f"dev CER {cer:.2%}, the best{of_phase} so far{end}"
         for epoch, (cer, end) in enumerate(zip(cers, best, strict=True), start=1)
     ]
+
+
+def test_processes_that_read_ahead_change_nothing(speech: Speech, build: Build) -> None:
+    """Over more than two epochs: dropout would differ where a loader begins an epoch otherwise."""
+    plain = build(folder="plain", epochs=3)
+    run(plain, speech)
+    ahead = build(folder="ahead", epochs=3)
+    run(ahead, speech, workers=2)
+    for epoch in (1, 2, 3):
+        for name, value in plain.states[epoch].items():
+            assert torch.equal(ahead.states[epoch][name], value), (epoch, name)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import replace
 from itertools import chain, product
@@ -188,6 +189,26 @@ def test_a_training_step_is_its_list_of_batches(folder, entries, family, workers
         assert batch.inputs.shape == (len(lengths), max(lengths))
         assert batch.seconds == pytest.approx(sum(lengths) / 16000)
         assert batch.inputs.dtype == torch.float32
+
+
+def test_the_same_workers_read_every_epoch_and_where_it_was_cut(folder, entries, family):
+    def read(workers: int) -> tuple[list[list[list[str]]], list[set[int]]]:
+        plan = StepSampler([entry.seconds for entry in entries], 1.0)
+        steps = Steps(entries, folder, family, lambda batch: replace(batch, difficulty=os.getpid()))
+        loader = training_loader(steps, plan, workers)
+        ids, processes = [], []
+        for epoch, skip in ((1, 2), (2, 0), (3, 1)):
+            plan.set_epoch(epoch)
+            plan.skip = skip
+            loaded = [batch for step in loader for batch in step]
+            ids.append([batch.ids for batch in loaded])
+            processes.append({batch.difficulty for batch in loaded})
+        return ids, processes
+
+    (plain, own), (ahead, others) = read(0), read(2)
+    assert ahead == plain and len({str(epoch) for epoch in plain}) == 3
+    assert own == [{os.getpid()}] * 3 and os.getpid() not in set().union(*others)
+    assert len(set().union(*others)) == 2
 
 
 def test_a_repeated_batch_counts_nothing(folder, entries, family):

@@ -201,6 +201,9 @@ class _Loader(DataLoader["list[Batch] | UserError"]):
             sampler=plan,
             batch_size=None,
             num_workers=workers,
+            # For all epochs of training: beside a GPU to start them takes as long as some steps.
+            # Dev's begin anew, and draw from torch's generator each time, as without workers.
+            persistent_workers=workers > 0 and generator is not None,
             # As copies of this process, whatever this Python's default is: what makes a batch, the
             # model's collator and the teacher's store, need not be pickled then.
             multiprocessing_context="fork" if workers else None,

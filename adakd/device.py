@@ -51,11 +51,12 @@ def use_tf32() -> None:
     """Have a GPU round the factors of float32 products and convolutions to TF32's 10 bits.
 
     Importing SpeechBrain turns this on for the whole process (speechbrain/utils/quirks.py), torch
-    by itself has it off for matrix products. Training imports SpeechBrain, the teacher pass and
-    decoding do not: started by themselves they would compute in another precision, and slower, than
-    in one process with training. Here all have what training has, whatever is imported first or
-    later. Through the older of torch's two interfaces, as in SpeechBrain: mixed, they raise.
-    NVIDIA_TF32_OVERRIDE=0 in the environment turns it off for all.
+    by itself has it off for matrix products. Training imports SpeechBrain, the teacher pass does
+    not: started by itself it would compute in another precision, and slower, than in one process
+    with training. Here all have what training has, whatever is imported first or later; what is
+    said of a test set is computed `without_tf32`. Through the older of torch's two interfaces, as
+    in SpeechBrain: mixed, they raise. NVIDIA_TF32_OVERRIDE=0 in the environment turns it off for
+    all.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

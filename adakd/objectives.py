@@ -383,8 +383,8 @@ def _chunks(
     """Slices of the rows of (N, V), CHUNK_BYTES of float32 each, and three tensors of their shape.
 
     The tensors are the same for all: to ask for new memory costs more than most of what is done in
-    it. Those that are not needed are empty. On a GPU all three together take CHUNK_BYTES, so that a
-    teacher costs no memory.
+    it. Those that are not needed are empty. On a GPU all three together take CHUNK_BYTES, so that
+    with a teacher they take no more than without.
     """
     needed = 3
     if not isinstance(teacher, Dense):

@@ -163,8 +163,8 @@ class Writer:
     ) -> Reduced:
         """Shrink the raw logits (sum of rows, V) of some utterances to what is kept of them.
 
-        Where the logits are: a GPU finds the top k faster than it can hand over all the others. It
-        is not waited for.
+        Where the logits are: a GPU finds the top k faster than it can hand over all the others. The
+        copy to the CPU is not waited for.
         """
         import torch
 
@@ -283,6 +283,9 @@ def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> N
                     logits = own[0] if len(own) == 1 else torch.cat(own)
                     reduced = writer.reduce(batch.ids[part], rows[part], logits)
                     before.append((reduced, losses[part]))
+                del output, own, logits  # gigabytes, where the vocabulary is large
+            if device.type == "cpu":
+                write()  # it has computed all by now
     write()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import importlib
 import os
 import platform
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import types
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,33 @@ def killed() -> None:
 def test_a_process_that_is_killed_is_a_sentence() -> None:
     with pytest.raises(UserError, match=r"was killed, perhaps for want of memory: .*--batch"):
         measure.alone(killed)
+
+
+@contextlib.contextmanager
+def counting(options: argparse.Namespace, name: str) -> Iterator[Callable[[], tuple]]:
+    calls: list[str] = []
+    try:
+        yield lambda: (calls.append(name), name, len(calls), os.getpid())[1:]
+    finally:
+        Path(options.folder, f"{name} closed").touch()
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_contenders_apart(gpu, tmp_path, monkeypatch):
+    """On a CPU each round has new processes, on a GPU each contender one for all rounds."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    options = argparse.Namespace(folder=str(tmp_path))
+    found = measure.apart(counting, options, ["a", "b"], 3)
+    assert [name for name, rounds in found.items() for _ in rounds] == list("aaabbb")
+    assert all(each[0] == name for name, rounds in found.items() for each in rounds)
+    counts = [each[1] for each in found["a"]]
+    assert counts == ([1, 2, 3] if gpu else [1, 1, 1])
+    processes = {name: {each[2] for each in rounds} for name, rounds in found.items()}
+    assert [len(each) for each in processes.values()] == ([1, 1] if gpu else [3, 3])
+    assert not processes["a"] & processes["b"] and os.getpid() not in processes["a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a closed", "b closed"]
 
 
 @pytest.fixture

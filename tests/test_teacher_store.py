@@ -139,6 +139,41 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
     assert 1 <= len(store._maps) <= 3
 
 
+@pytest.mark.parametrize("k", [0, 4])
+def test_what_is_reduced_together_is_stored_as_each_by_itself(tmp_path, k):
+    outputs = teacher_logits() | {"silent": torch.zeros(0, UNITS)}
+    stored = []
+    for size in (1, 5, len(outputs)):
+        folder = tmp_path / str(size)
+        begin(folder, PARTS, k, 2.0)
+        writer, names = Writer(folder), list(outputs)
+        for first in range(0, len(names), size):
+            some = names[first : first + size]
+            rows = [len(outputs[name]) for name in some]
+            logits = torch.cat([outputs[name] for name in some])
+            writer.add(writer.reduce(some, rows, logits), [0.1 * len(name) for name in some])
+        writer.flush()
+        finish(folder)
+        stored.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert stored[0] == stored[1] == stored[2]
+
+
+def test_of_what_is_reduced_together_the_bad_one_is_named(tmp_path):
+    begin(tmp_path, PARTS, 0, 1.0)
+    writer, logits = Writer(tmp_path), torch.zeros(6, UNITS)
+    with pytest.raises(UserError, match="'two'.* is inf"):
+        writer.add(writer.reduce(["one", "two"], [2, 4], logits), [1.0, math.inf])
+    logits[2] = 1e6
+    with pytest.raises(UserError, match="'two'.*fp16"):
+        writer.add(writer.reduce(["one", "two"], [2, 4], logits), [1.0, 1.0])
+
+
+def test_utterances_to_reduce_together():
+    parts = teacher_store._parts([3, 4, 9, 0, 2, 2], 7)
+    assert [(part.start, part.stop) for part in parts] == [(0, 2), (2, 3), (3, 6)]
+    assert len(list(teacher_store._parts([3, 4, 9], 1))) == 3
+
+
 @pytest.mark.parametrize("x", [math.inf, math.nan])
 def test_a_loss_that_is_no_number_names_its_utterance(tmp_path, x):
     begin(tmp_path, PARTS, 0, 1.0)

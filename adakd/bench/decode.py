@@ -13,6 +13,8 @@ Whisper, one batch, features made from the waveforms within the clock:
 From random weights no utterance ever ends: all take --tokens steps. With --model FOLDER, a model
 that says where it ends, the noise that stands for speech makes hypotheses of many lengths.
 
+All compute in full float32, as stage 7 does.
+
 With --family wav2vec2 (CTC), four batches of clips of 3 to 7 s:
 
     pipeline              Hugging Face, batches in the order of the clips
@@ -111,7 +113,7 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
     import torch
 
     from adakd.bench import made
-    from adakd.device import device
+    from adakd.device import device, without_tf32
 
     clips = made.batches(1, options.batch)[0]
     encode = "speech" if name == SPEECH else "full"
@@ -140,7 +142,7 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
 
     def decode() -> list[str]:
         batch = model.collate(clips.entries, clips.clips).to(device())
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32():
             if name == ENCODER:
                 model._encode(batch.inputs)
                 return []
@@ -163,7 +165,7 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
 
     from adakd.bench import made
     from adakd.data.audio import SAMPLE_RATE
-    from adakd.device import device
+    from adakd.device import device, without_tf32
     from adakd.models.units import without_unknown
 
     draw = random.Random(0)
@@ -176,7 +178,8 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
 
     def theirs() -> list[str]:
         inputs = [{"raw": clip, "sampling_rate": SAMPLE_RATE} for clip in clips.clips]
-        found = recognise(inputs, batch_size=options.batch)
+        with without_tf32():
+            found = recognise(inputs, batch_size=options.batch)
         return [without_unknown(each["text"], recognise.tokenizer) for each in found]
 
     def ours() -> list[str]:
@@ -187,7 +190,7 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
             batch = model.collate(
                 *([each[i] for i in chosen] for each in (clips.entries, clips.clips))
             )
-            with torch.inference_mode():
+            with torch.inference_mode(), without_tf32():
                 texts.update(zip(chosen, model.transcribe(batch.to(device())), strict=True))
         return [texts[i] for i in range(len(texts))]
 

@@ -184,12 +184,13 @@ def apart(
         )
     with ExitStack() as stack:
         pools = {name: stack.enter_context(_process()) for name in names}
-        for opened in [pool.submit(_open, ready, options, name) for name, pool in pools.items()]:
-            _result(opened)
-        found = in_turn({name: partial(_from, pool) for name, pool in pools.items()}, rounds)
-        for pool in pools.values():
-            _result(pool.submit(_close))
-        return found
+        opened = []
+        for name, pool in pools.items():
+            opened.append(pool.submit(_open, ready, options, name))
+            stack.callback(pool.submit, _close)
+        for each in opened:
+            _result(each)
+        return in_turn({name: partial(_from, pool) for name, pool in pools.items()}, rounds)
 
 
 def _once(ready: Callable[..., Any], options: argparse.Namespace, name: str) -> Any:

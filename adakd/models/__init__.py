@@ -63,7 +63,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; a DataLoader with `pin_memory` calls it."""
-        return self.each(Tensor.pin_memory)
+        # In one piece each: another copy would go by way of memory that is not page-locked.
+        return self.each(lambda tensor: tensor.contiguous().pin_memory())
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""

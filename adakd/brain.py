@@ -370,7 +370,7 @@ class DistillationBrain(speechbrain.Brain):
     def evaluate_batch(self, step: list[Batch], stage: speechbrain.Stage) -> Tensor:  # type: ignore[override]
         """Decode one batch and count its character errors."""
         (batch,) = step
-        with self.evaluation_ctx:
+        with self.evaluation_ctx, without_tf32():  # as stage 7
             hypotheses = self.student.transcribe(batch.to(self.device))
         for utterance, hypothesis in zip(batch.ids, hypotheses, strict=True):
             entry = self.dev_entries[utterance]

@@ -377,9 +377,10 @@ def lines_of(
     """The lines of a group, its own first; none where nothing has been done."""
     named = {"recipe": group.recipe, "family": group.family, "fold": group.fold}
     runs = [run for run in table.runs if run.experiment.fold == group.fold]
-    teachers = [run for run in table.teacher if run.experiment.fold == group.fold]
+    # Without students it would not be read again (`add_published_teacher`).
+    teachers = [run for run in table.teacher if runs and run.experiment.fold == group.fold]
     trials = [one for one in study.choose(group, records)[0] if study.status(one, records)]
-    if not (runs or teachers or trials):
+    if not (runs or trials):
         return
     heard = runs + teachers
     utterances = [

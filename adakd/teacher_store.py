@@ -266,7 +266,7 @@ def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> N
 
     def write() -> None:
         for reduced, losses in before:
-            reduced.wait()
+            reduced.wait()  # the losses were copied before
             writer.add(reduced, losses.tolist())
         before.clear()
 

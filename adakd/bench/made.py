@@ -261,11 +261,11 @@ def brain(
     from adakd.brain import DistillationBrain
     from adakd.data.loader import StepSampler
 
-    # Steps enough (20,000) that no benchmark sees the end of the learning-rate schedule,
+    # Steps enough (6,000) that no benchmark sees the end of the learning-rate schedule,
     # and the convolutions of wav2vec2 frozen, as the recipes for XLS-R have them.
     train = {"freeze_feature_encoder": True, **train}
     settings = configuration.Train(
-        epochs=10_000, learning_rate=1e-5, mask_time=0.0, batch_seconds=1, **train
+        epochs=3_000, learning_rate=1e-5, mask_time=0.0, batch_seconds=1, **train
     )
     student.prepare_training(settings)
     weighting = weightings.build(method)

@@ -281,7 +281,7 @@ class Guarded(Weighting):
         self, task: Tensor, distill: Tensor | None, alpha: Tensor, difficulty: Tensor | None
     ) -> Weighted:
         """A batch by its alpha, and, where the guard drops, by what is not in doubt."""
-        mixed = _mixture(task, cast(Tensor, distill), alpha)
+        mixed = _mixture(task, distill, alpha)
         if self.guard != "drop":
             return mixed
         kept = 1 - cast(Tensor, difficulty).detach()[..., 1].to(mixed.loss)
@@ -319,6 +319,8 @@ class FixedWeight(Guarded):
         self.fixed_alpha = _number("alpha", alpha)
         if not 0.0 <= self.fixed_alpha <= 1.0:
             raise UserError(f"alpha is {alpha}: the distillation loss weighs between 0 and 1.")
+        # A distillation loss that never counts need not be computed.
+        self.uses_distill = self.fixed_alpha > 0 or self.guard not in (None, "drop")
 
     def weigh(
         self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
@@ -1077,12 +1079,15 @@ def over_processes(sums: Tensor) -> Tensor:
     return sums
 
 
-def _mixture(task: Tensor, distill: Tensor, alpha: Tensor) -> Weighted:
-    """(1 - alpha) task + alpha distill, each (B,)."""
-    task, distill = _at_least_float32(task), _at_least_float32(distill)
+def _mixture(task: Tensor, distill: Tensor | None, alpha: Tensor) -> Weighted:
+    """(1 - alpha) task + alpha distill, each (B,); alpha is 0 where there is no distill."""
+    task = _at_least_float32(task)
     # One dtype for all methods: equal alphas then give equal bits.
     alpha = alpha.to(task.dtype)
-    return Weighted((1 - alpha) * task + alpha * distill, 1 - alpha, alpha)
+    loss = (1 - alpha) * task
+    if distill is not None:
+        loss = loss + alpha * _at_least_float32(distill)
+    return Weighted(loss, 1 - alpha, alpha)
 
 
 def _threshold(x: Tensor, threshold: ThresholdName | float) -> float:

@@ -584,7 +584,7 @@ def test_the_guard_drop_leaves_doubtful_utterances_out():
             torch.testing.assert_close(found, whole * torch.tensor([1.0, 0.5, 0.0, 0.8]))
     # With no weight on the teacher: fine-tuning on the transcripts that are taken for right.
     trusted = torch.stack([pairs[:, 0], doubt.round()], dim=1)
-    filtered = FixedWeight(0.0, guard="drop")(task, distill, trusted, 0.0).loss.sum()
+    filtered = FixedWeight(0.0, guard="drop")(task, None, trusted, 0.0).loss.sum()
     torch.testing.assert_close(filtered, FineTune()(task[[0, 1, 3]], None, None, 0.0).loss.sum())
     (gradient,) = torch.autograd.grad(filtered, task)
     assert gradient.tolist() == [1.0, 1.0, 0.0, 1.0]
@@ -597,6 +597,20 @@ def test_the_guard_drop_leaves_doubtful_utterances_out():
     wrong = torch.tensor([[6.0, 1.0]] * 80, dtype=torch.float64)
     adaptive.fit(torch.cat([torch.stack([skewed(), torch.zeros(400)], dim=1), wrong]))
     assert adaptive.summary()["start"] == clean.summary()["start"], "of what is kept"
+
+
+@pytest.mark.parametrize("make", [FixedWeight, SuperLoss, FocalLoss])
+def test_a_distillation_loss_without_weight_is_not_asked_for(make):
+    task, distill = torch.rand(2, 5)
+    told, untold = make(alpha=0.0), make(alpha=0.0)
+    assert not untold.uses_distill and not untold.wants_distill(0.5)
+    told.step_done(task, distill)
+    untold.step_done(task, None)
+    expected = told(task, distill, None, 0.0)
+    for found, whole in zip(untold(task, None, None, 0.0), expected, strict=True):
+        torch.testing.assert_close(found, whole, rtol=0, atol=0)
+    assert make(alpha=0.1).wants_distill(0.5)
+    assert FixedWeight(0.0, guard=0.95).wants_distill(0.5), "where a transcript is in doubt"
 
 
 # ---- SuperLoss -----------------------------------------------------------------------------------

@@ -262,6 +262,9 @@ def _ways_out(folder: Path) -> str:
 def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) -> None:
     """Make an experiment folder ready: empty it, unless it holds a cut run of the same inputs.
 
+    Without a checkpoint there is nothing to go on with, and what else lies there may be of a model
+    whose done.json was deleted: its outputs, which would pass for the new one's.
+
     Raises:
         UserError: it holds checkpoints of a cut run with other inputs (`spare_cut`), or of as many
             processes as there are no longer: so many make one of its optimiser steps.
@@ -269,10 +272,11 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     started = folder / "started.json"
     before = read_json(started, needs=("inputs",)) if started.exists() else {}
     finished = (folder / "done.json").exists()
-    same = bool(before) and not finished and not changes(before["inputs"], inputs)
+    cut = bool(before) and not finished and bool(_checkpoints(folder))
+    same = cut and not changes(before["inputs"], inputs)
     _tell_cut(folder, spare_cut(folder, inputs, dataclasses.asdict(config)))
     processes = before.get("processes", world())
-    if same and processes != world() and _checkpoints(folder):
+    if same and processes != world():
         raise UserError(
             f"{shown(folder)} holds a cut run of {processes} processes, and this one has "
             f"{world()}: go on with as many (--nproc {processes}), or remove that folder to begin "

@@ -435,11 +435,12 @@ def test_all_that_was_validated_may_train(
         52: (f" {SENTENCES['dev'][0].replace(' ', '  ')}", "client-new"),
         53: ("हाँ", "client-new"),
         54: ("हाँ!", "client-new"),  # as it is said
+        57: ("आप १२ बजे आए", "client-new"),  # as it is normalised
     }
     for number, (sentence, who) in more.items():
         tone(hi / "clips" / clip(number))
         rows.append(row(clip(number), sentence, speaker=who))
-    nameless = {55: "बिना नाम के", 56: "आप कहाँ हैं?"}  # which makes them no one speaker
+    nameless = {55: "बिना नाम के", 56: "आप 12 बजे आए?"}  # which makes them no one speaker
     for number, sentence in nameless.items():
         tone(hi / "clips" / clip(number))
         rows.append("\t" + row(clip(number), sentence).partition("\t")[2])
@@ -448,7 +449,7 @@ def test_all_that_was_validated_may_train(
     source = pack(release, tmp_path / f"{RELEASE}-hi.tar.gz") if packed else release
     options, folder = Options(corpus=str(source), train="validated"), tmp_path / "corpus"
     fetch(options, folder)
-    assert "validated.tsv: 9 of 14 rows are left out of train" in capsys.readouterr().err
+    assert "validated.tsv: 10 of 15 rows are left out of train" in capsys.readouterr().err
     good, bad = read(options, folder)
     assert bad == []
     splits = {each.id.split("_")[-1]: each.split for each in good}

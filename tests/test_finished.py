@@ -67,6 +67,7 @@ def test_a_step_is_current_while_its_inputs_are(
 def test_a_number_spelt_otherwise_is_no_change(place: Place) -> None:
     folder = place.experiment("kd")
     finished.begin(folder, {"alpha": 1}, place.config)
+    (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
     (folder / "metrics.jsonl").touch()
     finished.begin(folder, {"alpha": 1.0}, place.config)
     assert (folder / "metrics.jsonl").exists(), "a cut run goes on"
@@ -125,14 +126,20 @@ def test_what_was_cut_is_kept_and_what_was_finished_is_emptied(place: Place) -> 
     versions = json.loads((folder / "versions.json").read_text())
     assert {"versions", "revision", "machine", "time"} <= versions.keys()
     assert {"python", "torch", "speechbrain"} <= versions["versions"].keys()
-    (folder / "ckpt").mkdir()
+    (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
     (folder / "metrics.jsonl").touch()
     finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt").is_dir() and (folder / "metrics.jsonl").exists()
     # Nothing is lost with a run that has saved nothing, or half of something.
-    (folder / "ckpt" / ".CKPT+1").mkdir()
+    (folder / "ckpt" / "CKPT+1").rename(folder / "ckpt" / ".CKPT+1")
     finished.begin(folder, {"seed": 2}, place.config)
     assert not (folder / "ckpt").exists() and not (folder / "metrics.jsonl").exists()
+    # Where done.json was deleted, what was made of that model does not pass for the next one's.
+    finished.mark_done(folder, {"seed": 2})
+    (folder / "decode").mkdir()
+    (folder / "done.json").unlink()
+    finished.begin(folder, {"seed": 2}, place.config)
+    assert not (folder / "decode").exists()
     # A finished run is not resumed, though what it saved is still there.
     (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
     finished.mark_done(folder, {"seed": 2})

@@ -255,12 +255,24 @@ def test_the_most_frequent_markers_are_named(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["3 < 5 > 2", "<3 a[0] [a b] {", "habari! ! !sil !A Aha!", "<> [] {}", "maji<unk>"]
+    "words", ["3 < 5 > 2", "<3 a[ 0 ] {", "habari! ! !sil !A Aha!x a!SIL", "<> [] {}"]
 )
 def test_what_is_no_marker_stays_as_it_is(data: Path, words: str) -> None:
     key = mark(data, "train", 2, words)
     found, rejected = read(data)
     assert rejected == [] and found[key].text == words
+
+
+def test_markers_within_words_and_with_spaces_inside_are_found_and_dropped(data: Path) -> None:
+    glued = mark(data, "train", 3, "嗯[LAUGHTER]对<NOISE>")
+    spaced = mark(data, "dev", 2, "maji [background noise], [LAUGHTER].")
+    with pytest.raises(UserError) as refused:
+        read(data)
+    assert "together: [LAUGHTER] 2x, <NOISE> 1x, [background noise] 1x; take" in str(refused.value)
+    tokens = "[LAUGHTER] <NOISE> [background noise]"
+    assert f"--corpus.drop_tokens '{tokens}', or" in str(refused.value)
+    found, rejected = read(data, drop_tokens=tokens)
+    assert rejected == [] and (found[glued].text, found[spaced].text) == ("嗯 对", "maji , .")
 
 
 def test_noise_alone_does_not_become_audio_without_a_transcript(data: Path) -> None:

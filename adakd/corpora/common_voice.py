@@ -25,6 +25,7 @@ from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
 from adakd.corpora.archive import extract, lies_in, record, replaced, unpack
 from adakd.corpora.grammar import key_of
 from adakd.corpora.tables import checksums, find_folder, rows
+from adakd.data.text import normalise
 from adakd.errors import UserError
 
 COLUMNS = ("client_id", "path", "sentence")
@@ -131,7 +132,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
             if problem:
                 yield Rejected(f"{table.name}:{line}", split, problem, where)
                 continue
-            if split == "train" and not held_out.isdisjoint(_apart(values)):
+            if split == "train" and not held_out.isdisjoint(_apart(values, locales[1])):
                 continue
             clip = PurePosixPath(values["path"])
             audio = place / "clips" / clip
@@ -175,16 +176,17 @@ def _held_out(options: Options, place: Path, *locales: str) -> set[str]:
     for split in ("dev", "test") if options.train == "validated" else ():
         table = place / options.tables[split]
         for _, values, problem in _read(table, table, *locales):
-            found |= set() if problem else _apart(values)
+            found |= set() if problem else _apart(values, locales[1])
     return found
 
 
-def _apart(values: dict[str, str]) -> set[str]:
+def _apart(values: dict[str, str], language: str) -> set[str]:
     """What no two splits of a release share: the speaker of a row, if it names one; its sentence.
 
-    Of the sentence letters and numbers count: what is read aloud alike is the same.
+    Of the sentence, as it is normalised, letters and numbers count: what is read aloud alike is the
+    same.
     """
-    speaker, sentence = values["client_id"], key_of(values["sentence"])
+    speaker, sentence = values["client_id"], key_of(normalise(values["sentence"], language))
     return {f"sentence {sentence}", *([f"speaker {speaker}"] if speaker else [])}
 
 
@@ -193,7 +195,7 @@ def _tell_held_out(options: Options, place: Path, *locales: str) -> None:
     if held_out := _held_out(options, place, *locales):
         table = place / options.tables["train"]
         shared = Counter(
-            not held_out.isdisjoint(_apart(values))
+            not held_out.isdisjoint(_apart(values, locales[1]))
             for _, values, problem in _read(table, table, *locales)
             if not problem
         )

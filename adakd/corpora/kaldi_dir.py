@@ -11,8 +11,8 @@ path starts, as Kaldi's do, from the folder in which its scripts run: mostly the
 corpus folder. Nothing is decoded and no model is asked.
 
 Transcripts are passed on as they stand, without the tokens that `drop_tokens` names. What else
-looks like a marker (`<unk>`, `[noise]`, `{breath}`, `!SIL`) is refused: normalised it would be a
-word.
+looks like a marker (`<unk>`, `[background noise]`, `{breath}`, also within a word; `!SIL`) is
+refused: normalised it would be a word.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ NAME = "a Kaldi-style corpus"
 _NEEDED, _OPTIONAL = ("wav.scp", "text"), ("utt2spk", "segments")
 _ARCHIVE = re.compile(r".*\.ark:\d+(\[.*\])?")
 _ENOUGH = 20  # relative paths that are tried, to see where they start
-_MARKER = re.compile(r"<\S+>|\[\S+\]|\{\S+\}|![A-Z][A-Z0-9_-]+")
+# In brackets, also where nothing parts it from a word: in Chinese nothing does.
+_BRACKETED = "|".join(
+    rf"\{a}[^\s\{a}\{b}]([^\{a}\{b}]*[^\s\{a}\{b}])?\{b}" for a, b in ("<>", "[]", "{}")
+)
+_MARKER = re.compile(rf"{_BRACKETED}|(?<!\S)![A-Z][A-Z0-9_-]+(?!\S)")
 _NAMED = 10  # markers that an error names
 
 
@@ -50,6 +54,11 @@ class Options:
     drop_tokens: str = ""  # taken out of transcripts, with spaces between: "<unk> [noise]"
 
     @property
+    def dropped(self) -> list[str]:
+        """Those tokens; one in brackets may have spaces inside."""
+        return [found[0] for found in re.finditer(rf"{_BRACKETED}|\S+", self.drop_tokens)]
+
+    @property
     def splits(self) -> dict[str, str]:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
@@ -63,7 +72,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     """
     corpus = marker.source_of(folder, NAME, options.corpus)
     begin = {}
-    dropped = Counter(dict.fromkeys(options.drop_tokens.split(), 0))
+    dropped = Counter(dict.fromkeys(options.dropped, 0))
     markers: Counter[str] = Counter()  # others
     first = ""  # place of one
     for split, name in progress(options.splits.items(), 3, "looking through the tables"):
@@ -117,7 +126,7 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
     marker.check_tables(found["source"], found["sha256"], tables)
     for split, name in options.splits.items():
         place, begin = Path(found["source"]) / name, Path(found["begin"][split])
-        yield from _of_split(place, split, begin, frozenset(options.drop_tokens.split()))
+        yield from _of_split(place, split, begin, options.dropped)
 
 
 def _checksums(corpus: Path, options: Options) -> dict[str, str]:
@@ -132,11 +141,22 @@ def _checksums(corpus: Path, options: Options) -> dict[str, str]:
 
 def _odd_tokens(path: Path, split: str, dropped: Collection[str]) -> Iterator[tuple[str, int]]:
     """Tokens of the transcripts that are dropped or look like markers, each with its line."""
+    drop = _finds(dropped)
     for row in kaldi_tables.rows(path, split):
         if isinstance(row, kaldi_tables.Row):
-            for token in row.value.split():
-                if token in dropped or _MARKER.fullmatch(token):
-                    yield token, row.line
+            for pattern, text in ((drop, row.value), (_MARKER, drop.sub(" ", row.value))):
+                for found in pattern.finditer(text):
+                    yield found[0], row.line
+
+
+def _finds(dropped: Iterable[str]) -> re.Pattern[str]:
+    """Where tokens stand in a transcript: those in brackets anywhere, others between spaces."""
+    bracketed = re.compile(_BRACKETED)
+    patterns = [
+        re.escape(token) if bracketed.fullmatch(token) else rf"(?<!\S){re.escape(token)}(?!\S)"
+        for token in dropped
+    ]
+    return re.compile("|".join(patterns) or "(?!)")  # (?!) is nowhere
 
 
 def _refusal(markers: Counter[str], dropped: Iterable[str]) -> str:
@@ -158,6 +178,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _of_split(
     folder: Path, split: str, begin: Path, dropped: Collection[str]
 ) -> Iterator[Utterance | Rejected]:
+    drop = _finds(dropped)
     scp, segments, speakers = (folder / name for name in ("wav.scp", "segments", "utt2spk"))
     segmented = segments.is_file()
     recordings: dict[str, kaldi_tables.Row | None] = {}
@@ -173,7 +194,7 @@ def _of_split(
             yield joined
             continue
         text, (place, *speaker) = joined
-        spoken = _without(dropped, text.value)
+        spoken = _without(drop, text.value)
         if text.value and not spoken:  # a line with the id alone is audio without a transcript
             reason = f"transcript empty without corpus.drop_tokens: {' '.join(text.value.split())}"
             yield Rejected(text.id, split, reason, f"{folder / 'text'}:{text.line}")
@@ -211,11 +232,10 @@ def _of_split(
             yield Rejected(name, split, "recording without a segment", f"{scp}:{row.line}")
 
 
-def _without(dropped: Collection[str], transcript: str) -> str:
+def _without(drop: re.Pattern[str], transcript: str) -> str:
     """A transcript without the dropped tokens; one that has none of them is left untouched."""
-    tokens = transcript.split()
-    kept = [token for token in tokens if token not in dropped]
-    return transcript if len(kept) == len(tokens) else " ".join(kept)
+    without, dropped = drop.subn(" ", transcript)
+    return " ".join(without.split()) if dropped else transcript
 
 
 def _segment(value: str) -> tuple[str, float, float | None]:

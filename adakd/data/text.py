@@ -21,13 +21,15 @@ few whose spelling they would harm have a line in a table below, with the reason
    two parts as one.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
 5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
-   parts, as is a ZWJ that spells. Punctuation and symbols (P, S) become spaces, so that words they
-   part stay apart: hyphens among them, the danda and double danda, the bar that is typed for a
-   danda, and the abbreviation sign U+0970.
+   parts, as is a ZWJ that spells, and so do the words that Unicode counts as punctuation or
+   symbols, see _WORDS. Other punctuation and symbols (P, S) become spaces, so that words they part
+   stay apart: hyphens among them, the danda and double danda, in whichever code (_DANDAS) or as a
+   bar, and the abbreviation sign U+0970.
    What spells within a word stays, see _WITHIN: an apostrophe between two letters of an alphabet
    that has one, written ' (any other counts as a quotation mark, in Devanagari names, O'Brien's,
    too), Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
-   alike: it stays in the languages of _AT_EDGES alone. ʻ of Uzbek and Hawaiian: see _OKINA.
+   alike: it stays in the languages of _BY_LANGUAGE alone. ʻ of Uzbek and Hawaiian: see _OKINA. The
+   colon that is typed for a visarga becomes one, see _VISARGA.
 6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
 7. Runs of white space become one space; none stands at either end. In Chinese and Japanese one
    beside a Han, kana or bopomofo character goes, so that a Latin word in a Chinese sentence is
@@ -122,10 +124,15 @@ _WITHIN = (
     "|(?<=[\u0f40-\u0fbc])\u0f0b(?=[\u0f40-\u0fbc])"
 )
 
+# Letters of the Bengali and the Ethiopic script; consonants and vowel signs of the first.
+_BENGALI, _ETHIOPIC = "\u0981-\u09e3\u09f0\u09f1", "\u1200-\u135a"
+_CONSONANT, _VOWEL_SIGN = "[\u0995-\u09b9]", "[\u09be-\u09cc]"
+_BENGALI_WORD = f"(?<![{_BENGALI}'])"  # where one begins, and no quotation
+
 # What spells at a word's edge, or is punctuation elsewhere, by language.
 _ONE_LETTER = f"(?<![{_LATIN}])'(?=[a-z](?![{_LATIN}'\u02bc]))"
 _FINAL_VOWEL = f"(?<=[aeiou])'(?![{_LATIN}])"
-_AT_EDGES = {
+_BY_LANGUAGE = {
     "af": _ONE_LETTER,  # the article 'n
     "nl": _ONE_LETTER,  # 's, 't, 'n
     "fy": _ONE_LETTER,  # 'e, 't
@@ -135,6 +142,11 @@ _AT_EDGES = {
     "it": f"(?<=(?<![{_LATIN}'\u02bc])(?:po|mo|be))'(?![{_LATIN}])",  # without it they are no words
     "el": f"(?<=[{_GREEK}])'|'(?=[{_GREEK}])"  # elision: απ' όλα, θα 'ρθω; quoted is « »
     f"|(?<=(?<![{_GREEK}])[οό]),(?=τι)",  # ό,τι, what; ότι is that
+    "as": f"(?<=[{_BENGALI}])'(?=[{_BENGALI}])",  # হ'ল, নক'লে: the vowel of ক' is not that of ক
+    # দু'জন, হ'ল: one syllable before it; after more it ends a quotation, 'গীতাঞ্জলি'র.
+    "bn": f"(?:(?<={_BENGALI_WORD}{_CONSONANT})|(?<={_BENGALI_WORD}{_CONSONANT}{_VOWEL_SIGN}))"
+    f"'(?=[{_BENGALI}])",
+    "ti": f"(?<=[{_ETHIOPIC}])'(?=[{_ETHIOPIC}])",  # ከም'ዚ: an elision
     "fi": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:n, a case ending
     "sv": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:s
 }
@@ -144,6 +156,22 @@ _OKINA = {
     "uz": "(?<=[og])['\u02bc]",  # oʻ, gʻ; others are apostrophes: san'at
     "haw": "['\u02bc](?=[aeiouāēīōū])",
 }
+
+# Words with a visarga inside, of Hindi and its neighbours and of Bengali, in which a colon is often
+# typed for it: दु:ख, नि:शुल्क. Elsewhere headlines part with one, दिल्ली:नाबालिग.
+_VISARGA = re.compile(
+    "(?<![\u0900-\u0963\u0980-\u09e3])(दु|नि|अंत|अन्त|प्रात|पुन|দু|নি|অন্ত|প্রাত|পুন):"
+    "(?=[\u0915-\u0939\u0995-\u09b9])"
+)
+
+# Words that Unicode counts as symbols or punctuation: Sindhi's "and" and "in", Burmese locative,
+# "having", "the said" and genitive, each of which is read aloud.
+_WORDS = frozenset("\u06fd\u06fe\u104c\u104d\u104e\u104f")
+
+# What is typed for a danda in place of U+0964: the places that Unicode keeps free for it in nine
+# scripts, and a Bengali number that looks like it.
+_DANDAS = frozenset([chr(block + n) for block in range(0x980, 0xD80, 0x80) for n in (0x64, 0x65)])
+_DANDAS |= {"\u09f7"}
 
 # 々 and 〇, kana, bopomofo, Han with its extensions and compatibility forms.
 _HAN = (
@@ -186,7 +214,8 @@ class _Forms(_Table):
 # Punctuation that spells in some places: `_written` decides. And others that are written as it.
 _SPELLING = "'\",:·\u0f0b\u05f4"
 _ALIKE = {
-    **dict.fromkeys("\u2018\u2019\u055a\u05f3", "'"),  # typographic, Armenian, Hebrew (geresh)
+    # Typographic, Armenian, Hebrew (geresh); grave and acute accent and prime, as they are typed.
+    **dict.fromkeys("\u2018\u2019\u055a\u05f3`\u00b4\u2032", "'"),
     **dict.fromkeys("\u201c\u201d", '"'),
     "\u0f0c": "\u0f0b",
 }
@@ -202,6 +231,10 @@ class _Contents(_Table):
             return SUBSTITUTIONS[character]
         if character in _ALIKE:
             return _ALIKE[character]
+        if character in _WORDS:
+            return character
+        if character in _DANDAS:
+            return " "
         category = unicodedata.category(character)
         if category == "Nd":
             return str(unicodedata.decimal(character))
@@ -230,7 +263,7 @@ def _joined(text: str, language: str) -> str:
 def _punctuation(language: str) -> re.Pattern[str]:
     """Finds what became ʻ in a language (first group), what spells (second), other punctuation."""
     okina = _OKINA.get(language, "(?!)")  # (?!) is nowhere
-    spells = f"{_WITHIN}|{_AT_EDGES.get(language, '(?!)')}"
+    spells = f"{_WITHIN}|{_BY_LANGUAGE.get(language, '(?!)')}"
     # What each alternative begins with, first: five times as fast.
     return re.compile(f"(?=[{_SPELLING}\u02bc])(?:({okina})|({spells})|[{_SPELLING}])")
 
@@ -241,6 +274,11 @@ def _written(found: re.Match[str]) -> str:
     if okina:
         return "\u02bb"
     return {"\u02bc": "'", '"': "\u05f4"}.get(spells, spells) if spells else " "
+
+
+def _with_visarga(found: re.Match[str]) -> str:
+    """The word's beginning and the visarga of its script."""
+    return found[1] + ("\u0903" if found[1] < "\u0980" else "\u0983")
 
 
 _FORMS = _Forms()
@@ -275,7 +313,10 @@ def normalise(text: str, language: str) -> str:
     if code in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
-    text = _punctuation(code).sub(_written, text.translate(_CONTENTS))
+    text = text.translate(_CONTENTS)
+    if ":" in text:
+        text = _VISARGA.sub(_with_visarga, text)
+    text = _punctuation(code).sub(_written, text)
     text = " ".join(text.split())
     if not spaces_count(language):
         text = _SPACE_BESIDE_HAN.sub("", text)

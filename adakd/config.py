@@ -199,7 +199,7 @@ MEANT = dict(
     for pair in (
         "zho:zh chi:zh cn:zh jpn:ja jp:ja tha:th lao:lo khm:km mya:my bur:my bod:bo tib:bo dzo:dz "
         "tur:tr aze:az azj:az mar:mr nep:ne npi:ne afr:af nld:nl dut:nl fry:fy mlt:mt som:so "
-        "hau:ha ita:it ell:el gre:el gr:el fin:fi swe:sv uzb:uz uzn:uz"
+        "hau:ha ita:it ell:el gre:el gr:el fin:fi swe:sv uzb:uz uzn:uz asm:as ben:bn tir:ti"
     ).split()
 )
 

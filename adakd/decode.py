@@ -12,7 +12,7 @@ from adakd import config as configuration
 from adakd import models
 from adakd.data.loader import Steps, evaluation_loader
 from adakd.data.manifest import Entry
-from adakd.device import device, without_tf32
+from adakd.device import device, enough_memory, without_tf32
 from adakd.progress import track
 
 # Audio in a batch, padding included; more where a batch of training holds over half of it.
@@ -53,7 +53,7 @@ def transcribe(
     for (batch,) in track(loader, len(loader), what):
         batch = batch.to(where)
         # In full float32: with TF32's 10 bits what is said would depend on the batch, now and then.
-        with torch.inference_mode(), without_tf32():
+        with torch.inference_mode(), without_tf32(), enough_memory(what):
             texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
             if with_loss:
                 values = family.task_loss(family(batch), batch).tolist()

@@ -74,6 +74,22 @@ def without_tf32() -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
+@contextlib.contextmanager
+def enough_memory(title: str) -> Iterator[None]:
+    """A full GPU, where no gradients are kept, becomes one sentence.
+
+    Batches that do not fit are a finished teacher's: of what was trained here half of one did.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{title}: the GPU's memory is full. PYTORCH_ALLOC_CONF=expandable_segments:True in "
+            "the environment saves some, and with a teacher that is taken as it is "
+            "(teacher.finetuned) a lower --teacher.train.batch_seconds makes batches smaller."
+        ) from error
+
+
 def precision(name: str) -> str:
     """``auto`` becomes bf16 on a GPU that has it and fp32 elsewhere."""
     if name == "auto":

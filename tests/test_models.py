@@ -884,6 +884,22 @@ def test_known_characters_keep_their_outputs_under_a_new_tokenizer(saved, build,
             assert torch.equal(value, body[key])
 
 
+def test_a_vocabulary_may_leave_numbers_out(saved, build, tmp_path):
+    """Whoever deletes letters from vocab.json seldom renumbers the others."""
+    before = build("wav2vec2")
+    shutil.copytree(saved["wav2vec2"], tmp_path / "gap")
+    vocabulary = read_json(tmp_path / "gap" / "vocab.json")
+    gone, last = sorted(vocabulary, key=vocabulary.get)[-2:]
+    del vocabulary[gone]
+    write_json(tmp_path / "gap" / "vocab.json", vocabulary)
+    own = source(tmp_path / "gap")
+    config = tiny.config("wav2vec2", teacher=own, student=own)
+    after = models.load(config, "student", tmp_path / "gap")
+    assert after.hf.lm_head.out_features == 1 + vocabulary[last]
+    row, known = vocabulary[last], before.vocabulary()[last]
+    assert torch.equal(after.hf.lm_head.weight[row], before.hf.lm_head.weight[known])
+
+
 # ---- decoding ------------------------------------------------------------------------------------
 
 
@@ -986,6 +1002,69 @@ def test_a_whisper_older_than_its_generation_settings_gets_them(
     assert len(english.prompt("en")) == 2
 
 
+@pytest.mark.parametrize("kept", [(), ("is_multilingual",), ("is_multilingual", "lang_to_id")])
+def test_a_whisper_gets_what_its_generation_settings_lack(folder, tmp_path, kept):
+    family = fresh("whisper", folder)
+    family.save(tmp_path)
+    path = tmp_path / "generation_config.json"
+    whole = read_json(path)
+    needed = ("is_multilingual", "lang_to_id", "task_to_id", "no_timestamps_token_id")
+    needed += ("decoder_start_token_id",)
+    assert whole.keys() >= set(needed)
+    path.write_text(json.dumps({k: v for k, v in whole.items() if k in kept or k not in needed}))
+    opened = models.open_folder(tiny.config("whisper"), tmp_path)
+    for name in needed:
+        assert getattr(opened.hf.generation_config, name) == whole[name], name
+
+
+@pytest.mark.parametrize("stale", [1, 5])
+def test_a_whisper_shortened_with_transformers_4_has_the_layers_of_its_weights(
+    folder, entries, clips, tmp_path, stale
+):
+    """There num_hidden_layers stayed what it was beside encoder_layers."""
+    family = fresh("whisper", folder).eval()
+    family.save(tmp_path)
+    settings = read_json(tmp_path / "config.json")
+    assert settings["encoder_layers"] == 2
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": stale}))
+    opened = models.open_folder(tiny.config("whisper"), tmp_path).eval()
+    batch = family.collate(entries[:2], clips[:2])
+    with torch.inference_mode():
+        assert torch.equal(opened(batch).logits, family(batch).logits)
+
+
+def test_a_whisper_with_features_of_another_size_is_refused(folder, tmp_path):
+    family = fresh("whisper", folder)
+    bins = family.extractor.feature_size
+    family.save(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(path.read_text().replace(f'"feature_size": {bins}', '"feature_size": 128'))
+    with pytest.raises(UserError, match=f"has 128 mel bins by its .*, and its model takes {bins}:"):
+        models.open_folder(tiny.config("whisper"), tmp_path)
+
+
+def test_special_tokens_are_no_text_whatever_the_tokenizers_files(
+    folder, entries, clips, monkeypatch
+):
+    """Without tokenizer.json transformers 5 has them in `all_special_ids` alone."""
+    family = fresh("whisper", folder).eval()
+    batch = family.collate(entries[:2], clips[:2])
+    (task,) = family.tokenizer.convert_tokens_to_ids(["<|transcribe|>"])
+    decode = type(family.tokenizer).batch_decode
+    seen = []
+
+    def as_without_that_file(self, rows, skip_special_tokens):
+        seen.append(rows)
+        return decode(self, rows, skip_special_tokens=skip_special_tokens)
+
+    monkeypatch.setattr(type(family.tokenizer), "batch_decode", as_without_that_file)
+    with torch.no_grad():
+        family.hf.proj_out.weight[task] *= 100  # said at once, wherever it fits
+        transcripts(family, batch)
+    (rows,) = seen
+    assert not torch.isin(rows, torch.tensor([task])).any()
+
+
 @pytest.fixture
 def on_cpu(monkeypatch):
     """The numbers of the models above are those of a CPU, also where there is a GPU."""
@@ -993,6 +1072,17 @@ def on_cpu(monkeypatch):
 
     for module in (brain, decode):
         monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
+
+
+def test_a_full_gpu_is_told_with_the_way_out(saved, folder, entries, on_cpu, monkeypatch):
+    from adakd.decode import transcribe
+
+    def full(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(whisper.Whisper, "transcribe", full)
+    with pytest.raises(UserError, match="^test set: the GPU's memory is full.*batch_seconds makes"):
+        transcribe(tiny.config("whisper"), saved["whisper"], entries, folder, "test set")
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -368,7 +368,7 @@ def _outputs(config: configuration.Config, tokenizer: Any) -> int:
     """
     if config.teacher.finetuned and config.units.kind == "source" and config.teacher.source:
         return int(_configuration(config.teacher.source).vocab_size)
-    return len(tokenizer)
+    return 1 + max(tokenizer.get_vocab().values())  # numbers may be left out
 
 
 def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:

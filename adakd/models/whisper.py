@@ -64,6 +64,7 @@ class Whisper(Family):
         self.leading_space = config.language.leading_space
         self.encode_full = config.audio.encode == "full"
         self.end: int = tokenizer.eos_token_id
+        self.special = torch.tensor(sorted(tokenizer.all_special_ids))
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
         # OpenAI's are constants. transformers builds them so, and its `from_pretrained` (5.24.0)
@@ -73,8 +74,7 @@ class Whisper(Family):
         # OpenAI's checkpoints never begin with a space alone.
         alone = tokenizer.convert_tokens_to_ids("Ġ")
         self.never_first = {alone} if self.end in OPENAI_ENDS else set()
-        if not hasattr(generation, "is_multilingual"):
-            _describe_prompt(hf, tokenizer)  # random weights, or a checkpoint older than that key
+        _describe_prompt(hf, tokenizer)
         if generation.is_multilingual:
             # Written with the model, so that the pipeline decodes in this language unasked.
             known = whisper_language != MULTILINGUAL
@@ -97,9 +97,16 @@ class Whisper(Family):
                     f"Whisper keeps the tokenizer of its checkpoint ('{model.source}'): set "
                     "units.kind to source."
                 )
-            hf = pretrained_weights(WhisperForConditionalGeneration, model.source)
-            extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
             tokenizer = _tokenizer(model.source)
+            settings = _settings(model, tokenizer)
+            hf = pretrained_weights(WhisperForConditionalGeneration, model.source, config=settings)
+            extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
+            if extractor.feature_size != settings.num_mel_bins:
+                raise UserError(
+                    f"'{model.source}' has {extractor.feature_size} mel bins by its "
+                    f"preprocessor_config.json, and its model takes {settings.num_mel_bins}: give "
+                    "it the preprocessor_config.json of the model that it was made from."
+                )
             return cls(hf, tokenizer, extractor, config)
 
         if units is None:
@@ -412,6 +419,8 @@ class Whisper(Family):
                 decoder.keep(on)
                 rows, chosen, finished = rows[on], chosen[on], finished[on]
             inputs = chosen.unsqueeze(1)
+        # Of a tokenizer without tokenizer.json transformers (5.24.0) would leave some in the text.
+        said[torch.isin(said, self.special.to(device))] = self.end
         decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
@@ -476,8 +485,20 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
     """The configuration of a model; one of random weights takes the tokenizer's units."""
     from transformers import WhisperConfig
 
+    class Loader:
+        """Of a source whose encoder was shortened with transformers 4 "num_hidden_layers" is the
+        old number of its layers, which transformers 5 would take.
+        """
+
+        @staticmethod
+        def from_pretrained(source: str) -> Any:
+            settings, _ = WhisperConfig.get_config_dict(source)
+            if "encoder_layers" in settings:
+                settings.pop("num_hidden_layers", None)
+            return WhisperConfig.from_dict(settings)
+
     if model.source is not None:
-        return pretrained(WhisperConfig, model.source, "The configuration")
+        return pretrained(Loader, model.source, "The configuration")
     end = tokenizer.eos_token_id
     settings = WhisperConfig(
         **{
@@ -537,14 +558,25 @@ def _greedy_(hf: Any, end: int) -> Any:
 
 
 def _describe_prompt(hf: Any, tokenizer: Any) -> None:
-    """Fill the generation config that `generate` and the pipeline read for the prompt."""
+    """Fill what the generation config lacks of what `generate` and the pipeline read for a prompt.
+
+    That of random weights, and of checkpoints that are older than these keys, lacks them all.
+    """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-    index = tokenizer.convert_tokens_to_ids
-    generation = hf.generation_config
-    generation.is_multilingual = hf.config.vocab_size != ENGLISH_ONLY
-    languages = [token for code in LANGUAGES if (token := f"<|{code}|>") in tokenizer.get_vocab()]
-    generation.lang_to_id = {token: index(token) for token in languages}
-    generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
-    generation.no_timestamps_token_id = index("<|notimestamps|>")
-    generation.decoder_start_token_id = index("<|startoftranscript|>")
+    index, generation = tokenizer.convert_tokens_to_ids, hf.generation_config
+
+    def lacks(name: str) -> bool:
+        return getattr(generation, name, None) is None
+
+    if lacks("is_multilingual"):
+        generation.is_multilingual = hf.config.vocab_size != ENGLISH_ONLY
+    if lacks("no_timestamps_token_id"):
+        generation.no_timestamps_token_id = index("<|notimestamps|>")
+    if lacks("decoder_start_token_id"):
+        generation.decoder_start_token_id = index("<|startoftranscript|>")
+    if generation.is_multilingual and lacks("task_to_id"):
+        generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
+    if generation.is_multilingual and lacks("lang_to_id"):
+        known, tokens = tokenizer.get_vocab(), [f"<|{code}|>" for code in LANGUAGES]
+        generation.lang_to_id = {token: known[token] for token in tokens if token in known}

@@ -62,7 +62,7 @@ def write_store(place: Place) -> None:
         say(f"{place.title}: teacher pass: cut, and {' and '.join(changed)} changed, begun anew")
     from adakd import models
     from adakd.data.loader import Steps, evaluation_loader
-    from adakd.device import device
+    from adakd.device import device, enough_memory
     from adakd.teacher_store import Store, Writer, begin, fill, finish, written
 
     config = place.config
@@ -86,7 +86,8 @@ def write_store(place: Place) -> None:
         train_settings.workers,
     )
     writer = Writer(folder, rank())
-    fill(writer, family, track(loader, len(loader), title))
+    with enough_memory(title):
+        fill(writer, family, track(loader, len(loader), title))
     writer.flush()
     wait_for_all()
     if rank() == 0:
@@ -136,6 +137,7 @@ def write_difficulty(place: Place) -> None:
     from adakd import difficulty, models
     from adakd.checkpoints import seed_everything
     from adakd.data import label_noise
+    from adakd.device import enough_memory
 
     entries = place.transcribed()
     facts: dict[str, Any] = {"guard": rule}
@@ -159,16 +161,17 @@ def write_difficulty(place: Place) -> None:
             family = models.load(config, "teacher", units_of(place))
         else:
             family = models.open_folder(config, model / "model")
-        rows = difficulty.score(
-            family,
-            entries.pick(scored[rank() :: world()]),
-            place.root,
-            2 * train_settings.batch_seconds,  # as above
-            title,
-            config.distill.dropout_passes if source == "dropout" else 0,
-            limit,
-            train_settings.workers,
-        )
+        with enough_memory(title):
+            rows = difficulty.score(
+                family,
+                entries.pick(scored[rank() :: world()]),
+                place.root,
+                2 * train_settings.batch_seconds,  # as above
+                title,
+                config.distill.dropout_passes if source == "dropout" else 0,
+                limit,
+                train_settings.workers,
+            )
         write_json(folder / f"part.{number}.{rank()}.json", rows)
     wait_for_all()
     if rank() == 0:

@@ -70,7 +70,7 @@ def usage() -> str:
         "",
         "adakd new-recipe CORPUS/LANGUAGE --kind KIND starts a recipe of your own.",
         "adakd benchmark GRID.yaml runs a study, such as study/tier-a.yaml, and reports it.",
-        f"adakd bench NAME measures: {', '.join(BENCHMARKS)}; see docs/PERFORMANCE.md.",
+        f"adakd bench NAME [--help] measures: {', '.join(BENCHMARKS)}; see docs/PERFORMANCE.md.",
     ]
     return "\n".join(lines)
 
@@ -153,6 +153,9 @@ def bench(arguments: Sequence[str]) -> int:
     from difflib import get_close_matches
 
     name = arguments[0] if arguments else ""
+    if name in ("-h", "--help"):
+        print(usage().splitlines()[-1])
+        return 0
     if name not in BENCHMARKS:
         near = get_close_matches(name, BENCHMARKS, n=1) or BENCHMARKS
         raise UserError(f"There is no benchmark '{name}': try adakd bench {' or '.join(near)}.")

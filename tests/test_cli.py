@@ -552,5 +552,7 @@ def test_every_benchmark_is_there_and_another_is_a_sentence(
 ) -> None:
     for name in cli.BENCHMARKS:
         assert callable(importlib.import_module(f"adakd.bench.{name}").main)
+    assert cli.main(["bench", "--help"]) == 0
+    assert ", ".join(cli.BENCHMARKS) in capsys.readouterr().out
     assert cli.main(["bench", "stor"]) == 1
     assert "no benchmark 'stor': try adakd bench store." in capsys.readouterr().err

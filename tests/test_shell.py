@@ -313,6 +313,13 @@ def test_help_needs_no_environment(copy: Path, option: str) -> None:
     for word in ("fsdd/en", "espeak/hi", "to run (10)", "10  export", "get the Free Spoken Digit"):
         assert word in result.stdout
     assert installations(copy) == 0 and not (copy / ".venv").exists()
+    new_recipe = copy / "local" / "new_recipe.sh"
+    fakes = copy.parent / "bin"
+    result = run(
+        new_recipe, option, cwd=copy, PATH=f"{fakes}:{os.environ['PATH']}", FAKE=str(fakes)
+    )
+    assert result.stdout == "a table\n", "what adakd.cli says"
+    assert installations(copy) == 0 and not (copy / ".venv").exists()
 
 
 def test_the_environment_is_made_once_and_again_when_its_inputs_change(copy: Path) -> None:

@@ -507,9 +507,9 @@ def log_dev_cers(both: Sequence[tuple[Run, ...]]) -> list[tuple[float, float]]:
 def still_falling(runs: Sequence[Run]) -> float:
     """By how much the dev CER of these runs falls in the last fifth of training; relative.
 
-    NaN where no run tells: int8 students were not trained.
+    NaN where no run tells: int8 students were not trained, and one epoch has no last fifth.
     """
-    curves = [dev_curve(run.dev_cer) for run in runs if run.dev_cer]
+    curves = [dev_curve(run.dev_cer) for run in runs if len(run.dev_cer) > 1]
     return last_gain(curves) if curves else math.nan
 
 

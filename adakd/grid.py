@@ -138,7 +138,7 @@ class Task:
         """
         configs = [dataclasses.asdict(place.config) for place in self.places]
         for config in configs:
-            for name in ("corpus", "url"):
+            for name in ("corpus", "url", "relative_to", "evaluation"):
                 config["corpus"].pop(name, None)
             config["data"]["jobs"] = configuration.Data.jobs
             if config["language"]["leading_space"]:  # records from before it came have no such key

@@ -410,11 +410,19 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     rows = [row for table in families.values() for row in table if row.runs]
     first = rows[0]
     speakers = {one.speaker for one in first.utterances}
+    sizes = {}  # of the test set of each family, which may have rejected other clips
+    for family, table in families.items():
+        if row := next((row for row in table if row.runs), None):
+            sizes[family] = f"{len(row.utterances)} utterances"
+            if len(row.runs) == 1:
+                sizes[family] += f", {row.runs[0].counts.characters} characters"
+    tested = " and ".join(
+        dict.fromkeys(sizes.values())
+        if len(set(sizes.values())) == 1
+        else (f"{size} as {family}" for family, size in sizes.items())
+    )
     seeds = sorted({run.experiment.seed for row in rows for run in row.runs})
     folds = {run.experiment.fold for row in rows for run in row.runs} - {None}
-    tested = f"{len(first.utterances)} utterances"
-    if len(first.runs) == 1:
-        tested += f", {first.runs[0].counts.characters} characters"
     unit = bootstrap_unit(first.utterances, len({run.key[0] for run in first.runs}))
     over = f"{unit}s (five known speakers are needed to draw over those)"
     if unit == "speaker":
@@ -463,6 +471,15 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
             "speech and, where a method has several seeds (vs: both have the same), the luck of "
             "a training run."
         )
+    for row in rows:
+        folders = {run.experiment.folder for run in row.runs}
+        if row.method == "teacher" and len(folders) < len(row.runs):
+            of_fold = " of each fold" if folds else ""
+            found.append(
+                f"The seeds{of_fold} share one teacher: its luck is in no interval, and its row is "
+                "the same training every time."
+            )
+            break
     for family, table in families.items():
         held = {row.label: len(row.runs) for row in table if row.runs}
         keys = {frozenset(run.key for run in row.runs) for row in table if row.runs}

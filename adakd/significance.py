@@ -156,9 +156,9 @@ class Variance(NamedTuple):
         that resampling the seeds gives, in that of the speakers, and three times in that of both
         (Owen 2007); once is right: seeds + speakers - (both - seeds - speakers). Since it is
         estimated, it is never taken for more than either level has, nor so the result for less.
-        The degrees of freedom are Satterthwaite's (1946), from those of each part: a standard
-        error from five seeds is itself uncertain, and a percentile or a normal quantile would
-        promise too much.
+        The degrees of freedom are Satterthwaite's (1946), from those of each part, and one at
+        least, since taking a part off may leave next to none: a standard error from five seeds is
+        itself uncertain, and a percentile or a normal quantile would promise too much.
 
         More seeds make both what is theirs and what is of the two together smaller; the luck of
         the speakers stays.
@@ -175,7 +175,7 @@ class Variance(NamedTuple):
         uncertain = sum(part**2 / free for part, free in parts if free)
         if total < ROUNDING:  # all come out alike, if there is more than one
             return 0.0, max(free_runs, free_groups)
-        return math.sqrt(total), total**2 / uncertain if uncertain else 0.0
+        return math.sqrt(total), max(1.0, total**2 / uncertain) if uncertain else 0.0
 
 
 def linear(counts: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from adakd.findings import (
     once,
     read_tables,
 )
-from adakd.grid import SETTLED, Choice, Group, Study
+from adakd.grid import SETTLED, Choice, Group, Study, Task
 from adakd.pages import Figure, Line, Part, aligned
 from adakd.place import INT8
 from adakd.report import BASELINES, counted, label_of
@@ -341,7 +341,16 @@ def sections(
 
 def failures_of(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> list[str]:
     """The runs that failed, each with its reason, and what of the others cannot be read."""
-    every = [each for group in study.groups for each in study.choose(group, records)[0]]
+    every: list[Task] = []  # also where the grid has grown, and what comes before is not done
+    for group in study.groups:
+        trials, choice = study.choose(group, records)
+        every += trials
+        if choice is not None:
+            every += [
+                study.cell_task(group, name, seed, choice)
+                for name in study.cells
+                for seed in study.seeds(name, group)
+            ]
     failures = [
         f"{name}: {(study.published(task) or records[name])['reason']}"
         for name, task in {task.name: task for task in [*study.tasks(records), *every]}.items()

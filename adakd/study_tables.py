@@ -54,7 +54,11 @@ KINDS = ("substitutions", "deletions", "insertions")
 
 
 def p_text(p_value: float) -> str:
-    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+    """In three digits; in four where three would not tell on which side of LEVEL it is."""
+    if p_value < 0.001:
+        return "< 0.001"
+    said = f"{p_value:.3f}"
+    return said if said != f"{significance.LEVEL:.3f}" else f"{p_value:.4f}"
 
 
 def spanned(numbers: Sequence[int | None]) -> str:
@@ -438,16 +442,19 @@ def one_for_all(study: Study, tables: Sequence[Table]) -> list[Line]:
         for title in titles:
             folds = [over_mean(one.dev[name]) for one in choices[title]]
             ratios.append([mean(of_one) for of_one in zip(*folds, strict=True)])
-        of_candidate = list(zip(*ratios, strict=True))
-        least = min(map(mean, of_candidate), default=math.inf)
-        for candidate, own in zip(candidates, of_candidate, strict=False):
-            best = " (best)" if mean(own) == least < math.inf else ""
-            told = [signed(each - 1) if each < math.inf else "failed" for each in (mean(own), *own)]
+        telling = [group for group in ratios if min(group) < math.inf]  # not where all failed
+        of_all = [mean(of_one) for of_one in zip(*telling, strict=True)]
+        of_all = of_all or [math.inf] * len(candidates)
+        of_each = zip(*ratios, strict=True)
+        for candidate, whole, own in zip(candidates, of_all, of_each, strict=False):
+            best = " (best)" if whole == min(of_all) < math.inf else ""
+            told = [signed(each - 1) if each < math.inf else "failed" for each in (whole, *own)]
             lines.append([label_of(name), said(candidate) + best, *told])
     return lines
 
 
 def over_mean(cers: Sequence[float]) -> list[float]:
     """CERs over the mean of those that are finite; one without errors at all is average."""
-    middle = mean([cer for cer in cers if cer < math.inf] or [0.0])
-    return [cer / middle if middle else 1.0 for cer in cers]
+    finite = [cer for cer in cers if cer < math.inf]
+    middle = mean(finite) if finite else math.inf
+    return [cer if cer == math.inf else cer / middle if middle else 1.0 for cer in cers]

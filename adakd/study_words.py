@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from statistics import mean, median
 from typing import Any
 
 from adakd import significance
 from adakd.findings import (
+    BETTER,
     CONTROL,
     CONTROLS,
     OPEN,
@@ -168,12 +169,20 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
         details = [f"{details[0]} {shared} {len(table.choices)} folds"]
     if table.minutes:
         details.append(f"{mean(table.minutes):.0f} min to train on")
-    if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
-        speakers = set(heard.values())
-        tested = [counted(len(heard), "utterance")] if len(heard) > len(speakers) else []
-        if all(speakers):
-            tested.append(counted(len(speakers), "speaker"))
-        details.append(f"tested on {' by '.join(tested)}")
+    sizes: dict[str, list[str]] = {}  # of test sets: families may have rejected other clips
+    for table in own:
+        if heard := {(run.key[0], one.id): one.speaker for run in table.runs for one in run.errors}:
+            speakers = set(heard.values())
+            tested = [counted(len(heard), "utterance")] if len(heard) > len(speakers) else []
+            if all(speakers):
+                tested.append(counted(len(speakers), "speaker"))
+            sizes.setdefault(" by ".join(tested), []).append(table.family)
+    told = [
+        f"{size} as {listed(families)}" if len(sizes) > 1 else size
+        for size, families in sizes.items()
+    ]
+    if told:
+        details.append(f"tested on {listed(told)}")
     return f"{recipe} ({', '.join(details)})"
 
 
@@ -190,6 +199,7 @@ def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
         both = f"both controls ({'; '.join(CONTROLS.values())})"
         controls = {controls_of(study, name)[control] for control in CONTROLS}
         judged = [one for one in comparisons if one.pair[0] == name and one.pair[1] in controls]
+        unsure = undecided(comparisons, name, controls)
         if shown:
             where = "; ".join(
                 f"{title} over {listed([label_of(other) for other in others])}"
@@ -201,8 +211,10 @@ def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
             )
         elif all(one.verdict in (OPEN, NOT_RUN) for one in judged):
             found = f"not known. {label} against {both} is open or {NOT_RUN}"
+        elif len(unsure) == places:
+            found = f"not known. Whether {label} gains where it beats {both} is open or {NOT_RUN}"
         else:
-            unknown = {one.table.title for one in judged if one.verdict in (OPEN, NOT_RUN)}
+            unknown = {one.table.title for one in judged if one.verdict in (OPEN, NOT_RUN)} | unsure
             rest = f" (open or {NOT_RUN} in {len(unknown)} of {places})" if unknown else ""
             found = (
                 f"not shown. Nowhere does {label} gain and beat {both}{rest}: no gain of {label} "
@@ -215,6 +227,20 @@ def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
             "among the primary comparisons, so no gain may be called adaptive."
         )
     return said
+
+
+def undecided(comparisons: Sequence[Comparison], cell: str, controls: Collection[str]) -> set[str]:
+    """Recipes and families in which a gain of a cell may yet turn out adaptive: none of its
+    controls is known not to be beaten, and of them or of the others some comparison is not known.
+    """
+    missing, unbeaten = set(), set()
+    for one in comparisons:
+        if one.pair[0] == cell:
+            if one.verdict in (OPEN, NOT_RUN):
+                missing.add(one.table.title)
+            elif one.pair[1] in controls and one.verdict != BETTER:
+                unbeaten.add(one.table.title)
+    return missing - unbeaten
 
 
 def fairness(study: Study, tables: Sequence[Table]) -> str:

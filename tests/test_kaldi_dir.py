@@ -14,7 +14,7 @@ import tiny_recipe
 from tiny_corpora import append, silent
 
 from adakd import config as configuration
-from adakd.corpora import Rejected, Utterance, kaldi_dir, kaldi_tables
+from adakd.corpora import SPLITS, Rejected, Utterance, kaldi_dir, kaldi_tables
 from adakd.errors import UserError
 from adakd.place import Place
 from adakd.stages import preparation
@@ -273,6 +273,15 @@ def test_markers_within_words_and_with_spaces_inside_are_found_and_dropped(data:
     assert f"--corpus.drop_tokens '{tokens}', or" in str(refused.value)
     found, rejected = read(data, drop_tokens=tokens)
     assert rejected == [] and (found[glued].text, found[spaced].text) == ("嗯 对", "maji , .")
+
+
+def test_a_table_in_which_each_utterance_is_its_own_speaker_names_none(data: Path) -> None:
+    own = data / "dev" / "utt2spk"
+    ids = [line.split()[0] for line in own.read_text(encoding="utf-8").splitlines()]
+    tiny_corpora.write_lines(own, [f"{key} {key}" for key in ids])
+    found, _ = read(data)
+    speakers = {split: {u.speaker for u in found.values() if u.split == split} for split in SPLITS}
+    assert speakers["dev"] == {""} and all(speakers["train"])
 
 
 def test_noise_alone_does_not_become_audio_without_a_transcript(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -399,6 +400,26 @@ def test_folds_are_put_together_and_seeds_added(tmp_path):
         "fold 1: u1": (4, 10),
         "fold 1: u2": (5, 10),
     }
+
+
+def test_one_teacher_of_all_seeds_is_told(tmp_path):
+    teacher = make_experiment(tmp_path, "teacher", [1] * 12)
+    seeds = [make_experiment(tmp_path, "kd", KD, seed=seed) for seed in (1, 2)]
+    shared = [dataclasses.replace(teacher, seed=seed) for seed in (1, 2)]
+    told = "The seeds share one teacher: its luck is in no interval"
+    assert told in written(tmp_path, [*seeds, *shared])[1]
+    own = [teacher, make_experiment(tmp_path, "teacher", [2] * 12, seed=2)]
+    assert told not in written(tmp_path, [*seeds, *own])[1]
+
+
+def test_families_tested_on_other_clips_say_so(tmp_path):
+    runs = [
+        make_experiment(tmp_path, "kd", KD),
+        make_experiment(tmp_path, "kd", KD[:-2], family="wav2vec2"),
+    ]
+    sizes = "12 utterances, 120 characters as whisper", "10 utterances, 100 characters as wav2vec2"
+    markdown = written(tmp_path, runs)[1]
+    assert all(size in markdown for size in sizes)
 
 
 def test_comparison_uses_the_runs_that_both_have(tmp_path):

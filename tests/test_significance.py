@@ -203,6 +203,19 @@ def test_a_seed_for_each_fold_covers_too() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_two_seeds_and_few_errors_have_an_interval() -> None:
+    """Taking off what is of both together may leave next to no degrees of freedom."""
+    luck = significance.Variance(of_runs=1.0, of_groups=1.0, of_both=2.9, runs=2, folds=1, groups=8)
+    error, free = luck.error()
+    assert error == pytest.approx(math.sqrt(1.1)) and free == 1.0
+    draw = np.random.default_rng(2)
+    for _ in range(50):
+        wrong = draw.binomial(30, 0.01, size=(8, 2, 2))
+        counts = np.stack([wrong, np.full_like(wrong, 30)], axis=-1).reshape(8, 2, 4)
+        change = significance.compare(counts, np.zeros(2), 50)
+        assert not math.isnan(change.relative)
+
+
 def test_seeds_are_free_within_their_folds() -> None:
     """Two folds of one speaker each, equal on average: the textbook's stratified mean.
 

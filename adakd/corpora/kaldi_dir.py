@@ -2,7 +2,8 @@
 
     <corpus>/train/wav.scp      id, path of a recording
     <corpus>/train/text         id, transcript
-    <corpus>/train/utt2spk      id, speaker               (optional)
+    <corpus>/train/utt2spk      id, speaker               (optional; one in which each utterance is
+                                its own speaker, as Kaldi's users have it who know none, says none)
     <corpus>/train/segments     id, recording, start, end (optional; then wav.scp names recordings)
     <corpus>/dev/..., <corpus>/test/...                   the same
 
@@ -189,6 +190,10 @@ def _of_split(
             if isinstance(line, kaldi_tables.Row):
                 named.update(line.value.split()[:1])
     others = [segments if segmented else scp, *([speakers] if speakers.is_file() else [])]
+    known = speakers.is_file() and any(
+        isinstance(line, kaldi_tables.Row) and line.value != line.id
+        for line in kaldi_tables.rows(speakers, split)
+    )
     for joined in kaldi_tables.joined(folder / "text", others, split):
         if isinstance(joined, Rejected):
             yield joined
@@ -222,7 +227,7 @@ def _of_split(
             split=split,
             audio=begin / _path(recording, scp),
             text=spoken,
-            speaker=speaker[0].value if speaker else "",
+            speaker=speaker[0].value if known else "",
             language="",
             start=start,
             end=end,

@@ -54,11 +54,11 @@ KINDS = ("substitutions", "deletions", "insertions")
 
 
 def p_text(p_value: float) -> str:
-    """In three digits; in four where three would not tell on which side of LEVEL it is."""
+    """In three digits; in more where three would not tell on which side of LEVEL it is."""
     if p_value < 0.001:
         return "< 0.001"
-    said = f"{p_value:.3f}"
-    return said if said != f"{significance.LEVEL:.3f}" else f"{p_value:.4f}"
+    telling = (f"{p_value:.{digits}f}" for digits in range(3, 9))
+    return next((said for said in telling if float(said) != significance.LEVEL), f"{p_value:.3f}")
 
 
 def spanned(numbers: Sequence[int | None]) -> str:

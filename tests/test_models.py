@@ -1017,6 +1017,24 @@ def test_a_whisper_gets_what_its_generation_settings_lack(folder, tmp_path, kept
         assert getattr(opened.hf.generation_config, name) == whole[name], name
 
 
+def test_a_whisper_starts_as_it_was_trained_whatever_its_configuration_says(
+    folder, entries, clips, tmp_path
+):
+    """Old conversions have <|endoftext|> there, the default of transformers."""
+    family = fresh("whisper", folder).eval()
+    start = family.hf.generation_config.decoder_start_token_id
+    family.save(tmp_path)
+    for name in ("generation_config.json", "config.json"):
+        settings = {**read_json(tmp_path / name), "decoder_start_token_id": family.end}
+        (tmp_path / name).write_text(json.dumps(settings))
+    opened = models.open_folder(tiny.config("whisper"), tmp_path).eval()
+    assert opened.hf.generation_config.decoder_start_token_id == start != family.end
+    batch = opened.collate(entries[:2], clips[:2])
+    with torch.inference_mode():
+        said = opened.tokenizer.batch_decode(opened.hf.generate(batch.inputs), True)
+    assert transcripts(opened, batch) == [text.strip() for text in said]
+
+
 @pytest.mark.parametrize("stale", [1, 5])
 def test_a_whisper_shortened_with_transformers_4_has_the_layers_of_its_weights(
     folder, entries, clips, tmp_path, stale

@@ -162,6 +162,7 @@ SPELT = [
     ("uz", "o`zbek, bo\u00b4lishi, g\u2032isht; `so`z`", "oʻzbek boʻlishi gʻisht soʻz"),
     ("it", "L\u00b4amico, un po`", "l'amico un po'"),
     ("en", "``quoted'' 5\u2032", "quoted 5"),
+    ("el", "\u00b4Ελληνας, \u1ffdΆγιος, \u1fefο, απ’ όλα", "ελληνας άγιος ο απ' όλα"),
     # a colon typed for a visarga, and others
     ("hi", "दु:ख, नि:शुल्क सुखदु:ख; अत: 2:30, दिल्ली:नाबालिग", "दुःख निःशुल्क सुखदु ख अत 2 30 दिल्ली नाबालिग"),
     ("bn", "দু:খ, পুন:প্রকাশ, সূত্র:তথ্য", "দুঃখ পুনঃপ্রকাশ সূত্র তথ্য"),

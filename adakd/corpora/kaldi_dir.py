@@ -145,9 +145,9 @@ def _odd_tokens(path: Path, split: str, dropped: Collection[str]) -> Iterator[tu
     drop = _finds(dropped)
     for row in kaldi_tables.rows(path, split):
         if isinstance(row, kaldi_tables.Row):
-            for pattern, text in ((drop, row.value), (_MARKER, drop.sub(" ", row.value))):
-                for found in pattern.finditer(text):
-                    yield found[0], row.line
+            rest, found = _without(drop, row.value)
+            for token in [*found, *(marker[0] for marker in _MARKER.finditer(rest))]:
+                yield token, row.line
 
 
 def _finds(dropped: Iterable[str]) -> re.Pattern[str]:
@@ -199,7 +199,7 @@ def _of_split(
             yield joined
             continue
         text, (place, *speaker) = joined
-        spoken = _without(drop, text.value)
+        spoken, _ = _without(drop, text.value)
         if text.value and not spoken:  # a line with the id alone is audio without a transcript
             reason = f"transcript empty without corpus.drop_tokens: {' '.join(text.value.split())}"
             yield Rejected(text.id, split, reason, f"{folder / 'text'}:{text.line}")
@@ -237,10 +237,13 @@ def _of_split(
             yield Rejected(name, split, "recording without a segment", f"{scp}:{row.line}")
 
 
-def _without(drop: re.Pattern[str], transcript: str) -> str:
-    """A transcript without the dropped tokens; one that has none of them is left untouched."""
-    without, dropped = drop.subn(" ", transcript)
-    return " ".join(without.split()) if dropped else transcript
+def _without(drop: re.Pattern[str], transcript: str) -> tuple[str, list[str]]:
+    """A transcript without the dropped tokens, and these; without any it is left untouched."""
+    found: list[str] = []
+    while here := [token[0] for token in drop.finditer(transcript)]:  # one may hold another
+        found += here
+        transcript = " ".join(drop.sub(" ", transcript).split())
+    return transcript, found
 
 
 def _segment(value: str) -> tuple[str, float, float | None]:

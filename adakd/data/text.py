@@ -173,6 +173,9 @@ _WORDS = frozenset("\u06fd\u06fe\u104c\u104d\u104e\u104f")
 _DANDAS = frozenset([chr(block + n) for block in range(0x980, 0xD80, 0x80) for n in (0x64, 0x65)])
 _DANDAS |= {"\u09f7"}
 
+# Greek accents that stand beside their letter; elsewhere these are typed for an apostrophe.
+_BESIDE = str.maketrans("`\u00b4", "  ")
+
 # 々 and 〇, kana, bopomofo, Han with its extensions and compatibility forms.
 _HAN = (
     "々〇\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff"
@@ -313,6 +316,8 @@ def normalise(text: str, language: str) -> str:
     if code in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
+    if code == "el":
+        text = text.translate(_BESIDE)
     text = text.translate(_CONTENTS)
     if ":" in text:
         text = _VISARGA.sub(_with_visarga, text)

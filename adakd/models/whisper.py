@@ -558,9 +558,10 @@ def _greedy_(hf: Any, end: int) -> Any:
 
 
 def _describe_prompt(hf: Any, tokenizer: Any) -> None:
-    """Fill what the generation config lacks of what `generate` and the pipeline read for a prompt.
+    """Have `generate` and the pipeline begin as `_prompt` does.
 
-    That of random weights, and of checkpoints that are older than these keys, lacks them all.
+    The languages and tasks stay as the generation config has them; that of random weights, and of
+    checkpoints that are older than these keys, has none.
     """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -571,10 +572,9 @@ def _describe_prompt(hf: Any, tokenizer: Any) -> None:
 
     if lacks("is_multilingual"):
         generation.is_multilingual = hf.config.vocab_size != ENGLISH_ONLY
-    if lacks("no_timestamps_token_id"):
-        generation.no_timestamps_token_id = index("<|notimestamps|>")
-    if lacks("decoder_start_token_id"):
-        generation.decoder_start_token_id = index("<|startoftranscript|>")
+    # As `_prompt` has them: the configuration of an old checkpoint may name another start.
+    generation.no_timestamps_token_id = index("<|notimestamps|>")
+    generation.decoder_start_token_id = index("<|startoftranscript|>")
     if generation.is_multilingual and lacks("task_to_id"):
         generation.task_to_id = {task: index(f"<|{task}|>") for task in ("translate", "transcribe")}
     if generation.is_multilingual and lacks("lang_to_id"):

@@ -116,6 +116,7 @@ export PYTHONPATH="$adakd_root${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1 # a yaml.py where one happens to stand is none of ours
 export PYTHONUTF8=1     # file names and output in any script, whatever the locale
 python=${ADAKD_PYTHON:-$adakd_root/.venv/bin/python}
+[[ $python != */* || $python == /* ]] || python=$PWD/$python # tests/run.sh changes the folder
 if [[ -n ${ADAKD_DRY_RUN:-} ]]; then
     : # nothing will run
 elif [[ -n ${ADAKD_PYTHON:-} ]]; then

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -52,6 +53,7 @@ OPTIONS = {
 SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
 
 
+LATER = ("teacher-pass", "kd", "adakd", "decode", "score")  # than the teacher, and of it
 BENCHMARKS = [
     "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
     "profile", "start", "allocator",
@@ -89,9 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_text(arguments)
         if arguments[0] == "new-recipe":
+            options = new_recipe_options(arguments[1:])
             from adakd.new_recipe import main as new_recipe
 
-            return new_recipe(arguments[1:])
+            return new_recipe(options)
         if arguments[0] == "bench":
             return bench(arguments[1:])
         if arguments[0] == "benchmark":
@@ -145,6 +148,18 @@ def _check_text(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"{argument!a} is not UTF-8: give that file or folder another name."
             ) from None
+
+
+def new_recipe_options(arguments: Sequence[str]) -> Namespace:
+    """The options of `adakd new-recipe`. Its --help needs the standard library alone."""
+    from adakd import corpora
+    from adakd.options import Parser
+
+    parser = Parser(prog="adakd new-recipe")
+    parser.add_argument("name", help="CORPUS/LANGUAGE: the folder, and the language's code")
+    parser.add_argument("--kind", required=True, help=f"the corpus: {', '.join(corpora.kinds())}")
+    parser.add_argument("--whisper", help="Whisper's code of the language, where it differs")
+    return parser.parse_args(list(arguments))
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -257,7 +272,7 @@ def _run_steps(
     publish: bool,
 ) -> None:
     from adakd.finished import say
-    from adakd.inputs import check_shared
+    from adakd.inputs import check_shared, check_source_of_teacher
     from adakd.stages import checks, preparation, results, teacher_pass, training
 
     trained = {method: method if method in STEPS else "adakd" for method in methods}
@@ -285,6 +300,8 @@ def _run_steps(
             checks.check_models(place, steps, asked)
         for place in places:
             check_shared(place, step)
+            if "teacher" not in steps and step in LATER:
+                check_source_of_teacher(place)
             if step == "prepare":
                 preparation.prepare(place)
             elif step == "teacher":

@@ -90,8 +90,8 @@ def halves(
     a sixth. The draw is none: the largest group always goes to the lighter side.
 
     Args:
-        speakers, sentences, seconds: of each utterance, (n,). An empty speaker is unknown, and no
-            other utterance's.
+        speakers, sentences, seconds: of each utterance, (n,). An empty speaker is unknown: with
+            one, sentences alone are apart.
     Raises:
         UserError: no rule cuts the set in two.
     """
@@ -108,10 +108,11 @@ def halves(
         return min(float(length[side == half].sum()) for half in (0, 1)) / total
 
     side = _balanced(together, length)
+    known = all(speakers)
     if smaller(side) >= LEAST:
-        return Halves(side, "speaker and sentence")
+        return Halves(side, "speaker and sentence" if known else "sentence")
     by_speaker = _balanced(spoken, length)
-    if smaller(by_speaker) >= LEAST:
+    if known and smaller(by_speaker) >= LEAST:
         by_sentence = _follow(said, by_speaker, length)
         side = np.where(by_speaker == by_sentence, by_speaker, -1)
         if smaller(side) >= LEAST_CROSSED:

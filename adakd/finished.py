@@ -36,8 +36,12 @@ def done(folder: Path) -> dict[str, Any] | None:
 
 
 def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
-    """Declare a step finished; ``facts`` is what later steps and the report want to know."""
-    key = configuration.fingerprint(inputs)
+    """Declare a step finished; ``facts`` is what later steps and the report want to know.
+
+    What several ``processes`` trained is another model than that of one, for what depends on it.
+    """
+    several = {"processes": number} if (number := facts.get("processes", 1)) > 1 else {}
+    key = configuration.fingerprint({**inputs, **several})
     write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key})
 
 

@@ -209,6 +209,34 @@ def teacher_inputs(place: Place) -> dict[str, Any]:
     }
 
 
+def check_teacher(place: Place) -> None:
+    """Raise `UserError` where the teacher that is here is none of these settings.
+
+    Whatever trains more of them would train others than it.
+    """
+    folder = place.experiment("teacher")
+    facts = needed(folder, f"{place.title}: the teacher", 2)
+    if changed := changes(facts["inputs"], teacher_inputs(place)):
+        raise UserError(
+            f"{place.title}: the teacher ({shown(folder)}) was made with another "
+            f"{' and another '.join(changed)}: give the settings it was made with, or run --stage "
+            "2 first; settings of the students alone begin with --student.train."
+        )
+
+
+def check_source_of_teacher(place: Place) -> None:
+    """Raise `UserError` where the teacher that is here was made from another model."""
+    folder = place.experiment("teacher")
+    if (facts := done(folder)) is None:  # told by whatever needs it
+        return
+    now = {"source": source_fingerprint(place.config.teacher)}
+    if changes({"source": facts["inputs"].get("source")}, now):
+        raise UserError(
+            f"{place.title}: the teacher ({shown(folder)}) was made from another teacher.source: "
+            "give the one that it was made from, or run --stage 2 first."
+        )
+
+
 # ------------------------------------------------------------------ what the teacher hears
 
 

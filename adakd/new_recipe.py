@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,17 @@ from adakd.config import REPOSITORY
 from adakd.data.text import CHINESE, primary
 from adakd.errors import UserError
 from adakd.files import write_text
-from adakd.options import Parser
 
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
 WHISPERS = {"cmn": "zh", "nb": "no", "fil": "tl", "jv": "jw"}  # Whisper's codes of these
 THOUSANDS = CHINESE | {"ja", "ko"}  # languages that are written in thousands of characters
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make the recipe and say what comes next. Errors are `UserError`s; nothing is written then."""
-    parser = Parser(prog="adakd new-recipe")
-    parser.add_argument("name", help="CORPUS/LANGUAGE: the folder, and the language's code")
-    parser.add_argument("--kind", required=True, help=f"the corpus: {', '.join(corpora.kinds())}")
-    parser.add_argument("--whisper", help="Whisper's code of the language, where it differs")
-    options = parser.parse_args(list(arguments))
+def main(options: Namespace) -> int:
+    """Make the recipe and say what comes next. Errors are `UserError`s; nothing is written then.
+
+    options: name, kind and whisper, as `make` takes them.
+    """
     folder = make(options.name, options.kind, options.whisper, REPOSITORY)
     takes_corpus = hasattr(corpora.module(options.kind).Options, "corpus")
     print(

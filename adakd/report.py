@@ -13,6 +13,7 @@ import json
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -659,7 +660,7 @@ def write_report(
         if lines := runs_table(table):
             parts.append(Part("details", (f"{family}: CER of every run, %", lines)))
     parts += [Part("figure", figure) for figure in figures.values()]
-    parts += made_by(context)
+    parts += made_by(context, trained_by(runs))
 
     write_text(out_folder / "RESULTS.md", markdown(f"Results of {recipe}", parts))
     for name, figure in figures.items():
@@ -802,6 +803,18 @@ def made_by(context: Context, more: Sequence[tuple[str, str]] = ()) -> list[Part
         Part("heading", "How this was made"),
         Part("code", context["command"]),
         Part("facts", facts),
+    ]
+
+
+def trained_by(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The revisions and machines that made the runs, which need not be the report's."""
+    found: dict[str, Counter[str]] = {"revision": Counter(), "machine": Counter()}
+    for run in runs:
+        for kind, counter in found.items():
+            counter[run.made.get(kind, "unknown")] += 1
+    return [
+        (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counter.items()) or "none")
+        for kind, counter in found.items()
     ]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,7 +222,8 @@ def parts_of(
     if failures := failures_of(study, tables, records):
         parts += [Part("heading", "Failed"), Part("list", failures)]
     context = {**versions.describe(), "corpus": ", ".join(study.recipes), "command": command}
-    return [*parts, *report.made_by(context, trained_by(tables))]
+    runs = [run for table in tables for run in table.runs]
+    return [*parts, *report.made_by(context, report.trained_by(runs))]
 
 
 def sections(
@@ -357,18 +357,6 @@ def failures_of(study: Study, tables: Sequence[Table], records: dict[str, Any]) 
         if study.status(task, records) == "failed"
     ]
     return failures + [problem for table in tables for problem in table.problems]
-
-
-def trained_by(tables: Sequence[Table]) -> list[tuple[str, str]]:
-    """The revisions and machines that made the runs, which need not be the report's."""
-    found: dict[str, Counter[str]] = {"revision": Counter(), "machine": Counter()}
-    for run in [run for table in tables for run in table.runs]:
-        for kind, counter in found.items():
-            counter[run.made.get(kind, "unknown")] += 1
-    return [
-        (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counter.items()) or "none")
-        for kind, counter in found.items()
-    ]
 
 
 def write_scores(

@@ -68,11 +68,14 @@ def machine() -> str:
         name += f", {os.cpu_count()} cores, {memory:.0f} GiB"
     except (OSError, ValueError):
         name += f", {os.cpu_count()} cores"
-    return f"{name}, {_gpus()}"
+    return ", ".join([name, *_gpus()])
 
 
-def _gpus() -> str:
-    torch = sys.modules.get("torch")  # not worth an import
-    if torch is None or not torch.cuda.is_available():
-        return "no GPU"
-    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+def _gpus() -> list[str]:
+    """Nothing where torch, which would know, is not imported: it is not worth that."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return []
+    if not torch.cuda.is_available():
+        return ["no GPU"]
+    return [f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"]

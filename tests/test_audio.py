@@ -316,6 +316,25 @@ def write_mp3(path: Path, mode: str, rate: int = 48_000, seconds: float = 2.0) -
     return path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        2 * (b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)),
+        b"ID3\x04\x00\x10\x00\x00\x01\x00" + bytes(128) + b"3DI\x04\x00\x10\x00\x00\x01\x00",
+        bytes(300),
+    ],
+    ids=["two tags", "a tag with a footer", "zeros"],
+)
+def test_what_stands_before_an_mp3s_first_frame_is_skipped(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "a.mp3"
+    data = write_mp3(path, "CONSTANT")
+    path.write_bytes(head + data)
+    assert len(audio.read(path)) == 32_000
+    path.write_bytes(head + b"".join(frames(data)[1:]))  # without a length header
+    whole = (len(frames(data)) - 1) * 1152 / 3
+    assert whole - 1152 / 3 < len(audio.read(path)) <= whole + 1
+
+
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_an_mp3_is_read_whole_or_refused(tmp_path: Path, mode: str, rate: int) -> None:

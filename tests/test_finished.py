@@ -59,6 +59,14 @@ def test_a_step_is_current_while_its_inputs_are(
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
     assert facts["fingerprint"] == configuration.fingerprint(inputs)
 
+    # What two processes trained is another model than that of one, for what depends on it.
+    finished.mark_done(tmp_path, inputs, processes=2)
+    assert (finished.done(tmp_path) or {})["fingerprint"] != facts["fingerprint"]
+    finished.mark_done(tmp_path, inputs, processes=1)
+    assert (finished.done(tmp_path) or {})["fingerprint"] == facts["fingerprint"]
+    assert finished.is_current(tmp_path, inputs, "kd")
+    capsys.readouterr()
+
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}
     assert not finished.is_current(tmp_path, changed, "kd")
     assert capsys.readouterr().out == "kd: data and train.epochs changed, made anew\n"

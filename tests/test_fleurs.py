@@ -127,6 +127,11 @@ def test_a_second_fetch_does_nothing_and_a_new_archive_is_unpacked(
         read(options, folder)
     fetch(Options(), folder)
     assert [u.text for u in read(options, folder)[0] if u.split == "dev"] == ["नया", "और"]
+    # What is not mounted is not fetched from the hub instead.
+    hub.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"'{hub}', .* is no longer there; mount it, or give"):
+        fetch(Options(), folder)
+    fetch(Options(corpus=str(tmp_path / "elsewhere")), folder)
 
 
 def unpack_in_place(place: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,13 @@ def test_what_is_refused(
         new_recipe.make(name, kind, whisper, repository)
     assert "\n" not in str(raised.value)
     assert sorted(repository.rglob("*")) == before
+
+
+def test_help_needs_the_standard_library_alone() -> None:
+    code = "import sys; sys.modules['yaml'] = None; from adakd import cli; cli.main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "new-recipe", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0 and "kaldi_dir" in told.stdout and told.stderr == ""
 
 
 def test_the_command_line(

@@ -78,6 +78,9 @@ def test_what_cannot_be_learnt_from_is_listed(tmp_path: Path) -> None:
         "tab": "a character that it has no unit for: \ufffd",
     }  # fmt: skip
     assert counts["rejected"] == 5 and list(kept(tmp_path)) == ["good"]
+    # Nor where marks are kept is a mark alone something to learn, or to count errors against.
+    choose(tmp_path, {"good": (SAID, SAID), "mark": ("", "।")}, normalise=False)
+    assert left_out(tmp_path) == {"mark": "empty hypothesis"}
 
 
 def test_hypotheses_are_written_as_transcripts_are(tmp_path: Path) -> None:

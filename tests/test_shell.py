@@ -406,6 +406,10 @@ def test_a_named_interpreter_is_used_as_it_is(copy: Path) -> None:
     (copy / ".adakd-python").unlink()
     result = run_copy(copy, ADAKD_PYTHON=python)
     assert result.returncode == 1 and "lacks jiwer" in result.stderr
+    (copy.parent / "bin" / "unfit").unlink()
+    given = {"ADAKD_PYTHON": "bin/python3.11", "FAKE": str(copy.parent / "bin")}
+    beside = run(copy / "tests" / "run.sh", cwd=copy.parent, **given)
+    assert beside.returncode == 0, "a relative path counts from where one stands"
     result = run_copy(copy, ADAKD_PYTHON="/nowhere/python")
     assert result.returncode == 1 and "ADAKD_PYTHON is '/nowhere/python'" in result.stderr
 

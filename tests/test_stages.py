@@ -25,12 +25,14 @@ from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.inputs import (
+    check_source_of_teacher,
     code,
     data_inputs,
     decoded,
     decoding_inputs,
     folder_of,
     open_store,
+    source_fingerprint,
     start_inputs,
     store_parts,
     teacher_inputs,
@@ -292,6 +294,38 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
     for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
         mark(report)
         goes_to_work(path, results.report, [place], [], "./run.sh", False)
+
+
+def test_a_report_is_made_anew_where_a_model_says_something_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted and trained again with the same settings, it has the same fingerprints."""
+    mark(place.data, manifests="m")
+    asked = []
+    (place.results / "report").mkdir(parents=True)
+    (place.results / "report" / "table.txt").touch()
+    monkeypatch.setattr(results, "is_current", lambda _, inputs, *__: asked.append(inputs) or True)
+    for name in ("teacher", "untrained"):
+        model(place, name)
+        mark_decoded(place, name)
+        mark(place.experiment(name) / "score")
+    for said in ("a", "b", "b"):
+        (place.experiment("teacher") / "hyp.test.jsonl").write_text(said)
+        results.report([place], [], "", False)
+    assert asked[0] != asked[1] == asked[2]
+
+
+def test_a_teacher_of_another_source_is_noticed_by_what_comes_after(tmp_path: Path) -> None:
+    here = place_of(tmp_path)
+    check_source_of_teacher(here)  # there is none yet
+    finished.mark_done(here.experiment("teacher"), {"source": None})
+    own = {**tiny_recipe.family_settings("whisper")["teacher"], "source": "a/b", "config": None}
+    other = place_of(tmp_path, teacher=own)
+    with pytest.raises(UserError, match="was made from another teacher.source: give the one"):
+        check_source_of_teacher(other)
+    now = {"source": source_fingerprint(other.config.teacher)}
+    finished.mark_done(here.experiment("teacher"), now)
+    check_source_of_teacher(other)
 
 
 def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
             raise UserError(f"corpus.corpus: '{root}' is no folder; give the one that holds {name}")
     elif before.get("name") == name and Path(before["folder"]).is_dir():
         root, source, release = Path(before["folder"]), before["source"], before["release"]
+    elif before.get("name") == name and before["source"] != HUB:
+        raise UserError(
+            f"'{before['source']}', which holds FLEURS by an earlier --corpus, is no longer there; "
+            "mount it, or give --corpus"
+        )
     else:
         root, source = _download(name), HUB
         release = root.name  # .../snapshots/<revision>

@@ -25,7 +25,7 @@ from pathlib import Path
 from adakd.config import LabelNoise
 from adakd.data import manifest
 from adakd.data.manifest import Entry, Limit
-from adakd.data.text import spaces_count
+from adakd.data.text import normalise, spaces_count
 from adakd.files import atomic_write
 
 LISTING = "label_noise.tsv"
@@ -132,8 +132,9 @@ def _spoilt(
                 word = other
         kept.append(word)
     text = (" " if spaced else "").join(kept).strip()
-    # A transcript is never empty: if all its words are drawn, it keeps them.
-    return (text, ", ".join(sorted(done))) if text else (entry.text, "")
+    # A transcript is never empty, nor punctuation alone: if all its words are drawn, it keeps them.
+    said = normalise(text, entry.language)
+    return (text, ", ".join(sorted(done))) if said else (entry.text, "")
 
 
 def _misspelt(word: str, inventory: Sequence[str], draw: random.Random, one_letter: bool) -> str:

@@ -31,7 +31,10 @@ def samples(data: bytes) -> int | None:
         DamagedError: a last frame that is cut, or bytes between two frames that are none, in a file
             without a length header. With one, decoding gives fewer samples than it tells.
     """
-    position = _tag(data, 0)
+    position = 0
+    while length := _tag(data, position):
+        position += length
+    position = len(data) - len(data[position:].lstrip(b"\0"))
     header = _LENGTH.search(data, position, position + 64)
     first = _frame(data[position : position + 4])
     if header is None or first is None:
@@ -71,9 +74,12 @@ def _tag(data: bytes, position: int) -> int:
     if data.startswith(b"TAG", position):  # ID3v1
         return 128
     if data.startswith(b"ID3", position) and len(data) >= position + 10:
-        # ID3v2: 10 bytes, the last four of them its size in 7-bit bytes
+        # ID3v2: 10 bytes, the last four of them its size in 7-bit bytes; and as many at its end,
+        # where a flag says so
         size = data[position + 6 : position + 10]
-        return 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+        return (20 if data[position + 5] & 0x10 else 10) + (
+            size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]
+        )
     return 0
 
 

@@ -78,7 +78,7 @@ def _why_not(entry: Entry, transcript: str, limits: Sequence[Limit], max_cer: fl
     """Why a hypothesis, the text of `entry`, cannot be learnt from; None if it can."""
     from adakd.score import count
 
-    if not entry.text:
+    if not text.normalise(entry.text, entry.language):  # punctuation alone says nothing
         return "empty hypothesis"
     if transcript:
         reference, heard = (

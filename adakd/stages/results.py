@@ -9,7 +9,7 @@ from pathlib import Path
 from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import read_json, replaced_folder, write_jsonl, write_text
+from adakd.files import read_json, replaced_folder, sha256, write_jsonl, write_text
 from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time, say, shown
 from adakd.inputs import (
     changed_on_disk,
@@ -222,14 +222,18 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     ]
     for place in places:
         experiments += other_baselines(place, methods)
-    inputs = {
-        "scores": [
-            [str(path.relative_to(first.root)), needed(path / "score", f"Score of {name}", 8)]
-            for _, name, path in experiments
-        ],
-    }
+    scored = [needed(path / "score", f"Score of {name}", 8) for _, name, path in experiments]
     for place, name, _ in experiments:
         decoded(place, name)
+    texts = [path / "hyp.test.jsonl" for *_, path in experiments]
+    inputs = {
+        "layout": 2,  # raise it when the same scores would make another report
+        # By what was said, too: a model that was deleted and trained again says something else.
+        "scores": [
+            [str(path.parent.relative_to(first.root)), facts, path.exists() and sha256(path)]
+            for path, facts in zip(texts, scored, strict=True)
+        ],
+    }
     what = f"{first.config.recipe}: report"
     shown_table, page = (folder / "report" / name for name in ("table.txt", "index.html"))
     if is_current(folder / "report", inputs, what, shown_table, page, folder / "RESULTS.md"):

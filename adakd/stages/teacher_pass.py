@@ -20,6 +20,7 @@ from adakd.finished import (
 )
 from adakd.inputs import (
     DOUBT,
+    check_teacher,
     difficulty_of,
     difficulty_parts,
     lessons,
@@ -129,6 +130,8 @@ def write_difficulty(place: Place) -> None:
     """
     folder, parts = difficulty_of(place), difficulty_parts(place)
     config, source, guard = place.config, place.config.distill.difficulty, place.config.guarded
+    if source == "crossfit":
+        check_teacher(place)
     title = f"{place.title}: difficulty {source}"
     rule = DOUBT if guard else False
     lacks_guard = guard and (done(folder) or {}).get("guard", rule) != rule

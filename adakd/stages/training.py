@@ -248,6 +248,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             folder,
             inputs,
             method=method,
+            processes=world(),
             parameters=family.parameters_count,
             steps=brain.total_steps,
             alpha=weighting.summary(),

@@ -51,9 +51,7 @@ OPTIONS = {
 }
 # Steps whose work a launcher's processes share; any other each of them would do in full.
 SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
-
-
-LATER = ("teacher-pass", "kd", "adakd", "decode", "score")  # than the teacher, and of it
+OF_TEACHER = ("teacher-pass", "kd", "adakd", "decode", "score")  # steps that use the teacher
 BENCHMARKS = [
     "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
     "profile", "start", "allocator",
@@ -300,7 +298,7 @@ def _run_steps(
             checks.check_models(place, steps, asked)
         for place in places:
             check_shared(place, step)
-            if "teacher" not in steps and step in LATER:
+            if "teacher" not in steps and step in OF_TEACHER:
                 check_source_of_teacher(place)
             if step == "prepare":
                 preparation.prepare(place)

@@ -168,7 +168,7 @@ _VISARGA = re.compile(
 # "having", "the said" and genitive, each of which is read aloud.
 _WORDS = frozenset("\u06fd\u06fe\u104c\u104d\u104e\u104f")
 
-# What is typed for a danda in place of U+0964: the places that Unicode keeps free for it in nine
+# What is typed for a danda in place of U+0964: the places that Unicode keeps free for it in eight
 # scripts, and a Bengali number that looks like it.
 _DANDAS = frozenset([chr(block + n) for block in range(0x980, 0xD80, 0x80) for n in (0x64, 0x65)])
 _DANDAS |= {"\u09f7"}

@@ -28,6 +28,7 @@ from adakd.files import write_text
 
 EMBEDDED = "espeak/hi"  # synthetic speech gets the models that have heard it
 WHISPERS = {"cmn": "zh", "nb": "no", "fil": "tl", "jv": "jw"}  # Whisper's codes of these
+DOWNLOADED = {"audio_cmn", "fleurs", "fsdd"}  # kinds that stage 0 can fetch itself
 THOUSANDS = CHINESE | {"ja", "ko"}  # languages that are written in thousands of characters
 
 
@@ -37,10 +38,14 @@ def main(options: Namespace) -> int:
     options: name, kind and whisper, as `make` takes them.
     """
     folder = make(options.name, options.kind, options.whisper, REPOSITORY)
-    takes_corpus = hasattr(corpora.module(options.kind).Options, "corpus")
+    given = "--corpus DIR"
+    if options.kind == "espeak":
+        given = "--text FILE    # or without it, with a grammar in conf/recipe.yaml"
+    elif options.kind in DOWNLOADED:
+        given = f"[{given}]    # without it stage 0 downloads it"
     print(
         f"Made {folder.relative_to(REPOSITORY)}. Look through conf/recipe.yaml, then\n\n"
-        f"    ./run.sh --recipe {options.name}" + (" --corpus DIR" if takes_corpus else "")
+        f"    ./run.sh --recipe {options.name} {given}"
     )
     return 0
 
@@ -82,6 +87,9 @@ def make(name: str, kind: str, whisper: str | None, repository: Path) -> Path:
             text = for_espeak(source, text, repository)
         elif source.name == "wav2vec2.yaml" and primary(language) in THOUSANDS:
             text = text.replace("# top_k: 64", "top_k: 64  ")
+            text = text.replace(
+                "temperature: 2.0", "temperature: 1.0"
+            )  # as Chinese recipes have it
         text = re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found[1]], text)
         target = folder / source.relative_to(template)
         write_text(target, text)

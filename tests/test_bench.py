@@ -151,6 +151,42 @@ def test_training(family, in_place, capsys):
     assert all(value > 0 for value in column(rows, 1).values())
 
 
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_training_half_as_precise_for_all(family, tmp_path):
+    pytest.importorskip("accelerate")
+    import torch
+
+    from adakd.bench import training
+
+    options = argparse.Namespace(
+        family=family, size="tiny", batch=2, steps=1, workers=0, top_k=5, precision="bf16",
+        encode="speech",
+    )  # fmt: skip
+    kinds = {name: set() for name in ("Hugging Face", "AdaKD, live teacher")}
+    for name, found in kinds.items():
+
+        def seen(module, given, output, found=found):
+            if isinstance(module, torch.nn.Linear) and module.in_features in (32, 64):
+                found.add((module.in_features == 64, output.dtype))  # teacher?, computed in
+
+        hook = torch.nn.modules.module.register_module_forward_hook(seen)
+        try:
+            training.contender(options, name, tmp_path)(2)
+        finally:
+            hook.remove()
+    assert kinds["Hugging Face"] == kinds["AdaKD, live teacher"]
+    assert kinds["Hugging Face"] == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
+def test_training_with_workers_reads_one_clock(in_place, capsys):
+    pytest.importorskip("accelerate")
+    from adakd.bench import training
+
+    assert training.main(["--steps", "2", "--epochs", "2", "--workers", "1", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert "| wall, s |" in text and "processor" not in text
+
+
 def test_models_are_gone_when_the_next_are_made():
     from adakd.bench import made
 

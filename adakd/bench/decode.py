@@ -51,12 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--family", default="whisper", choices=("whisper", "wav2vec2"))
     parser.add_argument("--role", default="student", choices=("teacher", "student"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
-    parser.add_argument("--model", type=Path, help="a folder instead of random weights")
+    help = "a folder of Whisper's instead of random weights; role, size and tokens are its own then"
+    parser.add_argument("--model", type=Path, help=help)
     parser.add_argument(
         "--batch", type=natural, default=16,
         help="clips in a batch, of 5 to 5.5 s, for wav2vec2 of 3 to 7 s (16)",
     )  # fmt: skip
-    parser.add_argument("--tokens", type=natural, default=40, help="tokens of a hypothesis (40)")
+    parser.add_argument("--tokens", type=natural, default=40, help="of a Whisper hypothesis (40)")
     parser.add_argument("--rounds", type=natural, default=5, help="times that all run (5)")
     options = parser.parse_args(list(arguments))
     if options.family == "wav2vec2" and options.model:

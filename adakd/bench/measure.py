@@ -98,18 +98,21 @@ def times(costs: Mapping[str, Sequence[Cost]], name: str, rival: str, clock: str
     return spread([1 / ratio for ratio in ratios(costs, name, [rival], clock)], 2)
 
 
-def print_costs(costs: Mapping[str, Sequence[Cost]], floors: Mapping[str, Sequence[str]]) -> None:
+def print_costs(
+    costs: Mapping[str, Sequence[Cost]],
+    floors: Mapping[str, Sequence[str]],
+    clocks: Sequence[str] = ("wall", "processor"),
+) -> None:
     """A table in Markdown; ``floors`` says what each contender is compared with, if anything."""
     rows = []
     for name, found in costs.items():
-        row = [name, *(spread([getattr(cost, c) for cost in found]) for c in ("wall", "processor"))]
+        row = [name, *(spread([getattr(cost, clock) for cost in found]) for clock in clocks)]
         if floor := floors.get(name):
             row.append(" + ".join(floor))
-            row += [spread(ratios(costs, name, floor, c)) for c in ("wall", "processor")]
+            row += [spread(ratios(costs, name, floor, clock)) for clock in clocks]
         rows.append(row)
-    print_table(
-        ["what", "wall, s", "processor, s", "over", "ratio, wall", "ratio, processor"], rows
-    )
+    head = [f"{clock}, s" for clock in clocks]
+    print_table(["what", *head, "over", *(f"ratio, {clock}" for clock in clocks)], rows)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

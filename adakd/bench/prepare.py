@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--speechbrain", type=Path, help="SpeechBrain's common_voice_prepare.py")
     parser.add_argument(
         "--utterances", type=several(natural),
-        help='measure memory: sizes of a corpus, "10000 1000000"',
+        help='measure memory instead: sizes of a corpus, "10000 1000000"',
     )  # fmt: skip
     parser.add_argument("--root", type=Path, help="where scratch files go (a temporary folder)")
     options = parser.parse_args(list(arguments))

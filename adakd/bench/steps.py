@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--batch", type=natural, default=16, help="clips of 5 s in a batch (16)")
     parser.add_argument("--tokens", type=natural, default=60, help="tokens of a clip (60)")
-    parser.add_argument("--top-k", type=natural, default=100, help="of the cached outputs (100)")
+    parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's outputs (100)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
 
 

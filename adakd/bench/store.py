@@ -77,6 +77,8 @@ def _sizes(options: argparse.Namespace, kept: Sequence[int]) -> None:
             folder = Path(scratch)
             # The sizes of models do not matter here, their vocabularies do.
             student = made.family(family, "student", options.size, folder)
+            if top_k > student.hf.config.vocab_size:  # of a miniature
+                continue
             store = made.store(student, clips, folder / "store", top_k)
             total = sum(path.stat().st_size for path in (folder / "store").iterdir())
             draw = random.Random(0)

@@ -3,20 +3,22 @@
 The same clips in the same batches, teacher and student of the same sizes, the same precision:
 
     Hugging Face     Seq2SeqTrainer (CTC: Trainer) with a plain KD loss, as Distil-Whisper's script
-                     has it: Whisper's features padded to 30 s, a live teacher, the logits of the
-                     whole batch, one mean over its tokens. Features were made beforehand.
+                     has it: Whisper's features padded to 30 s, a live teacher (with bf16 its
+                     weights, too), the logits of the whole batch, one mean over its tokens.
+                     Features were made beforehand.
     ... kept         the same, where its process keeps the memory that it frees, as ours do
                      (`adakd.memory`; on a CPU)
     AdaKD, live      our training with a live teacher; features are made within the clock
     AdaKD, cached    our training with soft outputs as the teacher store gives them
 
 With --workers all have as many processes that hand over batches: theirs as they are, ours make the
-features.
+features. Theirs begin anew in every pass and ours do not, which is a few tenths of a second: passes
+are to be long (--epochs).
 
 The convolutions of wav2vec2 are frozen, in the recipes for XLS-R as in Hugging Face's own script.
 Clips last 3 to 7 s and lie in memory as samples (`adakd bench loading` says what reading costs).
 Every contender has a process of its own, on a CPU a new one in every round, which goes over the
-batches twice before that counts.
+batches twice before a pass counts.
 """
 
 from __future__ import annotations
@@ -53,18 +55,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=natural, default=3, help="times that all run (3)")
     parser.add_argument("--top-k", type=natural, default=100, help="of Whisper's store (100)")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    help = "Whisper: what ours encodes, as audio.encode (speech)"
+    parser.add_argument("--encode", default="speech", choices=("full", "speech"), help=help)
     options = parser.parse_args(list(arguments))
     measure.print_heading("training", arguments)
     rivals = [THEIRS, KEPT] if measure.memory_is_ours() else [THEIRS]
     costs = measure.apart(third_pass, options, [*rivals, LIVE, CACHED], options.rounds)
-    measure.print_costs(costs, {})
+    # Processor time counts processes when they end, which ours for batches do after all passes.
+    clocks = ("wall",) if options.workers else ("wall", "processor")
+    measure.print_costs(costs, {}, clocks)
     seconds = options.epochs * sum(clip.seconds for clip in _clips(options))
     head, rows = ["what"], []
-    for clock in ("wall", "processor"):
+    for clock in clocks:
         head += [f"audio s a {clock} s", *(f"x {rival}" for rival in rivals)]
     for name, found in costs.items():
         row = [name]
-        for clock in ("wall", "processor"):
+        for clock in clocks:
             row.append(measure.spread([seconds / getattr(cost, clock) for cost in found], 2))
             for rival in rivals:
                 row.append("" if name in rivals else measure.times(costs, name, rival, clock))
@@ -81,36 +87,43 @@ def _clips(options: argparse.Namespace) -> list[Speech]:
 
 @contextlib.contextmanager
 def third_pass(options: argparse.Namespace, name: str) -> Iterator[Callable[[], measure.Cost]]:
-    """What it costs to go over all batches once more, when the process has its memory."""
+    """What a pass costs when the process has its memory."""
     if name == THEIRS:
         measure.leave_memory_to_libc()
     from adakd.bench import made
 
     with made.scratch() as folder:
-        work = contender(options, name, folder)
-        work()
-        work()
-        yield lambda: measure.clocked(work)
+        go_over = contender(options, name, folder)
+        go_over(1)
+        go_over(1)
+        yield lambda: measure.clocked(lambda: go_over(options.epochs))
 
 
-def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[], Any]:
-    """One pass over all batches in one of the ways to train."""
+def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[[int], Any]:
+    """What goes over all batches so many times, as one pass, in one of the ways to train."""
     from adakd.bench import made
     from adakd.data.loader import training_loader
 
     whisper = options.family == "whisper"
     clips = _clips(options)
-    student = made.family(options.family, "student", options.size, folder)
+    student = made.family(options.family, "student", options.size, folder, options.encode)
 
     def teacher() -> Family:
-        found = made.family(options.family, "teacher", options.size, folder)
+        found = made.family(options.family, "teacher", options.size, folder, options.encode)
         return found.requires_grad_(False)
 
     if name in (THEIRS, KEPT):
         if not whisper:
             student.hf.freeze_feature_encoder()
             student.hf.config.layerdrop = 0.0
-        return trainer(student, teacher(), theirs_batches(student, clips), folder, options).train
+        batches = theirs_batches(student, clips)
+        theirs = trainer(student, teacher().hf, folder, options)
+
+        def go_over(times: int) -> None:
+            theirs.train_dataset = batches * times
+            theirs.train()
+
+        return go_over
 
     live = teacher() if name == LIVE else None
     brain = made.brain(student, "adakd", folder / "ours", live, precision=options.precision)
@@ -125,13 +138,15 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
     steps = made.in_memory(
         clips, student, lambda batch: made.supervised(batch, stored.get(batch.ids[0]))
     )
-    plan: list[Any] = [
+    once: list[Any] = [
         [(list(range(first, first + options.batch)), True)]
         for first in range(0, len(steps.entries), options.batch)
     ]
-    loader = training_loader(steps, plan * options.epochs, options.workers)  # type: ignore[arg-type]
+    plan = list(once)
+    loader = training_loader(steps, plan, options.workers)  # type: ignore[arg-type]
 
-    def ours() -> None:
+    def ours(times: int) -> None:
+        plan[:] = once * times  # the loader looks at it anew
         for step in loader:
             brain.fit_batch(step)
 
@@ -178,14 +193,11 @@ def _only(items: list[Any]) -> Any:
     return items[0]
 
 
-def trainer(
-    student: Family,
-    teacher: Family,
-    batches: list[dict[str, Any]],
-    folder: Path,
-    options: argparse.Namespace,
-) -> Any:
-    """Hugging Face's trainer, whose `train` goes over the batches as one pass."""
+def trainer(student: Family, teacher: Any, folder: Path, options: argparse.Namespace) -> Any:
+    """Hugging Face's trainer, whose `train` goes over its `train_dataset`, a list of batches.
+
+    teacher: a model of transformers'.
+    """
     import torch
     import transformers
     from torch.nn import functional
@@ -200,17 +212,19 @@ def trainer(
         base, kind = transformers.Seq2SeqTrainer, transformers.Seq2SeqTrainingArguments
     else:
         base, kind = transformers.Trainer, transformers.TrainingArguments
-    teacher.hf.to(device())
+    half = precision(options.precision) == "bf16"
+    # The trainer's autocast is for the student alone; whoever has bf16 loads the teacher in it.
+    teacher = teacher.to(device()).to(torch.bfloat16 if half else torch.float32)
 
     class Distilling(base):
         """task + KL, each a mean over the tokens (CTC: frames) of the batch."""
 
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
-        ) -> Any:
+        def compute_loss(self, model: Any, inputs: Any, **_: Any) -> Any:
             found = model(**inputs)
+            name = teacher.main_input_name
             with torch.no_grad():
-                target = teacher.hf(**inputs).logits
+                heard = {**inputs, name: inputs[name].to(teacher.dtype)}
+                target = teacher(**heard).logits.float()
             p = functional.softmax(target / TEMPERATURE, dim=-1)
             log_q = functional.log_softmax(found.logits / TEMPERATURE, dim=-1)
             divergence = functional.kl_div(log_q, p, reduction="none")
@@ -222,8 +236,7 @@ def trainer(
                 positions = torch.arange(divergence.shape[1], device=divergence.device)
                 counted = positions < frames.unsqueeze(1)
             mean = (divergence * counted.unsqueeze(-1)).sum() / counted.sum()
-            loss = TASK_WEIGHT * found.loss + DISTILL_WEIGHT * TEMPERATURE**2 * mean
-            return (loss, found) if return_outputs else loss
+            return TASK_WEIGHT * found.loss + DISTILL_WEIGHT * TEMPERATURE**2 * mean
 
     # Its workers begin as in a script of one's own, not as this process did.
     multiprocessing.set_start_method("fork", force=True)
@@ -233,7 +246,7 @@ def trainer(
             per_device_train_batch_size=1,  # of our list: its items are whole batches
             num_train_epochs=1,
             learning_rate=1e-5,
-            bf16=precision(options.precision) == "bf16",
+            bf16=half,
             dataloader_num_workers=options.workers,
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
@@ -246,11 +259,6 @@ def trainer(
         raise UserError(
             "Hugging Face's Trainer needs the package accelerate: pip install accelerate."
         ) from error
-    made = Distilling(
-        model=student.hf,
-        args=settings,
-        train_dataset=batches * options.epochs,
-        data_collator=_only,
-    )
+    made = Distilling(model=student.hf, args=settings, data_collator=_only)
     made.remove_callback(transformers.PrinterCallback)  # it would print into the tables
     return made

@@ -2,7 +2,7 @@
 
     cv-corpus-11.0-2022-09-21/hi/{train,dev,test,validated,...}.tsv   clips/*.mp3
 
-The official splits, each clip of them, however short; the speaker is `client_id`, the text is
+The official splits, all that the recipe's lengths let through; the speaker is `client_id`, the text
 `sentence` as it stands there. train.tsv has each sentence once, and so holds a part of what was
 validated: `train: validated` takes all of validated.tsv but what shares a speaker or a sentence
 with dev or test. A folder is read in place; of an archive only the three tables and the clips that

@@ -48,10 +48,10 @@ class Options:
     """Where the folders lie. Their names are relative to `corpus`."""
 
     corpus: str | None = None  # the folder that holds the three others, e.g. egs/mine/s5/data
-    train: str = "train"
+    train: str = "train"  # the folder of this name in it; so dev and test
     dev: str = "dev"
     test: str = "test"
-    relative_to: str | None = None  # where relative paths of wav.scp start; None: see `_start`
+    relative_to: str | None = None  # where relative paths of wav.scp start; null: it is found out
     drop_tokens: str = ""  # taken out of transcripts, with spaces between: "<unk> [noise]"
 
     @property

@@ -47,6 +47,7 @@ def card(place: Place, name: str, facts: dict, rows: list[dict]) -> str:
     """The model card, in Markdown."""
     config, counts = place.config, needed(place.data, "The data", 1)["counts"]
     train = config.train_of("teacher" if name.endswith("mini") else "student")
+    epochs = f"{train.epochs} epoch{'s' * (train.epochs != 1)}"
     languages = {entry.id: entry.language for entry in place.manifest("dev")}
     table: list[str] = []
     together: list[score.Counts] = []
@@ -66,7 +67,7 @@ starting point of fine-tuning and nothing else. Audio up to {config.data.max_sec
 - **Data**: {data["seconds"] / 3600:.1f} hours ({data["kept"]:,} utterances) of eSpeak NG speech in
   {len(table)} languages, made by stage 0 from the grammars in `conf/grammar/`, with noise and
   reverberation. No speaker and no sentence of any recipe's dev or test set is in it.
-- **Command**: `recipes/espeak/pretrain/run.sh` (seed {config.seed}, {train.epochs} epochs,
+- **Command**: `recipes/espeak/pretrain/run.sh` (seed {config.seed}, {epochs},
   {facts["steps"]:,} optimiser steps, {train.precision}).
 - **Time**: {facts["train_seconds"] / 60:.0f} minutes of training, one thread of
   {about["machine"]}; finished {about["time"]}, revision {about["revision"]}.

@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from adakd import finished
-from adakd.config import REPOSITORY, suggest
-from adakd.errors import UserError
+from adakd.config import REPOSITORY
+from adakd.errors import UserError, suggest
 from adakd.files import write_json
 from adakd.grid import Study, Task
 from adakd.options import Parser, natural, path

@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from adakd.config import Config
@@ -84,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(arguments)
     others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
-        print(usage())
+        try:
+            print(usage(), flush=True)
+        except BrokenPipeError:  # `| head` has seen enough, also of what Python would flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     try:
         _check_text(arguments)
@@ -163,15 +166,13 @@ def new_recipe_options(arguments: Sequence[str]) -> Namespace:
 def bench(arguments: Sequence[str]) -> int:
     """One of the benchmarks, by its name."""
     import importlib
-    from difflib import get_close_matches
 
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(usage().splitlines()[-1])
         return 0
     if name not in BENCHMARKS:
-        near = get_close_matches(name, BENCHMARKS, n=1) or BENCHMARKS
-        raise UserError(f"There is no benchmark '{name}': try adakd bench {' or '.join(near)}.")
+        raise UserError(f"There is no benchmark '{name}': {suggest(name, BENCHMARKS)}")
     return importlib.import_module(f"adakd.bench.{name}").main(arguments[1:])
 
 
@@ -190,8 +191,6 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
         word = rest.pop(0)
         if not word.startswith("--"):
             if word not in STEPS:
-                from adakd.config import suggest
-
                 raise UserError(f"Unknown step '{word}': {suggest(word, STEPS)}")
             steps.append(word)
             continue
@@ -354,7 +353,7 @@ def _once_each(name: str, values: list[Value]) -> list[Value]:
 
 
 def _methods(text: str) -> list[str]:
-    from adakd.config import METHODS, suggest
+    from adakd.config import METHODS
 
     methods = _words("methods", text)
     for method in methods:

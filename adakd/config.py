@@ -27,14 +27,14 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 
 T = typing.TypeVar("T")
 
@@ -701,13 +701,6 @@ def line_of(path: Path, key: str) -> int | None:
 def _composed(text: str) -> yaml.Node | None:
     """A YAML file's nodes, which know their lines; asked for again with every key."""
     return yaml.compose(text)
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest that is known, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
 
 
 def _one_of(allowed: tuple[str, ...], found: str) -> str:

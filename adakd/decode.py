@@ -26,19 +26,16 @@ def transcribe(
     root: Path,
     what: str,
     with_loss: bool = False,
-    batch_seconds: float | None = None,
     int8: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Decode ``entries`` with the model in a folder; rows of hyp.<split>.jsonl, in their order.
 
     ``with_loss`` puts the model's own task loss (nats per target unit) under ``difficulty``, which
-    is null otherwise. ``root`` is what the manifest's audio paths are relative to. A batch holds
-    ``batch_seconds`` of audio, those of `fitting` if that is None. ``int8`` is the folder of the
-    model's int8 weights: then those decode, on the CPU and clip by clip.
+    is null otherwise. ``root`` is what the manifest's audio paths are relative to. ``int8`` is the
+    folder of the model's int8 weights: then those decode, on the CPU and clip by clip.
     """
     family, where = models.open_folder(config, model), device()
-    if batch_seconds is None:
-        batch_seconds = fitting(config)
+    batch_seconds = fitting(config)
     if int8 is not None:
         from adakd import quantise
 

@@ -43,7 +43,7 @@ from typing import Any
 from adakd import cli, finished, grid_check
 from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 from adakd.files import read_json
 from adakd.grid_check import NAMING
 from adakd.inputs import (
@@ -220,7 +220,7 @@ class Study:
         }
         for recipe, key, value in own:
             if recipe not in self.recipes:
-                hint = configuration.suggest(recipe, self.recipes)
+                hint = suggest(recipe, self.recipes)
                 raise UserError(f"--set {recipe}: {path} has no such recipe; {hint}")
             if key in NAMING:
                 raise UserError(f"--set {recipe} {key}: {path} gives it by {NAMING[key]}.")
@@ -345,7 +345,7 @@ class Study:
         for recipe, source in self.recipes.items():
             for family in source.families or self.families:
                 if family not in self.families:
-                    hint = configuration.suggest(family, self.families)
+                    hint = suggest(family, self.families)
                     raise self.wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
                 text = source.folds
                 seeds = isinstance(text, dict) and _seeds_by_fold(text)

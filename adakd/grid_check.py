@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from adakd.grid import Group, Study
@@ -52,12 +52,12 @@ def check(study: Study) -> None:
     for key, cells in named:
         for name in cells:
             if name not in study.cells:
-                hint = configuration.suggest(str(name), study.cells)
+                hint = suggest(str(name), study.cells)
                 raise study.wrong(key, f"there is no cell '{name}'; {hint}")
     for title, recipes in grid.across.items():
         for name in recipes:
             if name not in study.recipes:
-                hint = configuration.suggest(str(name), study.recipes)
+                hint = suggest(str(name), study.recipes)
                 raise study.wrong(f"across.{title}", f"there is no recipe '{name}'; {hint}")
         if len(recipes) < 2:
             raise study.wrong(

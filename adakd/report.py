@@ -15,7 +15,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from adakd.pages import Cell, Figure, Line, Part, aligned, markdown, page
 from adakd.progress import clock
 from adakd.score import (
     DRAWS,
+    KINDS,
     Counts,
     Tested,
     UtteranceErrors,
@@ -193,14 +194,11 @@ def pool(runs: Sequence[Run]) -> list[UtteranceErrors]:
         for one in run.errors:
             name = one.id if fold is None else f"fold {fold}: {one.id}"
             so_far = pooled.get(name)
-            normalised, raw, pinyin, words = one.normalised, one.raw, one.pinyin, one.words
-            if so_far:
-                normalised, raw = so_far.normalised.plus(normalised), so_far.raw.plus(raw)
-                pinyin = so_far.pinyin.plus(pinyin) if so_far.pinyin and pinyin else None
-                words = so_far.words.plus(words) if so_far.words and words else None
-            pooled[name] = UtteranceErrors(
-                name, one.speaker, normalised, raw, pinyin, one.condition, words
-            )
+            added: dict[str, Any] = {}
+            for kind in KINDS if so_far else ():
+                both = [getattr(each, kind) for each in (so_far, one)]
+                added[kind] = total(both) if all(both) else None
+            pooled[name] = replace(one, id=name, **added)
     return list(pooled.values())
 
 

@@ -52,9 +52,6 @@ class Counts(NamedTuple):
         """Errors over reference characters; may exceed 1."""
         return self.errors / self.characters
 
-    def plus(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
 
 @dataclass(frozen=True)
 class UtteranceErrors:
@@ -94,14 +91,11 @@ def count(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
 
 def count_syllables(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
     """The same of Mandarin texts in tonal syllables; what is no Chinese character counts as one."""
-    import jiwer
-
     from adakd.data.pinyin import syllables
 
-    if not references:
-        return []
-    spoken = [" ".join(syllables(text)) for text in references]
-    return _counts(jiwer.process_words(spoken, [" ".join(syllables(text)) for text in hypotheses]))
+    return count_words(
+        *([" ".join(syllables(text)) for text in texts] for texts in (references, hypotheses))
+    )
 
 
 def count_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Counts]:
@@ -178,10 +172,7 @@ def score(rows: Sequence[Mapping[str, Any]], language: str) -> list[UtteranceErr
 
 def total(counts: Iterable[Counts]) -> Counts:
     """The sum of all counts; its `.cer` is the corpus-level CER."""
-    summed = Counts(0, 0, 0, 0)
-    for one in counts:
-        summed = summed.plus(one)
-    return summed
+    return Counts(*map(sum, zip(Counts(0, 0, 0, 0), *counts, strict=True)))
 
 
 # -- how sure --------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ in eval mode.
 `build` makes one from its name and its options, the keywords of the class.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 
 ThresholdName = Literal["mean", "p25", "p50", "p75"]
 Scale = Literal["linear", "log", "rank"]
@@ -1059,13 +1058,13 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
     """
     options = options or {}
     if name not in METHODS:
-        raise UserError(f"Unknown method {name!r}.{_suggestion(name, list(METHODS))}")
+        raise UserError(f"Unknown method {name!r}: {suggest(name, METHODS)}")
     method = METHODS[name]
     parameters = inspect.signature(method).parameters.values()
     known = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
     for option in options:
         if option not in known:
-            raise UserError(f"Method {name} has no option {option!r}.{_suggestion(option, known)}")
+            raise UserError(f"Method {name} has no option {option!r}: {suggest(option, known)}")
     try:
         return method(**options)
     except UserError as error:
@@ -1127,12 +1126,3 @@ def _choice(name: str, value: object, choices: Sequence[str]) -> str:
     if value not in choices:
         raise UserError(f"{name} is {value!r}: it must be one of {', '.join(choices)}.")
     return str(value)
-
-
-def _suggestion(found: str, known: Sequence[str]) -> str:
-    """The end of an error message: the nearest known name, and all of them."""
-    if not known:
-        return " It has none."
-    nearest = difflib.get_close_matches(found, known, n=1)
-    guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"{guess} Known: {', '.join(known)}."

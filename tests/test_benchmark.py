@@ -258,7 +258,7 @@ def test_a_pattern_that_no_run_has_is_a_sentence(finished: Any, only: str, hint:
     [
         (
             {"adakd-x": {"set": {"methods.adakd.contol": "mean"}}},
-            "adakd-x: Method adakd has no option 'contol'. Did you mean 'control'?",
+            "adakd-x: Method adakd has no option 'contol': did you mean 'control'?",
         ),
         ({"kd-x": {"set": {"methods.kd.alpha": "a"}}}, "kd-x-try1: methods.kd: alpha is 'a'"),
     ],

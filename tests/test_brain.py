@@ -237,8 +237,7 @@ def test_the_running_mean_takes_every_utterance_of_a_step_once(
             batch = steps.batch([index])
             with torch.no_grad():
                 output, soft = student(batch), models.Dense(teacher(batch).logits)
-                task = student.task_loss(output, batch)
-                distill = student.distillation_loss(output, soft, batch, made.distill)
+                task, distill = student.losses(output, batch, soft, made.distill)
             losses.append((task + distill).item() / 2)
         mean = sum(losses) / len(losses)
         means.append(0.9 * means[-1] + 0.1 * mean if means else mean)
@@ -267,8 +266,7 @@ def test_the_loss_is_the_mean_over_the_utterances_of_the_whole_step(
         with torch.no_grad():
             soft = models.Dense(teacher(batch).logits)
         alpha = math.exp(-math.exp(k * (difficulty(batch.ids[0]) - t) / 2))
-        task = student.task_loss(output, batch)[0]
-        distill = student.distillation_loss(output, soft, batch, made.distill)[0]
+        (task,), (distill,) = student.losses(output, batch, soft, made.distill)
         total = total + ((1 - alpha) * task + alpha * distill) / 10
     student.zero_grad()
     total.backward()

@@ -516,6 +516,16 @@ def test_help_names_every_step_and_option(
     assert [text.split()[0] for text in cli.STEPS.values()] == [str(i) for i in range(11)]
 
 
+def test_help_may_be_cut_short() -> None:
+    """`adakd --help | head` is no error."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "adakd.cli", "--help"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("program", "used"),
     [
@@ -555,4 +565,4 @@ def test_every_benchmark_is_there_and_another_is_a_sentence(
     assert cli.main(["bench", "--help"]) == 0
     assert ", ".join(cli.BENCHMARKS) in capsys.readouterr().out
     assert cli.main(["bench", "stor"]) == 1
-    assert "no benchmark 'stor': try adakd bench store." in capsys.readouterr().err
+    assert "no benchmark 'stor': did you mean 'store'?" in capsys.readouterr().err

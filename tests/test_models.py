@@ -103,7 +103,7 @@ def distillation(student, teacher, batch, settings, k=0):
     with torch.inference_mode():
         logits = teacher(batch).logits
         soft = top_k(logits, k, settings.temperature) if k else Dense(logits)
-        return student.distillation_loss(student(batch), soft, batch, settings)
+        return student.losses(student(batch), batch, soft, settings)[1]
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -495,7 +495,7 @@ def test_with_a_scale_the_distillation_loss_is_the_squared_error_of_logits(
     batch = student.collate(entries, clips)
     with torch.inference_mode():
         soft, settings = Dense(teacher(batch).logits), configuration.Distill()
-        losses = student.distillation_loss(student(batch), soft, batch, settings, 0.3)
+        losses = student.losses(student(batch), batch, soft, settings, 0.3)[1]
     for entry, clip, loss in zip(entries, clips, losses, strict=True):
         alone = student.collate([entry], [clip])
         with torch.inference_mode():
@@ -514,7 +514,7 @@ def test_the_squared_error_takes_the_frames_that_the_kl_takes(build, entries, cl
         spikes[..., family.blank] = 5.0
         spikes[0, frames // 2, family.blank + 1] = 9.0
         settings = configuration.Distill(frames="nonblank")
-        loss = family.distillation_loss(output, Dense(spikes), batch, settings, 1.0)
+        loss = family.losses(output, batch, Dense(spikes), settings, 1.0)[1]
     one = (output.logits - spikes)[0, frames // 2].square().mean() / batch.label_lengths[0]
     torch.testing.assert_close(loss[0], one)
 
@@ -534,14 +534,23 @@ def test_both_losses_for_training_are_the_two_and_so_is_their_gradient(
             logits = build(kind, 1)(batch).logits
         soft = top_k(logits, k, settings.temperature) if k else Dense(logits)
 
+    def apart(output):
+        if soft is None:
+            return None
+        positions, units = student.positions(batch), batch.label_lengths
+        counted = torch.arange(output.logits.shape[1]) < positions.unsqueeze(1)
+        tau = settings.temperature
+        if scale is not None:
+            return objectives.logits_mse(output.logits, soft, counted, units, scale)
+        if kind == "whisper":
+            return objectives.token_kl(output.logits, soft, counted, tau)
+        return objectives.frame_kl(output.logits, soft, positions, units, tau, blank=student.blank)
+
     def found(output, joint):
         if joint:
             pair = student.losses(output, batch, soft, settings, scale)
         else:
-            distill = None
-            if soft is not None:
-                distill = student.distillation_loss(output, soft, batch, settings, scale)
-            pair = student.task_loss(output, batch), distill
+            pair = student.task_loss(output, batch), apart(output)
         task, distill = pair
         loss = task if distill is None else 0.2 * task + torch.linspace(0.1, 0.9, 5) * distill
         loss.square().sum().backward()
@@ -616,7 +625,7 @@ def test_the_cached_teacher_equals_the_live_one(
     batch = student.collate(entries, clips)
     live = distillation(student, teacher, batch, settings, k)
     with torch.inference_mode():
-        cached = student.distillation_loss(student(batch), store.soft(batch.ids), batch, settings)
+        cached = student.losses(student(batch), batch, store.soft(batch.ids), settings)[1]
     torch.testing.assert_close(cached, live, rtol=2e-3, atol=2e-3)
     assert live.min() > 0.05
     difficulty = torch.tensor([store.difficulties()[i] for i in batch.ids])
@@ -1105,18 +1114,17 @@ def test_a_full_gpu_is_told_with_the_way_out(saved, folder, entries, on_cpu, mon
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
-    saved, folder, build, entries, clips, kind, on_cpu
+    saved, folder, build, entries, clips, kind, on_cpu, monkeypatch
 ):
-    from adakd.decode import transcribe
+    from adakd import decode
 
     family, config = build(kind), tiny.config(kind)
     raw = [replace(entry, raw=f"{entry.text}!") for entry in entries]
     batch = family.collate(entries, clips)
     texts, losses = transcripts(family, batch), task_loss(family, batch).tolist()
     for batch_seconds, with_loss in [(0.1, True), (3.9, True), (100.0, False)]:
-        rows = transcribe(
-            config, saved[kind], raw, folder, "test", with_loss, batch_seconds=batch_seconds
-        )
+        monkeypatch.setattr(decode, "fitting", lambda config, held=batch_seconds: held)
+        rows = decode.transcribe(config, saved[kind], raw, folder, "test", with_loss)
         for row, entry, text, loss in zip(rows, raw, texts, losses, strict=True):
             assert row == {
                 "id": entry.id,

@@ -100,6 +100,7 @@ def test_thousands_of_characters_keep_few_logits(repository: Path, code: str, ke
     folder = new_recipe.make(f"mine/{code}", "fsdd", None, repository)
     assert configuration.load(folder, "wav2vec2").distill.top_k == kept
     assert configuration.load(folder, "whisper").distill.top_k == 64
+    assert configuration.load(folder, "wav2vec2").distill.temperature == (1.0 if kept else 2.0)
     lines = (folder / "conf" / "wav2vec2.yaml").read_text(encoding="utf-8").splitlines()
     comments = {line.index("  # ") for line in lines if re.match(r"  \w.*  # ", line)}
     assert len(comments) == 1, "comments stand in one column"
@@ -146,8 +147,15 @@ def test_the_command_line(
     repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(new_recipe, "REPOSITORY", repository)
+    endings = {
+        "kaldi_dir": " --corpus DIR\n",
+        "fleurs": " [--corpus DIR]    # without it",
+        "espeak": " --text FILE    # or without",
+    }
+    for kind, ending in endings.items():
+        assert cli.main(["new-recipe", f"{kind}/sw", "--kind", kind]) == 0
+        assert f"./run.sh --recipe {kind}/sw{ending}" in capsys.readouterr().out
     assert cli.main(["new-recipe", "mine/sw", "--kind", "fsdd"]) == 0
-    assert "./run.sh --recipe mine/sw --corpus DIR" in capsys.readouterr().out
     assert cli.main(["new-recipe", "mine/sw", "--kind", "fsdd"]) == 1
     assert "exists already" in capsys.readouterr().err
     for arguments in ([], ["mine/ta"], ["mine/ta", "--kind"], ["mine/ta", "--knd", "fsdd"]):

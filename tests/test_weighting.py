@@ -958,9 +958,9 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("adakdd", {}, "Did you mean 'adakd'"),
-        ("adakd", {"treshold": "mean"}, "Did you mean 'threshold'"),
-        ("finetune", {"alpha": 0.5}, "It has none"),
+        ("adakdd", {}, "did you mean 'adakd'"),
+        ("adakd", {"treshold": "mean"}, "did you mean 'threshold'"),
+        ("finetune", {"alpha": 0.5}, "there are none"),
         ("kd", {"alpha": "half"}, "alpha is 'half'"),
         ("kd", {"alpha": 1.5}, "alpha is 1.5"),
         ("adakd", {"threshold": "p30"}, "p25, p50, p75"),

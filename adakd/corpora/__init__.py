@@ -6,7 +6,6 @@ cannot become one, `Rejected`). Text is passed on as the corpus has it, without 
 kaldi_dir's `drop_tokens` takes words out of it, those that the user names.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 
 SPLITS = ("train", "dev", "test")
 # Modules of this folder that are no corpora.
@@ -57,7 +56,6 @@ def kinds() -> list[str]:
 def module(kind: str) -> ModuleType:
     """The module of a corpus kind, e.g. "espeak". An unknown kind is a UserError."""
     if kind not in kinds():
-        near = difflib.get_close_matches(kind, kinds(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "choose one of " + ", ".join(kinds())
+        hint = suggest(kind, kinds())
         raise UserError(f"corpus.kind: there is no corpus kind '{kind}'; {hint}")
     return importlib.import_module(f"{__name__}.{kind}")

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora.tables import checksums
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
-from adakd.files import sha256
 
 NAME = "AISHELL-2"
 CONDITIONS = ("iOS", "Android", "Mic")
@@ -69,9 +69,9 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     for condition in options.conditions:
         for split in ("dev", "test"):
             sets[f"{condition}/{split}"] = str(_evaluation(corpus, options, condition, split))
-    checksums = _checksums(progress(sets.items(), len(sets), "looking through the tables"))
+    sums = _checksums(progress(sets.items(), len(sets), "looking through the tables"))
     settings = marker.settings_of(options)
-    marker.keep(folder, str(corpus), settings, sets=sets, sha256=checksums)
+    marker.keep(folder, str(corpus), settings, sets=sets, sha256=sums)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
@@ -93,10 +93,9 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
 def _checksums(sets: Iterable[tuple[str, str]]) -> dict[str, str]:
     """SHA-256 of the tables of each set (its name, its folder) that there are."""
     return {
-        f"{name}/{table}": sha256(Path(place) / table)
+        f"{name}/{table}": digest
         for name, place in sets
-        for table in ("wav.scp", "trans.txt")
-        if (Path(place) / table).is_file()
+        for table, digest in checksums(Path(place), ("wav.scp", "trans.txt")).items()
     }
 
 

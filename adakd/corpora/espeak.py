@@ -8,30 +8,27 @@ made speech, good for a demonstration and for tests: a CER on it says nothing ab
 The GPL library (pip package espeakng-loader) is loaded here and nowhere else. The same seed gives
 the same corpus, byte for byte, with the same versions of eSpeak NG, NumPy, SciPy and libsndfile.
 
-    python -m adakd.corpora.espeak measure      # measures every variant and rewrites voices.tsv
+recipes/espeak/pretrain/voices.py measures every variant and rewrites voices.tsv.
 """
 
 from __future__ import annotations
 
 import ctypes
 import dataclasses
-import difflib
 import hashlib
 import itertools
-import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adakd.config import REPOSITORY, places_of
+from adakd.config import REPOSITORY, fingerprint, places_of
 from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
 from adakd.data.audio import SAMPLE_RATE, write_flac
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 from adakd.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 
 if TYPE_CHECKING:
@@ -183,8 +180,7 @@ def espeak_code(language: str) -> str:
         known = library.languages()
     code = CODES.get(language, language)
     if code not in known:
-        near = difflib.get_close_matches(language, sorted(known), n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else "choose one of " + ", ".join(sorted(known))
+        hint = suggest(language, sorted(known))
         raise UserError(f"language.code: eSpeak NG has no language '{language}'; {hint}")
     return code
 
@@ -544,7 +540,7 @@ def _fingerprint(options: Options, contents: dict[str, Any]) -> str:
     _loader()  # first, for what `version` raises without it is no sentence
     made = [FORMAT, version("espeakng-loader"), _drawn(options)]
     everything = [*made, bool(options.languages), contents["sentences"], contents["voices"]]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(everything)
 
 
 def _drawn(options: Options) -> dict[str, Any]:
@@ -736,18 +732,3 @@ def _long_term_spectrum(samples: np.ndarray) -> np.ndarray:
     power = np.mean(np.abs(np.fft.rfft(frames * np.hanning(512))[:, :256]) ** 2, axis=0)
     bands = power.reshape(32, 8).sum(axis=1)
     return 10 * np.log10(bands / bands.sum() + 1e-6)
-
-
-def main(arguments: list[str]) -> None:
-    """`measure [FILE]` rewrites the table of voices."""
-    if not arguments or arguments[0] != "measure" or len(arguments) > 2:
-        raise SystemExit("usage: python -m adakd.corpora.espeak measure [FILE]")
-    path = Path(arguments[1]) if arguments[1:] else REPOSITORY / "recipes/espeak/voices.tsv"
-    rows = measure_voices(path)
-    for split in (*SHARES, "unused"):
-        names = [row.variant for row in rows if row.split == split]
-        print(f"{split}: {len(names)}: {', '.join(names)}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

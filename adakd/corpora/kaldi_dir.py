@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora.tables import checksums
 from adakd.errors import UserError
-from adakd.files import sha256
 
 NAME = "a Kaldi-style corpus"
 _NEEDED, _OPTIONAL = ("wav.scp", "text"), ("utt2spk", "segments")
@@ -108,8 +108,8 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         raise UserError(f"{first}: {_refusal(markers, dropped)}")
     if dropped:
         print(f"{corpus}: taken out of transcripts: {_listed(dropped)}", file=sys.stderr)
-    checksums = _checksums(corpus, options)
-    marker.keep(folder, str(corpus), _settings(options), begin=begin, sha256=checksums)
+    sums = _checksums(corpus, options)
+    marker.keep(folder, str(corpus), _settings(options), begin=begin, sha256=sums)
 
 
 def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utterance | Rejected]:
@@ -132,12 +132,8 @@ def utterances(options: Options, folder: Path, fold: int | None) -> Iterator[Utt
 
 def _checksums(corpus: Path, options: Options) -> dict[str, str]:
     """SHA-256 of the tables that there are, by their path in the corpus."""
-    return {
-        f"{name}/{table}": sha256(corpus / name / table)
-        for name in options.splits.values()
-        for table in (*_NEEDED, *_OPTIONAL)
-        if (corpus / name / table).is_file()
-    }
+    tables = (*_NEEDED, *_OPTIONAL)
+    return checksums(corpus, [f"{name}/{t}" for name in options.splits.values() for t in tables])
 
 
 def _odd_tokens(path: Path, split: str, dropped: Collection[str]) -> Iterator[tuple[str, int]]:

@@ -5,7 +5,7 @@
 
 A `Family` wraps the Hugging Face model, its feature extractor and its tokenizer. It turns clips
 into a `Batch`, a batch into raw logits under teacher forcing, and logits into one loss an
-utterance. Training, decoding and scoring never ask which family it holds.
+utterance. The brain, decoding and scoring never ask which family it holds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from adakd import config as configuration
 from adakd.data.manifest import Entry, Limit
-from adakd.errors import UserError
+from adakd.errors import UserError, suggest
 from adakd.objectives import Dense, Projected, SoftOutputs, TopK
 
 if TYPE_CHECKING:
@@ -127,20 +127,6 @@ class Family(nn.Module):
         """(B,) loss against the transcript, nats per target unit."""
         raise NotImplementedError
 
-    def distillation_loss(
-        self,
-        output: Output,
-        soft: SoftOutputs,
-        batch: Batch,
-        distill: configuration.Distill,
-        scale: float | None = None,
-    ) -> Tensor:
-        """(B,) tau^2 KL against the teacher, per the same target units.
-
-        With a ``scale``: the squared error between the logits and ``scale`` times the teacher's.
-        """
-        raise NotImplementedError
-
     def losses(
         self,
         output: Output,
@@ -149,14 +135,12 @@ class Family(nn.Module):
         distill: configuration.Distill,
         scale: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Both losses for training, the second only with soft outputs.
+        """Both losses for training: that of `task_loss`, and with soft outputs a second one.
 
-        A family overrides this where both at once are cheaper; the values are the same.
+        It is (B,), tau^2 KL against the teacher, per the same target units; with a ``scale`` the
+        squared error between the logits and ``scale`` times the teacher's.
         """
-        task = self.task_loss(output, batch)
-        if soft is None:
-            return task, None
-        return task, self.distillation_loss(output, soft, batch, distill, scale)
+        raise NotImplementedError
 
     def positions(self, batch: Batch) -> Tensor:
         """(B,) positions of the logits that a teacher's soft outputs cover, from the first."""
@@ -309,7 +293,7 @@ def _sound_block(role: str, model: configuration.Model, family: str) -> Iterator
     known = transformers.AutoConfig.for_model(family)
     for key in model.config:
         if not hasattr(known, str(key)) and key not in ("attn_implementation", "torch_dtype"):
-            hint = configuration.suggest(str(key), known.to_dict())
+            hint = suggest(str(key), known.to_dict())
             raise UserError(f"{role}.config: unknown key '{key}'; {hint}")
     try:
         yield

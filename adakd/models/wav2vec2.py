@@ -254,20 +254,23 @@ class Wav2Vec2(Family):
             output.logits, self.positions(batch), batch.labels, batch.label_lengths, self.blank
         )
 
-    def distillation_loss(
+    def losses(
         self,
         output: Output,
-        soft: SoftOutputs,
         batch: Batch,
+        soft: SoftOutputs | None,
         distill: configuration.Distill,
         scale: float | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        task = self.task_loss(output, batch)
+        if soft is None:
+            return task, None
         frames, units = self.positions(batch), batch.label_lengths
         select: Any = distill.frames  # checked by the configuration
         if scale is not None:
             counted = objectives.selected_frames(soft, frames, select, self.blank)
-            return objectives.logits_mse(output.logits, soft, counted, units, scale)
-        return objectives.frame_kl(
+            return task, objectives.logits_mse(output.logits, soft, counted, units, scale)
+        return task, objectives.frame_kl(
             output.logits, soft, frames, units, distill.temperature, select, self.blank
         )
 

@@ -353,10 +353,11 @@ class Whisper(Family):
         distill: configuration.Distill,
         scale: float | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        if soft is not None and scale is not None:
-            return super().losses(output, batch, soft, distill, scale)
-        assert isinstance(output.scores, Projected)  # see `forward`
         targets, mask = self._targets(batch)
+        if soft is not None and scale is not None:
+            error = objectives.logits_mse(output.logits, soft, mask, batch.label_lengths, scale)
+            return self.task_loss(output, batch), error
+        assert isinstance(output.scores, Projected)  # see `forward`
         task, kl = objectives.token_losses(output.scores, targets, mask, soft, distill.temperature)
         return self._with_auxiliary(task, output, batch), kl
 
@@ -374,19 +375,6 @@ class Whisper(Family):
         auxiliary = objectives.ctc(output.encoder_logits, frames, labels, lengths, blank=0)
         auxiliary = torch.where(fits, auxiliary, 0.0)
         return (1 - self.ctc_weight) * loss + self.ctc_weight * auxiliary
-
-    def distillation_loss(
-        self,
-        output: Output,
-        soft: SoftOutputs,
-        batch: Batch,
-        distill: configuration.Distill,
-        scale: float | None = None,
-    ) -> Tensor:
-        _, mask = self._targets(batch)
-        if scale is not None:
-            return objectives.logits_mse(output.logits, soft, mask, batch.label_lengths, scale)
-        return objectives.token_kl(output.logits, soft, mask, distill.temperature)
 
     def transcribe(self, batch: Batch) -> list[str]:
         """Greedy search with cached keys and values; says what `generate` says (tested)."""

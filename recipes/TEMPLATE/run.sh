@@ -9,8 +9,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="LANGUAGE from CORPUS"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 
 parse_options "$@"
 . "$adakd_root/path.sh"

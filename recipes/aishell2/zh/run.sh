@@ -12,8 +12,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Mandarin, read (AISHELL-2)"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="locate AISHELL-2 and its evaluation set"
 
 parse_options "$@"

@@ -11,8 +11,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Mandarin words by one speaker (audio-cmn)"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="get the recordings of audio-cmn"
 
 parse_options "$@"

@@ -11,8 +11,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Tamil from Common Voice"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="find Tamil in your Common Voice; unpack what the splits name"
 
 parse_options "$@"

@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="embedded checkpoints, thirteen synthetic languages"
-family="wav2vec2 whisper" seed=1
+seed=1
 steps=(corpus prepare teacher finetune)
 does=(
     "generate speech in thirteen languages with eSpeak NG"

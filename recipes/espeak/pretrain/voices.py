@@ -33,7 +33,7 @@ def main() -> None:
     hindi = grammar.load(HERE / "conf" / "grammar" / "hi.yaml")
     unseen = (s for s in grammar.sentences(hindi, seed=0) if grammar.split_of(s) == "dev")
     sentences = list(itertools.islice(unseen, SENTENCES))
-    rows = espeak.read_voices(TABLE)
+    rows = espeak.measure_voices(TABLE)
     for row in rows:
         clips = [espeak.speak(sentence, "hi", row.variant) for sentence in sentences]
         entries = [
@@ -45,7 +45,10 @@ def main() -> None:
         row.cer = score.total(score.count([entry.text for entry in entries], heard)).cer
         print(f"{row.variant:16} {row.cer:.3f} {row.split}")
     write_text(TABLE, espeak.format_voices(rows))
-    espeak.measure_voices(TABLE)
+    rows = espeak.measure_voices(TABLE)
+    for split in (*espeak.SHARES, "unused"):
+        names = [row.variant for row in rows if row.split == split]
+        print(f"{split}: {len(names)}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Tamil, synthetic speech (a demonstration)"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="generate Tamil speech with eSpeak NG"
 
 parse_options "$@"

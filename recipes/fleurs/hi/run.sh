@@ -10,8 +10,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Hindi from FLEURS"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="download or find Hindi of FLEURS (hi_in) and unpack it"
 
 parse_options "$@"

@@ -10,8 +10,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="Mandarin from FLEURS"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="download or find Mandarin of FLEURS (cmn_hans_cn) and unpack it"
 
 parse_options "$@"

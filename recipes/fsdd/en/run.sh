@@ -12,9 +12,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="English digits by six people (FSDD)"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
-fold=0
 does[0]="get the Free Spoken Digit Dataset and join digits to utterances"
 
 parse_options "$@"

@@ -10,8 +10,6 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../local/recipe.sh"
 
 title="your own corpus, as a Kaldi-style folder"
-family="wav2vec2 whisper"
-methods="finetune kd adakd"
 does[0]="look through the tables of your Kaldi-style folders"
 
 parse_options "$@"

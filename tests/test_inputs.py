@@ -14,15 +14,18 @@ from tiny_recipe import mark, place_of
 from adakd import config as configuration
 from adakd import finished
 from adakd.errors import UserError
-from adakd.files import fingerprint, write_json
+from adakd.files import fingerprint, write_json, write_jsonl
 from adakd.inputs import (
     changed_on_disk,
     changed_settings,
     check_shared,
     data_inputs,
     data_settings,
+    decoding_inputs,
+    difficulties,
     difficulty_of,
     difficulty_parts,
+    heard_inputs,
     lessons_inputs,
     prepared,
     source_fingerprint,
@@ -286,3 +289,75 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
         before = (plain.data / "done.json").read_bytes()
         preparation.prepare(other)  # a student's data are anyone's
         assert (plain.data / "done.json").read_bytes() == before
+
+
+def trained(place: Place) -> dict:
+    """The settings of a student's training."""
+    return training_settings(place, "kd")
+
+
+def said(place: Place) -> dict:
+    """What a student's hypotheses depend on."""
+    return decoding_inputs(place, "kd")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "now", "named"),
+    [
+        (trained, {"audio": {"encode": "speech"}}, ["audio.encode"]),
+        (trained, {"distill": {"temperature": 3.0}}, ["distill.temperature"]),
+        (heard_inputs, "data", ["data"]),
+        (heard_inputs, "teacher", ["teacher"]),
+        (heard_inputs, {"audio": {"encode": "speech"}}, ["audio.encode"]),
+        (heard_inputs, {"language": {"code": "en", "whisper": "de"}}, ["prompt"]),
+        (transcripts_inputs, "teacher", ["hypotheses"]),
+        (transcripts_inputs, {"transcripts": {"max_cer": 0.3}}, ["max_cer"]),
+        (transcripts_inputs, {"student": {"source": "elsewhere/model"}}, ["student"]),
+        (transcripts_inputs, {"data": {"normalise": False}}, ["normalise"]),
+        (store_parts, "data", ["manifest"]),
+        (store_parts, "teacher", ["teacher"]),
+        (store_parts, "transcripts", ["transcripts"]),
+        (store_parts, {"units": {"kind": "bpe", "size": 300}}, ["units.size"]),
+        (store_parts, {"language": {"code": "en", "whisper": "de"}}, ["prompt"]),
+        (store_parts, {"data": {"normalise": False}}, ["normaliser"]),
+        (store_parts, {"audio": {"encode": "speech"}}, ["input length"]),
+        (difficulty_parts, "teacher", ["teacher"]),
+        (
+            difficulty_parts,
+            {"distill": {"difficulty": "dropout"}},
+            ["difficulty", "dropout_passes"],
+        ),
+        (said, "data", ["data"]),
+        (said, "teacher", ["teacher"]),
+        (said, "kd", ["model"]),
+        (said, {"decode": {"encode": "speech"}}, ["audio.encode"]),
+        (said, {"language": {"code": "en", "whisper": "de"}}, ["prompt"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", None),
+)
+def test_what_changes_makes_anew_what_depends_on_it(tmp_path: Path, inputs, now, named) -> None:
+    """One thing at a time: another file that it reads, or another setting."""
+
+    def of(change: str | dict, **settings: object) -> dict:
+        settings |= change if isinstance(change, dict) else {}
+        place = place_of(tmp_path, **settings)
+        mark(place.data, manifests="other" if change == "data" else "m")
+        for name in ("teacher", "kd"):
+            finished.mark_done(place.experiment(name), {"made": change == name})
+        finished.mark_done(place.transcripts, {"made": change == "transcripts"})
+        return inputs(place)
+
+    settings = {"transcripts": {"source": "teacher"}} if now == "transcripts" else {}
+    assert finished.changes(of("", **settings), of(now, **settings)) == named
+
+
+def test_x_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    place = place_of(tmp_path, distill={"difficulty": "dropout"})
+    mark(place.data, manifests="m")
+    finished.mark_done(place.experiment("teacher"), {"made": 1})
+    finished.mark_done(place.difficulty, difficulty_parts(place), guard=None)
+    write_jsonl(place.difficulty / "x.jsonl", [{"id": "a", "x": 0.5}])
+    assert difficulties(place) == {"a": 0.5}
+    finished.mark_done(place.experiment("teacher"), {"made": 2})
+    with pytest.raises(UserError, match="made with another teacher: run stage 4"):
+        difficulties(place)

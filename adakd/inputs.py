@@ -335,10 +335,7 @@ def folder_of(place: Place, name: str) -> Path:
 
 
 def training_settings(place: Place, method: str) -> dict[str, Any]:
-    """What a training depends on that stands in the configuration.
-
-    `stages.training.train` adds what is on disk.
-    """
+    """What a training depends on that stands in the configuration; see `training_inputs`."""
     config = place.config
     role = "teacher" if method == "teacher" else "student"
     options = config.methods.get(method) or {}
@@ -363,6 +360,19 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
         if (method in configuration.ADAPTIVE or guarded) and source != "insample":
             found["difficulty"] = [source, passes] if source == "dropout" else source
     return found
+
+
+def training_inputs(place: Place, method: str, half: list[int] | None = None) -> dict[str, Any]:
+    """All that a training depends on; ``half``: the utterances of a teacher of some of them."""
+    if method == "teacher":
+        part = {} if half is None else {"half": configuration.fingerprint(half)}
+        return teacher_inputs(place) | part
+    inputs = training_settings(place, method)
+    inputs["start"] = configuration.fingerprint(start_inputs(place))
+    inputs |= prepared(place) | lessons_inputs(place) | code(place.config)
+    if method != "finetune":
+        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+    return inputs
 
 
 def changed_settings(place: Place, method: str, facts: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from tiny_recipe import mark, place_of
 
 from adakd import config as configuration
 from adakd import finished
+from adakd import inputs as inputs_module
 from adakd.errors import UserError
 from adakd.files import fingerprint, write_json, write_jsonl
 from adakd.inputs import (
@@ -33,6 +34,7 @@ from adakd.inputs import (
     store_of,
     store_parts,
     teacher_inputs,
+    training_inputs,
     training_settings,
     transcripts_inputs,
     transcripts_of,
@@ -292,8 +294,8 @@ def test_a_tag_replaces_nothing_that_all_share(tmp_path: Path, step: str) -> Non
 
 
 def trained(place: Place) -> dict:
-    """The settings of a student's training."""
-    return training_settings(place, "kd")
+    """What a student's training depends on."""
+    return training_inputs(place, "kd")
 
 
 def said(place: Place) -> dict:
@@ -306,6 +308,10 @@ def said(place: Place) -> dict:
     [
         (trained, {"audio": {"encode": "speech"}}, ["audio.encode"]),
         (trained, {"distill": {"temperature": 3.0}}, ["distill.temperature"]),
+        (trained, {"student": {"source": "elsewhere/model"}}, ["start"]),
+        (trained, "data", ["start", "data"]),
+        (trained, "teacher", ["teacher"]),
+        (trained, "transcripts", ["transcripts"]),
         (heard_inputs, "data", ["data"]),
         (heard_inputs, "teacher", ["teacher"]),
         (heard_inputs, {"audio": {"encode": "speech"}}, ["audio.encode"]),
@@ -361,3 +367,19 @@ def test_x_of_another_teacher_is_refused(tmp_path: Path) -> None:
     finished.mark_done(place.experiment("teacher"), {"made": 2})
     with pytest.raises(UserError, match="made with another teacher: run stage 4"):
         difficulties(place)
+
+
+def test_a_teacher_of_a_half_and_another_code_are_other_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path)
+    mark(place.data, manifests="m")
+    finished.mark_done(place.experiment("teacher"), {})
+    whole, one, other = (training_inputs(place, "teacher", of) for of in (None, [0, 1], [2]))
+    assert finished.changes(whole, one) == finished.changes(one, other) == ["half"]
+    # Fine-tuning asks for no teacher.
+    student, tuned = (training_inputs(place, method) for method in ("kd", "finetune"))
+    assert "teacher" in student and "teacher" not in tuned
+    monkeypatch.setattr(inputs_module, "code", lambda config: {"code": "mended"})
+    for method, before in (("teacher", whole), ("kd", student), ("finetune", tuned)):
+        assert finished.changes(before, training_inputs(place, method)) == ["code"]

@@ -18,7 +18,6 @@ from adakd.finished import (
     is_current,
     mark_done,
     model_files,
-    needed,
     one_at_a_time,
     rank,
     say,
@@ -30,16 +29,13 @@ from adakd.finished import (
     world,
 )
 from adakd.inputs import (
-    code,
     difficulties,
     lessons,
-    lessons_inputs,
     open_store,
-    prepared,
     start_inputs,
     start_stands,
     teacher_inputs,
-    training_settings,
+    training_inputs,
     units_of,
     untrained,
 )
@@ -155,15 +151,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
-    inputs = teacher_inputs(place) if role == "teacher" else training_settings(place, method)
+    inputs = training_inputs(place, method, half[1] if half else None)
     folder = _folder_of_training(place, method, half)
-    if half:
-        inputs["half"] = configuration.fingerprint(half[1])
-    if role == "student":
-        inputs["start"] = configuration.fingerprint(start_inputs(place))
-        inputs |= prepared(place) | lessons_inputs(place) | code(config)
-    if name != "finetune":
-        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
     if not half:  # halves go with the teacher
         spare(folder, inputs)
     if is_current(folder, inputs, title, *model_files(folder)):

@@ -383,3 +383,13 @@ def test_a_teacher_of_a_half_and_another_code_are_other_trainings(
     monkeypatch.setattr(inputs_module, "code", lambda config: {"code": "mended"})
     for method, before in (("teacher", whole), ("kd", student), ("finetune", tuned)):
         assert finished.changes(before, training_inputs(place, method)) == ["code"]
+
+
+def test_adakd_with_more_dropout_passes_is_another_training(tmp_path: Path) -> None:
+    few, many = (
+        training_settings(
+            place_of(tmp_path, distill={"difficulty": "dropout", "dropout_passes": passes}), "adakd"
+        )
+        for passes in (5, 20)
+    )
+    assert finished.changes(few, many) == ["difficulty"]

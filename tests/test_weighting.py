@@ -1011,3 +1011,13 @@ def test_weighting_and_objectives_import_torch_alone():
     heavy, ours = done.stdout.splitlines()
     assert heavy == "[]"
     assert ours == "['adakd', 'adakd.errors', 'adakd.objectives', 'adakd.weighting']"
+
+
+@pytest.mark.parametrize("control", ["permuted", "inverted"])
+def test_a_doubted_transcript_may_be_harder_than_all_that_are_trusted(control):
+    trusted = torch.stack([torch.linspace(0.1, 1.0, 50), torch.zeros(50)], dim=1)
+    doubted = torch.tensor([[9.0, 1.0]])
+    weighting = AdaKD(guard=0.9, control=control)
+    weighting.fit(torch.cat([trusted, doubted]))
+    weighted = weighting(torch.ones(1), torch.ones(1), doubted, 0.0)
+    assert weighted.distill_weight.item() == pytest.approx(0.9)

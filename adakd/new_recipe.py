@@ -87,9 +87,8 @@ def make(name: str, kind: str, whisper: str | None, repository: Path) -> Path:
             text = for_espeak(source, text, repository)
         elif source.name == "wav2vec2.yaml" and primary(language) in THOUSANDS:
             text = text.replace("# top_k: 64", "top_k: 64  ")
-            text = text.replace(
-                "temperature: 2.0", "temperature: 1.0"
-            )  # as Chinese recipes have it
+            # As the Chinese recipes that keep the top k have it.
+            text = text.replace("temperature: 2.0", "temperature: 1.0")
         text = re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found[1]], text)
         target = folder / source.relative_to(template)
         write_text(target, text)

@@ -19,7 +19,6 @@ from adakd import difficulty, finished, inputs, models
 from adakd.brain import DistillationBrain
 from adakd.data import audio, manifest
 from adakd.errors import UserError
-from adakd.files import read_json, write_json
 from adakd.inputs import changed_settings, difficulties, open_store
 from adakd.objectives import Projected
 from adakd.place import Place
@@ -181,32 +180,19 @@ def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> Non
 # ------------------------------------------------------------------ every source, in miniature
 
 
-def prepared(root: Path, family: str, **changes: Any) -> Place:
-    """A place whose stage 1 is done: 14 utterances by three speakers to train on."""
-    changes = {"teacher": {"config": BLOCKS[family](8), "train": {"epochs": 1}}, **changes}
-    place = Place(root, tiny_recipe.config(family, **changes))
-    if not (place.data / "done.json").exists():
-        entries = tiny_recipe.entries(root, 14)
-        manifest.write(place.data / "train.jsonl", entries)
-        for split in ("dev", "test"):
-            manifest.write(place.data / f"{split}.jsonl", tiny_recipe.entries(root, 2, split))
-        tiny_recipe.train_units(family, place.units, [entry.text for entry in entries])
-        finished.mark_done(place.data, {}, manifests="m", counts={"train": {"kept": 14}})
-    return place
-
-
-BLOCKS = {"wav2vec2": tiny_recipe.wav2vec2, "whisper": tiny_recipe.whisper}
 GUARD = {"adakd": {"k": 2.0, "guard": 0.9}}
 
 
 def with_source(place: Place, source: str, **changes: Any) -> Place:
-    return prepared(place.root, place.config.family, distill={"difficulty": source}, **changes)
+    return tiny_recipe.prepared(
+        place.root, place.config.family, distill={"difficulty": source}, **changes
+    )
 
 
 @pytest.fixture(scope="module", params=configuration.FAMILIES)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place with a teacher and its store."""
-    made = prepared(tmp_path_factory.mktemp(request.param), request.param)
+    made = tiny_recipe.prepared(tmp_path_factory.mktemp(request.param), request.param)
     training.train(made, "teacher")
     teacher_pass.teacher_pass(made)
     return made
@@ -327,18 +313,6 @@ def test_adakd_trains_on_another_difficulty_with_a_guard(place: Place) -> None:
     assert facts["inputs"]["method"] == GUARD["adakd"] and "difficulty" not in facts["inputs"]
 
 
-def test_a_student_may_say_what_it_was_trained_on(tmp_path: Path) -> None:
-    """Tokens that its source suppresses, as OpenAI's Whispers do the apostrophe."""
-    here = prepared(tmp_path, "whisper")
-    start = training.student_start(here) / "model"
-    used = models.open_folder(here.config, start)._units(here.manifest("train")[0])[-1]
-    path = start / "generation_config.json"
-    write_json(path, read_json(path) | {"suppress_tokens": [used, 0]})
-    training.train(here, "finetune")
-    written = read_json(here.experiment("finetune") / "model/generation_config.json")
-    assert written["suppress_tokens"] == [0]
-
-
 @pytest.mark.parametrize("source", ["insample", "crossfit"])
 def test_kd_trains_with_a_guard(place: Place, source: str) -> None:
     here = with_source(place, source, methods={"kd": {"alpha": 0.1, "guard": 0.9}})
@@ -454,7 +428,7 @@ def test_dropout_as_a_source(place: Place) -> None:
     teacher_pass.teacher_pass(here)
     rows = written(here)
     assert all(row.keys() == {"id", "x"} and row["x"] > 0 for row in rows.values())
-    fewer = prepared(
+    fewer = tiny_recipe.prepared(
         place.root, place.config.family, distill={"difficulty": "dropout", "dropout_passes": 3}
     )
     with pytest.raises(UserError, match="another dropout_passes: run stage 4"):
@@ -513,7 +487,9 @@ def test_hypotheses_that_are_empty_or_never_end(
 def test_a_source_that_cannot_be_is_told_before_any_work(
     tmp_path: Path, source: str, teacher: dict, sentence: str
 ) -> None:
-    here = prepared(tmp_path, "wav2vec2", teacher=teacher, distill={"difficulty": source})
+    here = tiny_recipe.prepared(
+        tmp_path, "wav2vec2", teacher=teacher, distill={"difficulty": source}
+    )
     with pytest.raises(UserError, match=f"{source} needs the teacher before .*{sentence}"):
         teacher_pass.teacher_pass(here)
     assert not here.store.exists()
@@ -524,7 +500,7 @@ def test_new_units_have_no_loss_before_fine_tuning(tmp_path: Path) -> None:
     other = tiny_recipe.train_units("wav2vec2", tmp_path / "other", ["abc", "ab"])
     config = tiny_recipe.config("wav2vec2")
     models.load(config, "teacher", other).save(source)
-    here = prepared(
+    here = tiny_recipe.prepared(
         tmp_path, "wav2vec2", teacher={"source": str(source)}, distill={"difficulty": "pretrained"}
     )
     with pytest.raises(UserError, match="no output yet for 1 of .* such as 'd'.*crossfit"):
@@ -538,9 +514,9 @@ def test_new_units_have_no_loss_before_fine_tuning(tmp_path: Path) -> None:
 
 
 def test_a_teacher_without_dropout_has_no_spread(tmp_path: Path) -> None:
-    for name, block in BLOCKS.items():
+    for name, block in tiny_recipe.BLOCKS.items():
         still = {**block(8), **tiny_recipe.STILL[name]}
-        here = prepared(tmp_path, name, teacher={"config": still})
+        here = tiny_recipe.prepared(tmp_path, name, teacher={"config": still})
         family = models.load(here.config, "teacher", here.units)
         with pytest.raises(UserError, match="has no dropout"):
             difficulty.dropout_spread(family, here.manifest("train"), tmp_path, 2, "spread")

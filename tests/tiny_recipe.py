@@ -16,7 +16,7 @@ import yaml
 
 from adakd import config as configuration
 from adakd import finished
-from adakd.data import audio
+from adakd.data import audio, manifest
 from adakd.data.manifest import Entry
 from adakd.place import Place
 
@@ -81,9 +81,12 @@ def whisper(width: int) -> dict[str, Any]:
     }
 
 
+BLOCKS = {"wav2vec2": wav2vec2, "whisper": whisper}
+
+
 def family_settings(family: str) -> dict[str, Any]:
     """conf/<family>.yaml of a tiny recipe, as a mapping."""
-    block = wav2vec2 if family == "wav2vec2" else whisper
+    block = BLOCKS[family]
     units = {"kind": "characters"} if family == "wav2vec2" else {"kind": "bpe", "size": 270}
     return {
         "units": units,
@@ -208,6 +211,20 @@ def train_units(family: str, folder: Path, texts: Sequence[str]) -> Path:
     else:
         units.train_bpe(texts, folder, 270)
     return folder
+
+
+def prepared(root: Path, family: str, **changes: Any) -> Place:
+    """A place whose stage 1 is done: 14 utterances by three speakers to train on."""
+    changes = {"teacher": {"config": BLOCKS[family](8), "train": {"epochs": 1}}, **changes}
+    place = Place(root, config(family, **changes))
+    if not (place.data / "done.json").exists():
+        train = entries(root, 14)
+        manifest.write(place.data / "train.jsonl", train)
+        for split in ("dev", "test"):
+            manifest.write(place.data / f"{split}.jsonl", entries(root, 2, split))
+        train_units(family, place.units, [entry.text for entry in train])
+        finished.mark_done(place.data, {}, manifests="m", counts={"train": {"kept": 14}})
+    return place
 
 
 def place_of(root: Path, **changes: Any) -> Place:

@@ -292,12 +292,22 @@ def test_a_cut_run_goes_on_with_as_many_processes(
     assert (folder / "ckpt" / "CKPT+1").is_dir()
 
 
-def test_a_twin_takes_the_place_of_what_was_trained_otherwise(tmp_path: Path) -> None:
+def test_a_twin_takes_the_place_of_what_was_trained_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     twin, folder = tmp_path / "kd-tuned" / "seed1", tmp_path / "kd" / "seed1"
     for path, alpha in ((twin, 0.1), (folder, 0.5)):
         path.mkdir(parents=True)
         (path / "weights").write_text(str(alpha))
         finished.mark_done(path, {"method": {"alpha": alpha}})
+    with monkeypatch.context() as cut:  # a copy without its last file is none
+        cut.setattr(finished, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finished.take_over(folder, twin)
+    assert (folder / "weights").exists() and finished.done(folder) is None
     finished.take_over(folder, twin)
     assert (folder / "weights").read_text() == "0.1"
     assert finished.done(folder)["taken_over"] == "kd-tuned/seed1"

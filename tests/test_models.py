@@ -1599,12 +1599,7 @@ def test_spec_augment_masks_in_training_only_and_only_where_asked(folder, entrie
     clean = task_loss(family, batch)
     for mask, changed in [(0.0, False), (0.5, True), (0.0, False)]:
         family.prepare_training(configuration.Train(mask_time=mask))
-        family.train()
-        for module in family.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-            elif hasattr(module, "dropout") and isinstance(module.dropout, float):
-                module.dropout = 0.0
+        without_dropout(family)
         np.random.seed(1)
         with torch.no_grad():
             assert torch.allclose(family.task_loss(family(batch), batch), clean) != changed
@@ -1623,6 +1618,55 @@ def test_whispers_masks_stay_within_the_speech(folder, entries, clips, monkeypat
     masked = (heard[0] != batch.inputs).any(dim=1)  # (B, frames)
     for row, length in zip(masked, batch.lengths.tolist(), strict=True):
         assert row[:length].any() and not row[length:].any()
+
+
+def without_dropout(family):
+    for module in family.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "dropout") and isinstance(module.dropout, float):
+            module.dropout = 0.0
+    return family.train()
+
+
+@pytest.mark.parametrize("asked", [0.3, 0.6])
+def test_as_many_frames_are_masked_as_asked(folder, entries, clips, monkeypatch, asked):
+    """Spans of 10 frames that may overlap: of n frames, n asked / 10 spans are drawn."""
+    family = fresh("whisper", folder)
+    family.prepare_training(configuration.Train(mask_time=asked))
+    batch = family.collate(entries[3:4], clips[3:4])
+    frames, heard = int(batch.lengths.item()), []
+    monkeypatch.setattr(family, "_encode", heard.append)
+    family.train()
+    for _ in range(40):
+        family(batch)
+    masked = [(each != batch.inputs).any(dim=1).float().sum().item() / frames for each in heard]
+    spans = int(asked * frames / 10)
+    assert np.mean(masked) == pytest.approx(1 - (1 - 10 / frames) ** spans, abs=0.04)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_features_are_masked_where_asked(folder, entries, clips, kind):
+    family = without_dropout(fresh(kind, folder))
+    batch = family.collate(entries[:2], clips[:2])
+    clean = task_loss(family.eval(), batch)
+    family.prepare_training(configuration.Train(mask_time=0.0, mask_feature=0.4))
+    settings = family.hf.config
+    settings.mask_feature_length = 2  # of models this narrow
+    assert not torch.allclose(family.train().task_loss(family(batch), batch), clean)
+
+
+def test_whispers_encoder_drops_what_hugging_faces_drops(folder, entries, clips):
+    settings = tiny.whisper_config(dropout=0.2, encoder_layerdrop=0.5)
+    family = tiny.family("whisper", folder, model=settings).train()
+    batch = family.collate(entries[:2], clips[:2])
+    found = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        found.append(family._encode(batch.inputs))
+        torch.manual_seed(seed)
+        torch.testing.assert_close(found[-1], family.hf.model.encoder(batch.inputs)[0])
+    assert not torch.allclose(found[0], found[1])
 
 
 def test_a_batch_of_very_short_clips_trains(folder, entries):
@@ -1758,6 +1802,22 @@ def test_the_three_phases_together_follow_a_tones_envelope_whatever_its_phase():
         assert together.max() / together.min() < 1.05 * 2 / math.sqrt(3)
         assert three.min(dim=0).values.max() < 0.05 * three.max()  # a single one falls silent
         assert rectified.reshape(48, -1, 3).sum(dim=(0, 2)).argmax() in (band, band + 1)
+
+
+def test_what_follows_the_filters_rectifies(folder):
+    """GELU bends within about 1 of zero: normalised outputs are drawn four times as wide."""
+    first = fresh("wav2vec2", folder).hf.wav2vec2.feature_extractor.conv_layers[0]
+    assert (first.layer_norm.weight == 4).all()
+
+
+def test_speech_outweighs_positions_in_a_random_whisper(folder):
+    encoder = tiny.family("whisper", folder, model=tiny.whisper_config(d_model=64)).hf.model.encoder
+    for conv in (encoder.conv1, encoder.conv2):
+        fan_in = conv.weight[0].numel()
+        assert conv.weight.std().item() == pytest.approx(2 / fan_in**0.5, rel=0.1)
+    time, rates = torch.arange(100.0)[:, None], 10_000 ** -(torch.arange(32.0) / 31)
+    waves = torch.cat([(time * rates).sin(), (time * rates).cos()], dim=1)  # as OpenAI has them
+    torch.testing.assert_close(encoder.embed_positions.weight.detach(), 0.2 * waves)
 
 
 def test_filters_beyond_a_multiple_of_three_and_narrow_kernels_keep_their_weights(folder):

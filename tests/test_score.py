@@ -319,6 +319,34 @@ def test_folds_of_unknown_people_are_what_is_drawn():
     )
 
 
+def test_a_person_heard_in_two_folds_is_one():
+    """Five people, each of whom both folds test: five groups, not ten."""
+    speakers = [f"s{i}" for i in range(5)]
+    runs, others = (
+        [
+            score.Tested(made_up([e + i for i in range(5)], [100] * 5, speakers), fold)
+            for fold in (0, 1)
+        ]
+        for e in (20, 30)
+    )
+    assert score.paired_bootstrap(runs, others).variance.groups == 5
+
+
+def test_every_fold_s_people_are_drawn():
+    """Three people a fold: six are known, though each fold alone has too few to draw them."""
+    runs, others = (
+        [
+            score.Tested(
+                made_up([e, e + 9, e + 3], [100] * 3, [f"s{fold}{i}" for i in range(3)]), fold
+            )
+            for fold in (0, 1)
+        ]
+        for e in (20, 30)
+    )
+    change = score.paired_bootstrap(runs, others)
+    assert (change.variance.groups, change.variance.folds, change.variance.runs) == (6, 2, 2)
+
+
 def test_one_utterance_alone_tells_nothing():
     utterances, others = (made_up([errors], [20], [""]) for errors in (3, 6))
     assert all(map(math.isnan, interval(utterances)))
@@ -384,6 +412,10 @@ def test_different_utterances_are_named():
         paired(utterances, utterances[:2])
     with pytest.raises(UserError, match=r"AdaKD lacks 2 \(u0001, u0002\)"):
         paired(utterances[:1], utterances)
+    whole = score.Tested(utterances, 0, "AdaKD")
+    short = score.Tested(utterances[:2], 1, "KD")
+    with pytest.raises(UserError, match=r"KD lacks 1 \(u0002\)"):
+        score.paired_bootstrap([whole, whole._replace(fold=1)], [whole, short])
 
 
 # -- files ----------------------------------------------------------------------------------------
@@ -491,6 +523,12 @@ def test_languages_without_spaces_have_no_words():
         errors = one(text, text, language)
         assert errors.words is None
         assert "wer" not in score.summarise([errors], "test", draws=10)
+
+
+def test_a_sum_of_which_a_part_is_unknown_is_none():
+    known, unknown = one("one two", "one", "en"), one("你好", "你好", "zh")
+    assert score.total_of("words", [known, known]) == (0, 2, 0, 4)
+    assert score.total_of("words", [known, unknown]) is None
 
 
 def test_scores_of_earlier_versions_have_no_words(tmp_path):

@@ -302,6 +302,8 @@ def test_an_interval_holds_what_it_is_of() -> None:
     counts[0, :, 2] += 1e-4  # hardly any luck, and a margin far below what the half error does
     change = significance.compare(counts, folds)
     assert change.relative == pytest.approx(-0.5) and change.relative == change.interval.low
+    back = significance.compare(counts[..., [2, 3, 0, 1]], folds)
+    assert back.relative == pytest.approx(1, rel=1e-5) and back.relative == back.interval.high
     counts[..., 0] = 0
     assert significance.compare(counts, folds).interval.low == -1
     low, high = significance.cer_interval(counts[..., :2], folds)
@@ -339,6 +341,26 @@ def test_more_seeds_leave_the_luck_of_speakers() -> None:
     assert significance.seeds_enough(alone, 0.03) == significance.seeds_needed(0.02, 0.03)
     nothing = significance.Variance(0.0, 0.0, 0.0, 5, 1, 8)
     assert significance.seeds_enough(nothing, 0.03) == significance.seeds_needed(0.0, 0.03) == 2
+
+
+def test_seeds_enough_are_of_each_fold() -> None:
+    seed, speaker = 0.03**2 / 5, 0.02**2 / 6
+    found = significance.Variance(seed, speaker, seed + speaker, runs=30, folds=6, groups=6)
+    enough = significance.seeds_enough(found, 0.05)
+    assert enough is not None
+
+    def chance(seeds: int) -> float:
+        return significance.found_by_t(
+            -math.log(0.95) / (error := found.error(seeds / 5))[0], error[1]
+        )
+
+    assert chance(enough) >= 0.8 > chance(enough - 1)
+
+
+def test_less_luck_of_both_than_of_either_takes_nothing_off() -> None:
+    """The estimate may come out below zero, where there is none."""
+    found = significance.Variance(1.0, 1.0, 1.5, runs=5, folds=1, groups=8)
+    assert found.error()[0] ** 2 == pytest.approx(2)
 
 
 @pytest.mark.parametrize(("of_runs", "of_groups"), [(1.0, 0.8), (0.8, 1.0), (1.0, 1e-6)])

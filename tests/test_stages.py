@@ -368,6 +368,38 @@ def test_what_was_decoded_otherwise_is_neither_scored_nor_reported(
     decoded(place, "teacher")
 
 
+def test_scores_of_other_draws_are_made_anew(
+    place: Place, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded_teacher(place, decoder)
+    (place.experiment("teacher") / "score" / "done.json").unlink()
+    draws = []
+    monkeypatch.setattr(score, "score_file", lambda *given: draws.append(given[-1]) or {"cer": 0.5})
+    for number in (9, 9, 10):
+        settings = configuration.Score(bootstrap=number)
+        here = Place(place.root, dataclasses.replace(place.config, score=settings))
+        results.score_one(here, "teacher")
+    assert draws == [9, 9, 10, 10], "dev and test, once of each"
+
+
+def test_int8_weights_are_of_the_student_that_is_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def save(_: object, folder: Path) -> None:
+        made.append((folder / "int8.pt").write_text("weights"))
+
+    fake_models(monkeypatch, open_folder=lambda *_: types.SimpleNamespace(hf=None))
+    monkeypatch.setitem(sys.modules, "adakd.quantise", quantise := types.SimpleNamespace())
+    monkeypatch.setattr(adakd, "quantise", quantise, raising=False)
+    quantise.save, quantise.FILE = save, "int8.pt"
+    for alpha in (0.1, 0.1, 0.2):
+        finished.mark_done(place.experiment("kd"), {"method": {"alpha": alpha}}, parameters=1)
+        results.quantise(place, "kd")
+    assert len(made) == 2, "once of each student"
+
+
 def test_the_store_is_asked_for_and_checked(place: Place) -> None:
     mark(place.data, manifests="m")
     model(place, "teacher")

@@ -245,6 +245,7 @@ def test_exchanged_difficulties_give_the_same_alphas_to_others(control, scale):
         assert order == pytest.approx(-1.0) if control == "inverted" else abs(order) < 0.15
         # An utterance has its x for good, whoever shares its batch.
         torch.testing.assert_close(changed.alpha(x[5:9], progress), after[5:9])
+    torch.manual_seed(99)  # the exchange is the same for all seeds of a training
     assert torch.equal(fitted(scale=scale, control=control).known, changed.known)
 
 
@@ -266,6 +267,15 @@ def test_the_threshold_control_has_two_alphas():
         assert alphas[easy].tolist() == pytest.approx([every[easy].mean().item()] * int(easy.sum()))
         assert alphas[~easy].unique().item() == pytest.approx(every[~easy].mean().item())
         assert alphas.mean().item() == pytest.approx(every.mean().item())
+
+
+def test_an_utterance_at_the_threshold_is_easy():
+    control, plain = AdaKD(2.0, 1.0, control="threshold"), AdaKD(2.0, 1.0)
+    control.fit([1.0, 2.0, 3.0])
+    easy = plain.alpha(torch.tensor([1.0, 2.0]), 0.0).mean().item()
+    hard = plain.alpha(torch.tensor([3.0]), 0.0).item()
+    found = control.alpha(torch.tensor([1.0, 2.0, 3.0]), 0.0).tolist()
+    assert found == pytest.approx([easy, easy, hard])
 
 
 @pytest.mark.parametrize("level", [1 / math.e, 0.1])
@@ -530,12 +540,22 @@ def test_a_guard_needs_pairs_and_says_so():
         AdaKD(guard=0.9).fit([0.1, 0.2])
     with pytest.raises(UserError, match=r"\(N,\)"):
         AdaKD().fit([[0.1, 0.2]])
-    with pytest.raises(UserError, match="probability"):
-        AdaKD(guard=0.9).fit([(0.1, 0.2), (0.3, 1.2)])
+    for doubt in (1.2, -0.2):
+        with pytest.raises(UserError, match="probability"):
+            AdaKD(guard=0.9).fit([(0.1, 0.2), (0.3, doubt)])
     with pytest.raises(UserError, match="all 2 transcripts"):
         AdaKD(guard=0.9).fit([(0.1, 0.9), (0.3, 0.8)])
     with pytest.raises(UserError, match="1 of 2 difficulties"):
         AdaKD(guard=0.9).fit([(0.1, math.nan), (0.3, 0.8)])
+
+
+def test_a_transcript_as_likely_right_as_wrong_is_trusted():
+    kept, dropped = AdaKD(k=1.0, guard=0.9), AdaKD(k=1.0, guard="drop")
+    for weighting in (kept, dropped):
+        weighting.fit([(1.0, 0.0), (3.0, 0.5), (8.0, 0.6)])
+        assert weighting.t == 2.0 and weighting.summary()["doubted"] == pytest.approx(1 / 3)
+    lowest = AdaKD(2.0, 1.0).alpha(torch.tensor([3.0]), 0.0).item()
+    assert dropped.summary()["start"]["min"] == pytest.approx(lowest)
 
 
 def test_kd_has_the_same_guard():
@@ -948,6 +968,7 @@ def test_use_before_fit_is_a_sentence():
         (FixedWeight(), (torch.ones(2), torch.ones(1), None, 0.0), r"shape \(1,\)"),
         (FineTune(), (torch.tensor(1.0), None, None, 0.0), "do not average"),
         (FineTune(), (torch.ones(2), None, None, 1.5), "progress 1.5"),
+        (FineTune(), (torch.ones(2), None, None, -0.1), "progress -0.1"),
     ],
 )
 def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message):
@@ -983,6 +1004,7 @@ def test_missing_or_misshapen_input_is_a_sentence(weighting, arguments, message)
         ("annealing", {"max_temperature": 2.5}, "whole number"),
         ("annealing", {"max_temperature": 0}, "whole number"),
         ("annealing", {"first_phase": 1.0}, "between 0 and 1"),
+        ("annealing", {"first_phase": 0}, "between 0 and 1"),
     ],
 )
 def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -52,11 +53,12 @@ MARKERS = {
 }
 
 
-@pytest.mark.parametrize("kind", MARKERS)
-@pytest.mark.parametrize("before", MARKERS)
+@pytest.mark.parametrize(
+    ("kind", "before"),
+    # A FLEURS marker is told from Common Voice's by its tables.
+    sorted(set(itertools.permutations(MARKERS, 2)) - {("common_voice", "fleurs")}),
+)
 def test_the_marker_of_another_kind_is_none(tmp_path: Path, kind: str, before: str) -> None:
-    if kind == before or (kind, before) == ("common_voice", "fleurs"):  # told by its tables
-        return
     (tmp_path / "fetched.json").write_text(json.dumps(MARKERS[before]), encoding="utf-8")
     module = corpora.module(kind)
     with pytest.raises(UserError, match="run stage 0"):

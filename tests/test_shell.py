@@ -480,6 +480,9 @@ def working(copy: Path) -> Iterator[subprocess.Popen[str]]:
             if (fakes / "pid").exists():
                 break
             time.sleep(0.02)
+        else:
+            process.kill()
+            pytest.fail("run.sh never got to its Python")
         yield process
 
 

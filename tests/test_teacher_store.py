@@ -14,6 +14,7 @@ import tiny
 import torch
 
 from adakd import teacher_store
+from adakd.data import audio
 from adakd.data.loader import Steps, evaluation_loader
 from adakd.errors import UserError
 from adakd.objectives import Dense, TopK, top_k
@@ -326,6 +327,35 @@ def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, v
     begin(tmp_path, PARTS, k, 2.0)
     with pytest.raises(UserError, match="'loud'.*fp16.*distill.teacher to online"):
         add_one(Writer(tmp_path), "loud", 0.1, logits)
+
+
+@pytest.mark.parametrize("kind, k", [("whisper", 5), ("whisper", 0), ("wav2vec2", 0)])
+def test_the_store_holds_what_the_teacher_says_of_each_utterance_alone(tmp_path, kind, k):
+    teacher, entries = tiny.family(kind, tmp_path), tiny.entries(tmp_path)
+    begin(tmp_path / "store", {}, k, 2.0)
+    writer = Writer(tmp_path / "store")
+    steps = Steps(entries, tmp_path, teacher)
+    fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, 0))
+    writer.flush()
+    finish(tmp_path / "store")
+    store = Store(tmp_path / "store")
+    for entry in entries:
+        batch = teacher.collate([entry], [audio.read(tmp_path / entry.audio)])
+        with torch.inference_mode():
+            output = teacher(batch)
+            loss = teacher.task_loss(output, batch).item()
+        said = output.logits[0, : teacher.positions(batch)]
+        assert store.difficulties()[entry.id] == pytest.approx(loss, rel=1e-4)
+        soft = store.soft([entry.id])
+        near = {"rtol": 2e-3, "atol": 2e-3}  # fp16
+        if k == 0:
+            torch.testing.assert_close(soft.logits[0].float(), said, **near)
+        else:
+            highest = said.topk(k)
+            assert torch.equal(soft.indices[0].long(), highest.indices)
+            torch.testing.assert_close(soft.values[0].float(), highest.values, **near)
+            others = said.scatter(1, highest.indices, -math.inf)
+            torch.testing.assert_close(soft.tail[0], (others / 2).logsumexp(dim=1), **near)
 
 
 @pytest.mark.parametrize("kind, k", [("whisper", 5), ("wav2vec2", 0)])

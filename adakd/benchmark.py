@@ -106,7 +106,7 @@ def bearable() -> int:
 
 def perform(task: Task) -> None:
     """Do a task, in a worker: what is done already costs a look at its marker."""
-    with finished.made_for(task.study, task.known):
+    with finished.made_for(task.study):
         _perform(task)
 
 
@@ -208,10 +208,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             if task.training and task.training in (each.training for each in running.values()):
                 continue  # its turn comes when that one is there
             running[task.name] = dataclasses.replace(
-                task,
-                twin=trained.get(task.training),
-                study=study.path.stem,
-                known=earlier.get(task.name, {}).get("status") == "done",
+                task, twin=trained.get(task.training), study=study.path.stem
             )
             workers.start(running[task.name])
         if not running:

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd.errors import UserError
@@ -185,42 +185,32 @@ def one_at_a_time(
 # ------------------------------------------------------------------ whose it is
 
 
-class Maker(NamedTuple):
-    """The study that is at work. What others trained in its folders is theirs."""
-
-    study: str
-    known: bool  # it made this before 2026-11-28, since when a training says whose it is
-
-
-_maker: ContextVar[Maker | None] = ContextVar("maker", default=None)
+# The study that is at work. What others trained in its folders is theirs.
+_study: ContextVar[str | None] = ContextVar("study", default=None)
 
 
 @contextlib.contextmanager
-def made_for(study: str, known: bool) -> Iterator[None]:
+def made_for(study: str) -> Iterator[None]:
     """Within it a training is the study's, and only what is its own is made anew.
 
     ./run.sh makes anew what was trained with other settings, and says so to whoever asked for that.
     A study works in the same folders and would say so in a log.
     """
-    token = _maker.set(Maker(study, known))
+    token = _study.set(study)
     try:
         yield
     finally:
-        _maker.reset(token)
+        _study.reset(token)
 
 
 def whose() -> dict[str, str | None]:
     """What a training tells of who made it: a study, or ./run.sh (None)."""
-    maker = _maker.get()
-    return {"study": maker.study if maker else None}
+    return {"study": _study.get()}
 
 
 def foreign(facts: dict[str, Any]) -> bool:
     """Whether a finished training is neither the study's that is at work, nor may it be."""
-    maker = _maker.get()
-    if maker is None:
-        return False
-    return facts["study"] != maker.study if "study" in facts else not maker.known
+    return _study.get() is not None and facts.get("study") != _study.get()
 
 
 def spare(folder: Path, inputs: dict[str, Any]) -> None:
@@ -237,7 +227,7 @@ def spare(folder: Path, inputs: dict[str, Any]) -> None:
 
 def foreign_below(folder: Path) -> Path | None:
     """A finished training below, of others than the study that is at work."""
-    for path in sorted(folder.rglob("seed*/done.json")) if _maker.get() else ():
+    for path in sorted(folder.rglob("seed*/done.json")) if _study.get() else ():
         facts = done(path.parent) or {}
         if facts.get("train_seconds") and foreign(facts):
             return path.parent
@@ -317,8 +307,7 @@ def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any])
         return []
     named = [name for name in changed if name.split(".")[0] not in ON_DISK]
     named += changed_sources(folder, changed, settings)
-    # One that tells of no maker is from before runs that are cut did so.
-    own = _maker.get() is not None and ("study" not in before or not foreign(before))
+    own = _study.get() is not None and not foreign(before)
     if own or not named:  # nobody could give it back the data or the teacher of then
         return changed
     raise UserError(

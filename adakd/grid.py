@@ -127,7 +127,6 @@ class Task:
     method: str = ""
     twin: Path | None = None  # the folder of a finished run with the same training
     study: str = ""  # whose it is: see `finished.made_for`
-    known: bool = False  # the study has a record that it did this
 
     @cached_property
     def fingerprint(self) -> str:

@@ -101,11 +101,9 @@ def is_whole(store: Path, utterances: int) -> bool:
     """
     names = _names(int(read_json(store / "meta.json", needs=META)["top_k"]))
     for index in _indices(store):
-        rank, *shards = index.name.split(".")[1:-1]
-        # Before 2026-11-29 an index had many shards, which stand in its lines alone.
-        for shard in shards or {row["shard"] for row in read_jsonl(index, needs=LINE)}:
-            if not all((store / f"{name}.{rank}.{shard}.npy").exists() for name in names):
-                return False
+        place = index.name.removeprefix("index.").removesuffix(".jsonl")
+        if not all((store / f"{name}.{place}.npy").exists() for name in names):
+            return False
     return sum(map(count_lines, _indices(store))) == utterances
 
 
@@ -389,8 +387,8 @@ class Store:
 
 
 def _indices(folder: Path, rank: str = "*") -> list[Path]:
-    """The indices of all shards; before 2026-11-29 there was one a process, index.<R>.jsonl."""
-    return sorted(folder.glob(f"index.{rank}.*jsonl"))
+    """The indices of all shards, index.RANK.SHARD.jsonl."""
+    return sorted(folder.glob(f"index.{rank}.*.jsonl"))
 
 
 def _names(top_k: int) -> tuple[str, ...]:

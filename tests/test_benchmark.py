@@ -501,17 +501,6 @@ def test_what_a_study_trained_is_its_own_even_if_its_task_failed(
     assert not beside.failures(**{"methods.kd.alpha": 0.3}) and beside.alpha("kd") == 0.3
 
 
-def test_what_earlier_versions_made_is_known_by_its_record(beside: Beside) -> None:
-    shutil.rmtree(beside.folder("kd"))
-    assert not beside.failures()
-    for path in (beside.root / "exp").rglob("seed*/done.json"):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        facts.pop("study", None)
-        path.write_text(json.dumps(facts), encoding="utf-8")
-    changed = {"data.max_seconds": 1.5, "train.epochs": 3, "methods.kd.alpha": 0.3}
-    assert not beside.failures(**changed) and beside.alpha("kd") == 0.3
-
-
 @pytest.mark.parametrize(
     ("gpus", "cores", "free", "jobs"),
     [("", 8, 16, 8), ("", 8, 5, 2), ("", 8, 1, 1), ("0,1", 8, 16, 2), ("3", 8, 16, 1),

@@ -233,21 +233,21 @@ def test_a_study_begins_its_own_cut_runs_anew(
 ) -> None:
     """As it does its finished ones: with a trial that fails another candidate would be chosen."""
     folder = place.experiment("kd-try1")
-    with finished.made_for("a", known=False):
+    with finished.made_for("a"):
         saved = cut(folder, {"seed": 1}, place)
-    with finished.made_for("b", known=True), pytest.raises(UserError, match="another seed"):
+    with finished.made_for("b"), pytest.raises(UserError, match="another seed"):
         finished.begin(folder, {"seed": 2}, place.config)
     with pytest.raises(UserError, match="another seed"):  # ./run.sh
         finished.begin(folder, {"seed": 2}, place.config)
     assert saved.is_dir()
-    with finished.made_for("a", known=False):
+    with finished.made_for("a"):
         finished.begin(folder, {"seed": 2}, place.config)
     assert not saved.exists()
     assert (
         capsys.readouterr().out == f"{finished.shown(folder)}: cut, and seed changed, begun anew\n"
     )
     saved = cut(folder, {"seed": 2}, place)  # of ./run.sh
-    with finished.made_for("a", known=True), pytest.raises(UserError, match="another seed"):
+    with finished.made_for("a"), pytest.raises(UserError, match="another seed"):
         finished.begin(folder, {"seed": 1}, place.config)
     assert saved.is_dir()
 
@@ -265,15 +265,6 @@ def test_a_cut_run_of_other_data_is_begun_anew(
     finished.begin(folder, before | {"data": "n", "teacher": "u"}, place.config)
     assert not saved.exists()
     assert "kd/seed1: cut, and data and teacher changed, begun anew" in capsys.readouterr().out
-    # A study takes what was cut before a run said whose it is for its own.
-    saved = cut(folder, before, place)
-    started = folder / "started.json"
-    facts = json.loads(started.read_text())
-    del facts["study"]
-    write_json(started, facts)
-    with finished.made_for("a", known=False):
-        finished.begin(folder, before | {"seed": 2}, place.config)
-    assert not saved.exists()
 
 
 def test_a_cut_run_goes_on_with_as_many_processes(
@@ -317,7 +308,7 @@ def test_a_twin_takes_the_place_of_what_was_trained_otherwise(
     # Whoever copies has made the copy.
     finished.mark_done(twin, {"method": {"alpha": 0.9}}, study=None)
     shutil.rmtree(folder)
-    with finished.made_for("one", known=True):
+    with finished.made_for("one"):
         finished.take_over(folder, twin)
         finished.take_over(folder, twin)
     assert finished.done(folder)["study"] == "one" and finished.done(twin)["study"] is None
@@ -327,7 +318,7 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) ->
     folder = place.experiment("teacher").parents[1]
     finished.mark_done(place.experiment("untrained"), {"a": 1}, parameters=1)
     finished.mark_done(place.experiment("kd-int8"), {"a": 2}, parameters=1)
-    with finished.made_for("a", known=False):
+    with finished.made_for("a"):
         finished.spare_below(folder, "Other data")
         finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
         with pytest.raises(UserError) as caught:
@@ -336,10 +327,8 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) ->
     assert str(caught.value).startswith(f"Other data, and from what lies there {kd} was trained, ")
     assert str(caught.value).endswith(f"or delete {finished.shown(folder)}.")
     finished.spare_below(folder, "Other data")
-    with finished.made_for("a", known=True):
-        finished.spare_below(folder, "Other data")
     finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
-    with finished.made_for("a", known=False):
+    with finished.made_for("a"):
         finished.spare_below(folder, "Other data")
 
 

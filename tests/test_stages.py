@@ -499,7 +499,7 @@ def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:
 
     def refused(step: Callable[..., object], *arguments: object) -> None:
         before = {path: path.stat().st_mtime_ns for path in teacher.rglob("*")}
-        with finished.made_for("a", known=False):
+        with finished.made_for("a"):
             with pytest.raises(UserError, match="holds a finished experiment with another source"):
                 step(*arguments)
         assert {path: path.stat().st_mtime_ns for path in teacher.rglob("*")} == before
@@ -511,16 +511,14 @@ def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:
     finished.mark_done(teacher, {**teacher_inputs(as_it_is), "source": "another"})
     refused(training.teacher, as_it_is)
     finished.spare(teacher, inputs)  # ./run.sh
-    with finished.made_for("a", known=True):
-        finished.spare(teacher, inputs)  # of a time when nobody said
-    with finished.made_for("a", known=False):
+    with finished.made_for("a"):
         finished.spare(twin, inputs)  # it would not be made anew
         finished.spare(place.experiment("kd"), inputs)  # nothing there
         finished.mark_done(teacher, other, **finished.whose())
         finished.spare(teacher, inputs)
     for owner in ({"study": None}, {"study": "b"}):
         finished.mark_done(teacher, other, **owner)
-        with finished.made_for("a", known=True), pytest.raises(UserError, match="did not make"):
+        with finished.made_for("a"), pytest.raises(UserError, match="did not make"):
             finished.spare(teacher, inputs)
 
 

@@ -307,11 +307,7 @@ def export(places: list[Place], methods: list[str]) -> None:
         "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
         "files": 2,  # to be raised when other files are written
     }
-    # An older export does not tell its files: those of the model are among them.
-    names = (done(place.export) or {}).get("written") or [
-        path.name for path in (folder / "model").iterdir()
-    ]
-    written = [place.export / name for name in names]
+    written = [place.export / name for name in (done(place.export) or {}).get("written", ())]
     if is_current(place.export, inputs, f"{place.title}: export of {best}", *written):
         return
     from adakd.export import write_export

@@ -61,6 +61,11 @@ class Place:
     def results(self) -> Path:
         return self.root / "exp" / self.config.recipe
 
+    @property
+    def report(self) -> Path:
+        """Table and plots of all folds, families and seeds; a tag has its own."""
+        return self.results / (f"report-{self.config.tag}" if self.config.tag else "report")
+
     def experiment(self, method: str) -> Path:
         """The folder of a method, of the teacher, or of the untrained student."""
         tagged = method not in ("teacher", "untrained") and self.config.tag

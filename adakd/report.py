@@ -14,7 +14,7 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ LABELS = {  # in the table's order
     "annealing": "Annealing KD",
     "adakd": "AdaKD",
 }
-EXPECTED = ("teacher", "untrained", "finetune", "kd", "adakd")  # listed even where not run
+EXPECTED = ("teacher", "untrained", "finetune", "kd")  # listed even where not run, as is AdaKD
 IN_SENTENCES = {"teacher": "the teacher", "finetune": "fine-tuning", "kd": "KD"}
 BASELINES = ("finetune", "kd")
 HEADER = (
@@ -239,14 +239,28 @@ def split_tag(method: str) -> tuple[str, str]:
     return (found[1], found[2] or "") if found else (method, "")
 
 
-def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
+def baseline_of(method: str, baseline: str, there: Collection[str]) -> str | None:
+    """Which experiment a method is compared with: the baseline of its own tag, else without one.
+
+    None where neither is there but itself.
+    """
+    tag = split_tag(method)[1]
+    names = [f"{baseline}-{tag}", baseline] if tag else [baseline]
+    return next((name for name in names if name in there and name != method), None)
+
+
+def make_rows(
+    runs: Sequence[Run], draws: int = DRAWS, asked: Sequence[str] = ("adakd",)
+) -> list[Row]:
     """Rows of one family's table: the five of every recipe, run or not, and any others.
 
-    What was run with a tag alone has no row without it. Its baselines are those of its tag, where
-    there are such, else those without one.
+    What was run with a tag alone has no row without it, nor has AdaKD one where nobody asked for
+    it. For what is compared with what see `baseline_of`.
     """
     there = {run.experiment.method for run in runs}
-    there |= set(EXPECTED) - {split_tag(method)[0] for method in there}
+    trained = set(there)
+    expected = {*EXPECTED, *({"adakd"} & set(asked))}
+    there |= expected - {split_tag(method)[0] for method in there}
     by_method: dict[str, list[Run]] = {method: [] for method in LABELS if method in there}
     for run in sorted(runs, key=lambda run: (*_order(run.experiment.method), run.key)):
         by_method.setdefault(run.experiment.method, []).append(run)
@@ -264,12 +278,10 @@ def make_rows(runs: Sequence[Run], draws: int = DRAWS) -> list[Row]:
         seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
         heard = [Tested(run.errors, run.key[0]) for run in own]
         nothing = Interval(math.nan, math.nan)
-        tag = split_tag(method)[1]
         changes = {}
         for baseline in BASELINES:
-            tagged = f"{baseline}-{tag}"
-            name = tagged if tag and tagged in by_method else baseline
-            if own and by_method.get(name) and name != method:
+            name = baseline_of(method, baseline, trained)
+            if own and name is not None:
                 changes[baseline] = compare(own, by_method[name], draws)
         rows.append(
             Row(
@@ -367,34 +379,33 @@ def verdict(label: str, other: str, change: Change) -> str:
     return f"{claim}; the interval ({low} % to {high} %) includes zero, so this run can't tell"
 
 
-def headline(family: str, rows: Sequence[Row]) -> str:
-    """The outcome for one family in a few sentences."""
+def headline(family: str, rows: Sequence[Row], tag: str = "") -> str:
+    """The outcome for one family in a few sentences: of a tag's student, where it has one."""
+    there = {row.method: row for row in rows if row.runs}
     by_method: dict[str, Row] = {}
-    for row in rows:
-        if row.runs:  # those without a tag come first
-            by_method.setdefault(split_tag(row.method)[0], row)
-    others = [name for name in by_method if not name.startswith(("teacher", "untrained"))]
-    told = ("adakd", "kd", "finetune", *others)
-    best = next((by_method[name] for name in told if name in by_method), None)
-    if best is None:
+    for row in sorted(there.values(), key=lambda row: split_tag(row.method)[1] != tag):
+        by_method.setdefault(split_tag(row.method)[0], row)
+    students = [name for name in by_method if not name.startswith(("teacher", "untrained"))]
+    if not students:
         return f"{family}: no student has been trained."
-    tag = split_tag(best.method)[1]
-    own = {split_tag(row.method)[0]: row for row in rows if split_tag(row.method)[1] == tag}
-    by_method |= {name: row for name, row in own.items() if row.runs}
+    order = ("adakd", "kd", "finetune", *students)
+    ours = [by_method[name] for name in order if name in students]
+    best = min(ours, key=lambda row: bool(tag) and split_tag(row.method)[1] != tag)
     sentences = [f"{family}: {best.label} reaches a CER of {percent(_cer(best))} %"]
     if not math.isnan(best.interval.low):
         sentences[0] += " (95 % interval {} to {})".format(*map(percent, best.interval))
-    beside = [by_method[name] for name in (*BASELINES, "teacher") if name in by_method]
-    named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in beside if row is not best]
+    others = {each: baseline_of(best.method, each, there) for each in BASELINES}
+    beside = [there[name] for name in (*others.values(), "teacher") if name in there]
+    named = [f"{_in_sentence(row)} {percent(_cer(row))} %" for row in beside]
     sentences[0] += f"; {', '.join(named)}." if named else "."
     for baseline in reversed(BASELINES):
-        if baseline in best.changes:
-            against = _in_sentence(by_method[baseline])
-            clause = verdict(best.label, against, best.changes[baseline])
+        name = others[baseline]
+        if name is not None and baseline in best.changes:
+            clause = verdict(best.label, _in_sentence(there[name]), best.changes[baseline])
             sentences.append(clause + ".")
         elif baseline not in by_method:
             sentences.append(f"{LABELS[baseline]} has not been run.")
-    if "adakd" not in by_method:
+    if any(row.method == "adakd" and not row.runs for row in rows):
         sentences.append("AdaKD has not been run.")
     return " ".join(sentences)
 
@@ -439,7 +450,7 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     if any(split_tag(row.method)[1] for row in rows):
         found.append(
             "A variant, its tag in brackets, is compared with the fine-tuning and the KD of its "
-            "own tag where there are such, else with those without a tag."
+            "own tag where there are others such, else with those without a tag."
         )
     if any("-int8" in row.method for row in rows):
         found.append(
@@ -626,23 +637,26 @@ def write_report(
     context: Context,
     difficulties: Mapping[str, np.ndarray] | None = None,
     draws: int = DRAWS,
+    asked: Sequence[str] = ("adakd",),
+    tag: str = "",
 ) -> str:
-    """Write RESULTS.md, report/index.html and its plots below `out_folder`; return the text table.
+    """Write RESULTS.md, index.html and its plots to `out_folder`; return the text table.
 
     Reads from every experiment's folder hyp.test.jsonl (scored), done.json and metrics.jsonl.
     `difficulties`: family -> teacher's losses x (N,) on the training set of the first AdaKD run
-    (lowest fold, then lowest seed); without them there is no plot of alpha. Raises UserError when
-    nothing has been decoded and scored, or methods were tested on different utterances.
+    (lowest fold, then lowest seed); without them there is no plot of alpha. `asked`: the methods
+    that it is about, `tag`: the variant. Raises UserError when nothing has been decoded and scored,
+    or methods were tested on different utterances.
     """
     if not experiments:
         raise UserError(f"No experiments of {recipe} are there to report: run stages 2 to 8 first.")
     runs = [read_run(experiment) for experiment in experiments]
     families = {
-        family: make_rows([run for run in runs if run.experiment.family == family], draws)
+        family: make_rows([run for run in runs if run.experiment.family == family], draws, asked)
         for family in dict.fromkeys(run.experiment.family for run in runs)
     }
     warning = demonstration(runs) if context["demonstration"] else ""
-    said = [headline(family, table) for family, table in families.items()]
+    said = [headline(family, table, tag) for family, table in families.items()]
     figures = make_figures(families, difficulties or {})
     conditions = {family: conditions_table(table, draws) for family, table in families.items()}
 
@@ -662,10 +676,10 @@ def write_report(
 
     write_text(out_folder / "RESULTS.md", markdown(f"Results of {recipe}", parts))
     for name, figure in figures.items():
-        with atomic_write(out_folder / "report" / f"{name}.png", "wb") as file:
+        with atomic_write(out_folder / f"{name}.png", "wb") as file:
             file.write(figure.png)
     meta = f"AdaKD results, {context['time']}"
-    write_text(out_folder / "report" / "index.html", page(recipe, meta, parts))
+    write_text(out_folder / "index.html", page(recipe, meta, parts))
 
     shown = []
     for family, table in families.items():

@@ -19,6 +19,8 @@ def test_the_layout_on_disk(tmp_path: Path) -> None:
     assert here.experiment("kd") == tmp_path / "exp/tiny/en/whisper/kd/seed3"
     assert here.store == tmp_path / "exp/tiny/en/whisper/teacher/seed3/store"
     assert here.results == tmp_path / "exp/tiny/en"
+    assert here.report == tmp_path / "exp/tiny/en/report"
+    assert place_of(tmp_path, tag="a").report == tmp_path / "exp/tiny/en/report-a"
     assert here.export == tmp_path / "export/tiny/en/whisper"
     assert place_of(tmp_path, tag="a").export == tmp_path / "export/tiny/en/whisper-a"
 

@@ -94,10 +94,11 @@ def written(
 ) -> tuple[str, str, str]:
     """Terminal text, RESULTS.md and the page."""
     out = tmp_path / "out"
+    about = {name: changes.pop(name) for name in ("asked", "tag") if name in changes}
     context: report.Context = {**CONTEXT, **changes}
     difficulties = {"whisper": np.linspace(0.1, 4, 50)}
-    text = report.write_report("toy/en", experiments, out, context, difficulties)
-    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    text = report.write_report("toy/en", experiments, out, context, difficulties, **about)
+    page = (out / "index.html").read_text(encoding="utf-8")
     return text, (out / "RESULTS.md").read_text(encoding="utf-8"), page
 
 
@@ -272,6 +273,25 @@ def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
     assert "AdaKD (p25) is 3.1 % relative better than KD; the interval" in markdown
     assert "AdaKD has not been run" not in markdown
     assert "a variant, its tag in brackets" in markdown.lower()
+
+
+def test_a_kd_with_a_tag_is_compared_with_the_kd_without(tmp_path):
+    """--methods kd --tag drop: whether it beats plain KD, and not a word of an AdaKD."""
+    runs = [
+        make_experiment(tmp_path, name, wrong)
+        for name, wrong in (("finetune", FINETUNE), ("kd", KD), ("kd-drop", ADAKD))
+    ]
+    text, markdown, _ = written(tmp_path, runs, asked=["kd"], tag="drop")
+    ours = markdown_rows(markdown)["KD (drop)"]
+    assert ours[5].startswith(f"{100 * (31 / 38 - 1):+.1f} [")
+    assert ours[6].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
+    assert f"whisper: KD (drop) reaches a CER of {100 * 31 / 120:.2f} %" in markdown
+    assert "KD (drop) is 3.1 % relative better than KD; the interval" in markdown
+    assert "AdaKD" not in text.replace("AdaKD results", "")
+    # A method with a tag that nobody asked about is not what the first sentence is of.
+    also = [*runs, make_experiment(tmp_path, "adakd", KD)]
+    _, markdown, _ = written(tmp_path, also, asked=["kd"], tag="drop")
+    assert "whisper: KD (drop) reaches" in markdown
 
 
 @pytest.mark.parametrize(
@@ -569,8 +589,9 @@ def test_minus_signs_stand_before_numbers_alone():
 
 def test_plots_are_files_too(tmp_path, street):
     written(tmp_path, street)
-    folder = tmp_path / "out" / "report"
+    folder = tmp_path / "out"
     assert {path.name for path in folder.iterdir()} == {
+        "RESULTS.md",
         "index.html",
         "cer.png",
         "learning.png",

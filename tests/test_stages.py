@@ -163,11 +163,11 @@ def test_what_is_cut_is_not_done(place: Place, monkeypatch: pytest.MonkeyPatch) 
         results.score(place, [])
     assert not finished.done(folder / "score")
     mark(folder / "score")
-    mark(place.results / "report")
+    mark(place.report)
     monkeypatch.setattr(marker, "described", stop)
     with pytest.raises(KeyboardInterrupt):
         results.report([place], [], "./run.sh", False)
-    assert not finished.done(place.results / "report")
+    assert not finished.done(place.report)
 
 
 def hypotheses(folder: Path) -> list[str]:
@@ -283,15 +283,15 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
         goes_to_work(place.experiment("finetune") / name, training.train, place, "finetune")
         goes_to_work(place.experiment("untrained") / name, training.student_start, place)
     # The report.
-    report = place.results / "report"
+    report = place.report
     for name in ("teacher", "untrained"):
         mark_decoded(place, name)
         mark(place.experiment(name) / "score")
-    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+    for path in (report / "table.txt", report / "index.html", place.report / "RESULTS.md"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     monkeypatch.setattr(marker, "described", never)
-    for path in (report / "table.txt", report / "index.html", place.results / "RESULTS.md"):
+    for path in (report / "table.txt", report / "index.html", place.report / "RESULTS.md"):
         mark(report)
         goes_to_work(path, results.report, [place], [], "./run.sh", False)
 
@@ -302,8 +302,8 @@ def test_a_report_is_made_anew_where_a_model_says_something_else(
     """Deleted and trained again with the same settings, it has the same fingerprints."""
     mark(place.data, manifests="m")
     asked = []
-    (place.results / "report").mkdir(parents=True)
-    (place.results / "report" / "table.txt").touch()
+    (place.report).mkdir(parents=True)
+    (place.report / "table.txt").touch()
     monkeypatch.setattr(results, "is_current", lambda _, inputs, *__: asked.append(inputs) or True)
     for name in ("teacher", "untrained"):
         model(place, name)
@@ -337,8 +337,9 @@ def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path
         mark(plain.experiment(name) / "score")
     (found,) = results.other_baselines(here, ["adakd"])
     assert found[1:] == ("finetune", plain.experiment("finetune"))
-    assert results.other_baselines(here, METHODS) == []
-    assert results.other_baselines(plain, ["adakd"]) == []
+    assert results.other_baselines(here, METHODS) == [found], "a tag beside what it is a variant of"
+    assert results.other_baselines(plain, ["adakd"]) == [found], "if nobody asked for it today"
+    assert results.other_baselines(plain, METHODS) == [], "they are there already"
     own = model(here, "finetune")  # of the tag itself, if not asked for today
     mark_decoded(here, "finetune")
     mark(own / "score")

@@ -190,16 +190,15 @@ def score_one(place: Place, name: str) -> None:
 
 
 def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
-    """What a tag is compared with, if not among the methods: scored, and on the same data.
+    """What methods are compared with, if not among them: scored, and on the same data.
 
-    The tag's own baselines, or those without one.
+    A tag's own baselines, or those without one; its KD is compared with the KD without.
     """
-    if not place.config.tag:
-        return []
     found = []
     plain = Place(place.root, dataclasses.replace(place.config, tag=""))
-    for name in [each for each in ("finetune", "kd") if each not in methods]:
-        for one in (place, plain):
+    tagged = [place] if place.config.tag else []
+    for name in ("finetune", "kd"):
+        for one in [*tagged, plain] if name not in methods else [plain] * len(tagged):
             folder = one.experiment(name)
             with contextlib.suppress(UserError):
                 decoded(one, name)
@@ -214,7 +213,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     from adakd import versions
 
     first = places[0]
-    folder = first.results
+    folder = first.report
     experiments = [
         (place, name, folder_of(place, name))
         for place in places
@@ -227,7 +226,8 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         decoded(place, name)
     texts = [path / "hyp.test.jsonl" for *_, path in experiments]
     inputs = {
-        "layout": 2,  # raise it when the same scores would make another report
+        "layout": 3,  # raise it when the same scores would make another report
+        "methods": methods,  # of what was not run
         # By what was said, too: a model that was deleted and trained again says something else.
         "scores": [
             [str(path.parent.relative_to(first.root)), facts, path.exists() and sha256(path)]
@@ -235,15 +235,15 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         ],
     }
     what = f"{first.config.recipe}: report"
-    shown_table, page = (folder / "report" / name for name in ("table.txt", "index.html"))
-    if is_current(folder / "report", inputs, what, shown_table, page, folder / "RESULTS.md"):
+    shown_table, page, text = (folder / each for each in ("table.txt", "index.html", "RESULTS.md"))
+    if is_current(folder, inputs, what, shown_table, page, text):
         print(shown_table.read_text(encoding="utf-8"), end="")
     else:
         import numpy as np
 
         from adakd import report as reporting
 
-        (folder / "report" / "done.json").unlink(missing_ok=True)
+        (folder / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)
         known = {}
         for place in reversed(places):
@@ -264,15 +264,17 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             },
             known,
             first.config.score.bootstrap,
+            methods,
+            first.config.tag,
         )
         write_text(shown_table, table)
-        mark_done(folder / "report", inputs)
+        mark_done(folder, inputs)
         print(table, end="")
     if publish:
         target = configuration.REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
         from adakd.report import publish as publish_results
 
-        publish_results(folder / "RESULTS.md", target)
+        publish_results(text, target)
         say(f"Published: {shown(target)}")
     say(f"Report: {shown(page)}")
 

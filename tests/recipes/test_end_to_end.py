@@ -129,7 +129,7 @@ def test_every_file_of_the_design_appears(finished: Finished, family: str) -> No
 
 def test_the_results_of_the_recipe(finished: Finished) -> None:
     folder = finished.root / "exp" / finished.name
-    results = (folder / "RESULTS.md").read_text()
+    results = (folder / "report" / "RESULTS.md").read_text()
     page = (folder / "report" / "index.html").read_text()
     for text in (finished.printed, results, page):
         assert all(text.count(row) >= len(FAMILIES) for row in ROWS)

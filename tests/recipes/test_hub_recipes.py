@@ -216,5 +216,5 @@ def test_all_stages_leave_what_they_promise(finished: Finished, family: str) -> 
 
 
 def test_the_table_holds_every_row(finished: Finished) -> None:
-    results = (finished.root / "exp" / finished.name / "RESULTS.md").read_text("utf-8")
+    results = (finished.root / "exp" / finished.name / "report" / "RESULTS.md").read_text("utf-8")
     assert all(row in results for row in ROWS) and "demonstration" not in results

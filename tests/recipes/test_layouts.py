@@ -58,7 +58,7 @@ class Finished:
         return [json.loads(line) for line in lines]
 
     def results(self) -> str:
-        return (self.root / "exp" / self.name / "RESULTS.md").read_text(encoding="utf-8")
+        return (self.root / "exp" / self.name / "report" / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def tiny(family: str) -> list[str]:

@@ -156,8 +156,6 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     for group in groups:
         seed = study.seeds(first, group)[0]
         place = study.place(group, first, seed, study.any_choice)
-        if minutes := minutes_of(study, group):
-            table.minutes.append(minutes)
         folder = place.experiment("teacher")
         if not (folder / "hyp.test.jsonl").is_file():  # it has not been decoded
             continue
@@ -202,6 +200,8 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
         )
     for group in groups:
         add_published_teacher(study, group, table)
+        if minutes := minutes_of(study, group, table):
+            table.minutes.append(minutes)
     check_teachers(table)
     return table
 
@@ -217,11 +217,16 @@ def add_published_teacher(study: Study, group: Group, table: Table) -> None:
         table.teacher.append(published.run_of(line, study.lines[str(group)], teacher))
 
 
-def minutes_of(study: Study, group: Group) -> float | None:
-    """Minutes of training speech, by the data here, else as published; None if unknown."""
-    if data := finished.done(study.start(group).data):
-        return data["counts"]["train"]["seconds"] / 60
-    return study.lines.get(str(group), {}).get("minutes")
+def minutes_of(study: Study, group: Group, table: Table) -> float | None:
+    """Minutes of training speech, by the data here or, of published runs, as published.
+
+    None if unknown. Of these, what lies here may be other data of the same recipe.
+    """
+    runs = [run for run in table.runs if run.experiment.fold == group.fold]
+    if any(run.kinds is not None for run in runs):
+        return study.lines[str(group)]["minutes"]
+    data = finished.done(study.start(group).data)
+    return data["counts"]["train"]["seconds"] / 60 if data else None
 
 
 def check_teachers(table: Table) -> None:

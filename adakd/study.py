@@ -389,7 +389,7 @@ def lines_of(
     x = next(filter(None, (difficulties(study, table, run) for run in adaptive_runs)), [])
     yield {
         **{"name": str(group), "kind": "group", **named},
-        "minutes": minutes_of(study, group),
+        "minutes": minutes_of(study, group, table),
         "seconds": once(study, group, records),
         "utterances": utterances,
         "difficulty": known[0] if known else [],

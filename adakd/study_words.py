@@ -177,6 +177,9 @@ def corpus(tables: Sequence[Table], recipe: str) -> str:
             if all(speakers):
                 tested.append(counted(len(speakers), "speaker"))
             sizes.setdefault(" by ".join(tested), []).append(table.family)
+    for short in list(sizes):  # of summed runs the utterances are not known
+        if whole := [other for other in sizes if other.endswith(f" by {short}")]:
+            sizes[whole[0]] += sizes.pop(short)
     told = [
         f"{size} as {listed(families)}" if len(sizes) > 1 else size
         for size, families in sizes.items()

@@ -234,6 +234,26 @@ def test_a_study_goes_on_elsewhere_from_its_scores(finished: Any, tmp_path: Path
     assert lines == before
 
 
+def test_nothing_of_a_reader_gets_into_what_is_published(finished: Any, tmp_path: Path) -> None:
+    """Who publishes what is committed, after stage 1 of one fold, leaves it as it is."""
+    study, _ = finished
+    write_report(study, "there", tmp_path / "STUDY.md")
+    published = tmp_path / "STUDY.jsonl"
+    lines = [json.loads(line) for line in published.read_text(encoding="utf-8").splitlines()]
+    unknown = [line | {"minutes": None} if "minutes" in line else line for line in lines]
+    published.write_text("".join(json.dumps(line) + "\n" for line in unknown), encoding="utf-8")
+    before = read_lines(published)
+    elsewhere = Study(MINIATURE, tmp_path / "root", scores=published)
+    for group in elsewhere.groups:
+        facts = done(study.start(group).data)
+        mark_done(
+            elsewhere.start(group).data,
+            **{name: facts[name] for name in facts if name != "fingerprint"},
+        )
+    write_report(elsewhere, "here", tmp_path / "STUDY.md")
+    assert read_lines(published) == before
+
+
 @pytest.mark.parametrize(
     ("only", "hint"),
     [

@@ -15,7 +15,7 @@ Which models make them is in stages/teacher_pass.py, where the results lie in in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from scipy.stats import rankdata
 
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
+from adakd.files import atomic_write
 from adakd.progress import track
 
 if TYPE_CHECKING:
@@ -181,11 +182,12 @@ def quantile_matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
     return matched[0], matched[1]
 
 
-def combine(scored: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+def combine(scored: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """One x for each utterance from what one teacher found, or two; see `score`.
 
     Two teachers' x are quantile-matched. ``doubt`` in a transcript (`weighting.wrong_transcript`)
-    comes from each teacher's own losses. What both have scored gets the mean.
+    comes from each teacher's own losses. What both have scored gets the mean, and the text that
+    the first of them heard.
 
     Args:
         scored: of each teacher: what `score` returned, for all that this teacher scored.
@@ -193,7 +195,11 @@ def combine(scored: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
     from adakd.weighting import wrong_transcript
 
     columns = [
-        {name: np.array([row[name] for row in rows.values()]) for name in next(iter(rows.values()))}
+        {
+            name: np.array([row[name] for row in rows.values()])
+            for name in next(iter(rows.values()))
+            if name != "heard"
+        }
         for rows in scored
     ]
     if len(columns) == 2:
@@ -208,10 +214,31 @@ def combine(scored: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
         for number, utterance in enumerate(rows):
             values = {name: float(each[number]) for name, each in column.items()}
             found.setdefault(utterance, []).append(values)
-    return {
+    means: dict[str, dict[str, Any]] = {
         utterance: {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         for utterance, rows in found.items()
     }
+    for rows in reversed(scored):
+        for utterance, row in rows.items():
+            means[utterance] |= {name: row[name] for name in ("heard",) if name in row}
+    return means
+
+
+def list_doubtful(path: Path, entries: Iterable[Entry], found: Mapping[str, Any]) -> int:
+    """Write the transcripts that are more likely wrong than right, the least likely first.
+
+    A table with tabs, `found` being what `combine` returned: id, doubt, the transcript, what the
+    teacher hears, and the audio. Returns how many there are.
+    """
+    doubtful = [entry for entry in entries if found[entry.id]["doubt"] > 0.5]
+    doubtful.sort(key=lambda entry: -found[entry.id]["doubt"])
+    with atomic_write(path) as file:
+        file.write("id\tdoubt\ttranscript\theard\taudio\n")
+        for entry in doubtful:
+            row = found[entry.id]
+            cells = (entry.id, f"{row['doubt']:.3f}", entry.text, row["heard"], entry.audio)
+            file.write("\t".join(cells) + "\n")
+    return len(doubtful)
 
 
 # ------------------------------------------------------------------ passes over the audio
@@ -226,17 +253,17 @@ def score(
     dropout_passes: int = 0,
     limit: Limit | None = None,
     workers: int = 0,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """What a teacher thinks of each utterance, by id, in nats per target unit of its transcript.
 
     batch_seconds: with padding. what: the progress bar's title. workers: processes that read.
 
     ``x`` is the loss on the transcript or, with ``dropout_passes``, its spread. With a ``limit``,
-    as a guard needs it, also ``transcript``, that loss, and ``hypothesis``, the loss on the
-    teacher's own greedy hypothesis; one that never comes to an end is cut until the limit lets it
-    pass.
+    as a guard needs it, also ``transcript``, that loss, ``heard``, the teacher's own greedy
+    hypothesis, and ``hypothesis``, the loss on it; one that never comes to an end is cut until the
+    limit lets it pass.
     """
-    found: dict[str, dict[str, float]] = {entry.id: {} for entry in entries}
+    found: dict[str, dict[str, Any]] = {entry.id: {} for entry in entries}
     if dropout_passes:
         spread = dropout_spread(family, entries, root, dropout_passes, what)
         for utterance, value in spread.items():
@@ -259,6 +286,7 @@ def score(
         while said.text and limit(said):
             said = replace(said, text=said.text[: len(said.text) * 9 // 10])
         heard.append(said)
+        found[entry.id]["heard"] = said.text
     what = f"{what}, own hypotheses"
     own, _, _ = _pass(family, heard, root, batch_seconds, what, False, workers)
     for utterance, row in found.items():

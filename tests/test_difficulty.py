@@ -158,11 +158,11 @@ def test_two_teachers_losses_are_matched() -> None:
 def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> None:
     draw = np.random.default_rng(0)
 
-    def row(x: float, hypothesis: float) -> dict[str, float]:
-        return {"x": x, "transcript": x, "hypothesis": hypothesis}
+    def row(x: float, hypothesis: float, heard: str = "one") -> dict[str, Any]:
+        return {"x": x, "transcript": x, "hypothesis": hypothesis, "heard": heard}
 
     one = {f"a{n}": row(0.1 + draw.random(), 0.1) for n in range(20)}
-    other = {f"b{n}": row(10 * draw.random() + 1, 1.0) for n in range(20)}
+    other = {f"b{n}": row(10 * draw.random() + 1, 1.0, "other") for n in range(20)}
     one["b19"] = row(9.0, 0.1)  # scored by both
     found = difficulty.combine([one, other])
     assert found.keys() == one.keys() | other.keys()
@@ -174,7 +174,21 @@ def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> Non
     assert found["b4"]["doubt"] == pytest.approx(doubts[1]["b4"])
     assert found["b19"]["doubt"] == pytest.approx((doubts[0]["b19"] + doubts[1]["b19"]) / 2)
     assert found["b19"]["transcript"] == (9.0 + other["b19"]["x"]) / 2
+    assert [found[each]["heard"] for each in ("a3", "b4", "b19")] == ["one", "other", "one"]
     assert difficulty.combine([{"a": {"x": 2.0}}]) == {"a": {"x": 2.0}}
+
+
+def test_doubtful_transcripts_are_listed_the_least_likely_first(tmp_path: Path) -> None:
+    entries = tiny_recipe.entries(tmp_path, 4)
+    doubts = dict(zip([entry.id for entry in entries], (0.6, 0.5, 0.987654, 0.0), strict=True))
+    found = {utterance: {"doubt": doubt, "heard": "dab"} for utterance, doubt in doubts.items()}
+    assert difficulty.list_doubtful(tmp_path / "doubtful.tsv", entries, found) == 2
+    head, *lines = (tmp_path / "doubtful.tsv").read_text(encoding="utf-8").splitlines()
+    assert head.split("\t") == ["id", "doubt", "transcript", "heard", "audio"]
+    assert [line.split("\t") for line in lines] == [
+        ["u2", "0.988", entries[2].text, "dab", "audio/u2.flac"],
+        ["u0", "0.600", entries[0].text, "dab", "audio/u0.flac"],
+    ]
 
 
 # ------------------------------------------------------------------ every source, in miniature
@@ -265,6 +279,7 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
         total, units, text = alone(model, here, entry)
         said = manifest.Entry(**{**vars(entry), "text": text})
         plain[entry.id] = total / units, alone(model, here, said)[0] / units
+    by_id = {entry.id: entry for entry in entries}
     groups = [[plain[i][0] for i in side if side[i] == number] for number in (0, 1)]
     rows = written(here)
     for utterance, (loss, own) in plain.items():
@@ -274,6 +289,9 @@ def test_crossfit_scores_each_half_with_the_teacher_of_the_other(
         truth = matched_slowly(loss, groups[side[utterance]], groups)
         assert row["x"] == pytest.approx(truth, rel=1e-3)
         assert 0 <= row["doubt"] <= 1
+        assert alone(here.half(1 - side[utterance]) / "model", here, by_id[utterance])[
+            2
+        ].startswith(row["heard"])
 
     # It is all there: nothing is done twice. What was cut goes on where it was.
     before = moments(here.experiment("teacher"))

@@ -126,7 +126,8 @@ def check_source_of_difficulty(place: Place) -> None:
 def write_difficulty(place: Place) -> None:
     """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
 
-    With a guard a line also holds the doubt in the transcript, and the losses behind it.
+    With a guard a line also holds the doubt in the transcript, the losses behind it and what the
+    teacher hears; doubtful.tsv lists those that are more likely wrong than right.
     """
     folder, parts = difficulty_of(place), difficulty_parts(place)
     config, source, guard = place.config, place.config.distill.difficulty, place.config.guarded
@@ -192,6 +193,9 @@ def write_difficulty(place: Place) -> None:
         for path in folder.glob("part.*"):
             path.unlink()
         if guard:
+            listing = folder / "doubtful.tsv"
+            number = difficulty.list_doubtful(listing, entries, found)
+            say(f"{title}: {number} of {len(entries)} transcripts are doubted ({shown(listing)})")
             doubts = {utterance: row["doubt"] for utterance, row in found.items()}
             facts["taken_for_wrong"] = label_noise.taken_for_wrong(place.data, doubts)
             if facts["taken_for_wrong"]:

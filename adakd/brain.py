@@ -42,7 +42,7 @@ from adakd.data.text import units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
 from adakd.files import write_text
-from adakd.finished import rank, shown, world
+from adakd.finished import rank, say, shown, world
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
 from adakd.progress import Progress
@@ -347,6 +347,8 @@ class DistillationBrain(speechbrain.Brain):
         super().on_fit_start()
         if rank() == 0:
             self.metrics = Metrics(self.folder, self.optimizer_step, self.epochs.current)
+        if self.optimizer_step:
+            say(f"{self.title} goes on after step {self.optimizer_step} of {self.total_steps}")
         self.bar = Progress(self.total_steps - self.optimizer_step, self.title, "steps")
         self.clock.start()
 

@@ -26,6 +26,7 @@ from adakd.pages import Cell, Figure, Line, Part, aligned, markdown, page
 from adakd.progress import clock
 from adakd.score import (
     DRAWS,
+    ENOUGH_SPEAKERS,
     KINDS,
     Counts,
     Tested,
@@ -514,6 +515,18 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     return found
 
 
+def caution(families: Mapping[str, Sequence[Row]]) -> str:
+    """What one run cannot tell, whatever its interval says; empty where nothing of it holds."""
+    runs = [run for table in families.values() for row in table for run in row.runs]
+    few = []
+    if len({run.experiment.seed for run in runs if run.experiment.method != "teacher"}) == 1:
+        few.append("with another seed each CER would be another, often by more than methods differ")
+    speakers = {one.speaker for run in runs for one in run.errors}
+    if len(speakers) < ENOUGH_SPEAKERS and all(speakers):
+        few.append(f"other speakers than these {counted(len(speakers), 'speaker')} may differ more")
+    return f"Not in the intervals: {'; '.join(few)} (README: A study)." if few else ""
+
+
 def demonstration(runs: Sequence[Run]) -> str:
     seeds = {run.experiment.seed for run in runs}
     luck = "a single seed and " if len(seeds) == 1 else ""
@@ -657,6 +670,8 @@ def write_report(
     }
     warning = demonstration(runs) if context["demonstration"] else ""
     said = [headline(family, table, tag) for family, table in families.items()]
+    if not warning and (luck := caution(families)):
+        said.append(luck)
     figures = make_figures(families, difficulties or {})
     conditions = {family: conditions_table(table, draws) for family, table in families.items()}
 

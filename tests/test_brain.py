@@ -600,7 +600,9 @@ def test_a_cut_run_tells_what_an_uncut_one_does(
     with pytest.raises(Cut):
         run(cut, speech)
     run(ready("cut"), speech)
-    assert epochs_told(capsys.readouterr().err) == told and len(told) == 4
+    out, error = capsys.readouterr()
+    assert epochs_told(error) == told and len(told) == 4
+    assert out == f"a test goes on after step {at} of {whole.total_steps}\n"
 
 
 def test_what_an_epoch_tells_does_not_run_into_the_bar(

@@ -188,6 +188,31 @@ def test_demonstration_says_so_everywhere(tmp_path, street):
         assert "demonstration" not in output
 
 
+@pytest.mark.parametrize(
+    ("speakers", "seeds", "told"),
+    [
+        (6, 2, []),
+        (6, 1, ["with another seed each CER"]),
+        (2, 2, ["other speakers than these 2 speakers"]),
+        (2, 1, ["with another seed each CER", "other speakers than these 2 speakers"]),
+    ],
+)
+def test_what_a_recipes_intervals_do_not_hold_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speakers: int, seeds: int, told: list[str]
+) -> None:
+    monkeypatch.setitem(globals(), "SPEAKERS", speakers)
+    runs = [
+        make_experiment(tmp_path, name, wrong, seed=seed)
+        for name, wrong in (("finetune", FINETUNE), ("kd", KD))
+        for seed in range(1, seeds + 1)
+    ]
+    runs.append(make_experiment(tmp_path, "teacher", KD))  # one of them for all seeds
+    for output in written(tmp_path, runs, demonstration=False):
+        flat = " ".join(output.split())
+        for each in ("with another seed each CER", "other speakers than these 2 speakers"):
+            assert (each in flat) is (each in told)
+
+
 def test_a_recipe_keeps_its_own_results_and_those_of_every_study(tmp_path):
     run, target = tmp_path / "run.md", tmp_path / "recipe/RESULTS.md"
     run.write_text("# Results\n\nfirst\n")

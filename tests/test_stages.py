@@ -546,7 +546,9 @@ def test_what_was_trained_otherwise_is_neither_decoded_nor_reported(place: Place
     assert "finetune was trained with another train.epochs: " in refusal({"train": train}, METHODS)
     assert "--stage 6 first" in refusal({"train": train}, ["adakd"])
     weaker = {"methods": {"kd": {"alpha": 0.1}, "adakd": {"threshold": "mean", "k": "auto"}}}
-    assert "kd was trained with another method.alpha: " in refusal(weaker, METHODS)
+    assert "kd was trained with another methods.kd.alpha: " in refusal(weaker, METHODS)
+    guarded = {"methods": {"kd": {"alpha": 0.5, "guard": "drop"}, "adakd": {}}}
+    assert "kd was trained with another methods.kd.guard: " in refusal(guarded, ["kd"])
     # What training does not depend on may differ.
     free = {"decode": {"encode": "speech"}, "score": {"bootstrap": 9}, **weaker}
     assert results.trained(place_of(place.root, **free), ["finetune", "adakd"]) == METHODS[::2]
@@ -854,6 +856,7 @@ def test_data_of_before_are_known_again(tones: Corpus) -> None:
             "annealing compares all logits.*online.*--tag live.*top_k to 0",
         ),
         ({"methods": {"focal": {"gama": 2}}}, "Method focal has no option 'gama'.*'gamma'"),
+        ({"methods": {"adakd": {"alpha": 2}}}, "methods.adakd: alpha is 2"),
         ({"train": {"epochs": 1}}, "annealing trains in two phases.*train.epochs"),
         (
             {"student": {"config": tiny_recipe.whisper(8), "train": {"ctc_weight": 0.3}}},
@@ -870,8 +873,9 @@ def test_what_cannot_work_is_told_before_anything_is_emptied(
     method = "adakd-learned" if "student" in changes else "annealing"
     folder = here.experiment(method)
     (folder / "ckpt").mkdir(parents=True)
-    with pytest.raises(UserError, match=sentence):
-        training.train(here, method)
+    for step, what in ((training.train, method), (training.check_methods, [method])):
+        with pytest.raises(UserError, match=sentence):
+            step(here, what)
     assert (folder / "ckpt").is_dir()
 
 

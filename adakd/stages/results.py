@@ -65,6 +65,9 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     for name, facts in made.items():
         changed = changed_settings(place, name, facts)
         changed += changed_start(place, name, facts)
+        changed = [each.replace("method.", f"methods.{name}.") for each in changed]
+        if f"methods.{name}.guard" in changed and "doubt" in changed:
+            changed.remove("doubt")  # which comes with the guard
         if changed:
             raise UserError(
                 f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "

@@ -147,7 +147,8 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     ``half``, a number and its utterances, trains another teacher, on these alone.
     """
     config = place.config
-    title = f"{place.title}: {method}" + (f" of half {half[0] + 1}" if half else "")
+    title = f"{place.title}: {place.experiment(method).parent.name}"
+    title += f" of half {half[0] + 1}" if half else ""
     role = "teacher" if method == "teacher" else "student"
     settings = config.train_of(role)
     name = "finetune" if method == "teacher" else method
@@ -273,6 +274,8 @@ def check_methods(place: Place, methods: Sequence[str]) -> None:
     if methods := [method for method in methods if not done(place.experiment(method))]:
         from adakd.weighting import build
 
+        for each, its_options in place.config.methods.items():
+            build(each, its_options)  # a wrong one is told now, not after the data are made
         for method in methods:
             check_method(place, method, build(method, place.config.methods.get(method)))
 

@@ -17,6 +17,7 @@ from adakd.files import atomic_write
 from adakd.findings import OPEN, Comparison, compared, read_tables, too_few
 from adakd.grid import Study
 from adakd.pages import aligned
+from adakd.place import INT8
 from adakd.published import read_lines
 from adakd.report import NOT_RUN
 from adakd.significance import holm
@@ -109,9 +110,19 @@ def main() -> None:
     print(aligned(lines))
     print(f"\n{len(found)} comparisons on {len(pages)} pages; open, few or not run: p = 1.")
     scores = [read_lines(page.with_suffix(".jsonl")).values() for page in pages]
-    runs = [line for of_page in scores for line in of_page if line["kind"] == "cell"]
-    distinct = {(line["family"], line["fold"], *line.get("errors", ())) for line in runs}
-    print(f"{len(runs)} runs of students; studies share some: {len(distinct)} differ in errors.")
+    results = [line for of_page in scores for line in of_page if line["kind"] == "cell"]
+    runs, int8 = (
+        {
+            (line["family"], line["fold"], *line["errors"])
+            for line in results
+            if line["cell"].endswith(INT8) is int8
+        }
+        for int8 in (False, True)
+    )
+    print(
+        f"{len(results)} results of students, which studies share in part: by their errors "
+        f"{len(runs - int8)} runs, and {len(int8 - runs)} int8 copies."
+    )
     with atomic_write(DOCS / "FINDINGS.png", "wb") as file:
         file.write(figure([one for _, one in found]))
 

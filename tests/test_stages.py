@@ -489,6 +489,14 @@ def test_an_utterance_that_tells_no_language_has_the_recipes(
         assert "".join(one.id for one in preparation.Walk(here)) == expected
 
 
+def test_a_corpus_for_a_recipe_that_makes_its_own_is_refused(tmp_path: Path) -> None:
+    """./run.sh --corpus fsdd.tar.xz, which forgot --recipe."""
+    here = place_of(tmp_path, corpus={"kind": "espeak", "corpus": "fsdd.tar.xz"})
+    for step in (preparation.corpus, preparation.prepare):
+        with pytest.raises(UserError, match="tiny/en makes its corpus itself .*--recipe.*--text"):
+            step(here)
+
+
 def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:
     """Within `made_for`, and with other settings; see also tests/test_benchmark.py."""
     mark(place.data, manifests="m")

@@ -37,6 +37,11 @@ def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
     """The corpus's module and its options, validated."""
     module = corpora.module(str(config.corpus["kind"]))
     mapping = {key: value for key, value in config.corpus.items() if key != "kind"}
+    if "corpus" in mapping and not hasattr(module.Options, "corpus"):
+        raise UserError(
+            f"{config.recipe} makes its corpus itself and takes no --corpus: name the recipe that "
+            "yours is for, such as --recipe fsdd/en, or give sentences of your own with --text."
+        )
     return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
 
 

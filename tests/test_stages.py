@@ -492,9 +492,8 @@ def test_an_utterance_that_tells_no_language_has_the_recipes(
 def test_a_corpus_for_a_recipe_that_makes_its_own_is_refused(tmp_path: Path) -> None:
     """./run.sh --corpus fsdd.tar.xz, which forgot --recipe."""
     here = place_of(tmp_path, corpus={"kind": "espeak", "corpus": "fsdd.tar.xz"})
-    for step in (preparation.corpus, preparation.prepare):
-        with pytest.raises(UserError, match="tiny/en makes its corpus itself .*--recipe.*--text"):
-            step(here)
+    with pytest.raises(UserError, match="tiny/en makes its corpus itself .*--recipe.*--text"):
+        preparation.corpus(here)
 
 
 def test_a_study_keeps_what_is_not_its_own(place: Place) -> None:

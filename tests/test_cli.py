@@ -547,6 +547,22 @@ def test_nothing_heavy_is_imported_before_there_is_work(program: str, used: str)
     assert not loaded & set(HEAVY) - {used}
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that all is as it was afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["--help"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
 def test_errors_reach_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adakd.cli", "prepare", "--recipe", "espeak/hi"]
     root = Path(cli.__file__).parents[1]

@@ -237,7 +237,7 @@ def list_doubtful(path: Path, entries: Iterable[Entry], found: Mapping[str, Any]
         for entry in doubtful:
             row = found[entry.id]
             cells = (entry.id, f"{row['doubt']:.3f}", entry.text, row["heard"], entry.audio)
-            file.write("\t".join(cells) + "\n")
+            file.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
     return len(doubtful)
 
 

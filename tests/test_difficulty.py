@@ -181,13 +181,13 @@ def test_doubts_come_from_each_teachers_own_losses_and_both_count_alike() -> Non
 def test_doubtful_transcripts_are_listed_the_least_likely_first(tmp_path: Path) -> None:
     entries = tiny_recipe.entries(tmp_path, 4)
     doubts = dict(zip([entry.id for entry in entries], (0.6, 0.5, 0.987654, 0.0), strict=True))
-    found = {utterance: {"doubt": doubt, "heard": "dab"} for utterance, doubt in doubts.items()}
+    found = {utterance: {"doubt": doubt, "heard": "d\tab\n"} for utterance, doubt in doubts.items()}
     assert difficulty.list_doubtful(tmp_path / "doubtful.tsv", entries, found) == 2
     head, *lines = (tmp_path / "doubtful.tsv").read_text(encoding="utf-8").splitlines()
     assert head.split("\t") == ["id", "doubt", "transcript", "heard", "audio"]
     assert [line.split("\t") for line in lines] == [
-        ["u2", "0.988", entries[2].text, "dab", "audio/u2.flac"],
-        ["u0", "0.600", entries[0].text, "dab", "audio/u0.flac"],
+        ["u2", "0.988", entries[2].text, "d ab", "audio/u2.flac"],
+        ["u0", "0.600", entries[0].text, "d ab", "audio/u0.flac"],
     ]
 
 

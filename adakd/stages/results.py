@@ -126,7 +126,7 @@ def decode_one(place: Place, name: str) -> None:
     outputs = {split: folder / f"hyp.{split}.jsonl" for split in SCORED}
     counts = needed(place.data, "The prepared data", 1).get("counts", {})
     lines = {outputs[split]: counts[split]["kept"] for split in SCORED if split in counts}
-    what = f"{place.title}: hypotheses of {name}"
+    what = f"{place.title}: hypotheses of {folder.parent.name}"
     if is_current(folder / "decode", inputs, what, *outputs.values(), lines=lines):
         return
     from adakd.decode import transcribe
@@ -141,7 +141,7 @@ def decode_one(place: Place, name: str) -> None:
             student / "model",
             place.manifest(split),
             place.root,
-            f"{place.title}: decoding {split} with {name}",
+            f"{place.title}: decoding {split} with {folder.parent.name}",
             with_loss=name == "teacher",
             int8=folder / "model" if name.endswith(INT8) else None,
         )
@@ -175,7 +175,7 @@ def score_one(place: Place, name: str) -> None:
     how = {"interval": "t", "raw": "NFC"}  # it counts: another way makes scores anew
     settings = dataclasses.asdict(place.config.score) | how
     inputs = {"decode": decoded(place, name), "score": settings}
-    what = f"{place.title}: score of {name}"
+    what = f"{place.title}: score of {folder.parent.name}"
     if is_current(folder / "score", inputs, what, folder / "score.json"):
         return
     from adakd.score import score_file
@@ -188,7 +188,7 @@ def score_one(place: Place, name: str) -> None:
             place.config.language.code,
             place.config.score.bootstrap,
         )
-    say(f"{place.title}: {name} CER {summary['cer']:.2%} (test)")
+    say(f"{place.title}: {folder.parent.name} CER {summary['cer']:.2%} (test)")
     mark_done(folder / "score", inputs)
 
 

@@ -220,7 +220,8 @@ def combine(scored: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict
     }
     for rows in reversed(scored):
         for utterance, row in rows.items():
-            means[utterance] |= {name: row[name] for name in ("heard",) if name in row}
+            if "heard" in row:
+                means[utterance]["heard"] = row["heard"]
     return means
 
 

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import count_lines, empty, read_json, write_json, write_text
+from adakd.files import count_lines, empty, fingerprint, read_json, write_json, write_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,10 +38,11 @@ def done(folder: Path) -> dict[str, Any] | None:
 def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
     """Declare a step finished; ``facts`` is what later steps and the report want to know.
 
-    What several ``processes`` trained is another model than that of one, for what depends on it.
+    From the same inputs another machine, or other numbers of processes and threads, train other
+    ``weights`` (`weights_of`): for what depends on the model, these make it another one.
     """
-    several = {"processes": number} if (number := facts.get("processes", 1)) > 1 else {}
-    key = configuration.fingerprint({**inputs, **several})
+    of_model = {name: facts[name] for name in ("weights",) if name in facts}
+    key = configuration.fingerprint({**inputs, **of_model})
     write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key})
 
 
@@ -89,6 +90,11 @@ def model_files(folder: Path) -> tuple[Path, Path]:
     in_parts = model / "model.safetensors.index.json"  # what is too large for one file
     weights = in_parts if in_parts.exists() else model / "model.safetensors"
     return model / "config.json", weights
+
+
+def weights_of(folder: Path) -> str:
+    """16 hexadecimal digits over the weights of an experiment's model."""
+    return fingerprint(sorted((folder / "model").glob("*.safetensors")))
 
 
 # What a training depends on beside its settings, which nobody can give back.

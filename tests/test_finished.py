@@ -59,12 +59,15 @@ def test_a_step_is_current_while_its_inputs_are(
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
     assert facts["fingerprint"] == configuration.fingerprint(inputs)
 
-    # What two processes trained is another model than that of one, for what depends on it.
-    finished.mark_done(tmp_path, inputs, processes=2)
-    assert (finished.done(tmp_path) or {})["fingerprint"] != facts["fingerprint"]
-    finished.mark_done(tmp_path, inputs, processes=1)
-    assert (finished.done(tmp_path) or {})["fingerprint"] == facts["fingerprint"]
-    assert finished.is_current(tmp_path, inputs, "kd")
+    # Other weights from the same inputs are another model, for what depends on it alone.
+    known = []
+    for content in (b"one", b"one", b"other"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "model.safetensors").write_bytes(content)
+        finished.mark_done(tmp_path, inputs, weights=finished.weights_of(tmp_path))
+        known.append((finished.done(tmp_path) or {})["fingerprint"])
+        assert finished.is_current(tmp_path, inputs, "kd")
+    assert known[0] == known[1] != known[2] and facts["fingerprint"] not in known
     capsys.readouterr()
 
     changed = {"data": "xyz", "train": {"epochs": 4, "clip": 1.0}}

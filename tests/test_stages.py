@@ -395,10 +395,11 @@ def test_int8_weights_are_of_the_student_that_is_there(
     monkeypatch.setitem(sys.modules, "adakd.quantise", quantise := types.SimpleNamespace())
     monkeypatch.setattr(adakd, "quantise", quantise, raising=False)
     quantise.save, quantise.FILE = save, "int8.pt"
-    for alpha in (0.1, 0.1, 0.2):
-        finished.mark_done(place.experiment("kd"), {"method": {"alpha": alpha}}, parameters=1)
+    for alpha, weights in ((0.1, "a"), (0.1, "a"), (0.2, "a"), (0.2, "b")):
+        facts = {"parameters": 1, "weights": weights}
+        finished.mark_done(place.experiment("kd"), {"method": {"alpha": alpha}}, **facts)
         results.quantise(place, "kd")
-    assert len(made) == 2, "once of each student"
+    assert len(made) == 3, "once of each student"
 
 
 def test_the_store_is_asked_for_and_checked(place: Place) -> None:
@@ -978,7 +979,9 @@ def test_a_teacher_taken_as_it_is_is_made_by_one_process_in_an_empty_folder(
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "versions.json", "started.json", "model", "done.json"),
     }
-    assert finished.done(folder)["inputs"] == teacher_inputs(here)
+    facts = finished.done(folder)
+    assert facts["inputs"] == teacher_inputs(here)
+    assert facts["weights"] == finished.weights_of(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import tiny_recipe
 import torch
 
-from adakd import checkpoints, models
+from adakd import checkpoints, finished, inputs, models
 from adakd.brain import DistillationBrain
 from adakd.files import read_json, write_json
 from adakd.place import Place
@@ -62,6 +63,35 @@ def test_a_student_starts_from_weights_of_its_seed(tmp_path: Path) -> None:
     again, other = weights("b", 1), weights("c", 2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_what_other_weights_come_to_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tiny_recipe.prepared(tmp_path, "wav2vec2", seed=7)
+
+    def run(brain: DistillationBrain, *_: object) -> dict[str, Any]:
+        with torch.no_grad():
+            next(brain.student.parameters()).add_(moved)
+        return {"train_seconds": 1.0, "dev_cer": 0.5, "epoch": 1}
+
+    monkeypatch.setattr(DistillationBrain, "run", run)
+
+    def made(folder: Path) -> str:
+        shutil.rmtree(folder, ignore_errors=True)
+        training.train(place, folder.parent.name)
+        return str((finished.done(folder) or {})["fingerprint"])
+
+    teacher, student = place.experiment("teacher"), place.experiment("finetune")
+    moved = 0.0
+    first, again = made(teacher), made(teacher)
+    one = made(student)
+    asked = [inputs.training_inputs(place, "kd"), inputs.store_parts(place)]
+    moved = 1e-3  # as another machine might have it
+    assert made(teacher) != first == again and made(student) != one
+    now = [inputs.training_inputs(place, "kd"), inputs.store_parts(place)]
+    changed = [finished.changes(*each) for each in zip(asked, now, strict=True)]
+    assert changed == [["teacher"], ["teacher"]]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

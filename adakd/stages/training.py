@@ -25,6 +25,7 @@ from adakd.finished import (
     spare,
     spare_cut,
     wait_for_all,
+    weights_of,
     whose,
     world,
 )
@@ -79,8 +80,15 @@ def ready_teacher(place: Place) -> None:
     if family is not None:
         with replaced_folder(folder / "model") as fresh:
             family.save(fresh)
-        size = family.parameters_count
-        mark_done(folder, inputs, method="teacher", parameters=size, train_seconds=0, **whose())
+        mark_done(
+            folder,
+            inputs,
+            method="teacher",
+            parameters=family.parameters_count,
+            weights=weights_of(folder),
+            train_seconds=0,
+            **whose(),
+        )
     wait_for_all()
     if place.config.family != "whisper":
         return
@@ -240,6 +248,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
             method=method,
             processes=world(),
             parameters=family.parameters_count,
+            weights=weights_of(folder),
             steps=brain.total_steps,
             alpha=weighting.summary(),
             **outcome,

@@ -51,7 +51,8 @@ OPTIONS = {
 }
 # Steps whose work a launcher's processes share; any other each of them would do in full.
 SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
-OF_TEACHER = ("teacher-pass", "kd", "adakd", "decode", "score")  # steps that use the teacher
+# Steps that use the teacher, or tell of it.
+OF_TEACHER = ("teacher-pass", "kd", "adakd", "decode", "score", "report", "export")
 BENCHMARKS = [
     "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
     "profile", "start", "allocator",
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
     arguments = list(arguments)
     _let_threads_sleep()
+    _keep_numpy_to_one_thread()
     others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         try:
@@ -130,6 +132,15 @@ def _let_threads_sleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def _keep_numpy_to_one_thread() -> None:
+    """Let NumPy's matrix products round alike on any number of cores; read when it is imported.
+
+    One of them resamples audio. OpenBLAS rounds otherwise where two threads share it, a few samples
+    of a clip come out one step higher or lower, and all that was trained on the clip is made anew.
+    """
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def _stop_when_asked_to() -> None:
@@ -282,13 +293,15 @@ def _run_steps(
     publish: bool,
 ) -> None:
     from adakd.finished import say
-    from adakd.inputs import check_shared, check_source_of_teacher
+    from adakd.inputs import check_settings_of_teacher, check_shared
     from adakd.stages import checks, preparation, results, teacher_pass, training
 
     trained = {method: method if method in STEPS else "adakd" for method in methods}
     asked = [name for name, step in trained.items() if step in steps]
     for place in places:
         training.check_methods(place, asked)
+        if "teacher" not in steps and any(step in OF_TEACHER for step in steps):
+            check_settings_of_teacher(place)
     if not asked and set(steps) <= {"finetune", "kd", "adakd"}:
         for step in steps:
             number = list(STEPS).index(step)
@@ -310,8 +323,6 @@ def _run_steps(
             checks.check_models(place, steps, asked)
         for place in places:
             check_shared(place, step)
-            if "teacher" not in steps and step in OF_TEACHER:
-                check_source_of_teacher(place)
             if step == "prepare":
                 preparation.prepare(place)
             elif step == "teacher":

@@ -113,7 +113,7 @@ class Model:
 
 @dataclass
 class Train:
-    epochs: int = 10  # passes over the training set
+    epochs: int = 10  # passes; the one with the lowest dev CER counts, of equal ones the last
     max_steps: int | None = None  # optimiser steps at most, whatever the epochs say
     batch_seconds: float = 60.0  # audio in one micro-batch, padding included
     accumulate: int = 1  # micro-batches in one optimiser step

@@ -92,7 +92,9 @@ def check(study: Study) -> None:
                 raise study.wrong(key, f"{value} stands twice in {values}: it counts once.")
     if grid.epochs and min(grid.epochs) < FEWEST_EPOCHS:
         raise study.wrong(
-            "epochs", f"numbers from {FEWEST_EPOCHS} on: the last fifth is looked at."
+            "epochs",
+            f"epochs are numbers from {FEWEST_EPOCHS} on, since the last fifth of them is looked "
+            "at.",
         )
     if grid.epochs and study.baseline is None:
         raise study.wrong("epochs", "they are chosen by fine-tuning: add a cell 'finetune'.")

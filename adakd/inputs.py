@@ -217,17 +217,17 @@ def check_teacher(place: Place) -> None:
     folder = place.experiment("teacher")
     facts = needed(folder, f"{place.title}: the teacher", 2)
     if changed := changes(facts["inputs"], teacher_inputs(place)):
-        raise UserError(
-            f"{place.title}: the teacher ({shown(folder)}) was made with another "
-            f"{' and another '.join(changed)}: give the settings it was made with, or run --stage "
-            "2 first; settings of the students alone begin with --student.train."
-        )
+        raise _other_teacher(place, changed)
 
 
-def check_source_of_teacher(place: Place) -> None:
-    """Raise `UserError` where the teacher that is here was made from another model."""
+def check_settings_of_teacher(place: Place) -> None:
+    """Raise `UserError` where the teacher that is here was made from another model, or otherwise.
+
+    Of data and units what trains on them tells. A teacher that is not here is told by whatever
+    needs it.
+    """
     folder = place.experiment("teacher")
-    if (facts := done(folder)) is None:  # told by whatever needs it
+    if (facts := done(folder)) is None:
         return
     now = {"source": source_fingerprint(place.config.teacher)}
     if changes({"source": facts["inputs"].get("source")}, now):
@@ -235,6 +235,18 @@ def check_source_of_teacher(place: Place) -> None:
             f"{place.title}: the teacher ({shown(folder)}) was made from another teacher.source: "
             "give the one that it was made from, or run --stage 2 first."
         )
+    ready = place.config.teacher.finetuned
+    made = {name: value for name, value in facts["inputs"].items() if name not in ON_DISK}
+    if changed := changes(made, {} if ready else training_settings(place, "teacher")):
+        raise _other_teacher(place, changed)
+
+
+def _other_teacher(place: Place, changed: list[str]) -> UserError:
+    return UserError(
+        f"{place.title}: the teacher ({shown(place.experiment('teacher'))}) was made with another "
+        f"{' and another '.join(changed)}: give the settings it was made with, or run --stage 2 "
+        "first; settings of the students alone begin with --student.train."
+    )
 
 
 # ------------------------------------------------------------------ what the teacher hears
@@ -252,8 +264,13 @@ def heard_inputs(place: Place) -> dict[str, Any]:
 
 def transcripts_inputs(place: Place) -> dict[str, Any]:
     """What the transcripts that are chosen from those hypotheses depend on."""
+    heard = configuration.fingerprint(heard_inputs(place))
+    return {"hypotheses": heard, **_choosing(place)}
+
+
+def _choosing(place: Place) -> dict[str, Any]:
+    """How transcripts are chosen from the hypotheses."""
     return {
-        "hypotheses": configuration.fingerprint(heard_inputs(place)),
         "max_cer": place.config.transcripts.max_cer,
         "student": source_fingerprint(place.config.student),
         "normalise": place.config.data.normalise,
@@ -283,10 +300,23 @@ def lessons_count(place: Place) -> int:
 
 
 def lessons_inputs(place: Place) -> dict[str, Any]:
-    """What is to be added to the inputs of whatever depends on the transcripts students learn."""
+    """What is to be added to the inputs of whatever depends on the transcripts students learn.
+
+    Raises:
+        UserError: the teacher's transcripts are not there, or were chosen otherwise.
+    """
     if place.config.transcripts.source == "corpus":
         return {}
-    found = needed(transcripts_of(place), "The teacher's transcripts of the training set", 2)
+    folder = transcripts_of(place)
+    found = needed(folder, "The teacher's transcripts of the training set", 2)
+    now = _choosing(place)
+    if changed := changes({name: found["inputs"].get(name) for name in now}, now):
+        keys = {"max_cer": "transcripts.max_cer", "normalise": "data.normalise"}
+        raise UserError(
+            f"{place.title}: the teacher's transcripts ({shown(folder)}) were chosen with another "
+            f"{' and another '.join(keys.get(name, name) for name in changed)}: give the settings "
+            "they were chosen with, or run --stage 2 first."
+        )
     return {"transcripts": found["fingerprint"]}
 
 

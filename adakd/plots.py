@@ -190,7 +190,7 @@ def cer_by_quartile(families: Families) -> bytes:
                 axis.plot(range(4), heights, color=colour, marker=marker, label=method.label)
             axis.set_xticks(range(4), QUARTERS)
             axis.set_xlim(-0.25, 3.25)
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.05 * axis.get_ylim()[1])  # so that no marker is cut
             axis.set_ylabel("CER on test, %" if column == 0 else "")
             axis.grid(axis="y")
             axis.set_title(family)

@@ -523,7 +523,8 @@ def caution(families: Mapping[str, Sequence[Row]]) -> str:
         few.append("with another seed each CER would be another, often by more than methods differ")
     speakers = {one.speaker for run in runs for one in run.errors}
     if len(speakers) < ENOUGH_SPEAKERS and all(speakers):
-        few.append(f"other speakers than these {counted(len(speakers), 'speaker')} may differ more")
+        these = "this speaker" if len(speakers) == 1 else f"these {len(speakers)} speakers"
+        few.append(f"other speakers than {these} may differ more")
     return f"Not in the intervals: {'; '.join(few)} (README: A study)." if few else ""
 
 

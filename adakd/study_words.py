@@ -226,7 +226,7 @@ def adaptivity(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
         said.append(f"Adaptivity: {found}.")
     if without:
         said.append(
-            f"Adaptivity: not asked. Beating the mechanism controls of {listed(without)} is not "
+            f"Adaptivity: not asked. Beating both mechanism controls of {listed(without)} is not "
             "among the primary comparisons, so no gain may be called adaptive."
         )
     return said

@@ -563,6 +563,29 @@ def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(
     assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
+def test_audio_is_resampled_alike_with_any_number_of_threads() -> None:
+    program = """
+import sys
+from adakd import cli
+cli.main(["--help"])
+import numpy as np
+from adakd.data import audio
+noise = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 48000)).astype(np.float32)
+print(*(hash(audio._resample(clip, 48000).tobytes()) for clip in noise))
+"""
+    said = []
+    for threads in "12":
+        threaded = {"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0"}
+        kept = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+            cwd=Path(cli.__file__).parents[1], env=kept | threaded,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        said.append(result.stdout.splitlines()[-1])
+    assert said[0] == said[1]
+
+
 def test_errors_reach_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adakd.cli", "prepare", "--recipe", "espeak/hi"]
     root = Path(cli.__file__).parents[1]

@@ -251,6 +251,9 @@ def test_a_tag_that_asks_for_other_transcripts_has_its_own(tmp_path: Path) -> No
     # Without a tag they are made anew where they lie, as ever.
     plain = dataclasses.replace(other, config=dataclasses.replace(other.config, tag=""))
     assert transcripts_of(plain) == shared
+    # From stage 3 on that is not for whoever forgets an option.
+    with pytest.raises(UserError, match=r"were chosen with another transcripts.max_cer: give the"):
+        lessons_inputs(plain)
 
 
 def test_a_student_of_few_units_depends_on_how_the_store_keeps_the_rest(tmp_path: Path) -> None:
@@ -350,7 +353,8 @@ def test_what_changes_makes_anew_what_depends_on_it(tmp_path: Path, inputs, now,
         mark(place.data, manifests="other" if change == "data" else "m")
         for name in ("teacher", "kd"):
             finished.mark_done(place.experiment(name), {"made": change == name})
-        finished.mark_done(place.transcripts, {"made": change == "transcripts"})
+        chosen = {"made": change == "transcripts", **transcripts_inputs(place)}
+        finished.mark_done(place.transcripts, chosen)
         return inputs(place)
 
     settings = {"transcripts": {"source": "teacher"}} if now == "transcripts" else {}

@@ -13,8 +13,10 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_hub
 import tiny_recipe
 from tiny_recipe import cut, mark, place_of
 
@@ -25,7 +27,7 @@ from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.inputs import (
-    check_source_of_teacher,
+    check_settings_of_teacher,
     code,
     data_inputs,
     decoded,
@@ -315,17 +317,50 @@ def test_a_report_is_made_anew_where_a_model_says_something_else(
     assert asked[0] != asked[1] == asked[2]
 
 
+@pytest.mark.parametrize(
+    ("families", "told"),
+    [
+        (["wav2vec2", "whisper"], "report is of whisper alone, and no longer of wav2vec2: one of"),
+        (["whisper"], ""),
+    ],
+)
+def test_a_report_of_one_family_tells_that_the_other_is_gone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    families: list[str], told: str,
+) -> None:  # fmt: skip
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    mark(place.data, manifests="m")
+    mark(model(place, "teacher") / "score")
+    mark_decoded(place, "teacher")
+    before = [[f"exp/tiny/en/{family}/teacher/seed1", {}, False] for family in families]
+    finished.mark_done(place.report, {"scores": before})
+    monkeypatch.setattr(marker, "described", stop)
+    with pytest.raises(KeyboardInterrupt):
+        results.report([place], [], "", False)
+    said = capsys.readouterr().out
+    assert told in said if told else "no longer of" not in said
+
+
 def test_a_teacher_of_another_source_is_noticed_by_what_comes_after(tmp_path: Path) -> None:
     here = place_of(tmp_path)
-    check_source_of_teacher(here)  # there is none yet
+    check_settings_of_teacher(here)  # there is none yet
     finished.mark_done(here.experiment("teacher"), {"source": None})
     own = {**tiny_recipe.family_settings("whisper")["teacher"], "source": "a/b", "config": None}
     other = place_of(tmp_path, teacher=own)
     with pytest.raises(UserError, match="was made from another teacher.source: give the one"):
-        check_source_of_teacher(other)
+        check_settings_of_teacher(other)
     now = {"source": source_fingerprint(other.config.teacher)}
-    finished.mark_done(here.experiment("teacher"), now)
-    check_source_of_teacher(other)
+    finished.mark_done(here.experiment("teacher"), now | training_settings(other, "teacher"))
+    check_settings_of_teacher(other)
+    longer = place_of(tmp_path, teacher={**own, "train": {"epochs": 77}})
+    with pytest.raises(UserError, match=r"was made with another train.epochs: give the settings"):
+        check_settings_of_teacher(longer)
+    student = {**tiny_recipe.family_settings("whisper")["student"], "train": {"epochs": 77}}
+    check_settings_of_teacher(place_of(tmp_path, teacher=own, student=student))
+    with pytest.raises(UserError, match="with another .*train"):
+        check_settings_of_teacher(place_of(tmp_path, teacher={**own, "finetuned": True}))
 
 
 def test_a_tag_without_baselines_is_reported_beside_those_without_a_tag(tmp_path: Path) -> None:
@@ -690,6 +725,45 @@ def test_what_the_models_cannot_do_is_told_before_the_teacher_is_trained(
     with pytest.raises(UserError, match=sentence):
         checks.check_models(here, steps, methods)
     checks.check_models(here, ["teacher"], [])  # needed by no stage that is to come
+
+
+@pytest.mark.parametrize("family", configuration.FAMILIES)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_checkpoint_without_its_features_is_told_before_the_teacher_is_trained(
+    tmp_path: Path, family: str, role: str
+) -> None:
+    sources = tiny_hub.checkpoints(tmp_path / "hub", family, ["one two"] * 2)
+    changes: dict[str, Any] = {each: {"source": source} for each, source in sources.items()}
+    units = {"units": {"kind": "source"}} if family == "whisper" else {}
+    here = Place(tmp_path, tiny_recipe.config(family, **changes, **units))
+    mark(here.data, manifests="m")
+    if family == "wav2vec2":
+        tiny_recipe.train_units(family, here.units, ["one two"] * 2)
+    steps, methods = ["teacher", "finetune", "teacher-pass", "kd"], ["finetune", "kd"]
+    checks.check_models(here, steps, methods)
+    features = Path(sources[role]) / "preprocessor_config.json"
+    content = json.loads(features.read_text())
+    odd = {"sampling_rate": 8000} if family == "wav2vec2" else {"feature_size": 11}
+    features.write_text(json.dumps(content | odd))
+    with pytest.raises(UserError, match="8000 Hz|11 mel bins"):
+        checks.check_models(here, steps, methods)
+    features.unlink()
+    with pytest.raises(UserError, match="The feature extractor cannot be loaded from"):
+        checks.check_models(here, steps, methods)
+
+
+def test_a_student_of_another_frame_rate_is_told_before_the_teacher_is_trained(
+    tmp_path: Path,
+) -> None:
+    block = tiny_recipe.wav2vec2(8) | {"conv_stride": [160, 1]}
+    here = Place(tmp_path, tiny_recipe.config("wav2vec2", student={"config": block}))
+    mark(here.data, manifests="m")
+    tiny_recipe.train_units("wav2vec2", here.units, ["one two"] * 2)
+    steps = ["teacher", "finetune", "teacher-pass", "kd"]
+    checks.check_models(here, steps, ["finetune"])  # no frame is compared
+    # By hand: windows of 160 samples without overlap, then of three of these, two or one apart.
+    with pytest.raises(UserError, match="the teacher makes 499 frames and the student 998"):
+        checks.check_models(here, steps, ["finetune", "kd"])
 
 
 def test_what_is_finished_is_not_looked_at_again(

@@ -267,7 +267,9 @@ def _segment(
     seconds = count / rate
     begin = 0.0 if start is None else start
     stop = seconds if end is None else end
-    if not 0 <= begin < min(stop, seconds) or stop > seconds + OVERHANG:
+    if end is not None and end <= begin:
+        raise AudioError(f"segment ends before it begins: {begin:g} s to {stop:g} s", path)
+    if not 0 <= begin < seconds or stop > seconds + OVERHANG:
         raise AudioError(
             f"segment outside the file: {begin:g} s to {stop:g} s of {seconds:g} s", path
         )

@@ -173,6 +173,10 @@ class Family(nn.Module):
     def permit(self, entries: Iterable[Entry]) -> None:
         """Let decoding write all units of these transcripts, also those that a source forbids."""
 
+    def frames(self, seconds: float) -> int | None:
+        """Positions of the logits on so much audio; None where the transcript decides."""
+        return None
+
     def stacks(self) -> dict[str, tuple[Any, str]]:
         """Encoder (and decoder): where its `layers` are, and the config's key for their number."""
         raise NotImplementedError
@@ -250,7 +254,7 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
 
 
 def outline(config: configuration.Config, role: str, units: Path | None = None) -> Family:
-    """What `load` would build, on torch's meta device: layers and rates, no weights and no audio.
+    """What `load` would build, on torch's meta device: layers, rates and features, no weights.
 
     Of a student of the teacher's layers: of the teacher before fine-tuning, which has as many.
     """

@@ -85,12 +85,7 @@ class Wav2Vec2(Family):
 
         source = model.source
         _configuration(source)
-        extractor = pretrained(Wav2Vec2FeatureExtractor, source, "The feature extractor")
-        if extractor.sampling_rate != SAMPLE_RATE:
-            raise UserError(
-                f"'{source}' hears audio of {extractor.sampling_rate} Hz, and all audio here has "
-                f"{SAMPLE_RATE} Hz: take another checkpoint."
-            )
+        extractor = _extractor(source)
         if units is None:
             tokenizer = own_tokenizer(source)
             hf = pretrained_weights(Wav2Vec2ForCTC, source, MASK)
@@ -127,12 +122,13 @@ class Wav2Vec2(Family):
     def outline(
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Wav2Vec2:
-        """The model of `build` on torch's meta device, without weights and extractor."""
+        """The model of `build` on torch's meta device, without weights."""
         from transformers import Wav2Vec2ForCTC
 
         tokenizer = _tokenizer(model, units)
+        extractor = None if model.source is None else _extractor(model.source)
         with torch.device("meta"):
-            return cls(Wav2Vec2ForCTC(_settings(model)), tokenizer, None)
+            return cls(Wav2Vec2ForCTC(_settings(model)), tokenizer, extractor)
 
     @classmethod
     def limit(
@@ -144,9 +140,7 @@ class Wav2Vec2(Family):
         def why_unfit(entry: Entry) -> str | None:
             labels = tokenizer(entry.text).input_ids
             needed = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-            frames = round(entry.seconds * SAMPLE_RATE)
-            for kernel, stride in zip(settings.conv_kernel, settings.conv_stride, strict=True):
-                frames = max(0, (frames - kernel) // stride + 1)
+            frames = _frames(settings, entry.seconds)
             if needed <= frames:
                 return None
             return (
@@ -155,6 +149,9 @@ class Wav2Vec2(Family):
             )
 
         return why_unfit
+
+    def frames(self, seconds: float) -> int:
+        return _frames(self.hf.config, seconds)
 
     def stacks(self) -> dict[str, tuple[Any, str]]:
         return {"encoder": (self.hf.wav2vec2.encoder, "num_hidden_layers")}
@@ -298,6 +295,27 @@ class Wav2Vec2(Family):
             dropout.use(self.hf)
         if train.freeze_feature_encoder:
             self.hf.freeze_feature_encoder()
+
+
+def _extractor(source: str) -> Any:
+    """The feature extractor of a checkpoint; `UserError` if it is of other audio than all here."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    extractor = pretrained(Wav2Vec2FeatureExtractor, source, "The feature extractor")
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise UserError(
+            f"'{source}' hears audio of {extractor.sampling_rate} Hz, and all audio here has "
+            f"{SAMPLE_RATE} Hz: take another checkpoint."
+        )
+    return extractor
+
+
+def _frames(settings: Any, seconds: float) -> int:
+    """How many frames the convolutions of a configuration make of so much audio."""
+    frames = round(seconds * SAMPLE_RATE)
+    for kernel, stride in zip(settings.conv_kernel, settings.conv_stride, strict=True):
+        frames = max(0, (frames - kernel) // stride + 1)
+    return frames
 
 
 def _settings(model: configuration.Model) -> Any:

@@ -100,14 +100,7 @@ class Whisper(Family):
             tokenizer = _tokenizer(model.source)
             settings = _settings(model, tokenizer)
             hf = pretrained_weights(WhisperForConditionalGeneration, model.source, config=settings)
-            extractor = pretrained(WhisperFeatureExtractor, model.source, "The feature extractor")
-            if extractor.feature_size != settings.num_mel_bins:
-                raise UserError(
-                    f"'{model.source}' has {extractor.feature_size} mel bins by its "
-                    f"preprocessor_config.json, and its model takes {settings.num_mel_bins}: give "
-                    "it the preprocessor_config.json of the model that it was made from."
-                )
-            return cls(hf, tokenizer, extractor, config)
+            return cls(hf, tokenizer, _extractor(model.source, settings), config)
 
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
@@ -125,13 +118,15 @@ class Whisper(Family):
     def outline(
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Whisper:
-        """The model of `build` on torch's meta device, without weights and extractor."""
+        """The model of `build` on torch's meta device, without weights."""
         from transformers import WhisperForConditionalGeneration
 
         tokenizer = _tokenizer(str(units or model.source))
+        settings = _settings(model, tokenizer)
+        extractor = None if model.source is None else _extractor(model.source, settings)
         with torch.device("meta"):
-            hf = WhisperForConditionalGeneration(_settings(model, tokenizer))
-            return cls(hf, tokenizer, None, config)
+            hf = WhisperForConditionalGeneration(settings)
+            return cls(hf, tokenizer, extractor, config)
 
     @classmethod
     def limit(
@@ -467,6 +462,20 @@ def _louder_features_(encoder: Any) -> None:
         fan_in = conv.in_channels * conv.kernel_size[0]
         nn.init.normal_(conv.weight, std=2 / fan_in**0.5)
     encoder.embed_positions.weight.mul_(0.2)
+
+
+def _extractor(source: str, settings: Any) -> Any:
+    """The feature extractor of a checkpoint; `UserError` if it is of another model's features."""
+    from transformers import WhisperFeatureExtractor
+
+    extractor = pretrained(WhisperFeatureExtractor, source, "The feature extractor")
+    if extractor.feature_size != settings.num_mel_bins:
+        raise UserError(
+            f"'{source}' has {extractor.feature_size} mel bins by its preprocessor_config.json, "
+            f"and its model takes {settings.num_mel_bins}: give it the preprocessor_config.json of "
+            "the model that it was made from."
+        )
+    return extractor
 
 
 def _settings(model: configuration.Model, tokenizer: Any) -> Any:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adakd.errors import UserError
 from adakd.finished import changes, done
 from adakd.inputs import teacher_inputs, units_of, untrained
 from adakd.place import Place
 from adakd.stages.teacher_pass import check_source_of_difficulty
 
+SECONDS = 10  # of audio, for which frames are counted
+
 
 def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> None:
     """Raise `UserError` where the models are not what the steps and methods to come need.
 
-    Configurations and tokenizers are read, weights are not. Without data the first step tells so.
+    All of a model's folder is read but its weights. Without data the first step tells so.
     """
     config, passes = place.config, "teacher-pass" in steps
     if not done(place.data):
@@ -29,4 +32,13 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
     if passes and config.distill.difficulty == "dropout":
         difficulty.check_dropout(models.outline(config, "teacher", units))
     if methods and not done(untrained(place)):  # its source may be out of reach by now
-        models.outline(config, "student", units)
+        student = models.outline(config, "student", units)
+        if set(methods) - {"finetune"}:
+            both = models.outline(config, "teacher", units), student
+            found = [family.frames(SECONDS) for family in both]
+            if found[0] != found[1]:
+                raise UserError(
+                    f"{place.title}: of {SECONDS} s of audio the teacher makes {found[0]} frames "
+                    f"and the student {found[1]}, and soft outputs are of frames: give models of "
+                    "one frame rate (conv_kernel and conv_stride in their config.json)."
+                )

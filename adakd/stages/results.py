@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from adakd import config as configuration
 from adakd.corpora import marker
@@ -52,8 +53,9 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         )
     if missing:
         raise UserError(
-            f"{place.title}: {missing[0]} has not been trained: run --stage "
-            f"{STAGE_OF.get(missing[0], 6)} first, or name the methods you want with --methods."
+            f"{place.title}: {place.experiment(missing[0]).parent.name} has not been trained: run "
+            f"--stage {STAGE_OF.get(missing[0], 6)} first, or name the methods you want with "
+            "--methods."
         )
     made = {name: facts for name in methods if (facts := done(place.experiment(name)))}
     old = [name for name, facts in made.items() if not same_code(place.config, facts)]
@@ -211,6 +213,12 @@ def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, 
     return found
 
 
+def _families(scores: list[Any]) -> set[str]:
+    """Those that a report's scores are of, by where they lie."""
+    parts = {part for where, *_ in scores for part in Path(where).parts}
+    return parts & set(configuration.FAMILIES)
+
+
 def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
     """Stage 9: the table and the plots of all families, folds and seeds asked for."""
     from adakd import versions
@@ -228,7 +236,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     for place, name, _ in experiments:
         decoded(place, name)
     texts = [path / "hyp.test.jsonl" for *_, path in experiments]
-    inputs = {
+    inputs: dict[str, Any] = {
         "layout": 3,  # raise it when the same scores would make another report
         "methods": methods,  # of what was not run
         # By what was said, too: a model that was deleted and trained again says something else.
@@ -246,6 +254,13 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
 
         from adakd import report as reporting
 
+        before = (done(folder) or {"inputs": {}})["inputs"].get("scores", [])
+        if gone := sorted(_families(before) - _families(inputs["scores"])):
+            say(
+                f"{what} is of {' and '.join(sorted(_families(inputs['scores'])))} alone, and no "
+                f'longer of {" and ".join(gone)}: one of both takes --family "wav2vec2 whisper", '
+                f"and what differs between them in recipes/{first.config.recipe}/conf/"
+            )
         (folder / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)
         known = {}

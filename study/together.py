@@ -54,6 +54,7 @@ RECIPES = {
     "fsdd/en": "digits, tier A",
     "fsdd/en-seeds": "digits",
     "fsdd/en-seeds-whisper": "digits",
+    "fsdd/en-settled": "digits, 24 or 48 epochs",
 }
 
 

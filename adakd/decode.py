@@ -21,20 +21,23 @@ BATCH_SECONDS = 240.0
 
 def transcribe(
     config: configuration.Config,
-    model: Path,
+    model: Path | models.Family,
     entries: Sequence[Entry],
     root: Path,
     what: str,
     with_loss: bool = False,
     int8: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Decode ``entries`` with the model in a folder; rows of hyp.<split>.jsonl, in their order.
+    """Decode ``entries`` with a model; rows of hyp.<split>.jsonl, in their order.
+
+    ``model`` is its folder, or the model itself, for callers that decode piece by piece.
 
     ``with_loss`` puts the model's own task loss (nats per target unit) under ``difficulty``, which
     is null otherwise. ``root`` is what the manifest's audio paths are relative to. ``int8`` is the
     folder of the model's int8 weights: then those decode, on the CPU and clip by clip.
     """
-    family, where = models.open_folder(config, model), device()
+    family = models.open_folder(config, model) if isinstance(model, Path) else model
+    where = device()
     batch_seconds = fitting(config)
     if int8 is not None:
         from adakd import quantise

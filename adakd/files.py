@@ -49,6 +49,15 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
         raise
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what `atomic_write` had begun in a folder when a process was killed.
+
+    Where nobody else is writing.
+    """
+    for left in folder.glob(".*.tmp"):
+        left.unlink()
+
+
 @contextmanager
 def replaced_folder(target: Path, durable: bool = True) -> Iterator[Path]:
     """A fresh folder that takes the place of ``target`` once the block succeeds; else all stays.

@@ -35,6 +35,18 @@ def done(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def begun(folder: Path) -> dict[str, Any] | None:
+    """What a pass in pieces that was cut in ``folder`` was begun with; None if there is none.
+
+    Its ``inputs``, as done.json will have them, and what its pieces depend on ``beside``: see
+    `adakd.stages.pieces`.
+    """
+    started = folder / "started.json"
+    if (folder / "done.json").exists() or not started.exists():
+        return None
+    return read_json(started, needs=("inputs", "beside"))
+
+
 def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
     """Declare a step finished; ``facts`` is what later steps and the report want to know.
 

@@ -18,7 +18,7 @@ from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import fingerprint, read_jsonl
-from adakd.finished import ON_DISK, changed_sources, changes, done, needed, shown
+from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed, shown
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
 
@@ -618,4 +618,5 @@ def _for_tag(
 
 
 def _inputs_of(folder: Path) -> dict[str, Any] | None:
-    return (done(folder) or {}).get("inputs")
+    """Of what is finished there, or is being made: a pass that was cut goes on."""
+    return (done(folder) or begun(folder) or {}).get("inputs")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import random
+import re
+import shutil
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,7 @@ from adakd.errors import UserError
 from adakd.inputs import changed_settings, difficulties, open_store
 from adakd.objectives import Projected
 from adakd.place import Place
-from adakd.stages import teacher_pass, training
+from adakd.stages import pieces, teacher_pass, training
 from adakd.weighting import AdaKD, wrong_transcript
 
 # ------------------------------------------------------------------ two halves
@@ -414,6 +419,131 @@ def test_pretrained_is_the_loss_before_fine_tuning(place: Place) -> None:
     for entry in here.manifest("train"):
         total, count, _ = alone(source, here, entry)
         assert rows[entry.id] == {"id": entry.id, "x": pytest.approx(total / count, rel=1e-4)}
+
+
+@dataclass
+class Scoring:
+    """Takes the place of `difficulty.score`: notes what is scored, and is cut in piece `cut`."""
+
+    cut: int = 0
+    scored: list[str] = field(default_factory=list)
+    calls: int = 0
+    really: Callable[..., Any] = difficulty.score
+
+    def __call__(self, family: Any, entries: manifest.Manifest, *rest: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.cut:
+            raise KeyboardInterrupt
+        self.scored += [entry.id for entry in entries]
+        return self.really(family, entries, *rest)
+
+    def run(self, place: Place, cut: int = 0) -> list[str]:
+        """Stage 4's x; returns what was scored for it."""
+        self.cut, self.calls, self.scored = cut, 0, []
+        with pytest.raises(KeyboardInterrupt) if cut else contextlib.nullcontext():
+            teacher_pass.write_difficulty(place)
+        assert bool(finished.done(place.difficulty)) is not bool(cut)
+        return self.scored
+
+
+@pytest.fixture
+def scoring(monkeypatch: pytest.MonkeyPatch) -> Scoring:
+    """A pass in pieces of two utterances."""
+    monkeypatch.setattr(pieces, "PIECE", 2)
+    found = Scoring()
+    monkeypatch.setattr(difficulty, "score", found)
+    return found
+
+
+@pytest.fixture
+def own_place(place: Place, tmp_path: Path) -> Place:
+    """A copy of the place, whose results may be removed."""
+    shutil.copytree(place.root, tmp_path / "root")
+    return Place(tmp_path / "root", place.config)
+
+
+@pytest.mark.parametrize("source", ["insample", "crossfit", "dropout"])
+def test_a_pass_that_was_cut_ends_as_an_uncut_one(
+    own_place: Place,
+    source: str,
+    scoring: Scoring,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    combine, combined = difficulty.combine, []
+
+    def noting(scored: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        combined.append([utterance for rows in scored for utterance in rows])
+        return combine(scored)
+
+    monkeypatch.setattr(difficulty, "combine", noting)
+    here = with_source(own_place, source, methods=GUARD)
+    shutil.rmtree(here.difficulty, ignore_errors=True)
+    all_of_it = scoring.run(here)
+    files = [here.difficulty / name for name in ("x.jsonl", "doubtful.tsv")]
+    whole = [path.read_bytes() for path in files]
+    assert not list(here.difficulty.glob("part.*"))
+    shutil.rmtree(here.difficulty)
+    there = scoring.run(here, cut=6)
+    assert 8 <= len(there) <= 10 and there == all_of_it[: len(there)]
+    capsys.readouterr()
+    assert scoring.run(here) == all_of_it[len(there) :]
+    told = re.findall(r"goes on, (\d+) of (\d+) utterances are there", capsys.readouterr().out)
+    assert sum(int(count) for count, _ in told) == len(there)
+    # To the last digit.
+    assert [path.read_bytes() for path in files] == whole
+    assert combined == [all_of_it] * 2, "sums are rounded in one way"
+    assert scoring.run(here) == []
+
+
+def test_pieces_of_another_guard_or_another_model_are_not_gone_on_with(
+    own_place: Place, scoring: Scoring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = with_source(own_place, "crossfit", methods=GUARD)
+    shutil.rmtree(here.difficulty, ignore_errors=True)
+    first = scoring.run(here, cut=3)
+    assert scoring.run(with_source(own_place, "crossfit"), cut=3) == first
+    assert "cut, and guard changed, begun anew" in capsys.readouterr().out
+    assert scoring.run(here, cut=3) == first
+    facts = finished.done(own_place.half(1))
+    assert facts is not None
+    capsys.readouterr()
+    finished.mark_done(own_place.half(1), **{**facts, "weights": "other"})
+    assert scoring.run(here)[: len(first)] == first
+    assert "cut, and halves changed, begun anew" in capsys.readouterr().out
+
+
+def test_pieces_of_another_pretrained_model_are_not_gone_on_with(
+    own_place: Place, scoring: Scoring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = own_place.root / "source of pieces"
+    units = {"kind": "characters" if own_place.config.family == "wav2vec2" else "source"}
+
+    def made(seed: int) -> None:
+        torch.manual_seed(seed)
+        models.load(own_place.config, "teacher", own_place.units).save(source)
+
+    def here(seed: int = 1) -> Place:
+        teacher = {"source": str(source), "seed": 1, "train": {"epochs": 1}}
+        return with_source(own_place, "pretrained", teacher=teacher, units=units, seed=seed)
+
+    made(5)
+    shutil.rmtree(here().difficulty, ignore_errors=True)
+    scoring.run(here())
+    whole = written(here())
+    shutil.rmtree(here().difficulty)
+    first = scoring.run(here(), cut=3)
+    rest = scoring.run(here(), cut=3)
+    assert not set(first) & set(rest)
+    scoring.run(here())
+    assert written(here()) == whole
+    shutil.rmtree(here().difficulty)
+    scoring.run(here(), cut=3)
+    made(6)
+    assert scoring.run(here(), cut=3) == first
+    assert "cut, and source changed, begun anew" in capsys.readouterr().out
+    assert scoring.run(here(seed=2)) == list(whole)  # which draws what the source lacks
+    assert "cut, and seed changed, begun anew" in capsys.readouterr().out
 
 
 def test_dropout_spread_is_of_the_utterance_alone(place: Place) -> None:

@@ -40,7 +40,7 @@ from adakd.inputs import (
     transcripts_of,
 )
 from adakd.place import Place
-from adakd.stages import preparation
+from adakd.stages import pieces, preparation
 
 
 @pytest.fixture
@@ -137,6 +137,11 @@ def test_a_tag_that_asks_for_another_difficulty_has_one_of_its_own(tmp_path: Pat
     mark(plain.experiment("teacher"))
     assert difficulty_of(of("more", 20)) == plain.difficulty  # none is there yet
     finished.mark_done(plain.difficulty, difficulty_parts(plain))
+    assert difficulty_of(of("same", 5)) == plain.difficulty
+    assert difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
+    # A pass that was cut goes on: no tag takes its folder for another x.
+    shutil.rmtree(plain.difficulty)
+    pieces.begin(plain.difficulty, "x", difficulty_parts(plain), guard=False)
     assert difficulty_of(of("same", 5)) == plain.difficulty
     assert difficulty_of(of("more", 20)) == plain.difficulty.with_name("dropout@more")
 

@@ -1122,9 +1122,14 @@ def test_decode_gives_rows_in_the_manifests_order_whatever_the_batches(
     raw = [replace(entry, raw=f"{entry.text}!") for entry in entries]
     batch = family.collate(entries, clips)
     texts, losses = transcripts(family, batch), task_loss(family, batch).tolist()
-    for batch_seconds, with_loss in [(0.1, True), (3.9, True), (100.0, False)]:
+    for model, batch_seconds, with_loss in [
+        (saved[kind], 0.1, True),
+        (saved[kind], 3.9, True),
+        (family, 3.9, True),  # itself
+        (saved[kind], 100.0, False),
+    ]:
         monkeypatch.setattr(decode, "fitting", lambda config, held=batch_seconds: held)
-        rows = decode.transcribe(config, saved[kind], raw, folder, "test", with_loss)
+        rows = decode.transcribe(config, model, raw, folder, "test", with_loss)
         for row, entry, text, loss in zip(rows, raw, texts, losses, strict=True):
             assert row == {
                 "id": entry.id,

@@ -5,6 +5,7 @@ No model is trained here; tests/recipes runs the stages themselves.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -24,6 +25,7 @@ import adakd
 from adakd import config as configuration
 from adakd import corpora, files, finished, score
 from adakd.corpora import marker
+from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.inputs import (
@@ -42,7 +44,15 @@ from adakd.inputs import (
     untrained,
 )
 from adakd.place import Place
-from adakd.stages import checks, preparation, results, teacher_pass, training, transcripts
+from adakd.stages import (
+    checks,
+    pieces,
+    preparation,
+    results,
+    teacher_pass,
+    training,
+    transcripts,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -177,6 +187,117 @@ def hypotheses(folder: Path) -> list[str]:
         json.loads((folder / f"hyp.{split}.jsonl").read_text())["hypothesis"]
         for split in results.SCORED
     ]
+
+
+@dataclass
+class Hearing:
+    """The teacher transcribes 8 utterances; the transcribing of piece number `cut` is cut."""
+
+    place: Place
+    capsys: pytest.CaptureFixture[str]
+    cut: int = 0
+    opened: int = 0  # how often the model was
+    heard: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+
+    def open_folder(self, *_: object) -> None:
+        self.opened += 1
+
+    def transcribe(self, *given: Any) -> list[dict[str, str]]:
+        _, _, piece, _, title = given
+        self.titles.append(title)
+        if len(self.titles) == self.cut:
+            raise KeyboardInterrupt
+        self.heard += [entry.id for entry in piece]
+        return [{"id": one.id, "hypothesis": f"a {one.id}", "raw": one.raw} for one in piece]
+
+    def again(self, cut: int = 0) -> str:
+        """Stage 2's transcripts; returns what was said."""
+        self.cut, self.opened = cut, 0
+        self.heard.clear()
+        self.titles.clear()
+        with pytest.raises(KeyboardInterrupt) if cut else contextlib.nullcontext():
+            transcripts.transcribe_training(self.place)
+        assert bool(finished.done(self.hypotheses)) is not bool(cut) and self.opened <= 1
+        return self.capsys.readouterr().out
+
+    @property
+    def hypotheses(self) -> Path:
+        return self.place.transcripts / "hypotheses"
+
+    @property
+    def lessons(self) -> bytes:
+        return (self.place.transcripts / "train.jsonl").read_bytes()
+
+
+IDS = [f"u{number}" for number in range(8)]
+
+
+@pytest.fixture
+def hearing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Hearing]:
+    def of(name: str, train: int = 5) -> Hearing:
+        options = {"transcripts": {"source": "teacher", "max_cer": 9.0}}
+        place = place_of(tmp_path / name, data={"untranscribed": True}, **options)
+        mark(place.data, manifests="m")
+        mark(place.experiment("teacher"))
+        for split, ids, text in (("train", IDS[:train], "a"), ("untranscribed", IDS[train:], "")):
+            made = [manifest.Entry(one, "a.flac", 1.0, text, text, "s", "en") for one in ids]
+            manifest.write(place.data / f"{split}.jsonl", made)
+        here = Hearing(place, capsys)
+        limit = lambda *_: lambda entry: None  # noqa: E731
+        fake_models(monkeypatch, open_folder=here.open_folder, limit=limit)
+        fake = types.SimpleNamespace(transcribe=here.transcribe)
+        monkeypatch.setitem(sys.modules, "adakd.decode", fake)
+        return here
+
+    monkeypatch.setattr(pieces, "PIECE", 2)
+    return of
+
+
+def test_the_teachers_transcripts_go_on_where_they_were_cut(
+    hearing: Callable[..., Hearing],
+) -> None:
+    whole = hearing("whole")
+    whole.again()
+    assert whole.heard == IDS
+    here = hearing("cut")
+    here.again(cut=5)
+    assert here.heard == IDS[:7]
+    rows = [row for path in here.hypotheses.glob("*.jsonl") for row in files.read_jsonl(path)]
+    assert all(row == {"id": row["id"], "hypothesis": f"a {row['id']}"} for row in rows)
+    said, what = here.again(), "tiny/en whisper: the teacher transcribes"
+    assert here.heard == IDS[7:] and here.titles == [f"{what} untranscribed, piece 2 of 2"]
+    assert f"{what} train: goes on, 5 of 5 utterances are there" in said
+    assert f"{what} untranscribed: goes on, 2 of 3 utterances are there" in said
+    assert here.lessons == whole.lessons
+    here.again()
+    assert here.opened == 0 and here.heard == []
+
+
+def test_transcripts_of_another_teacher_are_not_gone_on_with(
+    hearing: Callable[..., Hearing],
+) -> None:
+    here = hearing("here")
+    here.again(cut=2)
+    finished.mark_done(here.place.experiment("teacher"), {}, weights="other")
+    said = here.again(cut=2)
+    assert here.heard == IDS[:2] and "train: cut, and teacher changed, begun anew" in said
+    assert "hypotheses of train: cut" not in here.again()
+    # Nor do those of a finished one remain.
+    finished.mark_done(here.place.experiment("teacher"), {}, weights="third")
+    assert "hypotheses of train: teacher changed, made anew" in here.again(cut=1)
+    assert not list(here.hypotheses.glob("*.jsonl"))
+
+
+def test_where_nothing_has_a_transcript_the_teachers_are_made_once(
+    hearing: Callable[..., Hearing],
+) -> None:
+    here = hearing("here", train=0)
+    for expected in (IDS, []):
+        here.again()
+        assert here.heard == expected
 
 
 def decoded_teacher(place: Place, decoder: FakeDecoder) -> Path:

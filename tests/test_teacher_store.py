@@ -140,6 +140,17 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
     assert 1 <= len(store._maps) <= 3
 
 
+def test_utterances_of_a_shard_share_the_name_of_it(tmp_path, monkeypatch):
+    """Of a million, names of their own would take as much memory as their ids."""
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 300)
+    begin(tmp_path, PARTS, 0, 2.0)
+    for rank in (0, 1):
+        add(tmp_path, teacher_logits(), rank)
+    finish(tmp_path)
+    places = [place for _, place, _, _ in Store(tmp_path)._lines.values()]
+    assert len({id(place) for place in places}) == len(set(places)) < len(places)
+
+
 @pytest.mark.parametrize("k", [0, 4])
 def test_what_is_reduced_together_is_stored_as_each_by_itself(tmp_path, k):
     outputs = teacher_logits() | {"silent": torch.zeros(0, UNITS)}
@@ -270,6 +281,15 @@ def test_a_pass_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch, k):
     store = Store(tmp_path, PARTS)
     assert store.difficulties().keys() == outputs.keys()
     check(store, outputs, k)
+
+
+def test_half_a_shard_of_a_pass_that_was_killed_is_swept_away(tmp_path):
+    begin(tmp_path, PARTS, 0, 2.0)
+    add(tmp_path, teacher_logits())
+    before = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / ".0123456789abcdef.tmp").write_bytes(b"half a shard")
+    begin(tmp_path, PARTS, 0, 2.0)
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_what_a_pass_for_another_store_has_left_is_removed(tmp_path):

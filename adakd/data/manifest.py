@@ -1,8 +1,9 @@
 """Manifests: JSON lines, one utterance each, sorted as the corpus gave them.
 
 They are written by `adakd.data.prepare` and read by everything after it. In memory an utterance
-takes 16 bytes, its place in the file and its length; its line is read when it is asked for, so
-that a million utterances cost no more than the file itself. Not a loader: the audio stays on disk.
+takes 20 bytes, its place in the file and its length in bytes and in seconds; its line is read when
+it is asked for, so that a million utterances cost no more than the file itself. Not a loader: the
+audio stays on disk.
 """
 
 from __future__ import annotations

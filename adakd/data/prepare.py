@@ -36,7 +36,7 @@ from adakd.corpora import SPLITS, Rejected, Utterance
 from adakd.data import audio, manifest, text
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
-from adakd.files import atomic_write, read_json, read_jsonl, write_json
+from adakd.files import atomic_write, read_json, read_jsonl, remove_half_written, write_json
 from adakd.progress import track
 from adakd.workers import end_with_parent
 
@@ -146,8 +146,7 @@ def prepare(
     """
     total = _check_ids(utterances)
     folder = Path(folder)
-    for left in folder.glob(".*.tmp"):  # of a run that was killed: up to the size of its manifests
-        left.unlink()
+    remove_half_written(folder)  # up to the size of its manifests
     clips = replace(
         clips,
         folder=Path(os.path.abspath(clips.folder)),

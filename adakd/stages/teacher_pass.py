@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from adakd.data.manifest import Manifest
 from adakd.errors import UserError
-from adakd.files import empty, read_json, write_json, write_jsonl
+from adakd.files import write_jsonl
 from adakd.finished import (
     changes,
     done,
     is_current,
     mark_done,
+    needed,
     one_at_a_time,
     rank,
     say,
@@ -25,14 +29,20 @@ from adakd.inputs import (
     difficulty_parts,
     lessons,
     lessons_count,
+    source_fingerprint,
     store_of,
     store_parts,
     units_of,
 )
 from adakd.place import Place
 from adakd.progress import track
+from adakd.stages.pieces import begin as begin_pieces
+from adakd.stages.pieces import in_pieces, read
 from adakd.stages.training import train
 from adakd.teacher_store import is_whole, parts_of_begun, parts_of_finished
+
+if TYPE_CHECKING:
+    from adakd.models import Family
 
 
 def teacher_pass(place: Place) -> None:
@@ -127,7 +137,8 @@ def write_difficulty(place: Place) -> None:
     """x of every training utterance from a source of its own, in x.jsonl: a line an utterance.
 
     With a guard a line also holds the doubt in the transcript, the losses behind it and what the
-    teacher hears; doubtful.tsv lists those that are more likely wrong than right.
+    teacher hears; doubtful.tsv lists those that are more likely wrong than right. A pass that was
+    cut goes on: see `adakd.stages.pieces`.
     """
     folder, parts = difficulty_of(place), difficulty_parts(place)
     config, source, guard = place.config, place.config.distill.difficulty, place.config.guarded
@@ -145,6 +156,7 @@ def write_difficulty(place: Place) -> None:
 
     entries = place.transcribed()
     facts: dict[str, Any] = {"guard": rule}
+    beside: dict[str, Any] = {"guard": rule}  # what the pieces depend on, as on the parts
     scorers = [(place.experiment("teacher"), list(range(len(entries))))]
     if source == "crossfit":
         speakers, sentences = zip(*((entry.speaker, entry.text) for entry in entries), strict=True)
@@ -154,44 +166,44 @@ def write_difficulty(place: Place) -> None:
         for number in (0, 1):
             train(place, "teacher", (number, halves.trains(number)))
         scorers = [(place.half(number), halves.scored(number)) for number in (0, 1)]
+        beside["halves"] = [needed(half, "A half", 4)["fingerprint"] for half, _ in scorers]
+    elif source == "pretrained":  # as `models.load` makes it of both
+        beside |= {"source": source_fingerprint(config.teacher), "seed": config.seed}
     limit = models.limit(config, "teacher", units_of(place)) if guard else None
     train_settings = config.train_of("teacher")
-    if rank() == 0:
-        empty(folder)
-    wait_for_all()
+
+    def score(family: Family, piece: Manifest, what: str) -> Iterator[dict[str, Any]]:
+        with enough_memory(title):
+            rows = difficulty.score(
+                family,
+                piece,
+                place.root,
+                2 * train_settings.batch_seconds,  # as above
+                what,
+                config.distill.dropout_passes if source == "dropout" else 0,
+                limit,
+                train_settings.workers,
+            )
+        return ({"id": utterance, **row} for utterance, row in rows.items())
+
+    begin_pieces(folder, title, parts, **beside)
     for number, (model, scored) in enumerate(scorers):
         if source == "pretrained":
             seed_everything(config.seed, "weights")
             family = models.load(config, "teacher", units_of(place))
         else:
             family = models.open_folder(config, model / "model")
-        with enough_memory(title):
-            rows = difficulty.score(
-                family,
-                entries.pick(scored[rank() :: world()]),
-                place.root,
-                2 * train_settings.batch_seconds,  # as above
-                title,
-                config.distill.dropout_passes if source == "dropout" else 0,
-                limit,
-                train_settings.workers,
-            )
-        write_json(folder / f"part.{number}.{rank()}.json", rows)
+        own = entries.pick(scored)
+        in_pieces(folder, f"part.{number}", own, title, partial(score, family))
     wait_for_all()
     if rank() == 0:
         found = difficulty.combine(
             [
-                {
-                    utterance: row
-                    for path in folder.glob(f"part.{number}.*.json")
-                    for utterance, row in read_json(path).items()
-                }
-                for number in range(len(scorers))
+                _in_order(read(folder, f"part.{number}", needs=("id", "x")), entries.pick(scored))
+                for number, (_, scored) in enumerate(scorers)
             ]
         )
         write_jsonl(folder / "x.jsonl", ({"id": each.id, **found[each.id]} for each in entries))
-        for path in folder.glob("part.*"):
-            path.unlink()
         if guard:
             listing = folder / "doubtful.tsv"
             number = difficulty.list_doubtful(listing, entries, found)
@@ -201,5 +213,13 @@ def write_difficulty(place: Place) -> None:
             if facts["taken_for_wrong"]:
                 say(f"{title}: taken for wrong: {facts['taken_for_wrong']}")
         mark_done(folder, parts, **facts)
+        for path in folder.glob("part.*"):
+            path.unlink()
     wait_for_all()
     say(f"{title}: written ({shown(folder)})")
+
+
+def _in_order(rows: Iterable[dict[str, Any]], entries: Manifest) -> dict[str, dict[str, Any]]:
+    """Rows by utterance id, in the order of the entries: sums over them round in one way."""
+    found = {row.pop("id"): row for row in rows}
+    return {entry.id: found[entry.id] for entry in entries}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
-from adakd.files import empty, read_jsonl, write_jsonl
+from adakd.data.manifest import Manifest
+from adakd.files import read_jsonl
 from adakd.finished import (
     done,
     is_current,
@@ -15,39 +18,41 @@ from adakd.finished import (
     say,
     shown,
     wait_for_all,
-    world,
 )
 from adakd.inputs import heard_inputs, transcripts_inputs, transcripts_of, units_of
 from adakd.place import Place
+from adakd.stages.pieces import begin, in_pieces
+
+LINE = ("id", "hypothesis")  # what is kept of an utterance
 
 
 @one_at_a_time(lambda place: place.transcripts)  # for all tags, as are the hypotheses
 def transcribe_training(place: Place) -> None:
     """Sequence-level distillation: the teacher's transcripts of train and of untranscribed audio.
 
-    The hypotheses are kept: another transcripts.max_cer decodes nothing anew.
+    The hypotheses are kept: another transcripts.max_cer decodes nothing anew. A pass that was cut
+    goes on: see `adakd.stages.pieces`.
     """
     config, folder = place.config, transcripts_of(place)
     names = ["train", *(["untranscribed"] if config.data.untranscribed else [])]
     heard, inputs = heard_inputs(place), transcripts_inputs(place)
     said = place.transcripts / "hypotheses"
     first = (said / f"{name}.0.jsonl" for name in names)
-    if not is_current(said, heard, f"{place.title}: hypotheses of train", *first):
+    what = f"{place.title}: hypotheses of train"
+    if not is_current(said, heard, what, *first):
+        from adakd import models
         from adakd.decode import transcribe
 
-        if rank() == 0:
-            empty(said)
-        wait_for_all()
+        family = models.open_folder(config, place.experiment("teacher") / "model")
+
+        def hear(entries: Manifest, title: str) -> Iterator[dict[str, Any]]:
+            rows = transcribe(config, family, entries, place.root, title)
+            return ({key: row[key] for key in LINE} for row in rows)
+
+        begin(said, what, heard)
         for name in names:
-            rows = transcribe(
-                config,
-                place.experiment("teacher") / "model",
-                place.manifest(name)[rank() :: world()],
-                place.root,
-                f"{place.title}: the teacher transcribes {name}",
-            )
-            lines = ({key: row[key] for key in ("id", "hypothesis")} for row in rows)
-            write_jsonl(said / f"{name}.{rank()}.jsonl", lines)
+            title = f"{place.title}: the teacher transcribes {name}"
+            in_pieces(said, name, place.manifest(name), title, hear)
         wait_for_all()
         if rank() == 0:
             mark_done(said, heard)
@@ -62,7 +67,7 @@ def transcribe_training(place: Place) -> None:
 
         (folder / "done.json").unlink(missing_ok=True)
         everything = chain.from_iterable(
-            read_jsonl(path, needs=("id", "hypothesis")) for path in said.glob("*.jsonl")
+            read_jsonl(path, needs=LINE) for path in said.glob("*.jsonl")
         )
         hypotheses = {row["id"]: row["hypothesis"] for row in everything}
         counts = pseudo_labels.choose(

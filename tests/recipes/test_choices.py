@@ -320,9 +320,10 @@ def test_int8_students_are_rows_of_the_table(ready: Ready, family: str) -> None:
 def test_learned_weights_hold_out_a_part_of_train(
     ready: Ready, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--family", family, "--methods", "adakd-learned", "--train.max_steps", "3"]
+    options = [*QUICK, "--family", family, "--methods", "adakd-learned"]
+    options += ["--student.train.max_steps", "3"]
     options += ["--methods.adakd-learned.every", "1", "--methods.adakd-learned.held_out", "0.25"]
-    options += ["--train.batch_seconds", "2.5", "--student.train.ctc_weight", "0"]
+    options += ["--student.train.batch_seconds", "2.5", "--student.train.ctc_weight", "0"]
     learnt: set[str] = set()
     held: list[list[str]] = []
     fit_batch, held_out_batch = DistillationBrain.fit_batch, DistillationBrain._held_out_batch

@@ -271,7 +271,7 @@ def test_cached_and_live_teacher_give_the_same_losses(finished: Finished, family
     for teacher in ("cached", "online"):
         finished.run(
             *("kd", "--family", family, "--tag", teacher, "--distill.teacher", teacher),
-            *("--train.mask_time", "0", "--train.max_steps", "1"),
+            *("--student.train.mask_time", "0", "--student.train.max_steps", "1"),
         )
         path = finished.experiment(family, f"kd-{teacher}") / "metrics.jsonl"
         first[teacher] = json.loads(path.read_text().splitlines()[0])
@@ -390,15 +390,16 @@ def test_run_sh_goes_from_nothing_to_the_table_and_then_does_nothing(copy: Copy)
 def test_two_processes_train_as_one(copy: Copy) -> None:
     # The same batches in the same steps: four micro-batches of one process, or two of each of two.
     # The last step has a micro-batch less than there are places for.
-    options = ["--train.batch_seconds", "1.5", "--train.mask_time", "0", "--train.epochs", "1"]
+    options = ["--student.train.batch_seconds", "1.5", "--student.train.mask_time", "0"]
+    options += ["--student.train.epochs", "1"]
     stages = ["--stage", "5", "--stop-stage", "6", "--methods", "kd superloss adakd"]
-    one = copy.run(*stages, *options, "--tag", "one", "--train.accumulate", "4")
+    one = copy.run(*stages, *options, "--tag", "one", "--student.train.accumulate", "4")
     assert one.returncode == 0, one.stderr
     store = copy.experiment("teacher") / "store"
     alone = Store(Path(shutil.move(store, copy.root / "store of one")))
     stages = ["--stage=4", "--stop_stage=6", "--methods=superloss adakd"]
     stages += ["--launcher", "torchrun", "--nproc", "2"]
-    two = copy.run(*stages, *options, "--tag", "two", "--train.accumulate", "2")
+    two = copy.run(*stages, *options, "--tag", "two", "--student.train.accumulate", "2")
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("trained in") == 2, "one stage, and one process speaks"
     compare_stores(alone, Store(store))

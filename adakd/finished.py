@@ -53,7 +53,7 @@ def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
     From the same inputs another machine, or other numbers of processes and threads, train other
     ``weights`` (`weights_of`): for what depends on the model, these make it another one.
     """
-    of_model = {name: facts[name] for name in ("weights",) if name in facts}
+    of_model = {"weights": facts["weights"]} if "weights" in facts else {}
     key = configuration.fingerprint({**inputs, **of_model})
     write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key})
 

@@ -311,11 +311,15 @@ def lessons_inputs(place: Place) -> dict[str, Any]:
     found = needed(folder, "The teacher's transcripts of the training set", 2)
     now = _choosing(place)
     if changed := changes({name: found["inputs"].get(name) for name in now}, now):
-        keys = {"max_cer": "transcripts.max_cer", "normalise": "data.normalise"}
+        keys = {
+            "max_cer": "transcripts.max_cer",
+            "student": "student.source",
+            "normalise": "data.normalise",
+        }
         raise UserError(
             f"{place.title}: the teacher's transcripts ({shown(folder)}) were chosen with another "
-            f"{' and another '.join(keys.get(name, name) for name in changed)}: give the settings "
-            "they were chosen with, or run --stage 2 first."
+            f"{' and another '.join(keys[name] for name in changed)}: give the settings they were "
+            "chosen with, or run --stage 2 first."
         )
     return {"transcripts": found["fingerprint"]}
 

@@ -441,7 +441,7 @@ def test_a_report_is_made_anew_where_a_model_says_something_else(
 @pytest.mark.parametrize(
     ("families", "told"),
     [
-        (["wav2vec2", "whisper"], "report is of whisper alone, and no longer of wav2vec2: one of"),
+        (["wav2vec2", "whisper"], "report is of whisper alone, and no longer of wav2vec2: both"),
         (["whisper"], ""),
     ],
 )

@@ -255,11 +255,11 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         from adakd import report as reporting
 
         before = (done(folder) or {"inputs": {}})["inputs"].get("scores", [])
-        if gone := sorted(_families(before) - _families(inputs["scores"])):
+        if gone := _families(before) - _families(inputs["scores"]):
             say(
-                f"{what} is of {' and '.join(sorted(_families(inputs['scores'])))} alone, and no "
-                f'longer of {" and ".join(gone)}: one of both takes --family "wav2vec2 whisper", '
-                f"and what differs between them in recipes/{first.config.recipe}/conf/"
+                f"{what} is of {first.config.family} alone, and no longer of {' and '.join(gone)}: "
+                'both take --family "wav2vec2 whisper" in one run, and what differs between them '
+                f"in recipes/{first.config.recipe}/conf/"
             )
         (folder / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)

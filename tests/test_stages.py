@@ -291,6 +291,21 @@ def test_transcripts_of_another_teacher_are_not_gone_on_with(
     assert not list(here.hypotheses.glob("*.jsonl"))
 
 
+def test_hypotheses_that_are_lost_are_named_and_made_again(
+    hearing: Callable[..., Hearing],
+) -> None:
+    here = hearing("here")
+    here.again()
+    whole = here.lessons
+    (here.hypotheses / "untranscribed.2.jsonl").unlink()
+    finished.mark_done(here.place.transcripts, {})  # they are to be chosen anew
+    with pytest.raises(UserError, match=r"in 1 utterances is lost, such as u7: remove .*done"):
+        here.again()
+    (here.hypotheses / "done.json").unlink()
+    here.again()
+    assert here.heard == IDS[7:] and here.lessons == whole
+
+
 def test_where_nothing_has_a_transcript_the_teachers_are_made_once(
     hearing: Callable[..., Hearing],
 ) -> None:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from adakd.data.manifest import Manifest
+from adakd.errors import UserError
 from adakd.files import read_jsonl
 from adakd.finished import (
     done,
@@ -70,8 +71,15 @@ def transcribe_training(place: Place) -> None:
             read_jsonl(path, needs=LINE) for path in said.glob("*.jsonl")
         )
         hypotheses = {row["id"]: row["hypothesis"] for row in everything}
+        manifests = [place.manifest(name) for name in names]
+        ids = (entry.id for entry in chain.from_iterable(manifests))
+        if lost := [utterance for utterance in ids if utterance not in hypotheses]:
+            raise UserError(
+                f"{title}: what it hears in {len(lost)} utterances is lost, such as {lost[0]}: "
+                f"remove {shown(said / 'done.json')}, and stage 2 makes what is missing."
+            )
         counts = pseudo_labels.choose(
-            [place.manifest(name) for name in names],
+            manifests,
             hypotheses,
             folder,
             [models.limit(config, role, units_of(place)) for role in ("teacher", "student")],

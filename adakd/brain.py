@@ -139,8 +139,7 @@ class DistillationBrain(speechbrain.Brain):
                 "optimizer_step_limit": self.total_steps,
                 "device": str(device()),
                 "distributed_backend": "nccl" if torch.cuda.is_available() else "gloo",
-                # The vector that stands for masked frames is not in every batch.
-                "find_unused_parameters": True,
+                "find_unused_parameters": student.leaves_unused,
             },
             checkpointer=checkpointer,
         )
@@ -202,7 +201,9 @@ class DistillationBrain(speechbrain.Brain):
         self._set_learning_rate()
         step = [batch.to(self.device) for batch in step]
         local = sum(len(batch.ids) for batch in step if batch.counted)
-        utterances = int(over_processes(torch.tensor(local, device=self.device)))
+        utterances = local
+        if world() > 1:  # by itself it need not wait for its GPU
+            utterances = int(over_processes(torch.tensor(local, device=self.device)))
         if self.weighting.learn_every and self.optimizer_step % self.weighting.learn_every == 0:
             self._learn(step)
         losses = []
@@ -212,6 +213,7 @@ class DistillationBrain(speechbrain.Brain):
                 with self.training_ctx:
                     predictions = self.compute_forward(batch, speechbrain.Stage.TRAIN)
                     loss = self.compute_objectives(predictions, batch, speechbrain.Stage.TRAIN)
+                del predictions  # or a live teacher's outputs stay while the next ones are made
                 (loss.total * (world() / utterances)).backward()
                 losses.append(loss)
         rate = self.optimizer.param_groups[0]["lr"]

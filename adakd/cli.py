@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -49,6 +50,7 @@ OPTIONS = {
     "tag": "a name for this variant of the students, added to the experiments' folders",
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
+OPEN_FILES = 65_536  # at a time, where the system allows it
 # Steps whose work a launcher's processes share; any other each of them would do in full.
 SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
 # Steps that use the teacher, or tell of it.
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(arguments)
     _let_threads_sleep()
     _keep_numpy_to_one_thread()
+    _allow_open_files()
     others = arguments[:1] in (["new-recipe"], ["bench"], ["benchmark"])
     if not arguments or not others and ("--help" in arguments or "-h" in arguments):
         try:
@@ -107,19 +110,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return benchmark(arguments[1:])
         run(arguments)
     except UserError as error:
-        print(f"adakd: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except OSError as error:
         # The disk, a path, a permission: for the user to mend, as a UserError is.
         what = error.strerror or " ".join(str(error).split()) or type(error).__name__
         where = f": {error.filename}" if error.filename else ""
-        print(f"adakd: {what}{where}; mend that, then run the same command again", file=sys.stderr)
+        _complain(f"{what}{where}; mend that, then run the same command again")
         return 1
     except KeyboardInterrupt as stop:
-        print("adakd: stopped; the same command goes on from here", file=sys.stderr)
+        _complain("stopped; the same command goes on from here")
         (number,) = stop.args or (signal.SIGINT,)
         return 128 + number
     return 0
+
+
+def _complain(sentence: str) -> None:
+    """A line on standard error, in one piece: of several processes each may write one."""
+    sys.stderr.write(f"adakd: {sentence}\n")
+    sys.stderr.flush()
+
+
+def _allow_open_files() -> None:
+    """Let this process have as many files open as it may: often 1,024 unless it asks for more.
+
+    A store takes one for each of up to 600 arrays, and a process that loads audio one for each
+    tensor that it hands over: 650 where 32 micro-batches make a step.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _let_threads_sleep() -> None:
@@ -283,6 +304,10 @@ def run(arguments: Sequence[str]) -> None:
         command.append("--publish")
     with _full_disk_named(root):
         _run_steps(steps, places, methods, shlex.join(command), publish)
+    if world() > 1:
+        import torch
+
+        torch.distributed.destroy_process_group()  # NCCL warns at exit of one that is left
 
 
 def _run_steps(
@@ -422,14 +447,19 @@ def _join_processes() -> None:
     """Join the other processes that torchrun or Slurm started."""
     import torch
 
+    from adakd.device import device
+
     # The first process may wait for another run's lock as long as a training takes.
     patience = timedelta(days=7)
     on_gpus = torch.cuda.is_available()
     if on_gpus:
-        from adakd.device import device
-
-        torch.cuda.set_device(device())  # barriers use the current one
-    torch.distributed.init_process_group("nccl" if on_gpus else "gloo", timeout=patience)
+        torch.cuda.set_device(device())
+    torch.distributed.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        timeout=patience,
+        # Barriers take it; they would guess by the rank, wrong on several uneven machines.
+        device_id=device() if on_gpus else None,
+    )
 
 
 if __name__ == "__main__":

@@ -310,7 +310,7 @@ def _pass(
 
     from adakd.config import Distill
     from adakd.data.loader import Steps, evaluation_loader
-    from adakd.device import device
+    from adakd.device import device, without_tf32
 
     family.to(device()).eval()
     loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded, workers)
@@ -325,7 +325,8 @@ def _pass(
             # hypothesis of many never comes to an end.
             total = family.losses(family(batch), batch, None, Distill())[0] * counts
             if decode:
-                texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
+                with without_tf32():  # as stage 7
+                    texts.update(zip(batch.ids, family.transcribe(batch), strict=True))
         totals.update(zip(batch.ids, total.tolist(), strict=True))
         units.update(zip(batch.ids, counts.tolist(), strict=True))
     return totals, units, texts
@@ -372,12 +373,14 @@ def dropout_spread(
         if isinstance(getattr(module, "layerdrop", None), float):
             module.layerdrop = 0.0
     check_dropout(family)
+    # Of all GPUs that torch sees, this process draws on its own.
+    own = [device()] if device().type == "cuda" else []
     spread = {}
     for entry in track(entries, len(entries), what):
         clip = audio.read(root / entry.audio)
         batch = family.collate([entry] * passes, [clip] * passes).to(device())
         seed = int.from_bytes(hashlib.sha256(entry.id.encode()).digest()[:4], "big")
-        with torch.random.fork_rng(), torch.inference_mode():
+        with torch.random.fork_rng(own), torch.inference_mode():
             torch.manual_seed(seed)
             found = family.task_loss(family(batch), batch)
         spread[entry.id] = found.double().std().item()

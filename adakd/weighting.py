@@ -731,6 +731,7 @@ class AdaKD(Guarded):
         self.register_buffer("k_start", torch.tensor(known_k))
         self.register_buffer("alpha_range", torch.full((2, len(_RANGE)), math.nan))
         self.register_buffer("known", torch.empty(2, 0))
+        self._is_known = False
 
     @property
     def _needs_known(self) -> bool:
@@ -822,11 +823,13 @@ class AdaKD(Guarded):
         Raises:
             UserError: `fit` was not called, and t or k is not a given number.
         """
-        if (self.t + self.k_start).isnan() or (self._needs_known and not self.known.numel()):
-            raise UserError(
-                "AdaKD does not know its threshold and k yet: call fit() with the difficulties of "
-                "the whole training set before training, or load a checkpoint."
-            )
+        if not self._is_known:  # asked once: to look at t and k makes a GPU wait
+            if (self.t + self.k_start).isnan() or (self._needs_known and not self.known.numel()):
+                raise UserError(
+                    "AdaKD does not know its threshold and k yet: call fit() with the difficulties "
+                    "of the whole training set before training, or load a checkpoint."
+                )
+            self._is_known = True
         x, doubt = self._pair(difficulty.detach())
         return self._heeding(self._unguarded(x, progress), doubt)
 

@@ -717,6 +717,37 @@ def test_the_auxiliary_head_may_wait_for_the_second_phase(
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize(
+    ("family", "settings", "looks"),
+    [("whisper", {}, False), ("whisper", {"ctc_weight": 0.4}, True), ("wav2vec2", {}, True)],
+)
+def test_ddp_looks_for_unused_parameters_where_there_may_be_some(
+    family: str,
+    settings: dict[str, Any],
+    looks: bool,
+    speech: Speech,
+    build: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It raises at the second step if it was not told of one."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
+    )
+    try:
+        made = started(build(family, "kd", online=True, **settings))
+        assert made.modules.student.find_unused_parameters is looks
+        steps = Steps(speech.train, speech.root, made.student, supply)
+        for number in range(3):
+            before = state_of(made.student)
+            made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
+            assert not same(state_of(made.student), before)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("settings", [{"epochs": 1}, {"epochs": 4, "max_steps": 3}])
 def test_two_phases_need_two_epochs(settings: dict[str, Any], build: Build) -> None:
     with pytest.raises(UserError, match="a test: it trains in two phases.*train.epochs"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -171,12 +172,28 @@ def test_a_launcher_is_for_what_processes_share(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    joined: list[int] = []
-    monkeypatch.setattr(cli, "_join_processes", lambda: joined.append(1))
+    joined: list[str] = []
+    monkeypatch.setattr(cli, "_join_processes", lambda: joined.append("joined"))
+    left = lambda: joined.append(f"left after {len(done)}")  # noqa: E731
+    monkeypatch.setattr("torch.distributed.destroy_process_group", left)
     assert cli.main(["kd", "decode", "--recipe", "tiny/hi"]) == 1
     assert "decode is not for several processes: start it without" in capsys.readouterr().err
     assert not done and not joined
-    assert cli.main(["teacher", "kd", "--recipe", "tiny/hi"]) == 0 and joined == [1]
+    assert cli.main(["teacher", "kd", "--recipe", "tiny/hi"]) == 0
+    assert joined == ["joined", "left after 4"]
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(
+    recipes: Path, done: list[tuple[Any, ...]]
+) -> None:
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, most))
+        assert cli.main(["decode", "--recipe", "tiny/hi"]) == 0
+        wanted = cli.OPEN_FILES if most == resource.RLIM_INFINITY else min(most, cli.OPEN_FILES)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, most) and wanted > 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
 
 
 def test_a_launchers_only_process_is_like_one_without(

@@ -224,6 +224,8 @@ def test_evaluation_reads_every_utterance_once_within_the_batch_size(folder, ent
     assert sorted(i for batch in batches for i in batch.ids) == [entry.id for entry in entries]
     assert all(batch.inputs.numel() <= 2.5 * audio.SAMPLE_RATE for batch in batches)
     assert len(batches) < len(entries)
+    lengths = [batch.inputs.shape[1] for batch in batches]
+    assert lengths == sorted(lengths, reverse=True)  # what does not fit is met first
 
 
 def test_a_manifest_is_read_as_the_list_of_its_entries(folder, entries, family):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,27 @@ def test_what_other_weights_come_to_is_made_anew(
     now = [inputs.training_inputs(place, "kd"), inputs.store_parts(place)]
     changed = [finished.changes(*each) for each in zip(asked, now, strict=True)]
     assert changed == [["teacher"], ["teacher"]]
+
+
+def test_a_training_that_is_over_lets_go_of_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AdamW's states, which the next stage would find on its GPU."""
+    place = tiny_recipe.prepared(tmp_path, "wav2vec2")
+    kept: list[weakref.ref[torch.optim.Optimizer]] = []
+
+    def run(brain: DistillationBrain, *_: object) -> dict[str, Any]:
+        brain.init_optimizers()
+        kept.append(weakref.ref(brain.optimizer))
+        return {"train_seconds": 1.0, "dev_cer": 0.5, "epoch": 1}
+
+    monkeypatch.setattr(DistillationBrain, "run", run)
+    gc.disable()  # or chance decides
+    try:
+        training.train(place, "finetune")
+        assert [optimizer() for optimizer in kept] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

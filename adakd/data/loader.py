@@ -239,7 +239,10 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
 def evaluation_loader(
     steps: Steps, batch_seconds: float, padded: Padded | None, workers: int = 0
 ) -> DataLoader:
-    """Every utterance once, sorted by length; items are steps of one micro-batch."""
+    """Every utterance once, the longest first: if they do not fit into memory, it shows at once.
+
+    Items are steps of one micro-batch.
+    """
     seconds = seconds_of(steps.entries)
-    plan = [[(batch, True)] for batch in bucket(seconds, batch_seconds, padded)]
+    plan = [[(batch, True)] for batch in reversed(bucket(seconds, batch_seconds, padded))]
     return _Loader(steps, plan, workers)

@@ -104,6 +104,9 @@ class Family(nn.Module):
     # False where training is by the distillation loss alone: DDP would wait for a gradient of every
     # output that has one.
     task_counts: bool = True
+    # Whether a batch may leave a trained parameter without a gradient, such as the vector that
+    # stands for masked frames: DDP has to be told, and then looks for them in every step.
+    leaves_unused: bool = True
 
     @classmethod
     def untrained_units(cls, source: str, units: Path | None) -> list[str]:

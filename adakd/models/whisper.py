@@ -413,6 +413,7 @@ class Whisper(Family):
         if train.ctc_weight > 0:
             width = self.hf.config.d_model
             self.ctc_head = nn.Linear(width, 1 + CHARACTERS)  # blank first
+        self.leaves_unused = self.ctc_head is not None  # which does not count in all phases
 
 
 class _Tied(torch.autograd.Function):

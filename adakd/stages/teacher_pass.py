@@ -81,6 +81,7 @@ def write_store(place: Place) -> None:
     family = models.open_folder(config, place.experiment("teacher") / "model")
     family.to(device()).eval()
     title = f"{place.title}: teacher pass"
+    wait_for_all()  # all have read what was there
     if rank() == 0:
         begin(folder, parts, config.distill.top_k, config.distill.temperature)
     wait_for_all()

@@ -186,7 +186,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     if role == "teacher" and not half:
         check_units(place)
     entries = place.transcribed() if role == "teacher" else lessons(place)
-    gc.collect()  # a brain and its checkpointer hold each other: the last model may still be there
+    gc.collect()  # as below; one that failed may still be there
     seed = place.seed_of(method)
     if role == "teacher":
         seed_everything(seed, "weights")
@@ -256,6 +256,10 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
         )
         shutil.rmtree(folder / "ckpt", ignore_errors=True)
     wait_for_all()
+    # A brain and its checkpointer hold each other: a GPU would keep the student and AdamW's states,
+    # 12 bytes a parameter, while the next stage wants the memory.
+    del brain
+    gc.collect()
     say(
         f"{title} trained in {outcome['train_seconds']:.0f} s, dev CER "
         f"{outcome['dev_cer']:.2%} at epoch {outcome['epoch']} of {settings.epochs}"

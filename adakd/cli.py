@@ -317,7 +317,7 @@ def _run_steps(
     command: str,
     publish: bool,
 ) -> None:
-    from adakd.finished import say
+    from adakd.finished import done, say
     from adakd.inputs import check_settings_of_teacher, check_shared
     from adakd.stages import checks, preparation, results, teacher_pass, training
 
@@ -327,6 +327,8 @@ def _run_steps(
         training.check_methods(place, asked)
         if "teacher" not in steps and any(step in OF_TEACHER for step in steps):
             check_settings_of_teacher(place)
+        if "teacher" in steps and not done(place.experiment("teacher")):
+            training.check_units(place)
     if not asked and set(steps) <= {"finetune", "kd", "adakd"}:
         for step in steps:
             number = list(STEPS).index(step)

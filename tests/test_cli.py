@@ -264,6 +264,22 @@ def test_the_models_are_looked_at_before_the_first_training(
     assert done[2] == ("check", "wav2vec2", steps, ["finetune"])
 
 
+def test_the_units_of_the_models_are_compared_before_the_corpus_is_fetched(
+    recipes: Path,
+    done: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check(place: Place) -> None:
+        raise UserError("other units")
+
+    monkeypatch.setattr(training, "check_units", check)
+    assert cli.main(["corpus", "prepare", "--recipe", "tiny/hi"]) == 0 and len(done) == 3
+    done.clear()
+    assert cli.main(["corpus", "prepare", "teacher", "--recipe", "tiny/hi"]) == 1
+    assert "other units" in capsys.readouterr().err and not done
+
+
 def test_folds_and_seeds_multiply(recipes: Path, done: list[tuple[Any, ...]]) -> None:
     arguments = ["teacher", "report", "--recipe", "tiny/en", "--family", "whisper"]
     assert cli.main([*arguments, "--fold", "0 4", "--seed", "1,2"]) == 0

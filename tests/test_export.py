@@ -17,7 +17,13 @@ import numpy as np
 import pytest
 import tiny
 import tokenizers
-from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer, WhisperTokenizer
+import torch
+from transformers import (
+    AutoTokenizer,
+    Wav2Vec2CTCTokenizer,
+    WhisperFeatureExtractor,
+    WhisperTokenizer,
+)
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from adakd import config as configuration
@@ -111,6 +117,25 @@ def test_a_ctc_tokenizer_stays_as_it_is_but_for_that_setting(tmp_path: Path) -> 
 
 
 # ---- the check -----------------------------------------------------------------------------------
+
+
+def test_a_timestamp_is_told_from_other_tokens(whisper: Path) -> None:
+    tokenizer = WhisperTokenizer.from_pretrained(whisper)
+    tokenizer.add_tokens(["<|1.08|>"])
+
+    def writes(*units: str) -> bool:
+        ids = torch.tensor([tokenizer.convert_tokens_to_ids(list(units))])
+        recognise = types.SimpleNamespace(
+            type="seq2seq_whisper",
+            device="cpu",
+            model=types.SimpleNamespace(generate=lambda **_: ids),
+            tokenizer=tokenizer,
+            feature_extractor=WhisperFeatureExtractor(),
+        )
+        return export._writes_times(recognise, np.zeros(800, np.float32), {})
+
+    assert writes("<|notimestamps|>", "<|1.08|>", "<|endoftext|>")
+    assert not writes("<|notimestamps|>", "<|hi|>", "a", "<|endoftext|>")
 
 
 @pytest.mark.parametrize(("most", "heard"), [(5, [0, 1, 2, 3, 4]), (4, [0, 1, 2, 4]), (1, [4])])

@@ -758,6 +758,16 @@ def test_models_of_unlike_numbers_of_outputs_are_told_apart(build):
         models.check_same_units(teacher, student)
 
 
+def test_large_and_small_whispers_are_told_apart_by_name(build):
+    """large-v3's vocabulary has one language more than those of tiny to large-v2."""
+    teacher, student = (copy.deepcopy(build("whisper", seed)) for seed in (1, 2))
+    teacher.hf.resize_token_embeddings(51_866)
+    student.hf.resize_token_embeddings(51_865)
+    for one, other in ((teacher, student), (student, teacher)):
+        with pytest.raises(UserError, match=r"large-v3 and turbo have .*student.source teacher"):
+            models.check_same_units(one, other)
+
+
 def test_what_training_writes_may_be_said(build, entries, clips):
     """OpenAI's lists suppress the apostrophe and the colon, which some languages write."""
     family = copy.deepcopy(build("whisper"))
@@ -909,6 +919,55 @@ def test_a_vocabulary_may_leave_numbers_out(saved, build, tmp_path):
     assert torch.equal(after.hf.lm_head.weight[row], before.hf.lm_head.weight[known])
 
 
+def test_letters_in_upper_case_stand_for_those_in_lower_case(folder, tmp_path, capsys):
+    """wav2vec2-base-960h and other English models of 2020 write capitals alone."""
+    block = configuration.Model(config=_settings("wav2vec2"))
+    for name, text in {"capitals": "AB'É", "letters": "abc'é"}.items():
+        units.train_characters([text], tmp_path / name)
+    before = models.load(
+        tiny.config("wav2vec2", "en", student=block), "student", tmp_path / "capitals"
+    )
+    before.save(tmp_path / "hub")
+    config = tiny.config("wav2vec2", "en", student=source(tmp_path / "hub"))
+    after = models.load(config, "student", tmp_path / "letters")
+    old, new = before.vocabulary(), after.vocabulary()
+    for unit, row in new.items():
+        known = old.get(unit, old.get(unit.upper()))
+        assert (known is None) == (unit == "c")
+        if known is not None:
+            assert torch.equal(after.hf.lm_head.weight[row], before.hf.lm_head.weight[known])
+    said = f"{len(new) - 1} of {len(new)} outputs start from its own, the others at random"
+    assert capsys.readouterr().out == f"'{tmp_path / 'hub'}': {said}\n"
+    assert wav2vec2.Wav2Vec2.untrained_units(str(tmp_path / "hub"), tmp_path / "letters") == ["c"]
+
+
+def test_an_export_names_the_blank_that_it_has(saved, tmp_path):
+    """Some models of the hub have pad_token_id 0 in config.json, and [PAD] elsewhere."""
+    shutil.copytree(saved["wav2vec2"], tmp_path / "hub")
+    settings = read_json(tmp_path / "hub/config.json")
+    blank, odd = settings["pad_token_id"], settings["vocab_size"] - 1
+    assert blank != odd
+    write_json(tmp_path / "hub/config.json", settings | {"pad_token_id": odd})
+    models.open_folder(tiny.config("wav2vec2"), tmp_path / "hub").save(tmp_path / "export")
+    assert read_json(tmp_path / "export/config.json")["pad_token_id"] == blank
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_no_layer_is_computed_twice(saved, entries, clips, tmp_path, kind):
+    """The config.json of many a checkpoint of 2021 asks for gradient checkpointing."""
+    shutil.copytree(saved[kind], tmp_path / "hub")
+    path = tmp_path / "hub/config.json"
+    write_json(path, read_json(path) | {"gradient_checkpointing": True})
+    family = models.open_folder(tiny.config(kind), tmp_path / "hub")
+    family.prepare_training(configuration.Train(mask_time=0.0))
+    family.train()
+    calls = []
+    family.stacks()["encoder"][0].layers[0].register_forward_hook(lambda *_: calls.append(1))
+    batch = family.collate(entries, clips)
+    family.task_loss(family(batch), batch).sum().backward()
+    assert calls == [1]
+
+
 # ---- decoding ------------------------------------------------------------------------------------
 
 
@@ -968,6 +1027,27 @@ def test_an_english_only_whisper_has_a_prompt_of_two(folder, entries, clips, tmp
         assert text == greedy(english, batch.inputs[row : row + 1], english.prompt("en"))
     with pytest.raises(UserError, match="knows English only, and the language is 'hi'"):
         english.prompt("hi")
+
+
+def test_a_whisper_that_does_not_know_the_language_is_told_before_the_data_are_made(
+    saved, build, monkeypatch
+):
+    from transformers import WhisperTokenizer
+
+    def limit(code):
+        models.limit(tiny.config("whisper", code, student=source(saved["whisper"])), "student")
+
+    limit("hi")
+    limit("yue")
+    known = WhisperTokenizer.get_vocab
+    older = lambda self: {unit: i for unit, i in known(self).items() if unit != "<|yue|>"}  # noqa: E731
+    monkeypatch.setattr(WhisperTokenizer, "get_vocab", older)
+    limit("hi")
+    with pytest.raises(UserError, match=r"no token <\|yue\|>: take another checkpoint"):
+        limit("yue")
+    monkeypatch.setattr(whisper, "ENGLISH_ONLY", len(known(build("whisper").tokenizer)))
+    with pytest.raises(UserError, match="knows English only, and the language is 'hi'"):
+        limit("hi")
 
 
 def test_an_english_only_export_takes_no_prompt_from_its_configuration(
@@ -1164,7 +1244,7 @@ def test_decoding_takes_twice_a_batch_of_training_and_no_less_than_it_took():
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_export_is_written_once_the_pipeline_agrees(
-    saved, folder, entries, tmp_path, kind, on_cpu
+    saved, folder, entries, tmp_path, kind, on_cpu, monkeypatch
 ):
     from adakd.decode import transcribe
     from adakd.export import write_export
@@ -1204,6 +1284,11 @@ def test_the_export_is_written_once_the_pipeline_agrees(
     finished.mark_done(experiment / "decode", {}, device="cuda")
     assert write_export(place, "adakd") == (5, [])
     finished.mark_done(experiment / "decode", {}, device="cpu")
+
+    if kind == "whisper":  # a student that writes timestamps, after which generate begins anew
+        monkeypatch.setattr("adakd.export._writes_times", lambda *_: True)
+        with pytest.raises(UserError, match="'utterance-3'.* since it writes timestamps, .*longer"):
+            write_export(place, "adakd")
 
     # With units in pairs of the same output rounding decides everywhere, and the same text passes.
     model = models.open_folder(config, experiment / "model")
@@ -1396,6 +1481,64 @@ def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
             with pytest.raises(UserError) as error:
                 attempt()
             check_sentence(error, str(path), *words)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "lost", "words"),
+    [
+        (
+            "model.safetensors",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "",
+            ["model.safetensors is a pointer of git-lfs", "run git lfs pull"],
+        ),
+        ("adapter_config.json", "{}", "config.json", ["it holds an adapter", "merge_and_unload"]),
+        ("checkpoint-20/config.json", "{}", "config.json", ["no config.json", "checkpoint-20"]),
+        ("model.bin", "x", "config.json", ["no config.json", "CTranslate2"]),
+        ("x", "", "preprocessor_config.json", ["no preprocessor_config.json", "copy that of"]),
+    ],
+)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_people_take_for_a_model_is_told(
+    saved, folder, tmp_path, kind, file, content, lost, words
+):
+    shutil.copytree(saved[kind], tmp_path / "mine")
+    (tmp_path / "mine" / lost).unlink() if lost else None
+    (tmp_path / "mine" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "mine" / file).write_text(content)
+    config = tiny.config(kind, student=source(tmp_path / "mine"))
+    with pytest.raises(UserError) as error:
+        models.load(config, "student")
+    check_sentence(error, str(tmp_path / "mine"), *words)
+
+
+def test_a_model_of_neither_family_is_not_sent_to_the_other(tmp_path):
+    write_json(tmp_path / "config.json", {"model_type": "hubert"})
+    for kind in FAMILIES:
+        with pytest.raises(UserError) as error:
+            models.limit(tiny.config(kind, student=source(tmp_path)), "student")
+        check_sentence(error, "type hubert, which is not supported: take a wav2vec2")
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("vocab.json", "The tokenizer cannot be loaded"),
+        ("lm_head", "no weights for 2 of"),
+    ],
+)
+def test_what_was_pretrained_alone_needs_units_of_the_recipe(saved, tmp_path, lost, words):
+    """As XLS-R comes: without a tokenizer, or with one and without an output layer."""
+    from transformers import Wav2Vec2ForCTC
+
+    shutil.copytree(saved["wav2vec2"], tmp_path / "hub")
+    if lost == "lm_head":
+        Wav2Vec2ForCTC.from_pretrained(tmp_path / "hub").wav2vec2.save_pretrained(tmp_path / "hub")
+    else:
+        (tmp_path / "hub" / lost).unlink()
+    with pytest.raises(UserError) as error:
+        models.load(tiny.config("wav2vec2", student=source(tmp_path / "hub")), "student")
+    check_sentence(error, words, "set units.kind to characters")
 
 
 @pytest.mark.parametrize("path", ["", "/nonexistent", "./no", "no/such/folder"])

@@ -902,6 +902,32 @@ def test_a_student_of_another_frame_rate_is_told_before_the_teacher_is_trained(
         checks.check_models(here, steps, ["finetune", "kd"])
 
 
+@pytest.mark.parametrize("family", configuration.FAMILIES)
+def test_a_student_with_broken_weights_is_told_before_the_teacher_is_trained(
+    tmp_path: Path, family: str
+) -> None:
+    source = tiny_hub.checkpoints(tmp_path / "hub", family, ["one two"] * 2)["student"]
+    units = {"units": {"kind": "source"}} if family == "whisper" else {}
+    here = Place(tmp_path, tiny_recipe.config(family, student={"source": source}, **units))
+    mark(here.data, manifests="m")
+    if family == "wav2vec2":
+        tiny_recipe.train_units(family, here.units, ["one two"] * 2)
+    else:
+        here = Place(
+            tmp_path, dataclasses.replace(here.config, teacher=configuration.Model(source=source))
+        )
+    weights = Path(source) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="The model cannot be loaded"):
+        checks.check_models(here, ["teacher", "finetune"], ["finetune"])
+    checks.check_models(here, ["teacher"], [])  # no student is asked for
+    assert not finished.done(here.experiment("untrained"))
+    weights.write_bytes(whole)
+    checks.check_models(here, ["teacher", "finetune"], ["finetune"])
+    assert finished.done(here.experiment("untrained"))
+
+
 def test_what_is_finished_is_not_looked_at_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
+POINTER_BYTES = 1_000  # git-lfs leaves some 130 in place of a file
+LARGE_AND_SMALL = {51_866, 51_865}  # outputs of large-v3 and turbo; of tiny to large-v2
+
 
 @dataclass
 class Batch:
@@ -168,6 +171,10 @@ class Family(nn.Module):
         settings.apply_spec_augment = train.mask_time > 0 or train.mask_feature > 0
         settings.mask_time_prob = train.mask_time
         settings.mask_feature_prob = train.mask_feature
+        for module in self.hf.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                # The config.json of many a checkpoint of 2021 has layers computed twice.
+                module.gradient_checkpointing = False
         if train.precision == "bf16" and not torch.cuda.is_available():
             # torch's fused attention is slow in bf16 on a CPU: forward and backward took 1.1 to 3.5
             # times as long as the plain formula, over 1,500 to 150 frames. In fp32 it is faster.
@@ -365,6 +372,13 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
         if ours.get(unit) != theirs.get(unit)
         and (unit in ours and unit in theirs or not re.fullmatch(r"<\|.*\|>", unit))
     )
+    if {teachers, students} == LARGE_AND_SMALL:
+        raise UserError(
+            f"Whispers of {teachers} units (teacher) and of {students} (student) do not go "
+            "together: large-v3 and turbo have one language more than tiny to large-v2. Take both "
+            "from one side, or the student from the teacher's layers (student.source teacher, "
+            "student.layers.decoder 2)."
+        )
     if odd:
         raise UserError(
             f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
@@ -389,11 +403,15 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
     except Exception as error:  # what is missing or broken decides which of many it is
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         like_a_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+        advice = "give a hub id (with a network) or a folder in Hugging Face format"
         if not source or like_a_path and not Path(source).exists():
             reason = "no such folder"  # instead of how a hub id should look
+        elif what != "The units" and (found := _not_whole(Path(source))):
+            reason, advice = found
         elif isinstance(error, TypeError) and "PathLike" in str(error):
             reason = "one of its files is missing"  # transformers opens None
-        advice = "give a hub id (with a network) or a folder in Hugging Face format"
+            if (what, loader.__name__) == ("The tokenizer", "Wav2Vec2CTCTokenizer"):
+                advice = "set units.kind to characters, and let stage 2 fine-tune it"  # as XLS-R
         if (made := Path(source).parent / "done.json").exists():  # a stage's own
             shut = [path for path in Path(source).glob("*") if not os.access(path, os.R_OK)]
             if shut:
@@ -401,6 +419,34 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
             elif not isinstance(error, MemoryError) and not getattr(error, "errno", None):
                 advice = f"delete {made} and run the stage again that made it"  # it lost a file
         raise UserError(f"{what} cannot be loaded from '{source}' ({reason}): {advice}.") from error
+
+
+def _not_whole(folder: Path) -> tuple[str, str] | None:
+    """Why a folder is no whole model, of the kinds that people have, and what to do about it."""
+    if not folder.is_dir():
+        return None
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size < POINTER_BYTES:
+            if path.read_bytes().startswith(b"version https://git-lfs"):
+                return f"{path.name} is a pointer of git-lfs", "run git lfs pull in that folder"
+    if (folder / "adapter_config.json").exists():
+        return "it holds an adapter", "merge it into its model (merge_and_unload), and save that"
+    if not (folder / "config.json").exists():
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        if inside:
+            return "it has no config.json", f"name one of the folders in it, such as {inside[-1]}"
+        return (
+            "it has no config.json",
+            "give a hub id (with a network) or a folder in Hugging Face format, not in that of "
+            "OpenAI, CTranslate2 or whisper.cpp",
+        )
+    features = ("preprocessor_config.json", "processor_config.json")
+    if not any((folder / name).exists() for name in features):
+        return (
+            "it has no preprocessor_config.json",
+            "copy that of the model that it was fine-tuned from",
+        )
+    return None
 
 
 def pretrained_weights(
@@ -415,10 +461,12 @@ def pretrained_weights(
     model, told = pretrained(loader, source, "The model", dtype=torch.float32, **told_of, **options)
     lacking = [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]
     if odd := sorted(name for name in lacking if not name.startswith(fresh)):
+        advice = "give a complete checkpoint, whose config.json is of these weights"
+        if all(name.startswith("lm_head.") for name in odd):  # pretrained, not fine-tuned for CTC
+            advice = "set units.kind to characters, and let stage 2 fine-tune a new output layer"
         raise UserError(
             f"'{source}' has no weights for {len(odd)} of the {type(model).__name__}'s parameters "
-            f"(such as {odd[0]}), or has them in other shapes: give a complete checkpoint, whose "
-            "config.json is of these weights."
+            f"(such as {odd[0]}), or has them in other shapes: {advice}."
         )
     return model
 
@@ -428,6 +476,11 @@ def _class(family: str, source: str | None) -> Any:
     if source is not None:
         # A model of another kind would open with random weights and without a word.
         found = pretrained(transformers.AutoConfig, source, "The configuration").model_type
+        if found not in configuration.FAMILIES:
+            raise UserError(
+                f"'{source}' holds a model of type {found}, which is not supported: take a "
+                "wav2vec2 (XLS-R, MMS-300m) or a Whisper."
+            )
         if found != family:
             raise UserError(
                 f"'{source}' holds a model of type {found}, and the family is {family}: give "

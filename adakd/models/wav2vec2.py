@@ -25,6 +25,7 @@ from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.files import write_json
+from adakd.finished import say
 from adakd.models import Batch, Family, Output, dropout, pretrained, pretrained_weights
 from adakd.models.units import BLANK, SPACE, UNKNOWN, without_unknown
 from adakd.objectives import SoftOutputs
@@ -102,6 +103,7 @@ class Wav2Vec2(Family):
                     "that could stand for the others: name one in its tokenizer_config.json "
                     "(unk_token)."
                 )
+            hf.config.pad_token_id = tokenizer.pad_token_id  # some sources name another blank
             return cls(hf, tokenizer, extractor)
 
         tokenizer = _tokenizer(model, units)
@@ -403,17 +405,22 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
     if not known:
         return
     head = Wav2Vec2ForCTC.from_pretrained(source, dtype=torch.float32).lm_head
+    ours, copied = tokenizer.get_vocab(), 0
     with torch.no_grad():
-        for unit, index in tokenizer.get_vocab().items():
+        for unit, index in ours.items():
             if unit in known and known[unit] < head.out_features:
                 hf.lm_head.weight[index] = head.weight[known[unit]]
                 hf.lm_head.bias[index] = head.bias[known[unit]]
+                copied += 1
+    if copied < len(ours):
+        say(f"'{source}': {copied} of {len(ours)} outputs start from its own, the others at random")
 
 
 def _known_units(source: str) -> dict[str, int]:
     """The units of a source's own tokenizer and their indices; none without a tokenizer.
 
-    Its blank, unknown unit and space have the names of ours, whatever it calls them.
+    Its blank, unknown unit and space have the names of ours, whatever it calls them. Letters that
+    it has in upper case alone, as English models of 2020 do, stand for those in lower case too.
     """
     from transformers import Wav2Vec2CTCTokenizer
 
@@ -424,7 +431,8 @@ def _known_units(source: str) -> dict[str, int]:
     units = tokenizer.get_vocab()
     theirs = tokenizer.pad_token, tokenizer.unk_token, tokenizer.word_delimiter_token
     roles = zip((BLANK, UNKNOWN, SPACE), theirs, strict=True)
-    return units | {ours: units[name] for ours, name in roles if name in units}
+    lower = {unit.lower(): index for unit, index in units.items() if len(unit) == 1}
+    return lower | units | {ours: units[name] for ours, name in roles if name in units}
 
 
 @torch.no_grad()

@@ -136,7 +136,8 @@ class Whisper(Family):
         tokenizer = _tokenizer(str(units or model.source))
         settings = _settings(model, tokenizer)
         if config.whisper_language != MULTILINGUAL:
-            _language_code(config.whisper_language)  # told here, before hours of training
+            # Told here, before hours of work.
+            _prompt(config.whisper_language, tokenizer, settings.vocab_size != ENGLISH_ONLY)
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
 
         def why_unfit(entry: Entry) -> str | None:
@@ -185,25 +186,9 @@ class Whisper(Family):
     def prompt(self, language: str) -> list[int]:
         """Indices of the prompt for a language: 4 tokens, or 2 for an English-only checkpoint."""
         if language not in self.prompts:
-            self.prompts[language] = self._prompt(language)
+            multilingual = self.hf.generation_config.is_multilingual
+            self.prompts[language] = _prompt(language, self.tokenizer, multilingual)
         return self.prompts[language]
-
-    def _prompt(self, language: str) -> list[int]:
-        code = _language_code(language)
-        tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
-        if not self.hf.generation_config.is_multilingual:
-            if code != "en":
-                raise UserError(
-                    f"This Whisper checkpoint knows English only, and the language is '{language}':"
-                    " take a multilingual one."
-                )
-            tokens = [tokens[0], tokens[3]]
-        if missing := [token for token in tokens if token not in self.vocabulary()]:
-            raise UserError(
-                f"This Whisper checkpoint has no token {missing[0]}: take another checkpoint, or "
-                "set language.whisper to a language near to it."
-            )
-        return self.tokenizer.convert_tokens_to_ids(tokens)
 
     def _language_of(self, entry: Entry) -> str:
         """Whisper's code: the recipe's, or the utterance's own in a multilingual recipe."""
@@ -449,6 +434,27 @@ def _language_code(language: str) -> str:
             f"Whisper has no language '{language}': set language.whisper to its nearest code."
         )
     return code
+
+
+def _prompt(language: str, tokenizer: Any, multilingual: bool) -> list[int]:
+    """Indices of the prompt for a language; `UserError` where a checkpoint does not know it."""
+    code = _language_code(language)
+    tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
+    if not multilingual:
+        if code != "en":
+            raise UserError(
+                f"This Whisper checkpoint knows English only, and the language is '{language}':"
+                " take a multilingual one."
+            )
+        tokens = [tokens[0], tokens[3]]
+    known = tokenizer.get_vocab()
+    if missing := [token for token in tokens if token not in known]:
+        raise UserError(
+            f"This Whisper checkpoint has no token {missing[0]}: take another checkpoint, or "
+            "set language.whisper to a language near to it."
+        )
+    indices: list[int] = tokenizer.convert_tokens_to_ids(tokens)
+    return indices
 
 
 @torch.no_grad()

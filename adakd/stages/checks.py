@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from adakd.config import TEACHER, Model
 from adakd.errors import UserError
 from adakd.finished import changes, done
-from adakd.inputs import teacher_inputs, units_of, untrained
+from adakd.inputs import teacher_inputs, units_of
 from adakd.place import Place
 from adakd.stages.teacher_pass import check_source_of_difficulty
+from adakd.stages.training import student_start
 
 SECONDS = 10  # of audio, for which frames are counted
 
@@ -16,7 +19,8 @@ SECONDS = 10  # of audio, for which frames are counted
 def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> None:
     """Raise `UserError` where the models are not what the steps and methods to come need.
 
-    All of a model's folder is read but its weights. Without data the first step tells so.
+    The student is made here, unless it comes from the teacher: broken weights are told before the
+    teacher is trained. Of the teacher all is read but these. Without data the first step tells so.
     """
     config, passes = place.config, "teacher-pass" in steps
     if not done(place.data):
@@ -31,14 +35,17 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
     units = units_of(place)
     if passes and config.distill.difficulty == "dropout":
         difficulty.check_dropout(models.outline(config, "teacher", units))
-    if methods and not done(untrained(place)):  # its source may be out of reach by now
+    if methods and config.student.source == TEACHER:
         student = models.outline(config, "student", units)
-        if set(methods) - {"finetune"}:
-            both = models.outline(config, "teacher", units), student
-            found = [family.frames(SECONDS) for family in both]
-            if found[0] != found[1]:
-                raise UserError(
-                    f"{place.title}: of {SECONDS} s of audio the teacher makes {found[0]} frames "
-                    f"and the student {found[1]}, and soft outputs are of frames: give models of "
-                    "one frame rate (conv_kernel and conv_stride in their config.json)."
-                )
+    elif methods:
+        start = Model(source=str(student_start(place) / "model"))
+        student = models.outline(replace(config, student=start), "student")
+    if set(methods) - {"finetune"}:
+        both = models.outline(config, "teacher", units), student
+        found = [family.frames(SECONDS) for family in both]
+        if found[0] != found[1]:
+            raise UserError(
+                f"{place.title}: of {SECONDS} s of audio the teacher makes {found[0]} frames "
+                f"and the student {found[1]}, and soft outputs are of frames: give models of "
+                "one frame rate (conv_kernel and conv_stride in their config.json)."
+            )

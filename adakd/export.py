@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-3
 CHECKED = 1000  # test utterances that are compared at most: the pipeline takes them one by one
 REPORT = "please report this"
-TIMES = (
-    "since it writes timestamps, after which transformers begins anew: train it longer, or list "
-    "them under suppress_tokens in the generation_config.json of the source that it starts from"
-)
+TIMES = "since it writes timestamps, after which transformers begins anew: train it longer"
 # transformers' CTC pipeline (5.24.0) takes the likeliest unit of every frame, padding included. In
 # batches of 16 that added a letter to 2 of 48 Hindi utterances (a student of wav2vec2-micro).
 PADDING_HEARD = (

@@ -789,6 +789,7 @@ class AdaKD(Guarded):
         # A fresh module does not know the size of the training set.
         if (known := state_dict.get(f"{prefix}known")) is not None:
             self.known = self.known.new_empty(known.shape)
+        self._is_known = False
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _solve_k(self, x: Tensor) -> float:

@@ -102,9 +102,11 @@ def build(speech: Speech, tmp_path: Path) -> Build:
         folder: str = "experiment",
         still: bool = False,
         online: bool = False,
+        changes: dict[str, Any] | None = None,
         **train: Any,
     ) -> Watched:
         block = getattr(tiny_recipe, family)(8) | (tiny_recipe.STILL[family] if still else {})
+        block |= changes or {}
         config = tiny_recipe.config(family, student={"config": block})
         settings = configuration.from_dict(
             configuration.Train,
@@ -719,7 +721,13 @@ def test_the_auxiliary_head_may_wait_for_the_second_phase(
 
 @pytest.mark.parametrize(
     ("family", "settings", "looks"),
-    [("whisper", {}, False), ("whisper", {"ctc_weight": 0.4}, True), ("wav2vec2", {}, True)],
+    [
+        ("whisper", {}, False),
+        ("whisper", {"ctc_weight": 0.4}, True),
+        ("whisper", {"changes": {"encoder_layerdrop": 0.5}}, True),
+        ("whisper", {"changes": {"decoder_layerdrop": 0.5}}, True),
+        ("wav2vec2", {}, True),
+    ],
 )
 def test_ddp_looks_for_unused_parameters_where_there_may_be_some(
     family: str,
@@ -740,7 +748,7 @@ def test_ddp_looks_for_unused_parameters_where_there_may_be_some(
         made = started(build(family, "kd", online=True, **settings))
         assert made.modules.student.find_unused_parameters is looks
         steps = Steps(speech.train, speech.root, made.student, supply)
-        for number in range(3):
+        for number in range(6):
             before = state_of(made.student)
             made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
             assert not same(state_of(made.student), before)

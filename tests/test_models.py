@@ -939,6 +939,9 @@ def test_letters_in_upper_case_stand_for_those_in_lower_case(folder, tmp_path, c
     said = f"{len(new) - 1} of {len(new)} outputs start from its own, the others at random"
     assert capsys.readouterr().out == f"'{tmp_path / 'hub'}': {said}\n"
     assert wav2vec2.Wav2Vec2.untrained_units(str(tmp_path / "hub"), tmp_path / "letters") == ["c"]
+    before.hf.wav2vec2.save_pretrained(tmp_path / "hub")  # has a tokenizer, and no outputs
+    models.load(config, "student", tmp_path / "letters")
+    assert capsys.readouterr().out == ""
 
 
 def test_an_export_names_the_blank_that_it_has(saved, tmp_path):
@@ -962,7 +965,8 @@ def test_no_layer_is_computed_twice(saved, entries, clips, tmp_path, kind):
     family.prepare_training(configuration.Train(mask_time=0.0))
     family.train()
     calls = []
-    family.stacks()["encoder"][0].layers[0].register_forward_hook(lambda *_: calls.append(1))
+    inside = next(family.stacks()["encoder"][0].layers[0].children())  # not of what is run twice
+    inside.register_forward_pre_hook(lambda *_: calls.append(1))
     batch = family.collate(entries, clips)
     family.task_loss(family(batch), batch).sum().backward()
     assert calls == [1]
@@ -1494,7 +1498,8 @@ def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
         ),
         ("adapter_config.json", "{}", "config.json", ["it holds an adapter", "merge_and_unload"]),
         ("checkpoint-20/config.json", "{}", "config.json", ["no config.json", "checkpoint-20"]),
-        ("model.bin", "x", "config.json", ["no config.json", "CTranslate2"]),
+        ("model.bin", "x", "config.json", ["no config.json of Hugging Face's", "CTranslate2"]),
+        ("config.json", '{"lang_ids": [50259]}', "", ["no config.json of", "CTranslate2"]),
         ("x", "", "preprocessor_config.json", ["no preprocessor_config.json", "copy that of"]),
     ],
 )
@@ -1503,7 +1508,8 @@ def test_what_people_take_for_a_model_is_told(
     saved, folder, tmp_path, kind, file, content, lost, words
 ):
     shutil.copytree(saved[kind], tmp_path / "mine")
-    (tmp_path / "mine" / lost).unlink() if lost else None
+    if lost:
+        (tmp_path / "mine" / lost).unlink()
     (tmp_path / "mine" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "mine" / file).write_text(content)
     config = tiny.config(kind, student=source(tmp_path / "mine"))
@@ -1556,6 +1562,18 @@ def test_a_stages_own_model_that_lost_a_file_is_to_be_made_again(saved, tmp_path
         models.open_folder(tiny.config("wav2vec2"), tmp_path / "model")
     check_sentence(error, "one of its files", f"delete {tmp_path / 'done.json'} and run the stage")
     assert "hub" not in str(error.value)
+
+
+def test_units_of_the_recipe_are_no_model(folder, tmp_path):
+    """They lie in a folder without a config.json, which is not what is wrong with them."""
+    shutil.copytree(tiny.bpe_folder(folder), tmp_path / "units")
+    path = tmp_path / "units/tokenizer.json"
+    path.write_bytes(path.read_bytes()[:100])
+    config = tiny.config("whisper", student=configuration.Model(config=_settings("whisper")))
+    for attempt in (models.load, models.limit, models.outline):
+        with pytest.raises(UserError, match="The units cannot be loaded from") as error:
+            attempt(config, "student", tmp_path / "units")
+        assert "config.json" not in str(error.value)
 
 
 def test_a_vocabulary_of_no_numbers_lacks_no_file(saved, tmp_path):

@@ -924,8 +924,24 @@ def test_a_student_with_broken_weights_is_told_before_the_teacher_is_trained(
     checks.check_models(here, ["teacher"], [])  # no student is asked for
     assert not finished.done(here.experiment("untrained"))
     weights.write_bytes(whole)
+    teacher = here.experiment("teacher")
+    finished.mark_done(teacher, {"source": "another"}, study=None)
+    with finished.made_for("a"), pytest.raises(UserError, match="this study did not make"):
+        checks.check_models(here, ["teacher", "finetune"], ["finetune"])
+    assert not finished.done(here.experiment("untrained"))  # nothing is made where it stops
+    shutil.rmtree(teacher)
     checks.check_models(here, ["teacher", "finetune"], ["finetune"])
     assert finished.done(here.experiment("untrained"))
+
+
+def test_the_student_of_a_finished_teacher_waits_for_it(tmp_path: Path) -> None:
+    """Its output layer is of that teacher's size, and another one may lie there yet."""
+    changes = {"teacher": {"source": "a", "finetuned": True}, "units": {"kind": "source"}}
+    here = Place(tmp_path, tiny_recipe.config("wav2vec2", **changes))
+    mark(here.data, manifests="m")
+    tiny_recipe.train_units("wav2vec2", here.units, ["one two"] * 2)
+    checks.check_models(here, ["teacher", "finetune"], ["finetune"])
+    assert not here.experiment("untrained").exists()
 
 
 def test_what_is_finished_is_not_looked_at_again(

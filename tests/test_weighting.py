@@ -528,6 +528,9 @@ def test_threshold_and_k_come_from_transcripts_that_are_trusted(scale):
     fresh = AdaKD(guard=0.9, scale=scale)
     fresh.load_state_dict(weighting.state_dict())
     assert fresh.summary() == summary
+    weighting.load_state_dict(AdaKD(guard=0.9, scale=scale).state_dict())  # it knows no more
+    with pytest.raises(UserError, match="does not know its threshold"):
+        weighting.alpha(pairs, 0.0)
 
 
 def test_a_guard_needs_pairs_and_says_so():

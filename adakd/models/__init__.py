@@ -423,22 +423,26 @@ def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
 
 def _not_whole(folder: Path) -> tuple[str, str] | None:
     """Why a folder is no whole model, of the kinds that people have, and what to do about it."""
-    if not folder.is_dir():
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
         return None
     for path in sorted(folder.iterdir()):
-        if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size < POINTER_BYTES:
+        read = path.suffix in (".safetensors", ".bin", ".json") and os.access(path, os.R_OK)
+        if read and path.is_file() and path.stat().st_size < POINTER_BYTES:
             if path.read_bytes().startswith(b"version https://git-lfs"):
                 return f"{path.name} is a pointer of git-lfs", "run git lfs pull in that folder"
     if (folder / "adapter_config.json").exists():
         return "it holds an adapter", "merge it into its model (merge_and_unload), and save that"
-    if not (folder / "config.json").exists():
-        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
-        if inside:
+    settings = folder / "config.json"
+    if not settings.exists():
+        if inside := sorted(path.parent.name for path in folder.glob("*/config.json")):
             return "it has no config.json", f"name one of the folders in it, such as {inside[-1]}"
+    # That of CTranslate2 names no type. One that cannot be read has another reason.
+    named = not os.access(settings, os.R_OK) or b"model_type" in settings.read_bytes()
+    if not settings.exists() or not named:
         return (
-            "it has no config.json",
-            "give a hub id (with a network) or a folder in Hugging Face format, not in that of "
-            "OpenAI, CTranslate2 or whisper.cpp",
+            "it has no config.json of Hugging Face's",
+            "give a hub id (with a network) or a folder in its format, not in that of OpenAI, "
+            "CTranslate2 or whisper.cpp",
         )
     features = ("preprocessor_config.json", "processor_config.json")
     if not any((folder / name).exists() for name in features):

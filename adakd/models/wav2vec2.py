@@ -412,7 +412,8 @@ def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
                 hf.lm_head.weight[index] = head.weight[known[unit]]
                 hf.lm_head.bias[index] = head.bias[known[unit]]
                 copied += 1
-    if copied < len(ours):
+    # What was pretrained alone has no outputs, whatever tokenizer it comes with.
+    if copied < len(ours) and _configuration(source).architectures == ["Wav2Vec2ForCTC"]:
         say(f"'{source}': {copied} of {len(ours)} outputs start from its own, the others at random")
 
 

@@ -104,7 +104,7 @@ class Whisper(Family):
 
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
-        tokenizer = _tokenizer(str(units))
+        tokenizer = _own_tokenizer(model, units)
         settings = _settings(model, tokenizer)
         hf = WhisperForConditionalGeneration(settings)
         _louder_features_(hf.model.encoder)
@@ -121,7 +121,7 @@ class Whisper(Family):
         """The model of `build` on torch's meta device, without weights."""
         from transformers import WhisperForConditionalGeneration
 
-        tokenizer = _tokenizer(str(units or model.source))
+        tokenizer = _own_tokenizer(model, units)
         settings = _settings(model, tokenizer)
         extractor = None if model.source is None else _extractor(model.source, settings)
         with torch.device("meta"):
@@ -133,10 +133,10 @@ class Whisper(Family):
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """The encoder takes so many seconds, the decoder so many tokens with prompt and end."""
-        tokenizer = _tokenizer(str(units or model.source))
+        tokenizer = _own_tokenizer(model, units)
         settings = _settings(model, tokenizer)
         if config.whisper_language != MULTILINGUAL:
-            # Told here, before hours of work.
+            # Told here, before hours of work; by its size, as the generation config is not read.
             _prompt(config.whisper_language, tokenizer, settings.vocab_size != ENGLISH_ONLY)
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
 
@@ -398,7 +398,10 @@ class Whisper(Family):
         if train.ctc_weight > 0:
             width = self.hf.config.d_model
             self.ctc_head = nn.Linear(width, 1 + CHARACTERS)  # blank first
-        self.leaves_unused = self.ctc_head is not None  # which does not count in all phases
+        # The head does not count in all phases, and dropped layers not in all batches.
+        stacks = self.hf.model.encoder, self.hf.model.decoder
+        drops = any(stack.layerdrop > 0 for stack in stacks)
+        self.leaves_unused = self.ctc_head is not None or drops
 
 
 class _Tied(torch.autograd.Function):
@@ -524,11 +527,16 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
     return settings
 
 
-def _tokenizer(source: str) -> Any:
+def _own_tokenizer(model: configuration.Model, units: Path | None) -> Any:
+    """The recipe's tokenizer, or else the source's own."""
+    return _tokenizer(str(model.source)) if units is None else _tokenizer(str(units), "The units")
+
+
+def _tokenizer(source: str, what: str = "The tokenizer") -> Any:
     """Whisper's tokenizer from a folder or hub id; one without its files is a UserError."""
     from transformers import WhisperTokenizer
 
-    tokenizer = pretrained(WhisperTokenizer, source, "The tokenizer")
+    tokenizer = pretrained(WhisperTokenizer, source, what)
     if "Ġ" not in tokenizer.get_vocab():  # a space among byte-level units
         raise UserError(
             f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "

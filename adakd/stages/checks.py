@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from adakd.config import TEACHER, Model
 from adakd.errors import UserError
-from adakd.finished import changes, done
+from adakd.finished import changes, done, spare, spare_cut
 from adakd.inputs import teacher_inputs, units_of
 from adakd.place import Place
 from adakd.stages.teacher_pass import check_source_of_difficulty
@@ -19,8 +19,9 @@ SECONDS = 10  # of audio, for which frames are counted
 def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> None:
     """Raise `UserError` where the models are not what the steps and methods to come need.
 
-    The student is made here, unless it comes from the teacher: broken weights are told before the
-    teacher is trained. Of the teacher all is read but these. Without data the first step tells so.
+    The student of a teacher that is to be trained is made here, unless it comes from that: broken
+    weights are told before. Of other models all is read but these. Without data the first step
+    tells so.
     """
     config, passes = place.config, "teacher-pass" in steps
     if not done(place.data):
@@ -35,9 +36,14 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
     units = units_of(place)
     if passes and config.distill.difficulty == "dropout":
         difficulty.check_dropout(models.outline(config, "teacher", units))
-    if methods and config.student.source == TEACHER:
+    # The output layer of a finished teacher's student is of the size of that teacher's own, which
+    # stage 2 is still to fetch, and it loads the student as well.
+    if methods and (config.student.source == TEACHER or config.teacher.finetuned):
         student = models.outline(config, "student", units)
     elif methods:
+        # Nothing is replaced where stage 2 will refuse to.
+        spare(place.experiment("teacher"), teacher_inputs(place))
+        spare_cut(place.experiment("teacher"), teacher_inputs(place), asdict(config))
         start = Model(source=str(student_start(place) / "model"))
         student = models.outline(replace(config, student=start), "student")
     if set(methods) - {"finetune"}:

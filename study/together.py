@@ -55,6 +55,7 @@ RECIPES = {
     "fsdd/en-seeds": "digits",
     "fsdd/en-seeds-whisper": "digits",
     "fsdd/en-settled": "digits, 24 or 48 epochs",
+    "fsdd/en-settled-whisper": "digits, 24 or 48 epochs",
 }
 
 

@@ -137,7 +137,8 @@ class Whisper(Family):
         settings = _settings(model, tokenizer)
         if config.whisper_language != MULTILINGUAL:
             # Told here, before hours of work; by its size, as the generation config is not read.
-            _prompt(config.whisper_language, tokenizer, settings.vocab_size != ENGLISH_ONLY)
+            multilingual = settings.vocab_size != ENGLISH_ONLY
+            _prompt(config.whisper_language, tokenizer, multilingual, f"'{units or model.source}'")
         seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
 
         def why_unfit(entry: Entry) -> str | None:
@@ -439,22 +440,24 @@ def _language_code(language: str) -> str:
     return code
 
 
-def _prompt(language: str, tokenizer: Any, multilingual: bool) -> list[int]:
+def _prompt(
+    language: str, tokenizer: Any, multilingual: bool, whose: str = "This Whisper checkpoint"
+) -> list[int]:
     """Indices of the prompt for a language; `UserError` where a checkpoint does not know it."""
     code = _language_code(language)
     tokens = ["<|startoftranscript|>", f"<|{code}|>", "<|transcribe|>", "<|notimestamps|>"]
     if not multilingual:
         if code != "en":
             raise UserError(
-                f"This Whisper checkpoint knows English only, and the language is '{language}':"
-                " take a multilingual one."
+                f"{whose} knows English only, and the language is '{language}': take a "
+                "multilingual one."
             )
         tokens = [tokens[0], tokens[3]]
     known = tokenizer.get_vocab()
     if missing := [token for token in tokens if token not in known]:
         raise UserError(
-            f"This Whisper checkpoint has no token {missing[0]}: take another checkpoint, or "
-            "set language.whisper to a language near to it."
+            f"{whose} has no token {missing[0]}: take another checkpoint, or set language.whisper "
+            "to a language near to it."
         )
     indices: list[int] = tokenizer.convert_tokens_to_ids(tokens)
     return indices

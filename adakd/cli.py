@@ -451,18 +451,18 @@ def _join_processes() -> None:
     import torch
 
     from adakd.device import device
+    from adakd.finished import wait_for_all
 
-    # The first process may wait for another run's lock as long as a training takes.
-    patience = timedelta(days=7)
     on_gpus = torch.cuda.is_available()
     if on_gpus:
         torch.cuda.set_device(device())
     torch.distributed.init_process_group(
         "nccl" if on_gpus else "gloo",
-        timeout=patience,
-        # Barriers take it; they would guess by the rank, wrong on several uneven machines.
+        timeout=timedelta(hours=1),  # more than processes are ever apart, but for `wait_for_all`
+        # What is not told has barriers guess by the rank, wrong on several uneven machines.
         device_id=device() if on_gpus else None,
     )
+    wait_for_all()  # here they meet for the first time, before one of them waits for a lock
 
 
 if __name__ == "__main__":

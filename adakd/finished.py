@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -158,11 +159,29 @@ def world() -> int:
 
 
 def wait_for_all() -> None:
-    """Let every process of a distributed run come to this point."""
+    """Let every process of a distributed run come to this point, be it in days.
+
+    The first one may wait for another run's lock as long as a training takes. All else that the
+    processes do together has a time-out of its own (`adakd.cli`): a GPU that hangs ends the run.
+
+    Raises:
+        UserError: another process has stopped.
+    """
     if world() > 1:
         import torch
 
-        torch.distributed.barrier()
+        try:
+            torch.distributed.barrier(_patient(torch.distributed.group.WORLD))
+        except RuntimeError as error:
+            raise UserError("another process of this run has stopped, and says why") from error
+
+
+@functools.cache
+def _patient(everyone: Any) -> Any:
+    """A group of all processes, which wait on their CPUs; made when they first meet."""
+    import torch
+
+    return torch.distributed.new_group(timeout=timedelta(days=7), backend="gloo")
 
 
 @contextlib.contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import tiny_recipe
+import torch
 from tiny_recipe import cut, place_of
 
 from adakd import config as configuration
@@ -333,6 +337,30 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) ->
     finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
     with finished.made_for("a"):
         finished.spare_below(folder, "Other data")
+
+
+def _one_of_two(rank: int, folder: Path) -> None:
+    """Time-outs are over by the second meeting; to the third the first process does not come."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=1),
+    )
+    finished.wait_for_all()
+    time.sleep(2.0 if rank == 0 else 0.0)
+    finished.wait_for_all()
+    if rank:
+        with pytest.raises(UserError, match="another process of this run has stopped"):
+            finished.wait_for_all()
+    (folder / str(rank)).touch()
+
+
+def test_processes_wait_for_each_other_beyond_all_time_outs(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, (tmp_path,), nprocs=2)
+    assert (tmp_path / "0").exists() and (tmp_path / "1").exists()
 
 
 def test_two_runs_in_one_folder_come_one_after_the_other(

@@ -694,29 +694,33 @@ def test_the_second_phase_starts_from_the_best_of_the_first_and_its_own_best_win
     assert [line["epoch"] for line in metrics(made) if "dev_cer" in line] == [1, 2, 3, 4, 5]
 
 
-def test_the_auxiliary_head_may_wait_for_the_second_phase(
-    speech: Speech, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DDP raises at the second step if a parameter of the first's output got no gradient."""
+@pytest.fixture
+def in_ddp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A launcher's only process, whose students are in DDP."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
     )
-    try:
-        made = started(build("whisper", "annealing", online=True, ctc_weight=0.4))
-        assert isinstance(made.modules.student, torch.nn.parallel.DistributedDataParallel)
-        steps = Steps(speech.train, speech.root, made.student, supply)
-        head = made.student.ctc_head
-        assert isinstance(head, torch.nn.Linear)
-        before = state_of(head)
-        for number in range(min(made.total_steps, 12)):
-            made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
-            first = made.optimizer_step <= made.restart
-            assert same(state_of(head), before) == first
-        assert not first
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_the_auxiliary_head_may_wait_for_the_second_phase(
+    speech: Speech, build: Build, in_ddp: None
+) -> None:
+    """DDP raises at the second step if a parameter of the first's output got no gradient."""
+    made = started(build("whisper", "annealing", online=True, ctc_weight=0.4))
+    assert isinstance(made.modules.student, torch.nn.parallel.DistributedDataParallel)
+    steps = Steps(speech.train, speech.root, made.student, supply)
+    head = made.student.ctc_head
+    assert isinstance(head, torch.nn.Linear)
+    before = state_of(head)
+    for number in range(min(made.total_steps, 12)):
+        made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
+        first = made.optimizer_step <= made.restart
+        assert same(state_of(head), before) == first
+    assert not first
 
 
 @pytest.mark.parametrize(
@@ -730,30 +734,16 @@ def test_the_auxiliary_head_may_wait_for_the_second_phase(
     ],
 )
 def test_ddp_looks_for_unused_parameters_where_there_may_be_some(
-    family: str,
-    settings: dict[str, Any],
-    looks: bool,
-    speech: Speech,
-    build: Build,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    family: str, settings: dict[str, Any], looks: bool, speech: Speech, build: Build, in_ddp: None
 ) -> None:
     """It raises at the second step if it was not told of one."""
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
-    )
-    try:
-        made = started(build(family, "kd", online=True, **settings))
-        assert made.modules.student.find_unused_parameters is looks
-        steps = Steps(speech.train, speech.root, made.student, supply)
-        for number in range(6):
-            before = state_of(made.student)
-            made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
-            assert not same(state_of(made.student), before)
-    finally:
-        torch.distributed.destroy_process_group()
+    made = started(build(family, "kd", online=True, **settings))
+    assert made.modules.student.find_unused_parameters is looks
+    steps = Steps(speech.train, speech.root, made.student, supply)
+    for number in range(6):
+        before = state_of(made.student)
+        made.fit_batch([steps.batch([number]), steps.batch([number + 1])])
+        assert not same(state_of(made.student), before)
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 1}, {"epochs": 4, "max_steps": 3}])

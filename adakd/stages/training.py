@@ -375,7 +375,7 @@ def supervision(
             live.requires_grad_(False)
         else:
             store = open_store(place)
-    x = difficulties(place, weighting.uses_doubt) if weighting.uses_difficulty else None
+    x = difficulties(place, weighting.uses_doubt, store) if weighting.uses_difficulty else None
     if x is not None:
         weighting.fit([x[entry.id] for entry in lessons(place)])
 

@@ -436,9 +436,11 @@ def _not_whole(folder: Path) -> tuple[str, str] | None:
     if not settings.exists():
         if inside := sorted(path.parent.name for path in folder.glob("*/config.json")):
             return "it has no config.json", f"name one of the folders in it, such as {inside[-1]}"
-    # That of CTranslate2 names no type. One that cannot be read has another reason.
-    named = not os.access(settings, os.R_OK) or b"model_type" in settings.read_bytes()
-    if not settings.exists() or not named:
+    elif not os.access(settings, os.R_OK):
+        return None  # what is wrong is that
+    if (
+        not settings.exists() or b"model_type" not in settings.read_bytes()
+    ):  # CTranslate2's has none
         return (
             "it has no config.json of Hugging Face's",
             "give a hub id (with a network) or a folder in its format, not in that of OpenAI, "

@@ -144,7 +144,11 @@ class DistillationBrain(speechbrain.Brain):
             checkpointer=checkpointer,
         )
         self.student = student
-        self.teacher = teacher.to(self.device).eval() if teacher is not None else None
+        self.teacher = None
+        if teacher is not None:
+            if self.precision == "bf16":
+                teacher.round_weights_()
+            self.teacher = teacher.to(self.device).eval()
         self.train_sampler = sampler
         self.not_finite = 0
 
@@ -229,9 +233,9 @@ class DistillationBrain(speechbrain.Brain):
     def _learn(self, step: list[Batch]) -> None:
         """Tell the weighting how the held-out loss will change with each utterance's alpha.
 
-        See `LearnedAdaKD` for the formula. All of it in eval mode and float32, so that dropout and
-        rounding do not hide small differences: a gradient on a held-out batch, and two forward
-        passes of the step.
+        See `LearnedAdaKD` for the formula. All of the student's in eval mode and float32, so that
+        dropout and rounding do not hide small differences: a gradient on a held-out batch, and two
+        forward passes of the step.
         """
         self.learning.start()
         self.student.eval()
@@ -246,7 +250,8 @@ class DistillationBrain(speechbrain.Brain):
             for parameter, gradient in zip(self.trained, gradients, strict=True)
         ]
         batches = [batch for batch in step if batch.counted]
-        soft = [self._soft_outputs(batch) for batch in batches]
+        with self.training_ctx:
+            soft = [self._soft_outputs(batch) for batch in batches]
 
         def gaps() -> list[Tensor]:
             found = [

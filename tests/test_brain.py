@@ -437,6 +437,24 @@ def test_autocast_ends_with_the_step_whoever_the_teacher_is(
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_live_teachers_weights_are_rounded_once_for_bf16(
+    family: str, speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, dtypes = [], []
+    for folder, rounds in (("once", True), ("every time", False)):
+        if not rounds:
+            monkeypatch.setattr(models.Family, "round_weights_", lambda _: None)
+        made = started(build(family, "adakd-learned", folder, online=True, precision="bf16"))
+        steps = Steps(speech.train, speech.root, made.student, supply)
+        made.held_out = Steps(speech.dev, speech.root, made.student)
+        losses.append([made.fit_batch([steps.batch([0, 1])]).item() for _ in range(2)])
+        assert made.teacher is not None
+        dtypes.append({each.dtype for each in made.teacher.parameters()})
+    assert losses[0] == losses[1]
+    assert dtypes == [{torch.float32, torch.bfloat16}, {torch.float32}]
+
+
 # ------------------------------------------------------------------ a run and its log
 
 

@@ -853,6 +853,24 @@ def test_half_precision_is_for_the_disk_only(build, entries, clips, tmp_path, ki
         torch.testing.assert_close(family.state_dict()[name], before[name], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_rounded_weights_say_the_same_under_autocast(build, entries, clips, kind):
+    family = build(kind).eval().requires_grad_(False)
+    batch = family.collate(entries, clips)
+
+    def said():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return family(batch).logits
+
+    before = said()
+    family.round_weights_()
+    assert torch.equal(said(), before)
+    kinds = {name: value.dtype for name, value in family.named_parameters()}
+    assert any(kind == torch.bfloat16 for kind in kinds.values())
+    whole = {name for name, kind in kinds.items() if kind == torch.float32}
+    assert all(re.search("norm|embed", name) for name in whole), whole
+
+
 def test_whispers_generation_settings_survive_the_disk(saved):
     from transformers import WhisperForConditionalGeneration
 

@@ -229,6 +229,20 @@ class Family(nn.Module):
                 "one, with --stage 1 and a --root DIR of its own."
             )
 
+    def round_weights_(self) -> None:
+        """Hold in bf16 what autocast rounds to bf16: weights of linear and convolutional layers.
+
+        For a frozen model under autocast, which keeps its rounded copies only of what has a
+        gradient, and rounds all else in every pass. The outputs are the same to the bit (tested).
+        What autocast leaves in float32 stays: norms, embeddings (Whisper's is its output layer,
+        too, which gets a copy), and the weight-normed convolution of wav2vec2.
+        """
+        for module in self.modules():
+            if type(module) in (nn.Linear, nn.Conv1d):  # not of a parametrised class
+                for name, value in list(module.named_parameters(recurse=False)):
+                    rounded = nn.Parameter(value.to(torch.bfloat16), requires_grad=False)
+                    setattr(module, name, rounded)
+
     @property
     def parameters_count(self) -> int:
         """Parameters of the deployable model, auxiliary heads left out."""

@@ -27,7 +27,7 @@ from adakd import finished, models, objectives
 from adakd.data import audio, manifest
 from adakd.errors import UserError
 from adakd.files import read_json, write_json
-from adakd.models import incremental, units, wav2vec2, whisper
+from adakd.models import incremental, sources, units, wav2vec2, whisper
 from adakd.models.wav2vec2 import mel_filters_
 from adakd.objectives import Dense, top_k
 from adakd.teacher_store import Store, Writer, begin, finish
@@ -855,7 +855,7 @@ def test_half_precision_is_for_the_disk_only(build, entries, clips, tmp_path, ki
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_rounded_weights_say_the_same_under_autocast(build, entries, clips, kind):
-    family = build(kind).eval().requires_grad_(False)
+    family = copy.deepcopy(build(kind)).eval().requires_grad_(False)
     batch = family.collate(entries, clips)
 
     def said():
@@ -2175,7 +2175,7 @@ def test_a_model_that_may_not_be_read_is_not_to_be_made_again(
 
     def told() -> str:
         with pytest.raises(UserError) as told:
-            models.pretrained(Loader, str(folder), "The model")
+            sources.pretrained(Loader, str(folder), "The model")
         return str(told.value)
 
     assert f"delete {tmp_path / 'done.json'} and run the stage again" in told()

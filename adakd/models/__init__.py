@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from adakd import config as configuration
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError, suggest
+from adakd.models.sources import pretrained
 from adakd.objectives import Dense, Projected, SoftOutputs, TopK
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
-POINTER_BYTES = 1_000  # git-lfs leaves some 130 in place of a file
 LARGE_AND_SMALL = {51_866, 51_865}  # outputs of large-v3 and turbo; of tiny to large-v2
 
 
@@ -405,90 +404,6 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
             "and different output layers: give models whose layers are of one size; a student that "
             "was made before 2026-11-30 gets a new one where its folder (untrained/) is removed."
         )
-
-
-def pretrained(loader: Any, source: str, what: str, **options: Any) -> Any:
-    """``loader.from_pretrained(source)``; a failure becomes one sentence."""
-    # Else transformers asks the hub to convert weights that are no safetensors, and fetches them
-    # a second time, in every process.
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    try:
-        return loader.from_pretrained(source, **options)
-    except Exception as error:  # what is missing or broken decides which of many it is
-        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
-        like_a_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
-        advice = "give a hub id (with a network) or a folder in Hugging Face format"
-        if not source or like_a_path and not Path(source).exists():
-            reason = "no such folder"  # instead of how a hub id should look
-        elif what != "The units" and (found := _not_whole(Path(source))):
-            reason, advice = found
-        elif isinstance(error, TypeError) and "PathLike" in str(error):
-            reason = "one of its files is missing"  # transformers opens None
-            if (what, loader.__name__) == ("The tokenizer", "Wav2Vec2CTCTokenizer"):
-                advice = "set units.kind to characters, and let stage 2 fine-tune it"  # as XLS-R
-        if (made := Path(source).parent / "done.json").exists():  # a stage's own
-            shut = [path for path in Path(source).glob("*") if not os.access(path, os.R_OK)]
-            if shut:
-                reason, advice = f"{shut[0]} may not be read", "have its owner let you"
-            elif not isinstance(error, MemoryError) and not getattr(error, "errno", None):
-                advice = f"delete {made} and run the stage again that made it"  # it lost a file
-        raise UserError(f"{what} cannot be loaded from '{source}' ({reason}): {advice}.") from error
-
-
-def _not_whole(folder: Path) -> tuple[str, str] | None:
-    """Why a folder is no whole model, of the kinds that people have, and what to do about it."""
-    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        return None
-    for path in sorted(folder.iterdir()):
-        read = path.suffix in (".safetensors", ".bin", ".json") and os.access(path, os.R_OK)
-        if read and path.is_file() and path.stat().st_size < POINTER_BYTES:
-            if path.read_bytes().startswith(b"version https://git-lfs"):
-                return f"{path.name} is a pointer of git-lfs", "run git lfs pull in that folder"
-    if (folder / "adapter_config.json").exists():
-        return "it holds an adapter", "merge it into its model (merge_and_unload), and save that"
-    settings = folder / "config.json"
-    if not settings.exists():
-        if inside := sorted(path.parent.name for path in folder.glob("*/config.json")):
-            return "it has no config.json", f"name one of the folders in it, such as {inside[-1]}"
-    elif not os.access(settings, os.R_OK):
-        return None  # what is wrong is that
-    if (
-        not settings.exists() or b"model_type" not in settings.read_bytes()
-    ):  # CTranslate2's has none
-        return (
-            "it has no config.json of Hugging Face's",
-            "give a hub id (with a network) or a folder in its format, not in that of OpenAI, "
-            "CTranslate2 or whisper.cpp",
-        )
-    features = ("preprocessor_config.json", "processor_config.json")
-    if not any((folder / name).exists() for name in features):
-        return (
-            "it has no preprocessor_config.json",
-            "copy that of the model that it was fine-tuned from",
-        )
-    return None
-
-
-def pretrained_weights(
-    loader: Any, source: str, fresh: tuple[str, ...] = (), **options: Any
-) -> Any:
-    """The model of a source, in float32.
-
-    transformers gives random weights, with a warning at most, to what the source lacks or has in
-    another shape: a UserError here, but for the weights whose names begin like one of ``fresh``.
-    """
-    told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, told = pretrained(loader, source, "The model", dtype=torch.float32, **told_of, **options)
-    lacking = [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]
-    if odd := sorted(name for name in lacking if not name.startswith(fresh)):
-        advice = "give a complete checkpoint, whose config.json is of these weights"
-        if all(name.startswith("lm_head.") for name in odd):  # pretrained, not fine-tuned for CTC
-            advice = "set units.kind to characters, and let stage 2 fine-tune a new output layer"
-        raise UserError(
-            f"'{source}' has no weights for {len(odd)} of the {type(model).__name__}'s parameters "
-            f"(such as {odd[0]}), or has them in other shapes: {advice}."
-        )
-    return model
 
 
 def _class(family: str, source: str | None) -> Any:

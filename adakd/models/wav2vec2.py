@@ -26,7 +26,8 @@ from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.finished import say
-from adakd.models import Batch, Family, Output, dropout, pretrained, pretrained_weights
+from adakd.models import Batch, Family, Output, dropout
+from adakd.models.sources import pretrained, pretrained_weights
 from adakd.models.units import BLANK, SPACE, UNKNOWN, without_unknown
 from adakd.objectives import SoftOutputs
 
@@ -160,23 +161,18 @@ class Wav2Vec2(Family):
 
     @classmethod
     def untrained_units(cls, source: str, units: Path | None) -> list[str]:
-        from transformers import Wav2Vec2CTCTokenizer
-
         if units is None:
             return []
         settings = _configuration(source)
         # What was pretrained alone comes without an output layer, if perhaps with a tokenizer.
         known = _known_units(source) if settings.architectures == ["Wav2Vec2ForCTC"] else {}
-        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+        tokenizer = _units(units)
         outputs = settings.vocab_size
         return [unit for unit in tokenizer.get_vocab() if known.get(unit, outputs) >= outputs]
 
     @classmethod
     def lacks(cls, units: Path | None) -> Callable[[str], bool]:
-        from transformers import Wav2Vec2CTCTokenizer
-
-        tokenizer = pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
-
+        tokenizer = _units(units)
         # A unit may be several characters, as "ch" is: by themselves they would be unknown.
         longer = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
         parts = set("".join(unit for unit in longer if len(unit) > 1))
@@ -346,11 +342,14 @@ def _configuration(source: str) -> Any:
 
 def _tokenizer(model: configuration.Model, units: Path | None) -> Any:
     """The recipe's tokenizer, or else the source's own."""
+    return own_tokenizer(str(model.source)) if units is None else _units(units)
+
+
+def _units(folder: Path | None) -> Any:
+    """The recipe's tokenizer, as `units.train_characters` wrote it."""
     from transformers import Wav2Vec2CTCTokenizer
 
-    if units is None:
-        return own_tokenizer(str(model.source))
-    return pretrained(Wav2Vec2CTCTokenizer, str(units), "The units")
+    return pretrained(Wav2Vec2CTCTokenizer, str(folder), "The units", whole=False)
 
 
 def own_tokenizer(source: str) -> Any:
@@ -362,7 +361,8 @@ def own_tokenizer(source: str) -> Any:
     from transformers import Wav2Vec2CTCTokenizer
 
     outputs = _configuration(source).vocab_size
-    found = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer")
+    advice = "set units.kind to characters, and let stage 2 fine-tune it"  # as XLS-R
+    found = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer", lacking=advice)
     made = {unit: i for unit, i in found.get_vocab().items() if unit not in found.encoder}
     if all(index < outputs for index in made.values()):
         return found

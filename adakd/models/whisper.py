@@ -28,8 +28,9 @@ from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry, Limit
 from adakd.data.text import primary, spaces_count
 from adakd.errors import UserError
-from adakd.models import Batch, Family, Output, pretrained, pretrained_weights
+from adakd.models import Batch, Family, Output
 from adakd.models.incremental import Decoder
+from adakd.models.sources import pretrained, pretrained_weights
 from adakd.objectives import Projected, SoftOutputs
 
 if TYPE_CHECKING:
@@ -532,14 +533,16 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
 
 def _own_tokenizer(model: configuration.Model, units: Path | None) -> Any:
     """The recipe's tokenizer, or else the source's own."""
-    return _tokenizer(str(model.source)) if units is None else _tokenizer(str(units), "The units")
+    if units is None:
+        return _tokenizer(str(model.source))
+    return _tokenizer(str(units), "The units", whole=False)
 
 
-def _tokenizer(source: str, what: str = "The tokenizer") -> Any:
+def _tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) -> Any:
     """Whisper's tokenizer from a folder or hub id; one without its files is a UserError."""
     from transformers import WhisperTokenizer
 
-    tokenizer = pretrained(WhisperTokenizer, source, what)
+    tokenizer = pretrained(WhisperTokenizer, source, what, whole)
     if "Ġ" not in tokenizer.get_vocab():  # a space among byte-level units
         raise UserError(
             f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "

@@ -27,7 +27,7 @@ from adakd.files import read_json
 from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
 from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
-from adakd.score import bootstrap_unit
+from adakd.score import count_array, unit_of
 from adakd.significance import Change, Interval
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Table:
         """Of the first cell against the second, over the runs that both have; None without any."""
         if pair not in self.changes:
             both = self.both(pair)
-            self.changes[pair] = significance.compare(*count_array(both)) if both else None
+            self.changes[pair] = significance.compare(*counts_of(both)) if both else None
         return self.changes[pair]
 
 
@@ -192,7 +192,7 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
                             table.problems.append(f"{task.name}: {error}")
             if row.runs:
                 row.cer = sum(shares(row.runs))
-                row.interval = significance.cer_interval(*count_array([(run,) for run in row.runs]))
+                row.interval = significance.cer_interval(*counts_of([(run,) for run in row.runs]))
     if outdated:
         table.problems.append(
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
@@ -364,22 +364,10 @@ def shares(runs: Sequence[Run]) -> tuple[float, float, float]:
     return substitutions / characters, deletions / characters, insertions / characters
 
 
-def unit_of(runs: Sequence[Run]) -> str:
-    """What is resampled with the seeds: "speaker", "utterance" or "fold".
-
-    Where one of several folds has a single seed, its luck is all of this fold's, which then is the
-    group; so it is where folds test too few people to draw from.
-    """
-    seeds = Counter(run.key[0] for run in runs)
-    if len(seeds) > 1 and 1 in seeds.values():
-        return "fold"
-    return bootstrap_unit([one for run in runs for one in run.errors], len(seeds))
-
-
 Kept = Container[tuple[tuple[int, int], str]]  # utterances: (`Run.key`, id) each
 
 
-def count_array(
+def counts_of(
     runs: Sequence[tuple[Run, ...]], kept: Sequence[Kept] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Counts (groups, runs, 2, 4 or 8) and folds (runs,) for significance.py.
@@ -388,28 +376,25 @@ def count_array(
     kept: of each system, the utterances that count; all if empty. Raises `UserError` where systems
     did not hear the same utterances.
     """
-    import numpy as np
-
-    unit = unit_of([run for run, *_ in runs])
-    numbers: dict[Any, int] = {}
-    entries = []
-    for column, systems in enumerate(runs):
-        if any(spoken(run) != spoken(systems[0]) for run in systems[1:]):
+    for first, *others in runs:
+        if any(spoken(run) != spoken(first) for run in others):
             raise UserError(
-                f"{systems[0].experiment.folder} and {systems[-1].experiment.folder} were not "
+                f"{first.experiment.folder} and {others[-1].experiment.folder} were not "
                 "decoded on the same utterances: run the benchmark again."
             )
-        for kind, run in enumerate(systems):
-            for one in run.errors:
-                if not kept or (run.key, one.id) in kept[kind]:
-                    fold = run.key[0]
-                    group = {"fold": fold, "speaker": one.speaker}.get(unit, (fold, one.id))
-                    number = numbers.setdefault(group, len(numbers))
-                    entries.append((number, column, 2 * kind, one.normalised))
-    counts = np.zeros((len(numbers), len(runs), 2 * len(runs[0])))
-    for number, column, kind, found in entries:
-        counts[number, column, kind : kind + 2] += (found.errors, found.characters)
-    return counts, np.array([systems[0].key[0] for systems in runs])
+    systems = [[run.tested for run in system] for system in zip(*runs, strict=True)]
+    unit = unit_of(systems[0])
+    if kept:
+        systems = [
+            [
+                tested._replace(
+                    errors=[one for one in tested.errors if (both[place].key, one.id) in own]
+                )
+                for both, tested in zip(runs, system, strict=True)
+            ]
+            for place, (system, own) in enumerate(zip(systems, kept, strict=True))
+        ]
+    return count_array(systems, unit=unit)
 
 
 def compared(study: Study, tables: Sequence[Table]) -> list[Comparison]:
@@ -472,8 +457,8 @@ def by_difficulty(both: Sequence[tuple[Run, ...]]) -> tuple[list[Change], Change
     twice = [(*runs, *runs) for runs in both]
     ends = [kept[3], kept[3], kept[0], kept[0]]
     with np.errstate(all="ignore"):  # a draw of few may have no speech of a quarter
-        changes = [significance.compare(*count_array(both, [own, own])) for own in kept]
-        slope = significance.compare(*count_array(twice, ends))
+        changes = [significance.compare(*counts_of(both, [own, own])) for own in kept]
+        slope = significance.compare(*counts_of(twice, ends))
     return changes, slope if all(map(math.isfinite, slope.interval)) else None
 
 
@@ -598,7 +583,7 @@ def against_teacher(study: Study, table: Table, name: str) -> Change | None:
     both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
     if len(teacher_seeds(study, table)) > 1:  # that of the first seed alone was read
         both = [(teacher, run) for teacher, run in both if teacher.key == run.key]
-    return significance.compare(*count_array(both)) if both else None
+    return significance.compare(*counts_of(both)) if both else None
 
 
 def unnamed(study: Study, tables: Sequence[Table]) -> Iterator[tuple[Pair, Table, Change]]:

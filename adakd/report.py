@@ -32,12 +32,12 @@ from adakd.score import (
     Tested,
     UtteranceErrors,
     bootstrap_interval,
-    bootstrap_unit,
     by_condition,
     paired_bootstrap,
     read_errors,
     total,
     total_of,
+    unit_of,
 )
 from adakd.significance import Change, Interval
 
@@ -116,6 +116,11 @@ class Run:
         """Fold (-1: the recipe has none) and seed: sorts, and pairs runs of different methods."""
         fold = self.experiment.fold
         return (-1 if fold is None else fold), self.experiment.seed
+
+    @property
+    def tested(self) -> Tested:
+        """As the statistics take it."""
+        return Tested(self.errors, self.key[0], str(self.experiment.folder))
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ def make_rows(
     for method, own in by_method.items():
         utterances = pool(own)
         seconds = [run.done["train_seconds"] for run in own if "train_seconds" in run.done]
-        heard = [Tested(run.errors, run.key[0]) for run in own]
+        heard = [run.tested for run in own]
         nothing = Interval(math.nan, math.nan)
         changes = {}
         for baseline in BASELINES:
@@ -416,7 +421,7 @@ def _in_sentence(row: Row) -> str:
     return IN_SENTENCES[name] + (f" ({tag})" if tag else "")
 
 
-def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
+def notes(families: Mapping[str, Sequence[Row]]) -> list[str]:
     """What a reader must know to read the table rightly."""
     rows = [row for table in families.values() for row in table if row.runs]
     first = rows[0]
@@ -434,19 +439,18 @@ def notes(families: Mapping[str, Sequence[Row]], draws: int) -> list[str]:
     )
     seeds = sorted({run.experiment.seed for row in rows for run in row.runs})
     folds = {run.experiment.fold for row in rows for run in row.runs} - {None}
-    unit = bootstrap_unit(first.utterances, len({run.key[0] for run in first.runs}))
+    unit = unit_of([run.tested for run in first.runs])
     over = f"{unit}s (five known speakers are needed to draw over those)"
     if unit == "speaker":
         over = f"{len(speakers)} speakers"
     if len(seeds) > 1:
-        over = f"seeds and then {over}"
+        over = f"seeds, crossed with {over}"
     found = [
         f"CER counts Unicode code points over the whole test set ({tested}): normalised text on "
         "both sides; raw is against the untouched transcript. S / D / I: substitutions, deletions "
         "and insertions in percent of the reference's characters.",
-        f"Brackets: 95 %, from a bootstrap of {draws} draws over {over}, with t quantiles, since "
-        "the standard error is itself uncertain. vs: relative change of the CER, paired; below "
-        "zero is better.",
+        f"Brackets: 95 %, from a bootstrap over {over}, with t quantiles, since the standard error "
+        "is itself uncertain. vs: relative change of the CER, paired; below zero is better.",
     ]
     if any(split_tag(row.method)[1] for row in rows):
         found.append(
@@ -683,7 +687,7 @@ def write_report(
         if conditions[family]:
             title = f"{family}: {BY_CONDITION}"
             parts += [Part("subheading", title), Part("table", conditions[family])]
-    parts.append(Part("list", notes(families, draws)))
+    parts.append(Part("list", notes(families)))
     for family, table in families.items():
         if lines := runs_table(table):
             parts.append(Part("details", (f"{family}: CER of every run, %", lines)))

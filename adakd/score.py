@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,16 +179,55 @@ def total(counts: Iterable[Counts]) -> Counts:
 # -- how sure --------------------------------------------------------------------------------------
 
 
-def bootstrap_unit(utterances: Sequence[UtteranceErrors], folds: int = 1) -> str:
-    """ "speaker" where five or more are known, else "fold" if there are several, else "utterance".
+def unit_of(runs: Sequence[Tested]) -> str:
+    """What is resampled beside the seeds: "speaker", "fold" or "utterance".
 
     Utterances of one speaker fail together; resampling them apart would promise too narrow an
-    interval. So it would with those of a fold, which has a few people, and a training, of its own.
+    interval: speakers, where five or more are known. So it would with those of a fold, which has a
+    few people, and a training, of its own: folds, where there are fewer speakers, and where one of
+    several folds has a single seed, whose luck is then all of this fold's.
     """
-    speakers = {utterance.speaker for utterance in utterances}
-    if len(speakers) >= ENOUGH_SPEAKERS and all(speakers):
+    seeds = Counter(run.fold for run in runs)
+    folds = len(seeds) > 1
+    if folds and 1 in seeds.values():
+        return "fold"
+    speakers = {one.speaker for run in runs for one in run.errors} - {""}
+    if len(speakers) >= ENOUGH_SPEAKERS:
         return "speaker"
-    return "fold" if folds > 1 else "utterance"
+    return "fold" if folds else "utterance"
+
+
+def count_array(
+    systems: Sequence[Sequence[Tested]], kind: str = "normalised", unit: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (groups, runs, 2 a system) and folds (runs,) for significance.py.
+
+    systems: runs of each, one by one of the same folds and seeds. kind: of errors, see `KINDS`.
+    unit: what the groups are, by default what `unit_of` says of the first system. An utterance
+    whose speaker is not known is a group of its own. Groups are numbered as they first appear.
+    """
+    import numpy as np
+
+    unit = unit or unit_of(systems[0])
+
+    def label(run: Tested, one: UtteranceErrors) -> tuple[int, str, str]:
+        if unit == "speaker" and one.speaker:  # the same one may be in several folds
+            return -1, one.speaker, ""
+        return run.fold, "", "" if unit == "fold" else one.id
+
+    number: dict[tuple[int, str, str], int] = {}
+    groups = [
+        [[number.setdefault(label(run, one), len(number)) for one in run.errors] for run in both]
+        for both in zip(*systems, strict=True)
+    ]  # of each utterance, by run and system
+    counts = np.zeros((len(number), len(systems[0]), len(systems), 2))
+    for place, system in enumerate(systems):
+        for column, run in enumerate(system):
+            of_kind: list[Counts] = [getattr(one, kind) for one in run.errors]
+            found = np.array([(one.errors, one.characters) for one in of_kind]).reshape(-1, 2)
+            np.add.at(counts[:, column, place], np.array(groups[column][place], dtype=int), found)
+    folds = np.array([run.fold for run in systems[0]])
+    return counts.reshape(len(number), len(folds), -1), folds
 
 
 def bootstrap_interval(
@@ -195,10 +235,10 @@ def bootstrap_interval(
 ) -> Interval:
     """95 % interval of the corpus-level rate of `kind` (normalised, raw, pinyin).
 
-    The speakers, or utterances, are resampled, and the seeds where a fold has several: a t interval
-    from the bootstrap's standard error, see significance.py.
+    Over seeds, where a fold has several, and what `unit_of` says: a t interval from the bootstrap's
+    standard error, see significance.py.
     """
-    return significance.cer_interval(*_by_group([runs], kind), draws)
+    return significance.cer_interval(*_added([runs], kind), draws)
 
 
 def paired_bootstrap(
@@ -212,7 +252,27 @@ def paired_bootstrap(
     """
     for a, b in zip(runs_a, runs_b, strict=True):
         _same_ids(a, b)
-    return significance.compare(*_by_group([runs_a, runs_b], "normalised"), draws)
+    return significance.compare(*_added([runs_a, runs_b], "normalised"), draws)
+
+
+def _added(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The `count_array` of systems, of each fold the errors of all its seeds.
+
+    significance.py takes the mean over seeds: so a fold counts as often as it has some, and nothing
+    changes where all have equally many. Sorted, so that draws do not depend on the order of files.
+    """
+    import numpy as np
+
+    systems = [
+        [
+            run._replace(errors=sorted(run.errors, key=lambda one: (one.speaker, one.id)))
+            for run in system
+        ]
+        for system in systems
+    ]
+    counts, folds = count_array(systems, kind)
+    _, fold_of, seeds = np.unique(folds, return_inverse=True, return_counts=True)
+    return counts * (seeds / seeds.mean())[fold_of, None], folds
 
 
 def _same_ids(a: Tested, b: Tested) -> None:
@@ -224,39 +284,6 @@ def _same_ids(a: Tested, b: Tested) -> None:
                 f"{a.name} and {b.name} were not decoded on the same utterances: {name} lacks "
                 f"{len(missing)} ({shown}); decode and score both again (stages 7 and 8)."
             )
-
-
-def _by_group(systems: Sequence[Sequence[Tested]], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (groups, runs, 2 or 4) and folds (runs,) for significance.py.
-
-    Groups are numbered by sorted label, so that draws do not depend on the order of files. A fold
-    counts as often as it has seeds, since their errors are added, where significance.py takes the
-    mean over them: hence the weights, which are 1 where all folds have equally many.
-    """
-    import numpy as np
-
-    heard = [one for run in systems[0] for one in run.errors]
-    unit = bootstrap_unit(heard, len({run.fold for run in systems[0]}))
-
-    def labels(run: Tested) -> list[tuple[int, str]]:
-        if unit == "speaker":
-            return [(0, one.speaker) for one in run.errors]
-        return [(run.fold, one.id if unit == "utterance" else "") for one in run.errors]
-
-    known = sorted({label for run in systems[0] for label in labels(run)})
-    number = {label: place for place, label in enumerate(known)}
-    counts = np.zeros((len(known), len(systems[0]), len(systems), 2))
-    for place, system in enumerate(systems):
-        for column, run in enumerate(system):
-            of_kind: list[Counts] = [getattr(one, kind) for one in run.errors]
-            groups = np.array([number[label] for label in labels(run)], dtype=np.int64)
-            found = np.array([(one.errors, one.characters) for one in of_kind]).reshape(-1, 2)
-            np.add.at(counts[:, column, place], groups, found)
-    folds = np.array([run.fold for run in systems[0]])
-    _, fold_of, seeds = np.unique(folds, return_inverse=True, return_counts=True)
-    weights = (seeds / seeds.mean())[fold_of]  # (runs,)
-    counts *= weights[:, None, None]
-    return counts.reshape(len(known), len(folds), -1), folds
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -309,7 +336,7 @@ def _rates(utterances: Sequence[UtteranceErrors], draws: int) -> dict[str, Any]:
         "insertions": normalised.insertions,
         "characters": normalised.characters,
         "utterances": len(utterances),
-        "bootstrap_unit": bootstrap_unit(utterances),
+        "bootstrap_unit": unit_of([Tested(utterances)]),
     }
 
 

@@ -21,7 +21,7 @@ from adakd.findings import (
     Table,
     against_teacher,
     begun,
-    count_array,
+    counts_of,
     first_schedule,
     own_seeds,
     shares,
@@ -274,7 +274,7 @@ def across(study: Study, tables: Sequence[Table], recipes: Sequence[str]) -> lis
                 both = [(*own[key], *theirs[key]) for key in own if key in theirs]
                 planned = base.planned(names) & table.planned(names) if table else set()
                 try:
-                    found = significance.compare(*count_array(both)) if both else None
+                    found = significance.compare(*counts_of(both)) if both else None
                     cells.append(partly(plain(found), both, planned) if found else NOT_RUN)
                 except UserError:
                     cells.append("other test speech")

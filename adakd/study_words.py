@@ -28,14 +28,13 @@ from adakd.findings import (
     seeds_of,
     still_falling,
     teacher_seeds,
-    unit_of,
     unnamed,
 )
 from adakd.grid import SETTLED, Study
 from adakd.place import INT8
 from adakd.progress import clock
 from adakd.report import NOT_RUN, Run, bracket, counted, label_of, percent, signed, size
-from adakd.score import ENOUGH_SPEAKERS
+from adakd.score import ENOUGH_SPEAKERS, unit_of
 from adakd.study_tables import p_text, spanned
 
 SMALL = 10_000_000  # parameters; real recipes have many more
@@ -359,7 +358,11 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
     if apart := [
         table.title
         for table in tables
-        if any(unit_of(row.runs) == "utterance" for row in table.rows.values() if row.runs)
+        if any(
+            unit_of([run.tested for run in row.runs]) == "utterance"
+            for row in table.rows.values()
+            if row.runs
+        )
     ]:
         found.append(
             f"Other speakers are outside the intervals of {listed(apart)}: utterances were "
@@ -428,7 +431,12 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
                 f" Of the tested seeds, {where} also chose: with it a tuned cell has the luck of "
                 f"the best of {effort}."
             )
-    units = {unit_of(row.runs) for table in tables for row in table.rows.values() if row.runs}
+    units = {
+        unit_of([run.tested for run in row.runs])
+        for table in tables
+        for row in table.rows.values()
+        if row.runs
+    }
     whole = ""
     if "fold" in units:
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
@@ -452,7 +460,7 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
-        f"Brackets: 95 %, from a hierarchical bootstrap over seeds and then {over} (speakers "
+        f"Brackets: 95 %, from a bootstrap over seeds, crossed with {over} (speakers "
         "where five or more are known), with t quantiles, since few seeds and speakers make the "
         f"error itself uncertain. {whole}Changes are relative, paired by seed and test speech; "
         "below zero is better.",

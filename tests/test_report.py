@@ -114,8 +114,8 @@ def test_what_intervals_are_over(
 ) -> None:
     monkeypatch.setitem(globals(), "SPEAKERS", speakers)
     _, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
-    assert (f"1000 draws over {speakers} speakers, with t quantiles" in markdown) == (speakers >= 5)
-    assert ("draws over utterances" in markdown) == (speakers < 5)
+    assert (f"bootstrap over {speakers} speakers, with t quantiles" in markdown) == (speakers >= 5)
+    assert ("bootstrap over utterances" in markdown) == (speakers < 5)
 
 
 def counted(*systems: list[int], characters: int = 10) -> np.ndarray:
@@ -483,7 +483,7 @@ def test_comparison_uses_the_runs_that_both_have(tmp_path):
     assert found.relative == pytest.approx(-0.5)
     assert report.compare(runs[2:], runs[1:2]) is None
     rows = {"whisper": report.make_rows(runs)}
-    assert any("do not hold the same runs (KD 2, AdaKD 1)" in n for n in report.notes(rows, 1000))
+    assert any("do not hold the same runs (KD 2, AdaKD 1)" in n for n in report.notes(rows))
 
 
 def test_unlike_numbers_of_steps_are_told(tmp_path):
@@ -495,7 +495,7 @@ def test_unlike_numbers_of_steps_are_told(tmp_path):
 
     def notes() -> str:
         rows = {"whisper": report.make_rows([report.read_run(each) for each in made])}
-        return " ".join(report.notes(rows, 1000))
+        return " ".join(report.notes(rows))
 
     assert "the same number of optimiser steps (KD 40; AdaKD 10), by other epochs" in notes()
     path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 40}))
@@ -528,8 +528,8 @@ def test_intervals_of_several_seeds_have_their_luck_too(tmp_path):
     sums = np.concatenate([counted(ADAKD, FINETUNE), counted(other, KD)], axis=1).sum(axis=1)
     change = significance.compare(sums[:, None], np.zeros(1), 1000)
     assert rows["adakd"].changes["finetune"].interval == pytest.approx(change.interval)
-    notes = " ".join(report.notes({"whisper": list(rows.values())}, 1000))
-    assert "1000 draws over seeds and then 6 speakers" in notes
+    notes = " ".join(report.notes({"whisper": list(rows.values())}))
+    assert "bootstrap over seeds, crossed with 6 speakers" in notes
     assert "seeds 1, 2, 3, 4 are added" in notes and "luck of a training run" in notes
 
 

@@ -145,11 +145,41 @@ def test_counts_against_a_plain_edit_distance():
 
 def test_unit_is_speakers_from_five_on():
     def unit(speakers: list[str]) -> str:
-        return score.bootstrap_unit(made_up([1] * len(speakers), [9] * len(speakers), speakers))
+        errors = made_up([1] * len(speakers), [9] * len(speakers), speakers)
+        return score.unit_of([score.Tested(errors)])
 
     assert unit(["a", "b", "c", "d"] * 5) == "utterance"
     assert unit(["a", "b", "c", "d", "e"]) == "speaker"
-    assert unit(["a", "b", "c", "d", "e", ""]) == "utterance"  # one speaker unknown
+    assert unit(["a", "b", "c", "d", ""]) == "utterance"
+    assert unit(["a", "b", "c", "d", "e", ""]) == "speaker"
+
+
+def test_who_has_no_speaker_is_a_group_and_leaves_those_of_the_others():
+    """Six people of ten utterances each, of which one is nobody's: seven groups, not sixty."""
+    speakers = [f"s{i % 6}" for i in range(60)]
+    errors = [1 + i % 6 for i in range(60)]
+    known = made_up(errors, [20] * 60, speakers)
+    counts, _ = score.count_array([[score.Tested(known)]])
+    one_lost = made_up(errors, [20] * 60, ["", *speakers[1:]])
+    lost, _ = score.count_array([[score.Tested(one_lost)]])
+    assert counts[:, 0].tolist() == [[10.0 * (1 + i), 200.0] for i in range(6)]
+    assert lost[:, 0].tolist()[0] == [1, 20] and len(lost) == 7
+    assert lost.sum(axis=0).tolist() == counts.sum(axis=0).tolist()
+
+
+def test_the_luck_of_a_folds_only_seed_is_the_folds():
+    """As in a study: over the folds, whose speakers fail together, not over the speakers."""
+    runs, others = (
+        [
+            score.Tested(made_up([e] * 5, [100] * 5, [f"s{fold}{i}" for i in range(5)]), fold)
+            for fold, e in enumerate(each)
+        ]
+        for each in ((10, 20, 30, 40), (20, 20, 20, 20))
+    )
+    assert score.unit_of(runs) == "fold"
+    change = score.paired_bootstrap(runs, others)
+    assert change.variance.groups == 4 and change.interval.high > 1 > 0 > change.interval.low
+    assert score.unit_of([*runs, *runs]) == "speaker", "two seeds each"
 
 
 def interval(utterances: list[score.UtteranceErrors], draws: int = 1000) -> significance.Interval:
@@ -312,7 +342,7 @@ def test_folds_of_unknown_people_are_what_is_drawn():
     found = score.bootstrap_interval(runs)
     # Two groups: their errors are apart by d, the standard error of the sum is |d|.
     totals = [sum(one.normalised.errors for one in each) for each in (first, second)]
-    assert score.bootstrap_unit([*first, *second], 2) == "fold"
+    assert score.unit_of([*runs, *runs]) == "fold"
     assert found.low < 0.05 and found.high > 1, "one degree of freedom"
     assert math.log(found.high / found.low) / 2 == pytest.approx(
         stats.t.ppf(0.975, 1) * abs(totals[0] - totals[1]) / sum(totals), rel=0.05
@@ -325,7 +355,7 @@ def test_a_person_heard_in_two_folds_is_one():
     runs, others = (
         [
             score.Tested(made_up([e + i for i in range(5)], [100] * 5, speakers), fold)
-            for fold in (0, 1)
+            for fold in (0, 0, 1, 1)
         ]
         for e in (20, 30)
     )
@@ -339,12 +369,12 @@ def test_every_fold_s_people_are_drawn():
             score.Tested(
                 made_up([e, e + 9, e + 3], [100] * 3, [f"s{fold}{i}" for i in range(3)]), fold
             )
-            for fold in (0, 1)
+            for fold in (0, 0, 1, 1)
         ]
         for e in (20, 30)
     )
     change = score.paired_bootstrap(runs, others)
-    assert (change.variance.groups, change.variance.folds, change.variance.runs) == (6, 2, 2)
+    assert (change.variance.groups, change.variance.folds, change.variance.runs) == (6, 2, 4)
 
 
 def test_one_utterance_alone_tells_nothing():

@@ -19,7 +19,7 @@ import yaml
 from scipy import stats
 
 from adakd import config as configuration
-from adakd import findings, finished, grid, significance, study, study_tables, study_words
+from adakd import findings, finished, grid, score, significance, study, study_tables, study_words
 from adakd.errors import UserError
 from adakd.files import write_json
 from adakd.grid import Choice, Study
@@ -190,12 +190,12 @@ def test_counts_go_to_their_speaker_and_seed(made: Study) -> None:
     fill(made, better_when_easy)
     table = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
     both = table.both(("adakd", "kd"))
-    counts, folds = findings.count_array(both)
+    counts, folds = findings.counts_of(both)
     assert len(counts) == SPEAKERS and folds.tolist() == [-1] * 5
     expected = errors_of(made, "kd").reshape(5, UTTERANCES // SPEAKERS, SPEAKERS).sum(1).T
     assert (counts[:, :, 2] == expected).all() and (counts[:, :, 3] == 8 * LENGTH).all()
     kept = {((-1, seed), name) for seed in SEEDS for name in ("u0", "u6")}
-    few, _ = findings.count_array(both, [kept, kept])
+    few, _ = findings.counts_of(both, [kept, kept])
     assert few.shape == (1, 5, 4) and (few[..., 1] == 2 * LENGTH).all()
 
 
@@ -283,7 +283,7 @@ def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
         (elsewhere(own, fold), elsewhere(other, fold))
         for fold, (own, other) in zip(folds, table.both(("adakd", "kd")), strict=True)
     ]
-    counts, of_runs = findings.count_array(both)
+    counts, of_runs = findings.counts_of(both)
     assert of_runs.tolist() == folds and counts.shape == (4, 5, 4)
     assert (counts[0, :2, 1] == UTTERANCES * LENGTH).all() and (counts[1:, :2] == 0).all()
     errors = errors_of(made, "adakd").sum(1)
@@ -298,8 +298,9 @@ def test_a_fold_with_a_single_seed_is_a_group_of_its_own(made: Study) -> None:
     assert found.change == significance.compare(counts, np.array(folds))
     error, free = found.change.variance.error()
     assert found.detectable[0] == significance.detectable(error, free, significance.LEVEL)
-    assert findings.unit_of(table.rows["kd"].runs) == "fold"
-    alone = findings.unit_of(table.rows["kd"].runs[2:3])
+    runs = [run.tested for run in table.rows["kd"].runs]
+    assert score.unit_of(runs) == "fold"
+    alone = score.unit_of(runs[2:3])
     assert alone == "speaker", "one fold alone: its seed's luck cannot be known"
 
 
@@ -602,7 +603,7 @@ def test_what_can_be_told_is_reckoned_from_the_test_speech(made: Study) -> None:
     """From the interval: standard error and degrees of freedom are what made it."""
     fill(made, alike)
     found = outcomes(made)["kd"]
-    counts, folds = findings.count_array(found.table.both(found.pair))
+    counts, folds = findings.counts_of(found.table.both(found.pair))
     error, free = significance.variance(counts, folds).error()
     assert found.change is not None
     low, high = (math.log1p(end) for end in found.change.interval)
@@ -1180,10 +1181,10 @@ def test_folds_that_test_few_people_are_the_groups(made: Study) -> None:
         )
 
     few = [by(f"p{fold}", fold) for fold in range(4) for _ in SEEDS]
-    counts, _ = findings.count_array([(run,) for run in few])
-    assert findings.unit_of(few) == "fold" and len(counts) == 4
+    counts, _ = findings.counts_of([(run,) for run in few])
+    assert score.unit_of([run.tested for run in few]) == "fold" and len(counts) == 4
     enough = [by(f"p{fold}", fold) for fold in range(5) for _ in SEEDS]
-    assert findings.unit_of(enough) == "speaker"
+    assert score.unit_of([run.tested for run in enough]) == "speaker"
 
 
 def test_kinds_of_errors_are_means_over_the_seeds_of_each_fold(made: Study) -> None:

@@ -174,7 +174,7 @@ class DistillationBrain(speechbrain.Brain):
         progress = self.progress
         scale = self.weighting.logits_scale(progress)
         task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
-        weighted = self.weighting(task, distill, batch.difficulty, progress)
+        weighted = self.weighting(task, distill, batch.difficulty, progress, batch.doubt)
         total = weighted.loss.sum() * batch.counted
         distill = None if distill is None else distill.detach()
         return Loss(total, task.detach(), distill, weighted.distill_weight)

@@ -624,7 +624,7 @@ def difficulties(study: Study, table: Table, run: Run) -> list[float]:
         if group.fold == run.experiment.fold and choice is not None:
             place = study.place(group, run.experiment.method, run.experiment.seed, choice)
             with contextlib.suppress(UserError):
-                return list(inputs.difficulties(place).values())
+                return list(inputs.difficulties(place)[0].values())
             return study.lines.get(str(group), {}).get("x", [])
     return []
 

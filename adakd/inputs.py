@@ -509,14 +509,16 @@ def difficulty_parts(place: Place) -> dict[str, Any]:
     }
 
 
-def difficulties(place: Place, doubt: bool = False, store: Store | None = None) -> dict[str, Any]:
+def difficulties(
+    place: Place, doubt: bool = False, store: Store | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
     """x of every training utterance by id, from the source that the configuration names.
 
-    With ``doubt``: pairs of x and how likely the transcript is wrong. ``store``: this place's, for
+    And, with ``doubt``, how likely each transcript is wrong, else {}. ``store``: this place's, for
     whoever has it open; that of a million utterances takes seconds to open.
     """
     if place.config.distill.difficulty == "insample" and not doubt:
-        return (store or open_store(place)).difficulties()
+        return (store or open_store(place)).difficulties(), {}
     folder = difficulty_of(place)
     facts = needed(folder, "The difficulty", 4)
     changed = changes(facts["inputs"], difficulty_parts(place))
@@ -528,7 +530,13 @@ def difficulties(place: Place, doubt: bool = False, store: Store | None = None) 
             "4 (teacher-pass) again."
         )
     rows = read_jsonl(folder / "x.jsonl", needs=("id", "x", *(("doubt",) if doubt else ())))
-    return {row["id"]: (row["x"], row["doubt"]) if doubt else row["x"] for row in rows}
+    x: dict[str, float] = {}
+    doubts: dict[str, float] = {}
+    for row in rows:
+        x[row["id"]] = row["x"]
+        if doubt:
+            doubts[row["id"]] = row["doubt"]
+    return x, doubts
 
 
 # ------------------------------------------------------------------ hypotheses

@@ -2,14 +2,15 @@
 
 A weighting takes what the student lost on each utterance of a batch and says how to add it up:
 
-    weighting(task, distill, difficulty, progress) -> Weighted(loss, task_weight, distill_weight)
+    weighting(task, distill, difficulty, progress, doubt) -> Weighted(loss, task_weight,
+                                                                      distill_weight)
 
     task        (B,)            the student's loss against the transcript, per target unit
     distill     (B,) or None    the student's loss against the teacher, per the same target units
-    difficulty  (B,) or None    x: the teacher's own task loss on the utterance, per target unit;
-                                (B, 2) for a weighting that `uses_doubt`: x, and how likely the
-                                transcript is wrong, 0 to 1 (see `wrong_transcript`)
+    difficulty  (B,) or None    x: the teacher's own task loss on the utterance, per target unit
     progress    0 to 1          step / (steps - 1), in optimiser steps of the whole run
+    doubt       (B,) or None    how likely the transcript is wrong, 0 to 1 (see `wrong_transcript`):
+                                for a weighting with a guard
 
 All vectors run over utterances; the trainer sums the loss over a batch and divides. A weighting
 knows nothing of speech, models or files and needs torch alone, so it goes into any training loop
@@ -42,6 +43,8 @@ ThresholdName = Literal["mean", "p25", "p50", "p75"]
 Scale = Literal["linear", "log", "rank"]
 Control = Literal["none", "permuted", "inverted", "mean", "threshold"]
 Guard = Literal["drop"] | float
+Values = Tensor | Sequence[float]  # one of every training utterance
+Maybe = Tensor | None
 
 # The paper's alpha at x = t, and of all utterances where k is 0.
 ALPHA_AT_T = math.exp(-1)
@@ -71,8 +74,8 @@ class Weighting(nn.Module):
 
     What a trainer asks it:
 
-        uses_distill, uses_difficulty   what it must supply, at least at times
-        uses_doubt                      whether a second number stands beside each difficulty
+        uses_distill, uses_difficulty,  what it must supply, at least at times
+        uses_doubt
         wants_distill, logits_scale     at this time: whether, and which distillation loss
         step_done                       to be called after every optimiser step
         restart_at                      where training starts again, or None
@@ -90,8 +93,11 @@ class Weighting(nn.Module):
     # The share of the training utterances that are kept from the student, for `learn`.
     held_out: float = 0.0
 
-    def fit(self, difficulties: Tensor | Sequence[float]) -> None:
-        """Learn from the difficulties of the whole training set before training; here: nothing."""
+    def fit(self, difficulties: Values, doubts: Values | None = None) -> None:
+        """Learn from the whole training set's difficulties, and doubts, before training.
+
+        Here: nothing.
+        """
 
     def summary(self) -> dict[str, Any]:
         """What a report should say of the weights; plain numbers."""
@@ -108,7 +114,7 @@ class Weighting(nn.Module):
         """
         return None
 
-    def step_done(self, task: Tensor, distill: Tensor | None) -> None:
+    def step_done(self, task: Tensor, distill: Maybe) -> None:
         """Learn from an optimiser step that has been made; here: nothing.
 
         A trainer calls it once a step on every process, also where N is 0. It does nothing in eval
@@ -135,13 +141,12 @@ class Weighting(nn.Module):
         return {}
 
     def forward(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe = None
     ) -> Weighted:
         """Weigh a batch; the module's first lines describe the arguments.
 
         Raises:
-            UserError: a needed vector is missing, a shape is not (B,) (with a guard, of the
-                difficulty, (B, 2)), progress is not in 0 to 1.
+            UserError: a needed vector is missing, a shape is not (B,), progress is not in 0 to 1.
         """
         name = type(self).__name__
         if task.dim() != 1:
@@ -149,28 +154,24 @@ class Weighting(nn.Module):
                 f"{name} needs one task loss per utterance, shape (B,), and got shape "
                 f"{tuple(task.shape)}: do not average over the batch first."
             )
-        for what, values, needed, pairs in (
-            ("distill", distill, self.wants_distill(progress), False),
-            ("difficulty", difficulty, self.uses_difficulty, self.uses_doubt),
+        for what, values, needed in (
+            ("distill", distill, self.wants_distill(progress)),
+            ("difficulty", difficulty, self.uses_difficulty),
+            ("doubt", doubt, self.uses_doubt),
         ):
             if values is None and needed:
                 raise UserError(f"{name} needs `{what}`, one value per utterance, and got None.")
-            if values is not None and values.shape != task.shape + (2,) * pairs:
+            if values is not None and values.shape != task.shape:
                 raise UserError(
                     f"{name} got task losses of shape {tuple(task.shape)} and `{what}` of shape "
-                    f"{tuple(values.shape)}: "
-                    + (
-                        "with a guard it needs x and the doubt of each utterance, (B, 2)."
-                        if pairs
-                        else "both need one value per utterance."
-                    )
+                    f"{tuple(values.shape)}: both need one value per utterance."
                 )
         if not 0.0 <= progress <= 1.0:
             raise UserError(f"{name} got progress {progress}: it runs from 0 (first step) to 1.")
-        return self.weigh(task, distill, difficulty, progress)
+        return self.weigh(task, distill, difficulty, progress, doubt)
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
         """What `forward` returns; the arguments are checked."""
         raise NotImplementedError
@@ -182,7 +183,7 @@ class FineTune(Weighting):
     uses_distill = False
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
         loss = _at_least_float32(task)
         return Weighted(loss, torch.ones_like(loss), torch.zeros_like(loss))
@@ -192,8 +193,7 @@ class Guarded(Weighting):
     """The base of those that may have a guard against transcripts that are wrong.
 
     Where the teacher disagrees with a transcript, a high x alone cannot tell hard audio from a
-    wrong transcript. With a guard, a difficulty is a pair, x and the doubt d in the transcript
-    (`wrong_transcript` gives it), and
+    wrong transcript. A guard heeds the doubt d in the transcript (`wrong_transcript` gives it):
 
         alpha_i <- (1 - d_i) alpha_i + d_i guard
 
@@ -226,64 +226,44 @@ class Guarded(Weighting):
         if self.uses_doubt:
             self.register_buffer("doubted", torch.full((2,), math.nan))
 
-    def _trusted(self, difficulties: Tensor | Sequence[float]) -> tuple[Tensor, Tensor]:
-        """All difficulties of a training set, checked, and the x of transcripts that are not
-        taken for wrong; `doubted` is known then.
+    def _doubts(self, doubts: Values | None, count: int | None = None) -> Tensor:
+        """All doubts of a training set, (N,) float64, checked; `doubted` is known then.
 
-        Returns: (N,) x or (N, 2) x and doubt of all N; (M,) x of the M that are trusted.
         Raises:
-            UserError: there are none, some are not finite, or no transcript is taken for right.
+            UserError: there are none, or not as many as the ``count`` difficulties; some are no
+                probability; no transcript is taken for right.
         """
         name = type(self).__name__
-        every = torch.as_tensor(difficulties, dtype=torch.float64).detach().cpu()
-        if every.numel() == 0:
+        if doubts is None:
+            raise UserError(f"{name} has a guard and cannot be fitted without `doubts`.")
+        every = _finite(name, "doubts", doubts)
+        if count is not None and len(every) != count:
             raise UserError(
-                f"{name} cannot be fitted to no difficulties: is the training set empty?"
+                f"{name} cannot be fitted to {count} difficulties and {len(every)} doubts: it "
+                "needs both of every utterance."
             )
-        if every.dim() == 0 or every.shape[1:] != (2,) * self.uses_doubt:
-            raise UserError(
-                f"{name} cannot be fitted to difficulties of shape {tuple(every.shape)}: it needs "
-                + ("x and the doubt of each, (N, 2)." if self.uses_doubt else "one of each, (N,).")
-            )
-        broken = int((~every.isfinite()).reshape(len(every), -1).any(dim=1).sum())
-        if broken:
-            raise UserError(
-                f"{name} cannot be fitted: {broken} of {len(every)} difficulties are not finite; "
-                "look for targets that do not fit into their audio, and run the teacher pass again."
-            )
-        x, doubt = self._pair(every)
-        if doubt is None:
-            return every, x
-        if doubt.min() < 0 or doubt.max() > 1:
+        if every.min() < 0 or every.max() > 1:
             raise UserError(f"{name} cannot be fitted: a doubt is a probability, from 0 to 1.")
-        wrong = doubt > 0.5
+        wrong = every > 0.5
         if wrong.all():
             raise UserError(
-                f"{name} cannot be fitted: the guard takes all {len(x)} transcripts for wrong."
+                f"{name} cannot be fitted: the guard takes all {len(every)} transcripts for wrong."
             )
-        self.doubted.copy_(torch.stack([doubt.mean(), wrong.double().mean()]))
-        return every, x[~wrong]
+        self.doubted.copy_(torch.stack([every.mean(), wrong.double().mean()]))
+        return every
 
-    def _pair(self, difficulty: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x and, with a guard, the doubt, each of the shape of x."""
-        if not self.uses_doubt:
-            return difficulty, None
-        return difficulty[..., 0].contiguous(), difficulty[..., 1]
-
-    def _heeding(self, alpha: Tensor, doubt: Tensor | None) -> Tensor:
+    def _heeding(self, alpha: Tensor, doubt: Maybe) -> Tensor:
         """Alpha as the guard has it, same shape."""
         if doubt is None or self.guard is None or self.guard == "drop":
             return alpha
         return alpha + doubt.to(alpha) * (self.guard - alpha)
 
-    def _mixed(
-        self, task: Tensor, distill: Tensor | None, alpha: Tensor, difficulty: Tensor | None
-    ) -> Weighted:
+    def _mixed(self, task: Tensor, distill: Maybe, alpha: Tensor, doubt: Maybe) -> Weighted:
         """A batch by its alpha, and, where the guard drops, by what is not in doubt."""
         mixed = _mixture(task, distill, alpha)
         if self.guard != "drop":
             return mixed
-        kept = 1 - cast(Tensor, difficulty).detach()[..., 1].to(mixed.loss)
+        kept = 1 - cast(Tensor, doubt).detach().to(mixed.loss)
         return Weighted(*(kept * each for each in mixed))
 
     def _told(self) -> dict[str, Any]:
@@ -312,7 +292,6 @@ class FixedWeight(Guarded):
 
     def __init__(self, alpha: float = 0.5, guard: Guard | None = None) -> None:
         super().__init__(guard)
-        self.uses_difficulty = self.uses_doubt
         if self.uses_doubt:
             self.register_buffer("alpha_range", torch.full((len(_RANGE),), math.nan))
         self.fixed_alpha = _number("alpha", alpha)
@@ -322,26 +301,26 @@ class FixedWeight(Guarded):
         self.uses_distill = self.fixed_alpha > 0 or self.guard not in (None, "drop")
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
         alpha = torch.full_like(_at_least_float32(task), self.fixed_alpha)
-        if self.uses_doubt:
-            alpha = self._heeding(alpha, cast(Tensor, difficulty).detach()[..., 1])
-        return self._mixed(task, distill, alpha, difficulty)
+        alpha = self._heeding(alpha, None if doubt is None else doubt.detach())
+        return self._mixed(task, distill, alpha, doubt)
 
     @torch.no_grad()
-    def fit(self, difficulties: Tensor | Sequence[float]) -> None:
+    def fit(self, difficulties: Values, doubts: Values | None = None) -> None:
         """With a guard: find what it makes of the training set, for `summary`.
 
         Args:
-            difficulties: (N, 2), x and the doubt of every training utterance, in any order.
+            difficulties: not looked at.
+            doubts: (N,) of every training utterance, in any order.
         Raises:
-            UserError: there are none, some are not finite, or no transcript is taken for right.
+            UserError: there are none, some are no probability, or no transcript is taken for right.
         """
         if self.uses_doubt:
-            every, _ = self._trusted(difficulties)
+            every = self._doubts(doubts)
             alpha = torch.full((len(every),), self.fixed_alpha)
-            self.alpha_range.copy_(_range(self._heeding(alpha, every[:, 1])))
+            self.alpha_range.copy_(_range(self._heeding(alpha, every)))
 
     def summary(self) -> dict[str, Any]:
         """{"alpha": float}, and with a guard what AdaKD's says of it, alpha's range included."""
@@ -404,9 +383,9 @@ class SuperLoss(FixedWeight):
         self.register_buffer("tau", torch.tensor(math.nan))
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
-        plain = super().weigh(task, distill, difficulty, progress)
+        plain = super().weigh(task, distill, difficulty, progress, doubt)
         loss = plain.loss.detach()
         usual = torch.where(self.tau.isnan(), loss, self.tau.to(loss.dtype))
         log_s = -lambert_w(((loss - usual) / self.regularisation).clamp(min=-2 / math.e) / 2)
@@ -418,10 +397,10 @@ class SuperLoss(FixedWeight):
         )
 
     @torch.no_grad()
-    def step_done(self, task: Tensor, distill: Tensor | None) -> None:
+    def step_done(self, task: Tensor, distill: Maybe) -> None:
         if not self.training:
             return
-        losses = super().weigh(task, distill, None, 0.0).loss.double()
+        losses = super().weigh(task, distill, None, 0.0, None).loss.double()
         sums = torch.stack([losses.sum(), losses.new_tensor(len(losses))])
         total, count = over_processes(sums)
         mean = total / count
@@ -458,9 +437,9 @@ class FocalLoss(FixedWeight):
             raise UserError(f"gamma is {gamma}: Focal loss takes 0 or more.")
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
-        plain = super().weigh(task, distill, difficulty, progress)
+        plain = super().weigh(task, distill, difficulty, progress, doubt)
         # 1 - p, above 0: a KL may be below 0 by rounding, or as an estimate from a top-k teacher,
         # and the slope of 0^gamma may be infinite.
         rest = -torch.expm1(-plain.loss)
@@ -512,7 +491,7 @@ class AnnealingKD(Weighting):
         return 1 - (self.temperature(progress) - 1) / self.max_temperature
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
         first = self.wants_distill(progress)
         loss = _at_least_float32(cast(Tensor, distill) if first else task)
@@ -560,9 +539,7 @@ def _falling(exponent: Tensor) -> Tensor:
     return torch.exp(-torch.exp(exponent.clamp(max=10.0)))
 
 
-def wrong_transcript(
-    transcript: Tensor | Sequence[float], hypothesis: Tensor | Sequence[float]
-) -> Tensor:
+def wrong_transcript(transcript: Values, hypothesis: Values) -> Tensor:
     """How likely each transcript of a training set is wrong, as far as its teacher can tell.
 
     A high loss of the teacher means hard audio or a wrong transcript. They are told apart by what
@@ -738,16 +715,20 @@ class AdaKD(Guarded):
         return self.scale == "rank" or self.control != "none"
 
     @torch.no_grad()
-    def fit(self, difficulties: Tensor | Sequence[float]) -> None:
+    def fit(self, difficulties: Values, doubts: Values | None = None) -> None:
         """Set t and k_start from the teacher's losses x on the whole training set.
 
         Args:
-            difficulties: (N,) x of every training utterance, in any order; with a guard (N, 2), x
-                and the doubt.
+            difficulties: (N,) x of every training utterance, in any order.
+            doubts: (N,) with a guard, in the same order.
         Raises:
             UserError: there are none, some are not finite, or no k answers to "auto".
         """
-        every, x = (each.to(self.t.device) for each in self._trusted(difficulties))
+        every = _finite(type(self).__name__, "difficulties", difficulties).to(self.t.device)
+        doubt, x = None, every
+        if self.uses_doubt:
+            doubt = self._doubts(doubts, len(every)).to(every.device)
+            x = every[doubt <= 0.5]
         if self._needs_known:
             rising = x.float().sort().values
             places = torch.arange(len(x), device=x.device)
@@ -769,9 +750,9 @@ class AdaKD(Guarded):
                     "threshold by hand."
                 )
         if self.guard == "drop":
-            every = every[every[:, 1] <= 0.5]
+            every, doubt = x, None
         for row, progress in enumerate((0.0, 1.0)):
-            self.alpha_range[row] = _range(self.alpha(every, progress))
+            self.alpha_range[row] = _range(self.alpha(every, progress, doubt))
 
     def _scaled(self, x: Tensor) -> Tensor:
         """What stands in place of x on this scale, same shape."""
@@ -816,10 +797,10 @@ class AdaKD(Guarded):
         """k after this share of the training, () float32: linear from k_start to k_end."""
         return self.k_start + (self._last_k - self.k_start) * progress
 
-    def alpha(self, difficulty: Tensor, progress: float) -> Tensor:
+    def alpha(self, difficulty: Tensor, progress: float, doubt: Maybe = None) -> Tensor:
         """The weight of the distillation loss of utterances with these x, same shape, no gradient.
 
-        With a guard: of these pairs of x and doubt, (..., 2).
+        doubt: heeded by a guard that is a number; None as where all transcripts are right.
 
         Raises:
             UserError: `fit` was not called, and t or k is not a given number.
@@ -831,8 +812,8 @@ class AdaKD(Guarded):
                     "of the whole training set before training, or load a checkpoint."
                 )
             self._is_known = True
-        x, doubt = self._pair(difficulty.detach())
-        return self._heeding(self._unguarded(x, progress), doubt)
+        alpha = self._unguarded(difficulty.detach(), progress)
+        return self._heeding(alpha, None if doubt is None else doubt.detach())
 
     def _unguarded(self, x: Tensor, progress: float) -> Tensor:
         """Alpha of these x, same shape, whatever the transcripts are like."""
@@ -851,10 +832,10 @@ class AdaKD(Guarded):
         return torch.where(x <= self.t, easy, hard)
 
     def weigh(
-        self, task: Tensor, distill: Tensor | None, difficulty: Tensor | None, progress: float
+        self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
-        alpha = self.alpha(cast(Tensor, difficulty), progress)
-        return self._mixed(task, distill, alpha, difficulty)
+        alpha = self.alpha(cast(Tensor, difficulty), progress, doubt)
+        return self._mixed(task, distill, alpha, doubt)
 
     def logged(self, progress: float) -> dict[str, float | None]:
         return {"k": self.k_at(progress).item()}
@@ -1082,7 +1063,7 @@ def over_processes(sums: Tensor) -> Tensor:
     return sums
 
 
-def _mixture(task: Tensor, distill: Tensor | None, alpha: Tensor) -> Weighted:
+def _mixture(task: Tensor, distill: Maybe, alpha: Tensor) -> Weighted:
     """(1 - alpha) task + alpha distill, each (B,); alpha is 0 where there is no distill."""
     task = _at_least_float32(task)
     # One dtype for all methods: equal alphas then give equal bits.
@@ -1091,6 +1072,24 @@ def _mixture(task: Tensor, distill: Tensor | None, alpha: Tensor) -> Weighted:
     if distill is not None:
         loss = loss + alpha * _at_least_float32(distill)
     return Weighted(loss, 1 - alpha, alpha)
+
+
+def _finite(name: str, what: str, values: Values) -> Tensor:
+    """(N,) float64 on the CPU, one number of every training utterance, all of them finite."""
+    every = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    if every.numel() == 0:
+        raise UserError(f"{name} cannot be fitted to no {what}: is the training set empty?")
+    if every.dim() != 1:
+        raise UserError(
+            f"{name} cannot be fitted to {what} of shape {tuple(every.shape)}: it needs one of "
+            "each, (N,)."
+        )
+    if broken := int((~every.isfinite()).sum()):
+        raise UserError(
+            f"{name} cannot be fitted: {broken} of {len(every)} {what} are not finite; look for "
+            "targets that do not fit into their audio, and run the teacher pass again."
+        )
+    return every
 
 
 def _threshold(x: Tensor, threshold: ThresholdName | float) -> float:

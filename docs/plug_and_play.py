@@ -1,8 +1,9 @@
 """AdaKD in Hugging Face's Trainer, for CTC models; docs/plug_and_play.md explains it.
 
 A batch holds input_values, attention_mask, labels (padded with -100) and, in training, difficulty
-(B,): the teacher's own `ctc` loss on each utterance, to which `weighting` was fitted beforehand.
-Pass `remove_unused_columns=False` to TrainingArguments, or difficulty never arrives.
+(B,): the teacher's own `ctc` loss on each utterance, to which `weighting` was fitted beforehand;
+with a guard also doubt (B,). Pass `remove_unused_columns=False` to TrainingArguments, or difficulty
+never arrives.
 """
 
 import torch
@@ -36,5 +37,6 @@ class DistillingTrainer(Trainer):
                 outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
             )
             progress = self.state.global_step / max(1, self.state.max_steps - 1)
-            loss = self.weighting(task, distill, inputs["difficulty"], progress).loss
+            x, doubt = inputs["difficulty"], inputs.get("doubt")
+            loss = self.weighting(task, distill, x, progress, doubt).loss
         return (loss.mean(), outputs) if return_outputs else loss.mean()

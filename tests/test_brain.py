@@ -505,9 +505,9 @@ def test_progress_reaches_one_at_the_last_step(speech: Speech, build: Build) -> 
     asked: list[float] = []
     weigh = made.weighting.forward
 
-    def forward(task: Tensor, distill: Any, difficulty: Any, progress: float) -> Any:
+    def forward(task: Tensor, distill: Any, difficulty: Any, progress: float, doubt: Any) -> Any:
         asked.append(progress)
-        return weigh(task, distill, difficulty, progress)
+        return weigh(task, distill, difficulty, progress, doubt)
 
     made.weighting.forward = forward  # type: ignore[method-assign]
     run(made, speech)

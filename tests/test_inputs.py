@@ -372,7 +372,7 @@ def test_x_of_another_teacher_is_refused(tmp_path: Path) -> None:
     finished.mark_done(place.experiment("teacher"), {"made": 1})
     finished.mark_done(place.difficulty, difficulty_parts(place), guard=None)
     write_jsonl(place.difficulty / "x.jsonl", [{"id": "a", "x": 0.5}])
-    assert difficulties(place) == {"a": 0.5}
+    assert difficulties(place) == ({"a": 0.5}, {})
     finished.mark_done(place.experiment("teacher"), {"made": 2})
     with pytest.raises(UserError, match="made with another teacher: run stage 4"):
         difficulties(place)

@@ -69,6 +69,8 @@ def collate(rows):
     }
     if "difficulty" in rows[0]:
         batch["difficulty"] = torch.tensor([row["difficulty"] for row in rows])
+    if "doubt" in rows[0]:
+        batch["doubt"] = torch.tensor([row["doubt"] for row in rows])
     return batch
 
 
@@ -135,9 +137,9 @@ def test_two_steps_train_the_student_and_leave_the_teacher(example, tmp_path, te
             super().__init__()
             self.inner = fitted(dataset)
 
-        def forward(self, task, distill, difficulty, progress):
+        def forward(self, task, distill, difficulty, progress, doubt):
             seen.append(progress)
-            weighted = self.inner(task, distill, difficulty, progress)
+            weighted = self.inner(task, distill, difficulty, progress, doubt)
             assert task.shape == distill.shape == weighted.loss.shape == difficulty.shape
             return weighted
 
@@ -213,14 +215,12 @@ def test_gradient_accumulation_is_one_big_batch(example, tmp_path, teacher, data
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_guard_needs_nothing_but_pairs(example, tmp_path, teacher, dataset):
-    """The example as it is: the pairs of docs/plug_and_play.md go where x went."""
+def test_a_guard_needs_nothing_but_doubts(example, tmp_path, teacher, dataset):
     losses = [row["difficulty"] for row in dataset]
     doubts = wrong_transcript(losses, [0.1, 0.2, 0.1, 0.3])
-    pairs = torch.stack([torch.as_tensor(losses), doubts], dim=1)
     weighting = AdaKD(k=1.0, guard=0.95)
-    weighting.fit(pairs)
-    rows = [row | {"difficulty": p} for row, p in zip(dataset, pairs.tolist(), strict=True)]
+    weighting.fit(losses, doubts)
+    rows = [row | {"doubt": d} for row, d in zip(dataset, doubts.tolist(), strict=True)]
     _, found, _ = train(
         example, tmp_path, teacher, rows, weighting, max_steps=1, per_device_train_batch_size=4
     )
@@ -285,12 +285,12 @@ def test_the_guard_of_the_page_leaves_out_what_is_in_doubt(names):
     names["difficulties"] = names["difficulty"].tolist()
     exec(guard, names)
     torch.testing.assert_close(names["own"], own)
-    x, doubts = names["pairs"].unbind(dim=1)
-    assert x.tolist() == names["difficulties"]
+    doubts = names["doubts"]
     assert 0 == doubts.min() and doubts.max() > 0.1
     assert doubts.argmax() == (names["difficulty"] - own).argmax()
     losses = torch.ones(4)
-    weighted = names["weighting"](losses, losses, names["pairs"], progress=0.0)
+    x = names["difficulty"]
+    weighted = names["weighting"](losses, losses, x, progress=0.0, doubt=doubts)
     torch.testing.assert_close(weighted.distill_weight, (0.1 * (1 - doubts)).float())
     torch.testing.assert_close(weighted.task_weight, (0.9 * (1 - doubts)).float())
 

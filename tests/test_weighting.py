@@ -476,7 +476,7 @@ def test_doubt_at_its_limits():
 
 def guarded(doubt: torch.Tensor, **options) -> AdaKD:
     weighting = AdaKD(guard=0.95, **options)
-    weighting.fit(torch.stack([skewed(), doubt], dim=1))
+    weighting.fit(skewed(), doubt)
     return weighting
 
 
@@ -485,9 +485,10 @@ def test_without_doubt_the_guard_changes_nothing(options):
     plain, none = fitted(**options), guarded(torch.zeros(400, dtype=torch.float64), **options)
     assert (plain.t, plain.k_start) == (none.t, none.k_start)
     x = skewed().float()
-    pairs = torch.stack([x, torch.zeros_like(x)], dim=1)
     for progress in (0.0, 0.7):
-        assert torch.equal(none.alpha(pairs, progress), plain.alpha(x, progress))
+        found = none.alpha(x, progress, torch.zeros_like(x))
+        assert torch.equal(found, plain.alpha(x, progress))
+        assert torch.equal(none.alpha(x, progress), found), "as where none is known"
     assert none.summary() == plain.summary() | {"guard": 0.95, "doubt_mean": 0.0, "doubted": 0.0}
 
 
@@ -496,66 +497,63 @@ def test_doubt_moves_alpha_towards_the_guard():
     x, doubt = torch.tensor([0.2, 1.0, 2.5, 2.5]), torch.tensor([0.0, 0.5, 1.0, 0.2])
     plain = AdaKD(threshold=1.0, k=4.0).alpha(x, 0.3)
     expected = (1 - doubt) * plain + 0.95 * doubt
-    torch.testing.assert_close(weighting.alpha(torch.stack([x, doubt], dim=1), 0.3), expected)
+    torch.testing.assert_close(weighting.alpha(x, 0.3, doubt), expected)
     assert expected[2] == pytest.approx(0.95) and plain[2] < 0.05
     task, distill = torch.rand(4), torch.rand(4)
-    weighted = weighting(task, distill, torch.stack([x, doubt], dim=1), 0.3)
+    weighted = weighting(task, distill, x, 0.3, doubt)
     torch.testing.assert_close(weighted.loss, (1 - expected) * task + expected * distill)
     # The teacher alone counts, if that is what one wants.
     weighting.guard = 1.0
-    assert weighting.alpha(torch.tensor([[9.0, 1.0]]), 0.0).item() == 1.0
+    assert weighting.alpha(torch.tensor([9.0]), 0.0, torch.ones(1)).item() == 1.0
 
 
 @pytest.mark.parametrize("scale", ["linear", "rank"])
 def test_threshold_and_k_come_from_transcripts_that_are_trusted(scale):
-    x = skewed()
-    wrong = torch.full((80,), 6.0, dtype=torch.float64)
-    pairs = torch.cat(
-        [
-            torch.stack([x, torch.zeros_like(x)], dim=1),
-            torch.stack([wrong, torch.full_like(wrong, 0.9)], dim=1),
-        ]
-    )
+    x = torch.cat([skewed(), torch.full((80,), 6.0, dtype=torch.float64)])
+    doubt = torch.cat([torch.zeros(400), torch.full((80,), 0.9)]).double()
     weighting, clean = AdaKD(guard=0.9, scale=scale), fitted(scale=scale)
-    weighting.fit(pairs)
+    weighting.fit(x, doubt)
     assert (weighting.t, weighting.k_start) == (clean.t, clean.k_start)
     summary = weighting.summary()
     assert summary["doubted"] == pytest.approx(80 / 480)
     assert summary["doubt_mean"] == pytest.approx(0.9 * 80 / 480)
     assert summary["start"]["max"] == pytest.approx(
-        weighting.alpha(pairs, 0.0).max().item(), abs=1e-6
+        weighting.alpha(x, 0.0, doubt).max().item(), abs=1e-6
     )
     fresh = AdaKD(guard=0.9, scale=scale)
     fresh.load_state_dict(weighting.state_dict())
     assert fresh.summary() == summary
     weighting.load_state_dict(AdaKD(guard=0.9, scale=scale).state_dict())  # it knows no more
     with pytest.raises(UserError, match="does not know its threshold"):
-        weighting.alpha(pairs, 0.0)
+        weighting.alpha(x, 0.0, doubt)
 
 
-def test_a_guard_needs_pairs_and_says_so():
+def test_a_guard_needs_doubts_and_says_so():
     one = torch.ones(3)
-    with pytest.raises(UserError, match=r"x and the doubt of each utterance, \(B, 2\)"):
-        AdaKD(1.0, 1.0, guard=0.9)(one, one, one, 0.0)
-    with pytest.raises(UserError, match=r"shape \(3, 2\)"):
-        AdaKD(1.0, 1.0)(one, one, torch.ones(3, 2), 0.0)
-    with pytest.raises(UserError, match=r"\(N, 2\)"):
-        AdaKD(guard=0.9).fit([0.1, 0.2])
-    with pytest.raises(UserError, match=r"\(N,\)"):
+    for weighting in (AdaKD(1.0, 1.0, guard=0.9), FixedWeight(guard="drop")):
+        with pytest.raises(UserError, match="needs `doubt`, one value per utterance"):
+            weighting(one, one, one, 0.0)
+        with pytest.raises(UserError, match=r"`doubt` of shape \(2,\): both need one value"):
+            weighting(one, one, one, 0.0, torch.zeros(2))
+        with pytest.raises(UserError, match="has a guard and cannot be fitted without `doubts`"):
+            weighting.fit([0.1, 0.2])
+    with pytest.raises(UserError, match=r"difficulties of shape \(1, 2\)"):
         AdaKD().fit([[0.1, 0.2]])
+    with pytest.raises(UserError, match="to 2 difficulties and 3 doubts"):
+        AdaKD(guard=0.9).fit([0.1, 0.2], [0.0, 0.0, 0.0])
     for doubt in (1.2, -0.2):
         with pytest.raises(UserError, match="probability"):
-            AdaKD(guard=0.9).fit([(0.1, 0.2), (0.3, doubt)])
+            AdaKD(guard=0.9).fit([0.1, 0.3], [0.2, doubt])
     with pytest.raises(UserError, match="all 2 transcripts"):
-        AdaKD(guard=0.9).fit([(0.1, 0.9), (0.3, 0.8)])
-    with pytest.raises(UserError, match="1 of 2 difficulties"):
-        AdaKD(guard=0.9).fit([(0.1, math.nan), (0.3, 0.8)])
+        AdaKD(guard=0.9).fit([0.1, 0.3], [0.9, 0.8])
+    with pytest.raises(UserError, match="1 of 2 doubts"):
+        AdaKD(guard=0.9).fit([0.1, 0.3], [math.nan, 0.8])
 
 
 def test_a_transcript_as_likely_right_as_wrong_is_trusted():
     kept, dropped = AdaKD(k=1.0, guard=0.9), AdaKD(k=1.0, guard="drop")
     for weighting in (kept, dropped):
-        weighting.fit([(1.0, 0.0), (3.0, 0.5), (8.0, 0.6)])
+        weighting.fit([1.0, 3.0, 8.0], [0.0, 0.5, 0.6])
         assert weighting.t == 2.0 and weighting.summary()["doubted"] == pytest.approx(1 / 3)
     lowest = AdaKD(2.0, 1.0).alpha(torch.tensor([3.0]), 0.0).item()
     assert dropped.summary()["start"]["min"] == pytest.approx(lowest)
@@ -563,21 +561,21 @@ def test_a_transcript_as_likely_right_as_wrong_is_trusted():
 
 def test_kd_has_the_same_guard():
     task, distill, doubt = torch.rand(4), torch.rand(4), torch.tensor([0.0, 0.5, 1.0, 0.2])
-    pairs = torch.stack([torch.rand(4), doubt], dim=1)
-    weighted = FixedWeight(0.1, guard=0.95)(task, distill, pairs, 0.3)
+    weighted = FixedWeight(0.1, guard=0.95)(task, distill, None, 0.3, doubt)
     alpha = torch.tensor([0.1, 0.525, 0.95, 0.27])
     torch.testing.assert_close(weighted.distill_weight, alpha)
     torch.testing.assert_close(weighted.loss, (1 - alpha) * task + alpha * distill)
     # AdaKD whose weights do not differ is KD.
-    like = AdaKD(threshold=1.0, k=0.0, alpha=0.1, guard=0.95)(task, distill, pairs, 0.3)
+    adaptive = AdaKD(threshold=1.0, k=0.0, alpha=0.1, guard=0.95)
+    like = adaptive(task, distill, torch.rand(4), 0.3, doubt)
     torch.testing.assert_close(weighted.loss, like.loss)
     plain = FixedWeight(0.1)
-    assert not plain.uses_difficulty and "doubted" not in plain.state_dict()
+    assert not plain.uses_doubt and "doubted" not in plain.state_dict()
 
 
 def test_kd_with_a_guard_learns_how_many_it_takes_for_wrong():
     weighting = FixedWeight(guard=0.95)
-    weighting.fit([(0.1, 0.0), (0.3, 0.2), (5.0, 1.0), (6.0, 0.8)])
+    weighting.fit([0.1, 0.3, 5.0, 6.0], [0.0, 0.2, 1.0, 0.8])
     summary = weighting.summary()
     start, end = summary.pop("start"), summary.pop("end")
     told = {"alpha": 0.5, "guard": 0.95, "doubt_mean": 0.5, "doubted": 0.5}
@@ -588,37 +586,34 @@ def test_kd_with_a_guard_learns_how_many_it_takes_for_wrong():
     fresh.load_state_dict(weighting.state_dict())
     assert fresh.summary() == weighting.summary()
     with pytest.raises(UserError, match="FixedWeight cannot be fitted: the guard takes all 1 "):
-        weighting.fit([(0.1, 0.9)])
-    with pytest.raises(UserError, match=r"x and the doubt of each utterance, \(B, 2\)"):
-        weighting(torch.ones(2), torch.ones(2), torch.ones(2), 0.0)
+        weighting.fit([0.1], [0.9])
 
 
 def test_the_guard_drop_leaves_doubtful_utterances_out():
     task, distill = torch.rand(4, requires_grad=True), torch.rand(4)
     doubt = torch.tensor([0.0, 0.5, 1.0, 0.2])
-    pairs = torch.stack([torch.rand(4), doubt], dim=1)
+    x = torch.rand(4)
     for kept, plain in (
         (FixedWeight(0.1, guard="drop"), FixedWeight(0.1)),
         (AdaKD(0.5, 2.0, guard="drop"), AdaKD(0.5, 2.0)),
     ):
-        expected = plain(task, distill, pairs[:, 0], 0.3)
-        weighted = kept(task, distill, pairs, 0.3)
+        expected = plain(task, distill, x, 0.3)
+        weighted = kept(task, distill, x, 0.3, doubt)
         for found, whole in zip(weighted, expected, strict=True):
             torch.testing.assert_close(found, whole * torch.tensor([1.0, 0.5, 0.0, 0.8]))
     # With no weight on the teacher: fine-tuning on the transcripts that are taken for right.
-    trusted = torch.stack([pairs[:, 0], doubt.round()], dim=1)
-    filtered = FixedWeight(0.0, guard="drop")(task, None, trusted, 0.0).loss.sum()
+    filtered = FixedWeight(0.0, guard="drop")(task, None, None, 0.0, doubt.round()).loss.sum()
     torch.testing.assert_close(filtered, FineTune()(task[[0, 1, 3]], None, None, 0.0).loss.sum())
     (gradient,) = torch.autograd.grad(filtered, task)
     assert gradient.tolist() == [1.0, 1.0, 0.0, 1.0]
     kept = FixedWeight(0.1, guard="drop")
-    kept.fit([(0.1, 0.0), (5.0, 1.0)])
+    kept.fit([0.1, 5.0], [0.0, 1.0])
     summary = kept.summary()
     assert (summary["guard"], summary["doubted"]) == ("drop", 0.5)
     assert summary["start"]["max"] == pytest.approx(0.1)
     adaptive, clean = AdaKD(guard="drop"), fitted()
-    wrong = torch.tensor([[6.0, 1.0]] * 80, dtype=torch.float64)
-    adaptive.fit(torch.cat([torch.stack([skewed(), torch.zeros(400)], dim=1), wrong]))
+    wrong = torch.full((80,), 6.0, dtype=torch.float64)
+    adaptive.fit(torch.cat([skewed(), wrong]), [0.0] * 400 + [1.0] * 80)
     assert adaptive.summary()["start"] == clean.summary()["start"], "of what is kept"
 
 
@@ -1040,9 +1035,9 @@ def test_weighting_and_objectives_import_torch_alone():
 
 @pytest.mark.parametrize("control", ["permuted", "inverted"])
 def test_a_doubted_transcript_may_be_harder_than_all_that_are_trusted(control):
-    trusted = torch.stack([torch.linspace(0.1, 1.0, 50), torch.zeros(50)], dim=1)
-    doubted = torch.tensor([[9.0, 1.0]])
+    x = torch.cat([torch.linspace(0.1, 1.0, 50), torch.tensor([9.0])])
+    doubt = torch.tensor([0.0] * 50 + [1.0])
     weighting = AdaKD(guard=0.9, control=control)
-    weighting.fit(torch.cat([trusted, doubted]))
-    weighted = weighting(torch.ones(1), torch.ones(1), doubted, 0.0)
+    weighting.fit(x, doubt)
+    weighted = weighting(torch.ones(1), torch.ones(1), x[-1:], 0.0, doubt[-1:])
     assert weighted.distill_weight.item() == pytest.approx(0.9)

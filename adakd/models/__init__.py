@@ -52,7 +52,8 @@ class Batch:
     label_lengths: Tensor  # (B,) target units that count
     seconds: float  # audio without padding
     soft: SoftOutputs | None = None  # the teacher's outputs, when they come from the store
-    difficulty: Tensor | None = None  # (B,) x; (B, 2) with the doubt in the transcript
+    difficulty: Tensor | None = None  # (B,) x
+    doubt: Tensor | None = None  # (B,) how likely the transcript is wrong
     characters: Tensor | None = None  # (B, C) of the auxiliary CTC head, padded with 0
     character_lengths: Tensor | None = None  # (B,)
     counted: bool = True  # False: here only so that every process has a batch; its loss is 0

@@ -266,7 +266,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         known = {}
         for place in reversed(places):
             with contextlib.suppress(UserError):  # none is here, or none of this teacher
-                known[place.config.family] = np.array(list(difficulties(place).values()))
+                known[place.config.family] = np.array(list(difficulties(place)[0].values()))
         table = reporting.write_report(
             first.config.recipe,
             [

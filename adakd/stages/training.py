@@ -359,7 +359,8 @@ def supervision(
     place: Place, weighting: Weighting, student: Family
 ) -> tuple[Family | None, Callable[[Batch], Batch] | None]:
     """What a method gets from the teacher: the live model, and what is added to every batch."""
-    if not (weighting.uses_distill or weighting.uses_difficulty):
+    asks = weighting.uses_difficulty or weighting.uses_doubt
+    if not (weighting.uses_distill or asks):
         return None, None
     import torch
 
@@ -375,13 +376,16 @@ def supervision(
             live.requires_grad_(False)
         else:
             store = open_store(place)
-    x = difficulties(place, weighting.uses_doubt, store) if weighting.uses_difficulty else None
-    if x is not None:
-        weighting.fit([x[entry.id] for entry in lessons(place)])
+    x, doubts = difficulties(place, weighting.uses_doubt, store) if asks else ({}, {})
+    if asks:
+        ids = [entry.id for entry in lessons(place)]
+        weighting.fit([x[i] for i in ids], [doubts[i] for i in ids] if doubts else None)
 
     def extra(batch: Batch) -> Batch:
-        if x is not None:
+        if x:
             batch.difficulty = torch.tensor([x[i] for i in batch.ids])
+        if doubts:
+            batch.doubt = torch.tensor([doubts[i] for i in batch.ids])
         if store is not None:
             batch.soft = store.soft(batch.ids)
         return batch

@@ -26,6 +26,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 from adakd import config as configuration
 from adakd import score
 from adakd.checkpoints import Clock, RandomState, WholeCheckpointer
-from adakd.data.loader import Steps, StepSampler, bucket, seconds_of
+from adakd.data.loader import Steps, StepSampler, seconds_of
 from adakd.data.text import units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
@@ -270,13 +271,19 @@ class DistillationBrain(speechbrain.Brain):
     def _held_out_batch(self) -> Batch:
         """Another batch every time, the same ones for the same step of a resumed run."""
         assert self.held_out is not None  # `training.train` gives it to weightings that learn
-        batches = bucket(
-            seconds_of(self.held_out.entries),
-            self.train_settings.batch_seconds,
-            self.student.padded,
-        )
         number = self.optimizer_step // self.weighting.learn_every * world() + rank()
-        return self.held_out.batch(batches[number % len(batches)])
+        return self.held_out.batch(self._held_out_plan[number % len(self._held_out_plan)])
+
+    @cached_property
+    def _held_out_plan(self) -> list[list[int]]:
+        """All held-out utterances in batches, in mixed order.
+
+        From short to long, what is learned would follow the length of the clips.
+        """
+        assert self.held_out is not None
+        seconds, most = seconds_of(self.held_out.entries), self.train_settings.batch_seconds
+        plan = StepSampler(seconds, most, padded=self.student.padded).plan(1)
+        return [batch for step in plan for batch in step]
 
     def _adam_step(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """Where AdamW would go if this gradient were the next one, without momentum and rate."""

@@ -25,7 +25,7 @@ drawn from the others.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -185,16 +185,24 @@ def ctc(
         blank before it) give inf and a NaN gradient: nothing is hidden here. Data preparation finds
         such utterances and rejects them by name.
     Raises:
-        UserError: a label is no unit of the logits. torch's own CTC does not look, and reads, and
-            in the backward pass writes, memory that is not its own.
+        UserError: a label is no unit of the logits, or the blank. torch's own CTC does not look: it
+            reads, and in the backward pass writes, memory that is not its own, and gives a number
+            for another blank than the model's.
     """
     if labels.numel():
-        own = labels.masked_fill(~_counted(label_lengths, labels.shape[1], labels.device), 0)
-        low, high = torch.stack(own.aminmax()).tolist()  # a GPU waits once
+        counted = _counted(label_lengths, labels.shape[1], labels.device)
+        own = labels.masked_fill(~counted, 0)
+        blanks = ((labels == blank) & counted).sum()
+        low, high, blanks = torch.stack([*own.aminmax(), blanks]).tolist()  # a GPU waits once
         if low < 0 or high >= logits.shape[-1]:
             raise UserError(
                 f"A label is {low if low < 0 else high}, and the logits have {logits.shape[-1]} "
                 "units, from 0 on: is it another tokenizer's?"
+            )
+        if blanks:
+            raise UserError(
+                f"A label is the blank, {blank}: name the model's own blank "
+                "(Hugging Face's is pad_token_id), and the labels that are not padding."
             )
     padding = ~_counted(frames, logits.shape[1], logits.device)
     clean = _at_least_float32(logits.masked_fill(padding.unsqueeze(-1), 0.0))
@@ -228,7 +236,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_kl(
-    student: Tensor, teacher: SoftOutputs, mask: Tensor, temperature: float = 1.0
+    student: Tensor, teacher: SoftOutputs | Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
     """tau^2 KL(teacher || student) per token: the mean over an utterance's counted tokens.
 
@@ -244,7 +252,7 @@ def token_kl(
     Raises:
         UserError: the shapes differ, or the teacher's top k was stored at another temperature.
     """
-    _check_same_positions(student.shape, teacher)
+    teacher = _at_same_positions(student.shape, teacher)
     counted = mask.bool()
     losses = _divergence(student[counted], teacher.at(counted), temperature)
     return _per_utterance(losses, counted, counted.sum(dim=1))
@@ -254,7 +262,7 @@ def token_losses(
     student: Projected,
     targets: Tensor,
     mask: Tensor,
-    teacher: SoftOutputs | None = None,
+    teacher: SoftOutputs | Tensor | None = None,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """`cross_entropy` and `token_kl` of one student at once, for training with large vocabularies.
@@ -275,7 +283,7 @@ def token_losses(
     counted = mask.bool()
     if teacher is not None:
         _check_temperature(temperature)
-        _check_same_positions((*student.states.shape[:2], len(student.weight)), teacher)
+        teacher = _at_same_positions((*student.states.shape[:2], len(student.weight)), teacher)
         if isinstance(teacher, Dense):  # a view, say without a prompt, is not copied chunk by chunk
             teacher = Dense(teacher.logits.contiguous())
     logits = functional.linear(student.states[counted], student.weight)  # (N, V)
@@ -407,7 +415,7 @@ def _rows(tensor: Tensor, where: Tensor) -> Tensor:
 
 def frame_kl(
     student: Tensor,
-    teacher: SoftOutputs,
+    teacher: SoftOutputs | Tensor,
     frames: Tensor,
     label_lengths: Tensor,
     temperature: float = 1.0,
@@ -430,14 +438,18 @@ def frame_kl(
         UserError: the shapes differ, the selection is unknown, or the teacher's top k was stored at
             another temperature.
     """
-    _check_same_positions(student.shape, teacher)
+    teacher = _at_same_positions(student.shape, teacher)
     counted = selected_frames(teacher, frames, select, blank)
     losses = _divergence(student[counted], teacher.at(counted), temperature)
     return _per_utterance(losses, counted, label_lengths)
 
 
 def logits_mse(
-    student: Tensor, teacher: SoftOutputs, counted: Tensor, units: Tensor, scale: float = 1.0
+    student: Tensor,
+    teacher: SoftOutputs | Tensor,
+    counted: Tensor,
+    units: Tensor,
+    scale: float = 1.0,
 ) -> Tensor:
     """Squared error between the student's logits and the teacher's times `scale`, per unit.
 
@@ -447,7 +459,7 @@ def logits_mse(
 
     Args:
         student: (B, T, V), raw logits.
-        teacher: raw logits (B, T, V), `Dense`.
+        teacher: raw logits (B, T, V), all of them.
         counted: (B, T) bool, the positions that count: the mask of `token_kl`, or the
             `selected_frames` of `frame_kl`.
         units: (B,) the divisor that the task loss has: counted tokens, or labels.
@@ -457,20 +469,20 @@ def logits_mse(
     Raises:
         UserError: the shapes differ, or only the teacher's top k are there.
     """
-    if not isinstance(teacher, Dense):
+    if isinstance(teacher, TopK):
         raise UserError(
             "A squared error needs all logits of the teacher, and only its top k are there: keep "
             "all of them, or run the teacher beside the student."
         )
-    _check_same_positions(student.shape, teacher)
+    logits = cast(Dense, _at_same_positions(student.shape, teacher)).logits
     counted = counted.bool()
-    target = scale * _at_least_float32(teacher.logits[counted].detach())  # (N, V)
+    target = scale * _at_least_float32(logits[counted].detach())  # (N, V)
     losses = (_at_least_float32(student[counted]) - target).square().mean(dim=-1)
     return _per_utterance(losses, counted, units)
 
 
 def selected_frames(
-    teacher: SoftOutputs, frames: Tensor, select: FrameSelection, blank: int = 0
+    teacher: SoftOutputs | Tensor, frames: Tensor, select: FrameSelection, blank: int = 0
 ) -> Tensor:
     """Which frames a CTC student learns from its teacher, (B, T) bool; padding never.
 
@@ -489,6 +501,7 @@ def selected_frames(
     if select not in get_args(FrameSelection):
         known = ", ".join(get_args(FrameSelection))
         raise UserError(f"Unknown selection of frames {select!r}: it is one of {known}.")
+    teacher = _soft(teacher)
     held = teacher.tail if isinstance(teacher, TopK) else teacher.logits  # (B, T), (B, T, V)
     counted = _counted(frames, held.shape[1], held.device)
     if select == "all":
@@ -583,7 +596,13 @@ def _check_temperature(temperature: float) -> None:
         raise UserError(f"The distillation temperature is {temperature}: it must be above 0.")
 
 
-def _check_same_positions(student: tuple[int, ...], teacher: SoftOutputs) -> None:
+def _soft(teacher: SoftOutputs | Tensor) -> SoftOutputs:
+    return Dense(teacher) if isinstance(teacher, Tensor) else teacher
+
+
+def _at_same_positions(student: tuple[int, ...], teacher: SoftOutputs | Tensor) -> SoftOutputs:
+    """The teacher's outputs; `UserError` where they are not of the student's positions."""
+    teacher = _soft(teacher)
     if isinstance(teacher, Dense):
         found, expected = teacher.logits.shape, student
     else:
@@ -593,3 +612,4 @@ def _check_same_positions(student: tuple[int, ...], teacher: SoftOutputs) -> Non
             f"The student's outputs have shape {tuple(expected)}, the teacher's {tuple(found)}: "
             "both need the same positions (frame rate, padding) and the same units."
         )
+    return teacher

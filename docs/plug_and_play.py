@@ -9,7 +9,7 @@ never arrives.
 import torch
 from transformers import Trainer
 
-from adakd.objectives import Dense, ctc, frame_kl
+from adakd.objectives import ctc, frame_kl
 
 
 class DistillingTrainer(Trainer):
@@ -32,7 +32,7 @@ class DistillingTrainer(Trainer):
         loss = task = ctc(outputs.logits, frames, labels, counts, blank)
         if model.training:  # evaluation is of the task alone
             with torch.no_grad():
-                soft = Dense(self.teacher(**audio).logits)
+                soft = self.teacher(**audio).logits
             distill = frame_kl(
                 outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
             )

@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -1077,6 +1077,23 @@ def test_a_real_step_moves_the_held_out_loss_as_the_slopes_say(
             after.append(made.student.task_loss(made.student(held), held).mean().item())
         made.student.train()
     assert after[0] < after[1]
+
+
+def test_held_out_batches_come_in_mixed_order(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build("wav2vec2", "adakd-learned", online=True)
+    long = [replace(speech.dev[0], seconds=1 + i / 40) for i in range(120)]
+    made.held_out = Steps(long, speech.root, made.student)
+    monkeypatch.setattr(made.held_out, "batch", lambda batch: batch)
+    made.weighting.learn_every = 10
+    batches = []
+    for update in range(len(made._held_out_plan)):
+        made.optimizer_step = 10 * update
+        batches.append(made._held_out_batch())
+    assert sorted(index for batch in batches for index in batch) == list(range(120))
+    middles = [np.mean(batch) for batch in batches]
+    assert len(batches) > 50 and abs(np.corrcoef(middles, range(len(batches)))[0, 1]) < 0.3
 
 
 def test_a_run_with_learned_weights_resumes_and_tells_its_cost(

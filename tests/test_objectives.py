@@ -114,6 +114,19 @@ def test_ctc_refuses_a_label_that_is_no_unit(label):
         ctc(logits, frames, wrong, lengths)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_ctc_refuses_a_blank_among_the_labels_but_not_as_their_padding(dtype):
+    student, _, labels = ctc_batch()
+    labels = labels.to(dtype)
+    blank = int(labels[0, 0])
+    with pytest.raises(UserError, match=f"A label is the blank, {blank}: name the model's own"):
+        ctc(student[:1], FRAMES[:1], labels[:1, :1], torch.ones(1, dtype=torch.int64), blank)
+    padded = labels.masked_fill(torch.arange(labels.shape[1]) >= LABEL_LENGTHS.unsqueeze(1), 0)
+    torch.testing.assert_close(
+        ctc(student, FRAMES, padded, LABEL_LENGTHS), ctc(student, FRAMES, labels, LABEL_LENGTHS)
+    )
+
+
 def test_ctc_gradient_against_finite_differences():
     student, _, labels = ctc_batch()
     small = student.clamp(-9, 9).requires_grad_()
@@ -233,6 +246,27 @@ def test_distillation_gradients_against_finite_differences(kept):
     assert torch.autograd.gradcheck(
         lambda x: logits_mse(x, Dense(teacher), mask, LABEL_LENGTHS, 0.4), [small]
     )
+
+
+def test_a_teachers_logits_need_no_wrapping():
+    student, teacher, _ = ctc_batch()
+    mask = torch.arange(12) < FRAMES.unsqueeze(1)
+    projected = Projected(student, torch.eye(student.shape[-1], dtype=student.dtype))
+    for bare, wrapped in (
+        (token_kl(student, soft, mask, 2.0) for soft in (teacher, Dense(teacher))),
+        (
+            frame_kl(student, soft, FRAMES, LABEL_LENGTHS, 2.0, "symmetric")
+            for soft in (teacher, Dense(teacher))
+        ),
+        (logits_mse(student, soft, mask, LABEL_LENGTHS) for soft in (teacher, Dense(teacher))),
+        (
+            token_losses(projected, torch.zeros_like(mask).long(), mask, soft, 2.0)[1]
+            for soft in (teacher, Dense(teacher))
+        ),
+    ):
+        assert torch.equal(bare, wrapped)
+    with pytest.raises(UserError, match="only its top k are there"):
+        logits_mse(student, top_k(teacher, 2, 1.0), mask, LABEL_LENGTHS)
 
 
 def test_the_teacher_gets_no_gradient():

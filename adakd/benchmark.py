@@ -34,7 +34,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from adakd import finished
+from adakd import finished, processes
 from adakd.config import REPOSITORY
 from adakd.errors import UserError, suggest
 from adakd.files import write_json
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         "what was published there before need not be run again",
     )  # fmt: skip
     options = parser.parse_args(list(arguments))
-    if finished.world() > 1:
+    if processes.world() > 1:
         raise UserError("adakd benchmark starts its own processes: run it without a launcher.")
     if options.publish and options.publish.is_dir():
         raise UserError(f"--publish {options.publish} is a folder: name a file, such as STUDY.md.")
@@ -231,7 +231,7 @@ def _run(study: Study, workers: Pool, only: str) -> int:
             write_json(study.records, {**earlier, **now})
             outcome = clock(seconds) if reason is None else f"FAILED: {reason}"
             left = estimate(study, now, workers.jobs) if pattern == "*" else ""
-            finished.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
+            processes.say(f"{time.strftime('%H:%M')} {task.name}: {outcome}{left}")
     return sum(record["status"] == "failed" for record in now.values())
 
 

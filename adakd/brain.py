@@ -42,10 +42,10 @@ from adakd.data.loader import Steps, StepSampler, seconds_of
 from adakd.data.text import units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
-from adakd.files import write_text
-from adakd.finished import rank, say, shown, world
+from adakd.files import shown, write_text
 from adakd.models import Batch, Family, Output
 from adakd.objectives import Dense, SoftOutputs
+from adakd.processes import rank, say, world
 from adakd.progress import Progress
 from adakd.weighting import Weighting, derivatives_along, over_processes
 

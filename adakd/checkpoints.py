@@ -23,7 +23,7 @@ from speechbrain.utils.checkpoints import (
 )
 
 from adakd.files import flush
-from adakd.finished import rank, wait_for_all
+from adakd.processes import rank, wait_for_all
 
 
 class WholeCheckpointer(Checkpointer):

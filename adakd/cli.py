@@ -265,8 +265,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
 def run(arguments: Sequence[str]) -> None:
     """Run the steps of a command line in their order, each for every fold, seed and family."""
     from adakd import config as configuration
-    from adakd.finished import world
     from adakd.place import Place
+    from adakd.processes import world
 
     steps, options, overrides, publish = parse(arguments)
     recipe_folder = configuration.REPOSITORY / "recipes" / options["recipe"]
@@ -318,8 +318,9 @@ def _run_steps(
     command: str,
     publish: bool,
 ) -> None:
-    from adakd.finished import done, say
+    from adakd.finished import done
     from adakd.inputs import check_settings_of_teacher, check_shared
+    from adakd.processes import say
     from adakd.stages import checks, preparation, results, teacher_pass, training
 
     trained = {method: method if method in STEPS else "adakd" for method in methods}
@@ -451,7 +452,7 @@ def _join_processes() -> None:
     import torch
 
     from adakd.device import device
-    from adakd.finished import wait_for_all
+    from adakd.processes import wait_for_all
 
     on_gpus = torch.cuda.is_available()
     if on_gpus:

@@ -1,4 +1,4 @@
-"""What is finished, whose it is, and who is at work: `done.json`, and the locks of its folders.
+"""What is finished, whose it is, and who works on it: `done.json`, and the locks of folders.
 
 A step that finishes leaves a `done.json` with the *inputs* that it depends on. A step whose inputs
 are unchanged does nothing; one whose inputs changed says which, and starts anew; a training that
@@ -11,18 +11,25 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import count_lines, empty, fingerprint, read_json, write_json, write_text
+from adakd.files import (
+    count_lines,
+    differences,
+    empty,
+    fingerprint,
+    read_json,
+    shown,
+    write_json,
+    write_text,
+)
+from adakd.processes import rank, say, wait_for_all, world
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,69 +126,12 @@ ON_DISK = (
 UNHEEDED = ("train.workers", "train.checkpoint_minutes")
 
 
-def changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the values that differ between two nested mappings, but for UNHEEDED."""
-    new = json.loads(json.dumps(new))
-    found = []
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += changes(before, after, f"{prefix}{key}.")
-        elif before != after and f"{prefix}{key}" not in UNHEEDED:
-            found.append(f"{prefix}{key}")
-    return found
+    return [name for name in differences(old, new, prefix) if name not in UNHEEDED]
 
 
-# ------------------------------------------------------------------ who is at work
-
-
-def say(line: str) -> None:
-    """One line of what is going on, on standard output, from the first process only."""
-    if rank() == 0:
-        print(line, flush=True)
-
-
-def shown(path: Path) -> str:
-    """A path as one would type it from here."""
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
-
-
-def rank() -> int:
-    """Number of this process among those of a launcher."""
-    return int(os.environ.get("RANK", 0))
-
-
-def world() -> int:
-    """How many processes the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def wait_for_all() -> None:
-    """Let every process of a distributed run come to this point, be it in days.
-
-    The first one may wait for another run's lock as long as a training takes. All else that the
-    processes do together has a time-out of its own (`adakd.cli`): a GPU that hangs ends the run.
-
-    Raises:
-        UserError: another process has stopped.
-    """
-    if world() > 1:
-        import torch
-
-        try:
-            torch.distributed.barrier(_patient(torch.distributed.group.WORLD))
-        except RuntimeError as error:
-            raise UserError("another process of this run has stopped, and says why") from error
-
-
-@functools.cache
-def _patient(everyone: Any) -> Any:
-    """A group of all processes, which wait on their CPUs; made when they first meet."""
-    import torch
-
-    return torch.distributed.new_group(timeout=timedelta(days=7), backend="gloo")
+# ------------------------------------------------------------------ locks
 
 
 @contextlib.contextmanager

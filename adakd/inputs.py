@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_jsonl
-from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed, shown
+from adakd.files import fingerprint, read_jsonl, shown
+from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adakd import finished, pages, plots, published, report, versions
+from adakd import pages, plots, published, report, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
-from adakd.files import write_jsonl, write_text
+from adakd.files import shown, write_jsonl, write_text
 from adakd.findings import (
     FEWEST,
     Comparison,
@@ -147,7 +147,7 @@ def write_report(study: Study, command: str, publish: Path | None = None) -> str
         for name, copy in (("STUDY.md", publish), ("scores.jsonl", publish.with_suffix(".jsonl"))):
             write_text(copy, (study.folder / name).read_text(encoding="utf-8"))
         publish_tables(study, tables, title, publish)
-    where = f"Report: {finished.shown(study.folder / 'index.html')}"
+    where = f"Report: {shown(study.folder / 'index.html')}"
     return "\n".join([aligned(primary(comparisons)), "", *said, where])
 
 

@@ -32,6 +32,7 @@ from adakd.errors import UserError
 from adakd.files import (
     atomic_write,
     count_lines,
+    differences,
     empty,
     read_json,
     read_jsonl,
@@ -39,7 +40,6 @@ from adakd.files import (
     write_json,
     write_jsonl,
 )
-from adakd.finished import changes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,7 +315,7 @@ class Store:
             raise UserError(
                 f"{folder} holds no finished teacher store: run stage 4 (teacher-pass)."
             ) from None
-        if parts is not None and (changed := changes(meta["parts"], dict(parts))):
+        if parts is not None and (changed := differences(meta["parts"], dict(parts))):
             raise UserError(
                 f"{folder} was made with another {' and another '.join(changed)}: "
                 "run stage 4 (teacher-pass) again."

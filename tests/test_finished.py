@@ -16,9 +16,9 @@ import torch
 from tiny_recipe import cut, place_of
 
 from adakd import config as configuration
-from adakd import finished
+from adakd import finished, processes
 from adakd.errors import UserError
-from adakd.files import write_json
+from adakd.files import shown, write_json
 from adakd.place import Place
 
 
@@ -58,7 +58,7 @@ def test_a_step_is_current_while_its_inputs_are(
     assert capsys.readouterr().out == "", "nothing was there: nothing to say"
     finished.mark_done(tmp_path, inputs, method="kd", parameters=7)
     assert finished.is_current(tmp_path, inputs, "kd")
-    assert capsys.readouterr().out == f"kd: done ({finished.shown(tmp_path)})\n"
+    assert capsys.readouterr().out == f"kd: done ({shown(tmp_path)})\n"
     facts = finished.needed(tmp_path, "KD", 5)
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
     assert facts["fingerprint"] == configuration.fingerprint(inputs)
@@ -97,7 +97,7 @@ def test_a_step_whose_output_was_lost_is_not_current(
     outputs = tmp_path / "a", tmp_path / "model"
     (tmp_path / "a").touch()
     assert not finished.is_current(tmp_path, {}, "kd", *outputs)
-    said = f"kd: {finished.shown(tmp_path / 'model')} is missing, made anew\n"
+    said = f"kd: {shown(tmp_path / 'model')} is missing, made anew\n"
     assert capsys.readouterr().out == said
     (tmp_path / "model").mkdir()
     assert finished.is_current(tmp_path, {}, "kd", *outputs)
@@ -106,7 +106,7 @@ def test_a_step_whose_output_was_lost_is_not_current(
     assert finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 1})
     capsys.readouterr()
     assert not finished.is_current(tmp_path, {}, "kd", lines={tmp_path / "a": 2})
-    said = f"kd: {finished.shown(tmp_path / 'a')} has other than 2 lines, made anew\n"
+    said = f"kd: {shown(tmp_path / 'a')} has other than 2 lines, made anew\n"
     assert capsys.readouterr().out == said
 
 
@@ -129,8 +129,8 @@ def test_paths_are_shown_as_one_would_type_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert finished.shown(tmp_path / "exp" / "a") == "exp/a"
-    assert finished.shown(Path("/elsewhere/a")) == "/elsewhere/a"
+    assert shown(tmp_path / "exp" / "a") == "exp/a"
+    assert shown(Path("/elsewhere/a")) == "/elsewhere/a"
 
 
 def test_what_was_cut_is_kept_and_what_was_finished_is_emptied(place: Place) -> None:
@@ -169,7 +169,7 @@ def test_a_cut_run_is_not_lost_to_other_settings(place: Place) -> None:
     other = {"seed": 2, "train": {**train, "epochs": 9}}
     with pytest.raises(UserError) as caught:
         finished.begin(folder, other, place.config)
-    where = finished.shown(folder)
+    where = shown(folder)
     assert str(caught.value) == (
         f"{where} holds a cut run that was begun with another seed and another train.epochs: go on "
         "with the settings that stand in its config.yaml, or remove that folder to begin anew."
@@ -250,9 +250,7 @@ def test_a_study_begins_its_own_cut_runs_anew(
     with finished.made_for("a"):
         finished.begin(folder, {"seed": 2}, place.config)
     assert not saved.exists()
-    assert (
-        capsys.readouterr().out == f"{finished.shown(folder)}: cut, and seed changed, begun anew\n"
-    )
+    assert capsys.readouterr().out == f"{shown(folder)}: cut, and seed changed, begun anew\n"
     saved = cut(folder, {"seed": 2}, place)  # of ./run.sh
     with finished.made_for("a"), pytest.raises(UserError, match="another seed"):
         finished.begin(folder, {"seed": 1}, place.config)
@@ -330,9 +328,9 @@ def test_data_are_kept_for_the_sake_of_what_was_trained_on_them(place: Place) ->
         finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0)
         with pytest.raises(UserError) as caught:
             finished.spare_below(folder, "Other data")
-    kd = finished.shown(place.experiment("kd"))
+    kd = shown(place.experiment("kd"))
     assert str(caught.value).startswith(f"Other data, and from what lies there {kd} was trained, ")
-    assert str(caught.value).endswith(f"or delete {finished.shown(folder)}.")
+    assert str(caught.value).endswith(f"or delete {shown(folder)}.")
     finished.spare_below(folder, "Other data")
     finished.mark_done(place.experiment("kd"), {"a": 3}, train_seconds=1.0, study="a")
     with finished.made_for("a"):
@@ -349,12 +347,12 @@ def _one_of_two(rank: int, folder: Path) -> None:
         world_size=2,
         timeout=timedelta(seconds=1),
     )
-    finished.wait_for_all()
+    processes.wait_for_all()
     time.sleep(2.0 if rank == 0 else 0.0)
-    finished.wait_for_all()
+    processes.wait_for_all()
     if rank:
         with pytest.raises(UserError, match="another process of this run has stopped"):
-            finished.wait_for_all()
+            processes.wait_for_all()
     (folder / str(rank)).touch()
 
 
@@ -387,5 +385,5 @@ def test_two_runs_in_one_folder_come_one_after_the_other(
         with finished.locked(folder.with_name("seed2")):  # is not waited for
             pass
     other.join()
-    waiting = f"waiting for another run, which is at work in {finished.shown(folder)}"
+    waiting = f"waiting for another run, which is at work in {shown(folder)}"
     assert order == [waiting, "first", "second"]

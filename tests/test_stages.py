@@ -27,7 +27,7 @@ from adakd import corpora, files, finished, score
 from adakd.corpora import marker
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import write_json
+from adakd.files import shown, write_json
 from adakd.inputs import (
     check_settings_of_teacher,
     code,
@@ -382,7 +382,7 @@ def test_a_store_that_lost_a_shard_is_made_again(
     (place.store / "logits.0.0.npy").unlink()
     with pytest.raises(ImportError):  # at work
         teacher_pass.write_store(place)
-    where = finished.shown(place.store)
+    where = shown(place.store)
     assert f"teacher store: part of {where} is lost, made anew" in capsys.readouterr().out
 
 
@@ -1403,7 +1403,7 @@ def test_too_little_memory_is_told_with_the_way_out(tmp_path: Path) -> None:
     train = config.train
     for role, seconds in (("teacher", 20), ("student", train.batch_seconds / 2)):
         # Other settings than those of its checkpoints.
-        assert f"begin it anew: remove {finished.shown(folder)} and give " in said[role]
+        assert f"begin it anew: remove {shown(folder)} and give " in said[role]
         assert said[role].endswith(
             f" --{role}.train.batch_seconds {seconds:g} "
             f"--{role}.train.accumulate {2 * train.accumulate}."

@@ -25,11 +25,11 @@ from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.files import write_json
-from adakd.finished import say
 from adakd.models import Batch, Family, Output, dropout
 from adakd.models.sources import pretrained, pretrained_weights
 from adakd.models.units import BLANK, SPACE, UNKNOWN, without_unknown
 from adakd.objectives import SoftOutputs
+from adakd.processes import say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,8 @@ from typing import Any
 
 from adakd.data.manifest import Manifest
 from adakd.files import empty, read_jsonl, remove_half_written, write_json, write_jsonl
-from adakd.finished import begun, changes, rank, say, wait_for_all, world
+from adakd.finished import begun, changes
+from adakd.processes import rank, say, wait_for_all, world
 
 # Utterances that a process does before it writes: all that it loses when it is cut. So many fill
 # batches of one length, take far longer than a piece takes to begin, and make 200 files of a

@@ -11,7 +11,7 @@ from typing import Any
 from adakd import config as configuration
 from adakd import corpora
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_json, replaced_folder, write_json
+from adakd.files import fingerprint, read_json, replaced_folder, shown, write_json
 from adakd.finished import (
     changes,
     done,
@@ -20,12 +20,11 @@ from adakd.finished import (
     mark_done,
     needed,
     one_at_a_time,
-    say,
-    shown,
     spare_below,
 )
 from adakd.inputs import data_inputs, learnt_from, of_the_student, units_of
 from adakd.place import Place
+from adakd.processes import say
 from adakd.progress import track
 from adakd.workers import processors
 

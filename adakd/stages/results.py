@@ -10,8 +10,8 @@ from typing import Any
 from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import read_json, replaced_folder, sha256, write_jsonl, write_text
-from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time, say, shown
+from adakd.files import read_json, replaced_folder, sha256, shown, write_jsonl, write_text
+from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time
 from adakd.inputs import (
     changed_on_disk,
     changed_settings,
@@ -24,6 +24,7 @@ from adakd.inputs import (
     same_code,
 )
 from adakd.place import INT8, Place
+from adakd.processes import say
 from adakd.stages.training import student_start
 
 SCORED = ("dev", "test")

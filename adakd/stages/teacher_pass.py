@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.data.manifest import Manifest
 from adakd.errors import UserError
-from adakd.files import write_jsonl
-from adakd.finished import (
-    changes,
-    done,
-    is_current,
-    mark_done,
-    needed,
-    one_at_a_time,
-    rank,
-    say,
-    shown,
-    wait_for_all,
-    world,
-)
+from adakd.files import shown, write_jsonl
+from adakd.finished import changes, done, is_current, mark_done, needed, one_at_a_time
 from adakd.inputs import (
     DOUBT,
     check_teacher,
@@ -35,6 +23,7 @@ from adakd.inputs import (
     units_of,
 )
 from adakd.place import Place
+from adakd.processes import rank, say, wait_for_all, world
 from adakd.progress import track
 from adakd.stages.pieces import begin as begin_pieces
 from adakd.stages.pieces import in_pieces, read

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import replaced_folder
+from adakd.files import replaced_folder, shown
 from adakd.finished import (
     begin,
     done,
@@ -19,15 +19,10 @@ from adakd.finished import (
     mark_done,
     model_files,
     one_at_a_time,
-    rank,
-    say,
-    shown,
     spare,
     spare_cut,
-    wait_for_all,
     weights_of,
     whose,
-    world,
 )
 from adakd.inputs import (
     difficulties,
@@ -41,6 +36,7 @@ from adakd.inputs import (
     untrained,
 )
 from adakd.place import Place
+from adakd.processes import rank, say, wait_for_all, world
 from adakd.stages.transcripts import transcribe_training
 
 if TYPE_CHECKING:

@@ -8,20 +8,11 @@ from typing import Any
 
 from adakd.data.manifest import Manifest
 from adakd.errors import UserError
-from adakd.files import read_jsonl
-from adakd.finished import (
-    done,
-    is_current,
-    mark_done,
-    needed,
-    one_at_a_time,
-    rank,
-    say,
-    shown,
-    wait_for_all,
-)
+from adakd.files import read_jsonl, shown
+from adakd.finished import done, is_current, mark_done, needed, one_at_a_time
 from adakd.inputs import heard_inputs, transcripts_inputs, transcripts_of, units_of
 from adakd.place import Place
+from adakd.processes import rank, say, wait_for_all
 from adakd.stages.pieces import begin, in_pieces
 
 LINE = ("id", "hypothesis")  # what is kept of an utterance

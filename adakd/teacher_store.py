@@ -6,7 +6,7 @@ temperature (`adakd.objectives.top_k`), drawn once for all epochs: what one utte
 off by evens out over utterances and positions alone. Clean audio under a teacher in eval mode.
 
     store/meta.json          what the contents depend on, part by part; top_k, temperature
-    store/index.<R>.<N>.jsonl    one line an utterance: id, x, shard, row, rows
+    store/index.<R>.<N>.jsonl    one line an utterance: id, x, row, rows
     store/logits.<R>.<N>.npy     (rows, V) fp16, dense
     store/values.<R>.<N>.npy     (rows, K) fp16       \\
     store/indices.<R>.<N>.npy    (rows, K + M) uint    top k, then the drawn ones
@@ -14,7 +14,14 @@ off by evens out over utterances and positions alone. Clean audio under a teache
 
 <R> is the process that wrote it, <N> its shard. Shards are memory-mapped for reading. A pass writes
 a shard's index once its arrays are on the disk, so one that was cut goes on where it was. Until it
-has them all, `meta.json` is called `unfinished.json`.
+has them all, `meta.json` is called `unfinished.json`. In a loop of one's own:
+
+    begin(folder, parts={}, top_k=100, temperature=2.0)
+    with Writer(folder) as writer:
+        for ids, rows, logits, x in ...:  # logits (sum of rows, V), x of each utterance
+            writer.add(writer.reduce(ids, rows, logits), x)
+    finish(folder, utterances)
+    store = Store(folder)  # store.difficulties(), store.soft(ids)
 """
 
 from __future__ import annotations
@@ -51,7 +58,7 @@ if TYPE_CHECKING:
 SHARD_BYTES = 64 << 20  # of fp16 logits in memory before they go to disk
 SHARD_SECONDS = 600  # of work in memory before it goes to disk: a pass that is cut loses no more
 META = ("parts", "top_k", "temperature")  # what meta.json holds
-LINE = ("id", "x", "shard", "row", "rows")  # what a line of an index holds
+LINE = ("id", "x", "row", "rows")  # what a line of an index holds
 GPU_ROWS = 2_048  # positions whose outputs a GPU reduces at a time: over 51,865 units 2 GB
 OPEN_SHARDS = 200  # mapped at a time: every file takes a descriptor, and 1,024 is a common limit
 
@@ -113,8 +120,18 @@ def written(folder: Path) -> set[str]:
     return {row["id"] for index in _indices(folder) for row in read_jsonl(index, needs=LINE)}
 
 
-def finish(folder: Path) -> None:
-    """Declare the store complete (one process, after all have flushed)."""
+def finish(folder: Path, utterances: int) -> None:
+    """Declare the store complete (one process, after all have flushed).
+
+    Raises:
+        UserError: it does not hold so many utterances.
+    """
+    there = sum(map(count_lines, _indices(folder)))
+    if there != utterances:
+        raise UserError(
+            f"{folder} holds {there} of {utterances} utterances: run the teacher pass again, which "
+            "goes on (a Writer writes its last ones when its `with` block ends)."
+        )
     (folder / "unfinished.json").rename(folder / "meta.json")
 
 
@@ -140,16 +157,29 @@ class Writer:
     """Collects utterances and writes shards, after those that are there.
 
     One writer a process, `rank` tells them apart; `begin` comes before the first, `finish` after
-    the last `flush`.
+    the last. At the end of a `with` block it writes what is left; one that raises leaves that out,
+    and a later pass makes it again.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
-        meta = read_json(folder / "unfinished.json", needs=META)
+        try:
+            meta = read_json(folder / "unfinished.json", needs=META)
+        except FileNotFoundError:
+            raise UserError(
+                f"{folder} is not ready for a teacher pass: `begin` it first."
+            ) from None
         self.top_k, self.temperature = meta["top_k"], meta["temperature"]
         self.folder, self.rank = folder, rank
         there = [int(index.name.split(".")[2]) for index in _indices(folder, str(rank))]
         self._shard = max(there, default=-1) + 1
         self._clear()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
 
     def _clear(self) -> None:
         self._arrays: list[tuple[np.ndarray, ...]] = []
@@ -222,17 +252,15 @@ class Writer:
                 "set distill.teacher to online."
             )
         rows = len(arrays[0])
-        self._lines.append(
-            {"id": utterance, "x": x, "shard": self._shard, "row": self._rows, "rows": rows}
-        )
+        self._lines.append({"id": utterance, "x": x, "row": self._rows, "rows": rows})
         self._arrays.append(arrays)
         self._rows += rows
         self._bytes += arrays[0].nbytes
         if self._bytes >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """Write what has been collected, as a shard: at the end it is on whoever added it."""
+    def _flush(self) -> None:
+        """Write what has been collected, as a shard."""
         import numpy as np
 
         if not self._arrays:
@@ -252,16 +280,17 @@ def _draw(utterance: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(utterance.encode()))
 
 
-def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> None:
+def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> int:
     """Add the teacher's loss and soft outputs on every utterance of these steps.
 
     The teacher is in eval mode, on the device where it is to run. While a GPU computes a batch, the
-    one before it is written.
+    one before it is written. Returns: how many utterances there were.
     """
     import torch
 
     device = next(teacher.parameters()).device
     before: list[tuple[Reduced, torch.Tensor]] = []
+    count = 0
 
     def write() -> None:
         for reduced, losses in before:
@@ -272,6 +301,7 @@ def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> N
     for step in steps:
         for batch in step:
             rows = teacher.positions(batch).tolist()  # on the CPU, which waits for no GPU
+            count += len(rows)
             batch = batch.to(device)
             with torch.inference_mode():
                 output = teacher(batch)
@@ -286,6 +316,7 @@ def fill(writer: Writer, teacher: Family, steps: Iterable[Sequence[Batch]]) -> N
             if device.type == "cpu":
                 write()  # it has computed all by now
     write()
+    return count
 
 
 def _parts(rows: Sequence[int], most: int) -> Iterator[slice]:
@@ -327,6 +358,11 @@ class Store:
             # One string for all of a shard: one a line takes 0.05 GB for a million utterances.
             place = _place(index)
             for row in read_jsonl(index, needs=LINE):
+                if row["id"] in self._lines:
+                    raise UserError(
+                        f"{index} holds utterance '{row['id']}', which another line has as well: "
+                        f"delete {folder / 'meta.json'} and make the store again (stage 4)."
+                    )
                 self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}
 

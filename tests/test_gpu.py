@@ -141,16 +141,14 @@ def test_the_teacher_store(kind: str, k: int, workers: int, tmp_path: Path) -> N
     for device in ("cpu", DEVICE):
         family.to(device)
         begin(tmp_path / device, {}, k, 2.0)
-        writer = Writer(tmp_path / device)
-        with without_tf32():
+        with without_tf32(), Writer(tmp_path / device) as writer:
             # Several batches, so that one is written while the next is computed
-            fill(
+            count = fill(
                 writer,
                 family,
                 evaluation_loader(Steps(entries, tmp_path, family), 2.0, family.padded, workers),
             )
-        writer.flush()
-        finish(tmp_path / device)
+        finish(tmp_path / device, count)
         stores.append(Store(tmp_path / device))
     here, there = stores
     assert there.difficulties() == pytest.approx(here.difficulties(), rel=1e-3)

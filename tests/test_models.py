@@ -610,17 +610,16 @@ def test_the_cached_teacher_equals_the_live_one(
     teacher, student = build(kind, 1), build(kind, 2)
     settings = configuration.Distill(top_k=k)
     begin(tmp_path, {}, k, settings.temperature)
-    writer = Writer(tmp_path)
-    for places in ([4, 2], [1], [0, 3]):
-        batch = teacher.collate([entries[i] for i in places], [clips[i] for i in places])
-        with torch.inference_mode():
-            logits = teacher(batch).logits
-            losses = task_loss(teacher, batch).tolist()
-        for row, count in enumerate(teacher.positions(batch).tolist()):
-            reduced = writer.reduce([batch.ids[row]], [count], logits[row, :count])
-            writer.add(reduced, [losses[row]])
-    writer.flush()
-    finish(tmp_path)
+    with Writer(tmp_path) as writer:
+        for places in ([4, 2], [1], [0, 3]):
+            batch = teacher.collate([entries[i] for i in places], [clips[i] for i in places])
+            with torch.inference_mode():
+                logits = teacher(batch).logits
+                losses = task_loss(teacher, batch).tolist()
+            for row, count in enumerate(teacher.positions(batch).tolist()):
+                reduced = writer.reduce([batch.ids[row]], [count], logits[row, :count])
+                writer.add(reduced, [losses[row]])
+    finish(tmp_path, 5)
     store = Store(tmp_path)
     batch = student.collate(entries, clips)
     live = distillation(student, teacher, batch, settings, k)

@@ -39,16 +39,15 @@ def add_one(writer, utterance, x, logits):
 
 def add(folder, outputs, rank=0):
     """One process's pass, its store not finished."""
-    writer = Writer(folder, rank)
-    for number, (utterance, logits) in enumerate(outputs.items()):
-        add_one(writer, utterance, number / 7, logits)
-    writer.flush()
+    with Writer(folder, rank) as writer:
+        for number, (utterance, logits) in enumerate(outputs.items()):
+            add_one(writer, utterance, number / 7, logits)
 
 
 def write(folder, outputs, k=0):
     begin(folder, PARTS, k, 2.0)
     add(folder, outputs)
-    finish(folder)
+    finish(folder, len(outputs))
 
 
 def check(store, outputs, k=0):
@@ -114,7 +113,7 @@ def test_processes_write_side_by_side_in_any_order(tmp_path, monkeypatch, order)
     begin(tmp_path, PARTS, 0, 2.0)
     for rank in order:
         add(tmp_path, {i: outputs[i] for i in names[rank::2]}, rank)
-    finish(tmp_path)
+    finish(tmp_path, len(names))
     store = Store(tmp_path)
     assert sorted(store.difficulties()) == sorted(names)
     check(store, outputs)
@@ -144,9 +143,10 @@ def test_utterances_of_a_shard_share_the_name_of_it(tmp_path, monkeypatch):
     """Of a million, names of their own would take as much memory as their ids."""
     monkeypatch.setattr(teacher_store, "SHARD_BYTES", 300)
     begin(tmp_path, PARTS, 0, 2.0)
+    outputs = teacher_logits()
     for rank in (0, 1):
-        add(tmp_path, teacher_logits(), rank)
-    finish(tmp_path)
+        add(tmp_path, dict(list(outputs.items())[rank::2]), rank)
+    finish(tmp_path, len(outputs))
     places = [place for _, place, _, _ in Store(tmp_path)._lines.values()]
     assert len({id(place) for place in places}) == len(set(places)) < len(places)
 
@@ -158,14 +158,14 @@ def test_what_is_reduced_together_is_stored_as_each_by_itself(tmp_path, k):
     for size in (1, 5, len(outputs)):
         folder = tmp_path / str(size)
         begin(folder, PARTS, k, 2.0)
-        writer, names = Writer(folder), list(outputs)
-        for first in range(0, len(names), size):
-            some = names[first : first + size]
-            rows = [len(outputs[name]) for name in some]
-            logits = torch.cat([outputs[name] for name in some])
-            writer.add(writer.reduce(some, rows, logits), [0.1 * len(name) for name in some])
-        writer.flush()
-        finish(folder)
+        names = list(outputs)
+        with Writer(folder) as writer:
+            for first in range(0, len(names), size):
+                some = names[first : first + size]
+                rows = [len(outputs[name]) for name in some]
+                logits = torch.cat([outputs[name] for name in some])
+                writer.add(writer.reduce(some, rows, logits), [0.1 * len(name) for name in some])
+        finish(folder, len(names))
         stored.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert stored[0] == stored[1] == stored[2]
 
@@ -198,7 +198,7 @@ def test_an_unfinished_store_is_an_error_that_names_the_stage(tmp_path):
     add(tmp_path, teacher_logits())
     with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
         Store(tmp_path)
-    finish(tmp_path)
+    finish(tmp_path, len(teacher_logits()))
     Store(tmp_path)
     begin(tmp_path, PARTS, 0, 2.0)  # a pass that has begun again
     with pytest.raises(UserError, match="no finished teacher store: run stage 4"):
@@ -276,11 +276,30 @@ def test_a_pass_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch, k):
     rest = {each: logits for each, logits in outputs.items() if each not in there}
     for rank in (0, 1):  # as many processes as one likes
         add(tmp_path, dict(list(rest.items())[rank::2]), rank)
-    finish(tmp_path)
+    finish(tmp_path, 20)
     assert all(path.read_bytes() == content for path, content in before.items())
     store = Store(tmp_path, PARTS)
     assert store.difficulties().keys() == outputs.keys()
     check(store, outputs, k)
+
+
+def test_what_is_missing_or_twice_in_a_store_is_told(tmp_path):
+    outputs = teacher_logits()
+    with pytest.raises(UserError, match="is not ready for a teacher pass: `begin` it first"):
+        Writer(tmp_path / "none")
+    begin(tmp_path, PARTS, 0, 2.0)
+    with pytest.raises(ValueError, match="the teacher fails"), Writer(tmp_path) as writer:
+        add_one(writer, "lost", 0.1, torch.zeros(2, UNITS))
+        raise ValueError("the teacher fails")
+    assert written(tmp_path) == set()
+    add(tmp_path, outputs)
+    with pytest.raises(UserError, match=f"holds {len(outputs)} of {len(outputs) + 1} utterances"):
+        finish(tmp_path, len(outputs) + 1)
+    name = list(outputs)[3]
+    add(tmp_path, {name: outputs[name]})
+    finish(tmp_path, len(outputs) + 1)
+    with pytest.raises(UserError, match=f"holds utterance '{name}', which another line has"):
+        Store(tmp_path)
 
 
 def test_half_a_shard_of_a_pass_that_was_killed_is_swept_away(tmp_path):
@@ -315,7 +334,7 @@ def test_a_store_on_another_disk_is_emptied_as_well(tmp_path):
     (tmp_path / "store").symlink_to(disk)
     begin(tmp_path / "store", {"data": "a"}, 3, 1.0)
     add(tmp_path / "store", outputs)
-    finish(tmp_path / "store")
+    finish(tmp_path / "store", len(outputs))
     begin(tmp_path / "store", {"data": "a"}, 3, 2.0)
     assert not written(tmp_path / "store") and (tmp_path / "store").is_symlink()
     assert [path.name for path in disk.iterdir()] == ["unfinished.json"]
@@ -345,11 +364,11 @@ def test_logits_beyond_fp16_are_an_error_that_names_the_utterance(tmp_path, k, v
 def test_the_store_holds_what_the_teacher_says_of_each_utterance_alone(tmp_path, kind, k):
     teacher, entries = tiny.family(kind, tmp_path), tiny.entries(tmp_path)
     begin(tmp_path / "store", {}, k, 2.0)
-    writer = Writer(tmp_path / "store")
     steps = Steps(entries, tmp_path, teacher)
-    fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, 0))
-    writer.flush()
-    finish(tmp_path / "store")
+    with Writer(tmp_path / "store") as writer:
+        count = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, 0))
+    assert count == len(entries)
+    finish(tmp_path / "store", count)
     store = Store(tmp_path / "store")
     for entry in entries:
         batch = teacher.collate([entry], [audio.read(tmp_path / entry.audio)])
@@ -378,10 +397,9 @@ def test_processes_that_read_ahead_change_nothing_in_the_store(tmp_path, kind, k
         folder = tmp_path / f"store-{workers}"
         steps = Steps(entries, tmp_path, teacher)
         begin(folder, {}, k, 2.0)
-        writer = Writer(folder)
-        fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
-        writer.flush()
-        finish(folder)
+        with Writer(folder) as writer:
+            count = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
+        finish(folder, count)
         assert set(Store(folder).difficulties()) == {entry.id for entry in entries}
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert written[0] == written[1]

@@ -333,13 +333,12 @@ def store(student: Family, clips: Sequence[Speech], folder: Path, top_k: int) ->
     from adakd.teacher_store import Store, Writer, begin, finish
 
     begin(folder, {}, top_k, TEMPERATURE)
-    writer = Writer(folder)
     draw = torch.Generator().manual_seed(0)
-    for each in clips:
-        batch = student.collate(each.entries, each.clips)
-        for utterance, rows in zip(batch.ids, student.positions(batch).tolist(), strict=True):
-            logits = 3 * torch.randn(rows, student.hf.config.vocab_size, generator=draw)
-            writer.add(writer.reduce([utterance], [rows], logits), [1.0])
-    writer.flush()
-    finish(folder)
+    with Writer(folder) as writer:
+        for each in clips:
+            batch = student.collate(each.entries, each.clips)
+            for utterance, rows in zip(batch.ids, student.positions(batch).tolist(), strict=True):
+                logits = 3 * torch.randn(rows, student.hf.config.vocab_size, generator=draw)
+                writer.add(writer.reduce([utterance], [rows], logits), [1.0])
+    finish(folder, sum(len(each.entries) for each in clips))
     return Store(folder)

@@ -105,10 +105,9 @@ def stage(
 
     def work() -> None:
         begin(folder / "store", {}, top_k, TEMPERATURE)
-        writer = Writer(folder / "store")
-        fill(writer, teacher, steps)
-        writer.flush()
-        finish(folder / "store")
+        with Writer(folder / "store") as writer:
+            count = fill(writer, teacher, steps)
+        finish(folder / "store", count)
 
     return work
 

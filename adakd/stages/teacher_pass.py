@@ -86,13 +86,11 @@ def write_store(place: Place) -> None:
         family.padded,
         train_settings.workers,
     )
-    writer = Writer(folder, rank())
-    with enough_memory(title):
+    with enough_memory(title), Writer(folder, rank()) as writer:
         fill(writer, family, track(loader, len(loader), title))
-    writer.flush()
     wait_for_all()
     if rank() == 0:
-        finish(folder)
+        finish(folder, lessons_count(place))
     wait_for_all()
     x = Store(folder).difficulties().values()
     say(

@@ -48,7 +48,7 @@ class Halves:
     """Which teacher trains on an utterance, and which ones score it."""
 
     side: np.ndarray  # (n,) 0 or 1; -1: trains neither
-    apart: str  # what no two halves share: "speaker and sentence", "speaker" or "sentence"
+    apart: str  # what the halves do not share: "speaker and sentence", "speaker" or "sentence"
 
     def trains(self, half: int) -> list[int]:
         """The utterances that the teacher of a half is fine-tuned on."""
@@ -91,8 +91,8 @@ def halves(
     a sixth. The draw is none: the largest group always goes to the lighter side.
 
     Args:
-        speakers, sentences, seconds: of each utterance, (n,). An empty speaker is unknown: with
-            one, sentences alone are apart.
+        speakers, sentences, seconds: of each utterance, (n,). An empty speaker is unknown, and
+            what is said to be apart are known speakers then.
     Raises:
         UserError: no rule cuts the set in two.
     """
@@ -109,16 +109,17 @@ def halves(
         return min(float(length[side == half].sum()) for half in (0, 1)) / total
 
     side = _balanced(together, length)
-    known = all(speakers)
+    known = len({*speakers} - {""}) > 1
+    who = "speaker" if all(speakers) else "known speaker"
     if smaller(side) >= LEAST:
-        return Halves(side, "speaker and sentence" if known else "sentence")
+        return Halves(side, f"{who} and sentence" if known else "sentence")
     by_speaker = _balanced(spoken, length)
     if known and smaller(by_speaker) >= LEAST:
         by_sentence = _follow(said, by_speaker, length)
         side = np.where(by_speaker == by_sentence, by_speaker, -1)
         if smaller(side) >= LEAST_CROSSED:
-            return Halves(side, "speaker and sentence")
-        return Halves(by_speaker, "speaker")
+            return Halves(side, f"{who} and sentence")
+        return Halves(by_speaker, who)
     side = _balanced(said, length)
     if smaller(side) >= LEAST:
         return Halves(side, "sentence")

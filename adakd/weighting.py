@@ -2,8 +2,8 @@
 
 A weighting takes what the student lost on each utterance of a batch and says how to add it up:
 
-    weighting(task, distill, difficulty, progress, doubt) -> Weighted(loss, task_weight,
-                                                                      distill_weight)
+    weighting(task, distill, difficulty, progress, doubt)
+        -> Weighted(loss, task_weight, distill_weight)
 
     task        (B,)            the student's loss against the transcript, per target unit
     distill     (B,) or None    the student's loss against the teacher, per the same target units
@@ -15,8 +15,9 @@ A weighting takes what the student lost on each utterance of a batch and says ho
 All vectors run over utterances; the trainer sums the loss over a batch and divides. A weighting
 knows nothing of speech, models or files and needs torch alone, so it goes into any training loop
 (docs/plug_and_play.md shows one). What it learns from data lives in buffers, which travel with the
-checkpoint through `state_dict`; what it gathers while training (a running mean, say) stands still
-in eval mode.
+checkpoint through `state_dict`, its options do not; what it gathers while training (a running mean,
+say) stands still in eval mode. Numbers of a batch are not looked at, which would make a GPU wait:
+of a NaN comes a NaN.
 
     finetune    FineTune      loss_i = task_i
     kd          FixedWeight   loss_i = (1 - alpha) task_i + alpha distill_i       arXiv 1503.02531

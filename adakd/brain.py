@@ -363,7 +363,7 @@ class DistillationBrain(speechbrain.Brain):
             self.metrics = Metrics(self.folder, self.optimizer_step, self.epochs.current)
         if self.optimizer_step:
             say(f"{self.title} goes on after step {self.optimizer_step} of {self.total_steps}")
-        self.bar = Progress(self.total_steps - self.optimizer_step, self.title, "steps")
+        self.bar = Progress(self.total_steps, self.title, "steps", self.optimizer_step)
         self.clock.start()
 
     def on_stage_start(self, stage: speechbrain.Stage, epoch: int | None = None) -> None:

@@ -118,11 +118,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f": {error.filename}" if error.filename else ""
         _complain(f"{what}{where}; mend that, then run the same command again")
         return 1
-    except KeyboardInterrupt as stop:
-        _complain("stopped; the same command goes on from here")
-        (number,) = stop.args or (signal.SIGINT,)
-        return 128 + number
+    except KeyboardInterrupt:
+        return _stopped(*_asked_to_stop)
+    except Exception:
+        if not _asked_to_stop:
+            raise
+        return _stopped(*_asked_to_stop)  # some libraries make another error of it
     return 0
+
+
+_asked_to_stop: list[int] = []  # the signal that did, if it was not Ctrl-C
+
+
+def _stopped(number: int = signal.SIGINT) -> int:
+    """Says so; the status of a process that a signal has stopped."""
+    _complain("stopped; the same command goes on from here")
+    return 128 + number
 
 
 def _complain(sentence: str) -> None:
@@ -180,7 +191,8 @@ def _stop_when_asked_to() -> None:
             os._exit(128 + number)
         for each in heeded:  # one is enough: a second would cut the sentence
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
+        _asked_to_stop.append(number)
+        raise KeyboardInterrupt
 
     for number in heeded:
         signal.signal(number, stop)

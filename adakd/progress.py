@@ -25,14 +25,15 @@ class Progress:
 
     total: the whole work in the unit that `update` counts in (items, seconds of audio, bytes), or
     None if unknown, and then no end is estimated. unit: its name where that is not plain, e.g. "s".
+    done: of it, before this began.
     """
 
-    def __init__(self, total: float | None, what: str, unit: str = "") -> None:
+    def __init__(self, total: float | None, what: str, unit: str = "", done: float = 0.0) -> None:
         self.total = total
         self.what = what
         self.unit = unit
         self.stream = sys.stderr
-        self.done = 0.0
+        self.before = self.done = done
         # The recipes' shell sends standard error through tee, and says if a terminal is behind.
         self._terminal = self.stream.isatty() or os.environ.get("ADAKD_TERMINAL") == "1"
         self._started = time.monotonic()
@@ -78,7 +79,7 @@ class Progress:
 
     def describe(self, elapsed: float) -> str:
         """One line after `elapsed` seconds: count, share, time, rate, estimated end."""
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self.before) / elapsed if elapsed > 0 else 0.0
         unit = f" {self.unit}" if self.unit else ""
         count = f"{self.done:.0f}{unit}"
         if self.total:

@@ -842,7 +842,7 @@ def trained_by(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The revisions and machines that made the runs, which need not be the report's."""
     found: dict[str, Counter[str]] = {"revision": Counter(), "machine": Counter()}
     for run in runs:
-        for kind, counter in found.items():
+        for kind, counter in found.items() if run.experiment.method != "untrained" else ():
             counter[run.made.get(kind, "unknown")] += 1
     return [
         (f"Runs by {kind}", "; ".join(f"{name} ({n})" for name, n in counter.items()) or "none")
@@ -852,13 +852,24 @@ def trained_by(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 # -- a recipe's RESULTS.md ------------------------------------------------------------------------
 
+_FAMILY = re.compile(r"(?m)^## (wav2vec2|whisper)$")
 _STUDY = re.compile(r"(?m)^<!-- study (.+): adakd benchmark --publish -->\n")
 
 
 def publish(source: Path, target: Path) -> None:
-    """Copy the RESULTS.md of a run to its recipe, and leave there what studies have added."""
-    _, studies = _results(target)
-    _write_results(target, source.read_text(encoding="utf-8"), studies)
+    """Copy the RESULTS.md of a run to its recipe, and leave there what studies have added.
+
+    Raises:
+        UserError: the table of a family would be lost.
+    """
+    before, studies = _results(target)
+    now = source.read_text(encoding="utf-8")
+    if lost := set(_FAMILY.findall(before)) - set(_FAMILY.findall(now)):
+        raise UserError(
+            f"{target} has a table of {' and '.join(sorted(lost))} as well, which this report "
+            "lacks: publish a report of both families, or delete that file first."
+        )
+    _write_results(target, now, studies)
 
 
 def publish_study(target: Path, name: str, title: str, parts: Sequence[Part]) -> None:

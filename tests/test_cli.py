@@ -386,8 +386,13 @@ def run(arguments):
     if "fork" in arguments and os.fork():
         os.wait()
     print("at it", flush=True)
-    while True:
-        time.sleep(0.02)
+    try:
+        while True:
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        if "lazy" in arguments:
+            raise RecursionError("as NumPy makes of it while it imports a part of itself")
+        raise
 
 cli.run = run
 sys.exit(cli.main())
@@ -395,7 +400,7 @@ sys.exit(cli.main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("step", ["kd", "fork"])
+@pytest.mark.parametrize("step", ["kd", "fork", "lazy"])
 def test_kill_stops_a_run_as_ctrl_c_does(number: int, step: str) -> None:
     """Of a process that it has forked, which is killed with it, there is no word."""
     with subprocess.Popen(

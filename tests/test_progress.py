@@ -63,6 +63,13 @@ def test_units_of_work_and_unknown_totals(now: list[float]) -> None:
     assert unknown.describe(3700) == "reading: 5, 1:01:40 elapsed, 0.00135/s"
 
 
+def test_work_that_goes_on_counts_what_was_done_before(now: list[float]) -> None:
+    bar = progress.Progress(100, "training", "steps", 60)
+    bar.update(10)
+    line = bar.describe(20.0)
+    assert line == "training: 70/100 steps (70%), 0:20 elapsed, 0.5 steps/s, 1:00 left"
+
+
 def test_an_error_passes_through_and_the_terminal_line_ends(now: list[float]) -> None:
     stream = Terminal()
     with pytest.raises(RuntimeError), redirect_stderr(stream):

@@ -236,6 +236,18 @@ def test_a_recipe_keeps_its_own_results_and_those_of_every_study(tmp_path):
     assert other.read_text() == run.read_text()
 
 
+def test_publishing_one_family_does_not_lose_the_other(tmp_path):
+    run, target = tmp_path / "run.md", tmp_path / "RESULTS.md"
+    both = "# Results\n\n## wav2vec2\n\nx\n\n## whisper\n\ny\n"
+    for text in ("# Results\n\n## whisper\n\ny\n", both, both):
+        run.write_text(text)
+        report.publish(run, target)
+    run.write_text("# Results\n\n## whisper\n\nz\n")
+    with pytest.raises(UserError, match="RESULTS.md has a table of wav2vec2 as well, which this"):
+        report.publish(run, target)
+    assert target.read_text() == both
+
+
 def test_missing_methods_are_not_run(tmp_path):
     text, markdown, _ = written(tmp_path, [make_experiment(tmp_path, "finetune", FINETUNE)])
     for label in ("Teacher", "Untrained student", "KD", "AdaKD"):

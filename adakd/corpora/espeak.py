@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from adakd.config import REPOSITORY, fingerprint, places_of
 from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
 from adakd.data.audio import SAMPLE_RATE, write_flac
-from adakd.errors import UserError, suggest
+from adakd.errors import UserError
 from adakd.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 
 if TYPE_CHECKING:
@@ -175,13 +175,14 @@ class _Library:
 
 @cache
 def espeak_code(language: str) -> str:
-    """eSpeak's code of a language, or a UserError that suggests the nearest."""
+    """eSpeak's code of a language; one that it cannot speak is a UserError."""
     with _Library() as library:
         known = library.languages()
     code = CODES.get(language, language)
     if code not in known:
-        hint = suggest(language, sorted(known))
-        raise UserError(f"language.code: eSpeak NG has no language '{language}'; {hint}")
+        near = [name for name in sorted(known) if name[:2] == language[:2]]
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "it cannot speak that."
+        raise UserError(f"language.code: eSpeak NG has no language '{language}': {hint}")
     return code
 
 

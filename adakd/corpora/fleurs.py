@@ -196,7 +196,7 @@ def _download(name: str) -> Path:
     except Exception as error:  # of the hub, of HTTP or of the disk; the advice is the same
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"cannot download {HUB} ({reason}); with a network, `hf download {HUB} --repo-type "
-            f"dataset --include 'data/{name}/*' --local-dir fleurs` gets it: then give --corpus "
-            "fleurs"
+            f"cannot download {HUB} ({reason}); with a network, `.venv/bin/hf download {HUB} "
+            f"--repo-type dataset --include 'data/{name}/*' --local-dir fleurs` gets it: then give "
+            "--corpus fleurs"
         ) from None

@@ -80,6 +80,13 @@ def find_folder(root: Path, name: str, tables: Sequence[str], shown: Path) -> Pa
     if found:
         places = " and ".join(str(path.relative_to(root)) for path in found)
         raise UserError(f"{shown}: there are {places}; give --corpus one of them")
+    for path in (root, *named):
+        if missing := [table for table in tables if not (path / table).is_file()]:
+            if len(missing) < len(tables):
+                where = shown / path.relative_to(root)
+                raise UserError(
+                    f"{where} has no {', '.join(missing)}: give --corpus a whole corpus"
+                )
     others = {path.parent.name for level in ("*/", "*/*/") for path in root.glob(level + tables[0])}
     raise UserError(
         f"{shown}: no folder '{name}' that holds {', '.join(tables)}"

@@ -123,10 +123,13 @@ def prepare(place: Place) -> None:
         config.data.jobs or processors(),
         models.lacks(config, units),
     )
+    teaches = config.transcripts.source == configuration.TEACHER
+    unused = "" if teaches else ", unused: only --transcripts.source teacher learns from them"
     for split, count in counts.items():
         say(
             f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
             + (f", {count['rejected']} rejected" if count["rejected"] else "")
+            + (unused if split == stage.UNTRANSCRIBED else "")
         )
     (place.data / label_noise.LISTING).unlink(missing_ok=True)
     if noise != configuration.LabelNoise():

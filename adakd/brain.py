@@ -164,8 +164,8 @@ class DistillationBrain(speechbrain.Brain):
         wanted = self.weighting.wants_distill(self.progress)
         soft = self._soft_outputs(batch) if wanted else None
         # The squared error comes alone, not beside the task loss.
-        self.student.task_counts = not wanted or self.weighting.logits_scale(self.progress) is None
-        return self.modules.student(batch), soft
+        task_counts = not wanted or self.weighting.logits_scale(self.progress) is None
+        return self.modules.student(batch, task_counts), soft
 
     def compute_objectives(
         self, predictions: Predictions, batch: Batch, stage: speechbrain.Stage

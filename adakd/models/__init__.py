@@ -104,9 +104,6 @@ class Family(nn.Module):
     hf: Any
     tokenizer: Any
     extractor: Any
-    # False where training is by the distillation loss alone: DDP would wait for a gradient of every
-    # output that has one.
-    task_counts: bool = True
     # Whether a batch may leave a trained parameter without a gradient, such as the vector that
     # stands for masked frames: DDP has to be told, and then looks for them in every step.
     leaves_unused: bool = True
@@ -125,8 +122,12 @@ class Family(nn.Module):
         """A padded batch of clips, each float32 (n,) at 16 kHz, with their transcripts' units."""
         raise NotImplementedError
 
-    def forward(self, batch: Batch) -> Output:
-        """Raw logits under teacher forcing."""
+    def forward(self, batch: Batch, task_counts: bool = True) -> Output:
+        """Raw logits under teacher forcing.
+
+        task_counts: False where the distillation loss comes alone. What only the task loss takes
+        has no gradient then, for which DDP would wait.
+        """
         raise NotImplementedError
 
     def task_loss(self, output: Output, batch: Batch) -> Tensor:

@@ -206,7 +206,7 @@ class Wav2Vec2(Family):
     def _units(self, text: str) -> list[int]:
         return self.tokenizer(text).input_ids
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, task_counts: bool = True) -> Output:
         pieces = self._pieces(batch)
         if len(pieces) == 1:
             return Output(self._logits(batch.inputs, batch.lengths))

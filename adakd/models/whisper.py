@@ -257,7 +257,7 @@ class Whisper(Family):
         lengths = torch.tensor([len(row) for row in rows])
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, task_counts: bool = True) -> Output:
         features = batch.inputs
         if self.training:
             # transformers masks in place, and the batch may be used again. What follows the speech
@@ -273,7 +273,7 @@ class Whisper(Family):
         encoder_logits = None
         if self.ctc_head is not None and self.training:
             encoder_logits = self.ctc_head(states)
-            if not self.task_counts:
+            if not task_counts:
                 encoder_logits = encoder_logits.detach()
         # The prompt's own positions count nowhere: leave them out.
         skip = self._prompt_length(batch) - 1

@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -481,9 +482,9 @@ class DistillationBrain(speechbrain.Brain):
     def run(self, train_loader: Any, dev_loader: Any) -> dict[str, Any]:
         """Train (or go on where it was cut), then put the best checkpoint into the student.
 
-        Returns the epoch and dev CER of the best checkpoint and the seconds of training, which
-        include decoding dev and, for a resumed run, the time before the cut; with a weighting that
-        learns also how many of them that took.
+        Returns the epoch and dev CER of the best checkpoint, the number of epochs and the seconds
+        of training, which include decoding dev and, for a resumed run, the time before the cut;
+        with a weighting that learns also how many of them that took.
         """
         self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
         self.fit(self.epochs, train_loader, dev_loader)
@@ -495,6 +496,7 @@ class DistillationBrain(speechbrain.Brain):
         outcome = {
             "epoch": best.meta["epoch"],
             "dev_cer": best.meta["cer"],
+            "epochs": self.epochs.limit,
             "train_seconds": self.clock.total,
         }
         if self.weighting.learn_every:
@@ -513,12 +515,14 @@ class Metrics:
         kept = []
         if path.exists():
             # What was logged after the checkpoint that a resumed run starts from comes again.
-            for text in path.read_text(encoding="utf-8").splitlines():
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     line = json.loads(text)
-                except json.JSONDecodeError:
+                    past = line["step"] <= step
+                    past = past and ("dev_cer" not in line or line["epoch"] <= epoch)
+                except (ValueError, LookupError, TypeError, AttributeError):
                     break  # the run was killed while it wrote this line
-                if line["step"] <= step and ("dev_cer" not in line or line["epoch"] <= epoch):
+                if past:
                     kept.append(text + "\n")
         write_text(path, "".join(kept))
         self.file = path.open("a", encoding="utf-8", buffering=1)
@@ -532,6 +536,8 @@ class Metrics:
             elif isinstance(value, float):
                 self.board.add_scalar(name, value, line["step"])
         self.file.write(json.dumps(line) + "\n")
+        if "dev_cer" in line:  # a study chooses by these, and no checkpoint has the earlier ones
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()

@@ -9,6 +9,7 @@ import hashlib
 import random
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from adakd.files import flush
+from adakd.errors import UserError
+from adakd.files import flush, shown
 from adakd.processes import rank, wait_for_all
 
 
@@ -44,11 +46,39 @@ class WholeCheckpointer(Checkpointer):
             saved.path.rename(saved.path.with_name(saved.path.name.removeprefix(".")))
         wait_for_all()  # before the other processes look for it
 
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """As SpeechBrain's; a checkpoint that cannot be read is a `UserError`."""
+        try:
+            super().load_checkpoint(checkpoint)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of pickle, zip, YAML or torch, by what is broken
+            raise _damaged(checkpoint.path) from error
+
+    @staticmethod
+    def _construct_checkpoint_objects(folders: Iterable[Path]) -> list[Any]:
+        found = []
+        for folder in folders:
+            try:
+                (checkpoint,) = Checkpointer._construct_checkpoint_objects([folder])
+                float(checkpoint.meta["unixtime"])
+            except Exception as error:
+                raise _damaged(folder) from error
+            found.append(checkpoint)
+        return found
+
     def _new_checkpoint_dirpath(self) -> Path:
         for half in self.checkpoints_dir.glob(f".{CKPT_PREFIX}*"):
             shutil.rmtree(half)
         whole = super()._new_checkpoint_dirpath()
         return whole.with_name(f".{whole.name}")
+
+
+def _damaged(folder: Path) -> UserError:
+    return UserError(
+        f"the checkpoint {shown(folder)} is damaged: remove that folder, and the training goes on "
+        "from the one before it, or begins anew where there is none."
+    )
 
 
 @register_checkpoint_hooks

@@ -44,8 +44,9 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.errno:
+            if error.filename in (None, str(temporary)):  # nobody knows the neighbour
+                error.filename = str(path)
         raise
 
 

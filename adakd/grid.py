@@ -574,6 +574,12 @@ class Study:
             if (facts := _trained(task)) is None:
                 return {}
             dev_cer, _ = read_metrics(task.folder)
+            epochs = [epoch for epoch, _ in dev_cer]
+            if not epochs or epochs != [*range(1, facts.get("epochs", len(epochs)) + 1)]:
+                raise UserError(
+                    f"{task.folder}/metrics.jsonl lacks the dev CER of some epochs, and the number "
+                    f"of epochs is chosen by these: remove {task.folder}, and it is trained again."
+                )
             self._trials[task] = {**facts, "dev_curve": dev_curve(dev_cer)}
         return self._trials[task]
 

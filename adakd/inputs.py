@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_jsonl, shown
+from adakd.files import fingerprint, read_json, read_jsonl, shown
 from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
@@ -79,6 +79,8 @@ def corpus_fingerprint(place: Place) -> str:
     markers = sorted(place.corpus.glob("*.json"))
     if not markers:
         raise UserError(f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first.")
+    for path in markers:
+        read_json(path)  # what is damaged is told
     return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
 
 
@@ -147,27 +149,34 @@ def prepared(place: Place) -> dict[str, Any]:
             f"{shown(place.data)} was prepared with another {' and another '.join(changed)}: give "
             "the settings it was prepared with, or run --stage 1 first."
         )
-    check_manifests(place.data, facts)
+    check_files(place.data, facts)
     found = {**learnt_from(facts), "units": facts.get("units")}
     return {name: value for name, value in found.items() if value}
 
 
-def check_manifests(folder: Path, facts: dict[str, Any]) -> None:
-    """Raise `UserError` where a manifest was edited: what it gives would pass for the whole's.
+def check_files(folder: Path, facts: dict[str, Any]) -> None:
+    """Raise `UserError` where a manifest, or the text units, were edited.
 
-    One that is gone is told by whoever reads it. Before 2026-11-29 done.json had no `files`.
+    What they give would pass for what stage 1 made. What is gone is told by whoever reads it.
+    Before 2026-11-29 done.json had no `files`.
     """
-    paths = [folder / f"{split}.jsonl" for split in facts.get("counts", {})]
-    if "files" not in facts or not all(path.exists() for path in paths):
-        return
-    files = tuple((path, (at := path.stat()).st_size, at.st_mtime_ns) for path in paths)
-    if _fingerprint_of(files) != facts["files"]:
-        newest = max(files, key=lambda file: file[2])[0].name
-        raise UserError(
-            f"A manifest in {shown(folder)} is not as stage 1 left it ({newest} was written "
-            f"last): put it back, or delete {shown(folder / 'done.json')} and run --stage 1, which "
-            "makes it from the corpus; transcripts are corrected in the corpus."
-        )
+    manifests = [folder / f"{split}.jsonl" for split in facts.get("counts", {})]
+    units = folder / "units"
+    for what, made, paths in (
+        ("A manifest", facts.get("files"), manifests),
+        ("A file of the text units", facts.get("units"), sorted(units.glob("*"))),
+    ):
+        if not made or not paths or not all(path.exists() for path in paths):
+            continue
+        files = tuple((path, (at := path.stat()).st_size, at.st_mtime_ns) for path in paths)
+        if _fingerprint_of(files) != made:
+            newest = max(files, key=lambda file: file[2])[0].name
+            raise UserError(
+                f"{what} in {shown(paths[0].parent)} is not as stage 1 left it ({newest} was "
+                f"written last): put it back, or delete {shown(folder / 'done.json')} and run "
+                "--stage 1, which makes it from the corpus; transcripts are corrected in the "
+                "corpus."
+            )
 
 
 @functools.cache  # a second for a million lines, and stages and studies ask again and again

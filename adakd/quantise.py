@@ -68,6 +68,15 @@ def save(hf: nn.Module, folder: Path) -> None:
 def load_(hf: nn.Module, folder: Path | str) -> None:
     """Turn the float32 model that int8.pt in `folder` was made from into what is written there."""
     quantise_(hf)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of how torch itself stores int8
-        hf.load_state_dict(torch.load(Path(folder) / FILE))
+    path = Path(folder) / FILE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of how torch itself stores int8
+            hf.load_state_dict(torch.load(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of pickle, zip or torch, by what is broken
+        raise UserError(
+            f"{path} is damaged, or of another model: delete it and run --stage 7 "
+            "--decode.int8 true, which makes it anew."
+        ) from error

@@ -148,19 +148,24 @@ def read_metrics(folder: Path) -> tuple[list[tuple[float, float]], list[tuple[fl
     dev_cer: dict[float, float] = {}
     task_loss: dict[float, float] = {}
     metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    lines = (
+        metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        if metrics.is_file()
+        else []
+    )
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            # a resumed run may have logged a step twice: the later entry counts
+            if "dev_cer" in entry:
+                dev_cer[entry["epoch"]] = entry["dev_cer"]
+            elif entry.get("task") is not None:
+                task_loss[entry["step"]] = entry["task"]
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise UserError(
-                f"{metrics}:{number} is not a JSON line: delete it and report again (stage 9)."
+                f"{metrics}:{number} is no line that a training writes: remove {folder}, and the "
+                "training runs again, or that line alone, and its curve lacks it."
             ) from None
-        # a resumed run may have logged a step twice: the later entry counts
-        if "dev_cer" in entry:
-            dev_cer[entry["epoch"]] = entry["dev_cer"]
-        elif entry.get("task") is not None:
-            task_loss[entry["step"]] = entry["task"]
     return sorted(dev_cer.items()), sorted(task_loss.items())
 
 

@@ -397,16 +397,25 @@ def read_errors(path: Path) -> tuple[list[UtteranceErrors], list[float | None]]:
     rows = read_hypotheses(path)
     if any("errors" not in row for row in rows):
         raise UserError(f"{path} has not been scored: run stage 8.")
-    errors = [
-        UtteranceErrors(
-            row["id"],
-            row["speaker"],
-            **{kind: Counts(*row["errors"][kind]) for kind in KINDS if kind in row["errors"]},
-            condition=row.get("condition", ""),
-        )
-        for row in rows
-    ]
+    try:
+        errors = [
+            UtteranceErrors(
+                row["id"],
+                row["speaker"],
+                **{kind: _read(row["errors"][kind]) for kind in KINDS if kind in row["errors"]},
+                condition=row.get("condition", ""),
+            )
+            for row in rows
+        ]
+    except (TypeError, ValueError):
+        raise UserError(f"{path} has errors that are no counts: score again (stage 8).") from None
     return errors, [row.get("difficulty") for row in rows]
+
+
+def _read(numbers: Any) -> Counts:
+    if not all(type(number) is int and 0 <= number < 2**53 for number in numbers):
+        raise ValueError
+    return Counts(*numbers)
 
 
 def score_file(hyp_path: Path, out: Path, language: str, draws: int = DRAWS) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -945,6 +946,57 @@ def test_a_run_killed_while_it_writes_a_checkpoint(
     with pytest.raises(Cut):
         run(cut, speech)
     compare(uncut(build, **settings), build(folder="cut", **settings), speech)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("CKPT.yaml", b""),
+        ("CKPT.yaml", b"\0" * 99),
+        ("student.ckpt", None),  # half of it
+        ("optimizer.ckpt", b"garbage"),
+        ("random.ckpt", b""),
+        ("clock.ckpt", b"\0" * 9),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_without_it(
+    file: str, content: bytes | None, speech: Speech, build: Build
+) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "mask_time": 0.2, "checkpoint_minutes": EVERY_STEP}
+    cut = build(folder="cut", **settings)
+    cut.cut_at = cut.total_steps - 1
+    with pytest.raises(Cut):
+        run(cut, speech)
+    newest = max((cut.folder / "ckpt").glob("CKPT*"), key=lambda path: path.stat().st_mtime_ns)
+    whole = (newest / file).read_bytes()
+    (newest / file).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(UserError, match=f"{re.escape(newest.name)} is damaged: remove that folder"):
+        run(build(folder="cut", **settings), speech)
+    shutil.rmtree(newest)
+    compare(uncut(build, **settings), build(folder="cut", **settings), speech)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 9, b"[1]\n", b'{"loss": 1}\n', b"\xff\n"])
+def test_a_log_that_was_damaged_stops_no_run(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + content + b'{"step": 2, "loss": 2.0}\n')
+    log = training.Metrics(tmp_path, 5, 1)
+    log.write({"step": 6, "epoch": 2, "dev_cer": 0.5})
+    log.close()
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps == ([1, 2, 6] if not content else [1, 6])
+
+
+def test_the_dev_cer_of_every_epoch_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, synced = training.Metrics(tmp_path, 0, 0), []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    log.write({"step": 1, "loss": 2.0})
+    assert synced == []
+    log.write({"step": 1, "epoch": 1, "dev_cer": 0.5})
+    assert synced == [log.file.fileno()]
+    log.close()
 
 
 @pytest.mark.parametrize("max_steps", [None, 7])

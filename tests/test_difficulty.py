@@ -611,6 +611,24 @@ def test_doubts_of_another_rule_are_found_anew(
     difficulties(here, doubt=True)
 
 
+@pytest.mark.parametrize("left", [0, 3])
+def test_losses_that_were_cut_are_found_anew(
+    place: Place, left: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = with_source(place, "insample", methods=GUARD)
+    teacher_pass.teacher_pass(here)
+    path = here.difficulty / "x.jsonl"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:left]))
+    student = models.open_folder(here.config, here.experiment("teacher") / "model")
+    with pytest.raises(UserError, match="the teacher's losses lack utterance '.*': run stage 4"):
+        training.supervision(here, AdaKD(k=1.0, guard=0.9), student)
+    capsys.readouterr()
+    teacher_pass.teacher_pass(here)
+    assert "x.jsonl has other than" in capsys.readouterr().out
+    assert path.read_text() == whole
+
+
 def test_hypotheses_that_are_empty_or_never_end(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

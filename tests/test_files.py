@@ -71,6 +71,14 @@ def test_json_that_is_not_what_it_should_be_is_damaged(tmp_path: Path, content: 
             list(read(path, needs=["a"]))
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "some.json").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        files.write_json(tmp_path / "some.json", {})
+    assert error.value.filename == str(tmp_path / "some.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["some.json"]
+
+
 def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
     for path in (folder / "a" / "b.txt", folder / "c.txt", folder / ".a.lock", elsewhere / "d.txt"):

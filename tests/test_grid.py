@@ -160,6 +160,25 @@ def test_tasks_come_in_their_order_and_test_is_read_last(folder: Path) -> None:
     assert study.sizes({}) == kinds
 
 
+@pytest.mark.parametrize("left", [[], [1, 2, 3], [2, 3, 4, 5]])
+def test_a_trial_whose_curve_lost_an_epoch_chooses_nothing(folder: Path, left: list[int]) -> None:
+    """As after a power cut: by what is left another number of epochs would be chosen."""
+    study = study_of(folder, recipes={"tiny/en": {"folds": [0]}})
+    records: dict[str, Any] = {}
+    while due(study, records)[0].kind != "trial":
+        for task in due(study, records):
+            finish(study, records, task)
+    (trial, *_) = due(study, records)
+    finish(study, records, trial)
+    facts = finished.done(trial.folder)
+    assert facts is not None
+    finished.mark_done(trial.folder, facts["inputs"], dev_cer=0.5, epochs=5)
+    lines = [json.dumps({"epoch": e, "step": e, "dev_cer": 0.5}) + "\n" for e in left]
+    (trial.folder / "metrics.jsonl").write_text("".join(lines))
+    with pytest.raises(UserError, match="metrics.jsonl lacks the dev CER of some epochs"):
+        study.trial(trial)
+
+
 def test_a_candidate_counts_by_its_mean_over_all_tuning_seeds(folder: Path) -> None:
     study = study_of(folder, recipes={"tiny/en": {"folds": [0]}}, epochs=[], tune_seeds=[1, 2])
     cers = {"try1 seed 1": 0.30, "try1 seed 2": 0.50, "try2 seed 1": 0.38, "try2 seed 2": 0.38}

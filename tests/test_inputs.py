@@ -103,6 +103,20 @@ def test_a_manifest_that_was_edited_is_refused(place: Place) -> None:
     assert prepared(place) == {"data": "m"}
 
 
+@pytest.mark.parametrize("change", ["edit", "delete", "add"])
+def test_text_units_that_were_edited_are_refused(place: Place, change: str) -> None:
+    place.units.mkdir(parents=True)
+    for name in ("tokenizer_config.json", "vocab.json"):
+        (place.units / name).write_text("{}")
+    units = fingerprint(sorted(place.units.iterdir()))
+    mark(place.data, manifests="m", units=units)
+    assert prepared(place) == {"data": "m", "units": units}
+    path = place.units / ("special_tokens_map.json" if change == "add" else "vocab.json")
+    path.unlink() if change == "delete" else path.write_text('{"a": 1}')
+    with pytest.raises(UserError, match="A file of the text units in .*units is not as stage 1"):
+        prepared(place)
+
+
 def test_another_prompt_is_another_training(tmp_path: Path) -> None:
     mark(place_of(tmp_path).data, manifests="m")
     plain, named = (

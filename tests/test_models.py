@@ -1519,6 +1519,14 @@ def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
         ("model.bin", "x", "config.json", ["no config.json of Hugging Face's", "CTranslate2"]),
         ("config.json", '{"lang_ids": [50259]}', "", ["no config.json of", "CTranslate2"]),
         ("x", "", "preprocessor_config.json", ["no preprocessor_config.json", "copy that of"]),
+        (
+            "config.json",
+            '{"model_type"',
+            "",
+            ["config.json is cut or damaged", "download it again"],
+        ),
+        ("config.json", "", "", ["config.json is cut or damaged", "download it again"]),
+        ("generation_config.json", '{"su', "", ["generation_config.json is cut or damaged"]),
     ],
 )
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -1534,6 +1542,20 @@ def test_what_people_take_for_a_model_is_told(
     with pytest.raises(UserError) as error:
         models.load(config, "student")
     check_sentence(error, str(tmp_path / "mine"), *words)
+
+
+@pytest.mark.parametrize("kept", [3, 0.5, 0.999])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_weights_that_were_cut_are_told(saved, tmp_path, kind, kept):
+    shutil.copytree(saved[kind], tmp_path / "mine")
+    path = tmp_path / "mine" / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept if kept >= 1 else kept * len(whole))])
+    config = tiny.config(kind, student=source(tmp_path / "mine"))
+    with pytest.raises(UserError, match=r"model.safetensors is cut or damaged\): copy or download"):
+        models.load(config, "student")
+    path.write_bytes(whole)
+    models.load(config, "student")
 
 
 def test_a_model_of_neither_family_is_not_sent_to_the_other(tmp_path):

@@ -46,6 +46,16 @@ def by_hand(layer: torch.nn.Linear, inputs: np.ndarray) -> np.ndarray:
     return rounded @ small.T + bias
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b"half", b"\0" * 5_000])
+def test_damaged_weights_are_told(student, tmp_path, content):
+    quantise.save(opened(student).hf, tmp_path)
+    path = tmp_path / quantise.FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == b"half" else content)
+    with pytest.raises(UserError, match="int8.pt is damaged, or of another model: delete it and"):
+        quantise.load_(opened(student).hf, tmp_path)
+
+
 def test_a_layer_is_the_formula(student):
     family, small = opened(student), opened(student)
     quantise.quantise_(small.hf)

@@ -505,6 +505,10 @@ def test_bad_files_name_the_line(tmp_path):
     write_rows(path, [row("a", "a")])
     with pytest.raises(UserError, match="stage 8"):
         score.read_errors(path)
+    for wrong in (None, "a", [1, 2, 3], [1, 2, 3, math.nan], [True, 0, 0, 1], [0, 0, 0, 1e300]):
+        write_rows(path, [row("a", "a") | {"errors": {"normalised": wrong, "raw": [0, 0, 0, 1]}}])
+        with pytest.raises(UserError, match="errors that are no counts: score again"):
+            score.read_errors(path)
     path.write_text("")
     with pytest.raises(UserError, match="dev set has no hypotheses"):
         score.score_file(path, tmp_path / "score.json", "en")

@@ -453,6 +453,37 @@ def test_a_report_is_made_anew_where_a_model_says_something_else(
     assert asked[0] != asked[1] == asked[2]
 
 
+def test_hypotheses_and_reports_that_were_changed_since_are_not_taken_for_done(
+    place: Place, decoder: FakeDecoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoded_teacher(place, decoder)
+    folder = place.experiment("teacher")
+    for stale in ("score.json", "score/done.json"):
+        (folder / stale).unlink(missing_ok=True)
+    results.score_one(place, "teacher")
+    path = folder / "hyp.test.jsonl"
+    scored = path.read_text()
+    assert "errors" in scored
+    path.write_text(scored.replace('"errors"', '"other"'))  # an older copy, from before scoring
+    capsys.readouterr()
+    results.score_one(place, "teacher")
+    assert "the hypotheses are not as they were scored, scored anew" in capsys.readouterr().out
+    assert '"errors"' in path.read_text()
+    results.score_one(place, "teacher")
+    assert "score of teacher: done" in capsys.readouterr().out
+
+    results.report([place], [], "", False)
+    table = place.report / "RESULTS.md"
+    whole = table.read_text()
+    table.write_text(whole[: len(whole) // 2])
+    capsys.readouterr()
+    results.report([place], [], "", False)
+    said = capsys.readouterr().out
+    assert "RESULTS.md is not as it was written, made anew" in said and "| teacher" not in said
+    rows = [line for line in table.read_text().splitlines() if line.startswith("|")]
+    assert rows == [line for line in whole.splitlines() if line.startswith("|")]
+
+
 @pytest.mark.parametrize(
     ("families", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def _not_whole(folder: Path) -> tuple[str, str] | None:
             return "it has no config.json", f"name one of the folders in it, such as {inside[-1]}"
     elif not os.access(settings, os.R_OK):
         return None  # what is wrong is that
+    if cut := [path.name for path in sorted(folder.iterdir()) if _is_cut(path)]:
+        return f"{cut[0]} is cut or damaged", "copy or download it again"
     # CTranslate2's names no type.
     if not settings.exists() or b"model_type" not in settings.read_bytes():
         return (
@@ -83,6 +86,25 @@ def _not_whole(folder: Path) -> tuple[str, str] | None:
     return None
 
 
+def _is_cut(path: Path) -> bool:
+    """Whether a JSON file is none, or one of safetensors has not the size that its header says."""
+    if path.suffix not in (".json", ".safetensors") or not os.access(path, os.R_OK):
+        return False
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+            return False
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                return True
+            header = json.loads(file.read(length))
+        ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+        return path.stat().st_size != 8 + length + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return True
+
+
 def pretrained_weights(
     loader: Any, source: str, fresh: tuple[str, ...] = (), **options: Any
 ) -> Any:
@@ -91,6 +113,9 @@ def pretrained_weights(
     transformers gives random weights, with a warning at most, to what the source lacks or has in
     another shape: a UserError here, but for the weights whose names begin like one of ``fresh``.
     """
+    settings = Path(source) / "generation_config.json"  # of a damaged one nothing would be said
+    if settings.is_file() and _is_cut(settings):
+        raise UserError(f"{settings} is cut or damaged: copy or download it again.")
     told_of: Any = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     model, told = pretrained(loader, source, "The model", dtype=torch.float32, **told_of, **options)
     lacking = [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])]

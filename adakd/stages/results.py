@@ -10,7 +10,15 @@ from typing import Any
 from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import read_json, replaced_folder, sha256, shown, write_jsonl, write_text
+from adakd.files import (
+    fingerprint,
+    read_json,
+    replaced_folder,
+    sha256,
+    shown,
+    write_jsonl,
+    write_text,
+)
 from adakd.finished import begin, done, is_current, mark_done, needed, one_at_a_time
 from adakd.inputs import (
     changed_on_disk,
@@ -179,6 +187,11 @@ def score_one(place: Place, name: str) -> None:
     settings = dataclasses.asdict(place.config.score) | how
     inputs = {"decode": decoded(place, name), "score": settings}
     what = f"{place.title}: score of {folder.parent.name}"
+    texts = [folder / f"hyp.{split}.jsonl" for split in SCORED]
+    before = (done(folder / "score") or {}).get("files")  # done.json of before 2026-11-30 has none
+    if before and all(path.exists() for path in texts) and before != fingerprint(texts):
+        say(f"{what}: the hypotheses are not as they were scored, scored anew")
+        (folder / "score" / "done.json").unlink()
     if is_current(folder / "score", inputs, what, folder / "score.json"):
         return
     from adakd.score import score_file
@@ -192,7 +205,7 @@ def score_one(place: Place, name: str) -> None:
             place.config.score.bootstrap,
         )
     say(f"{place.title}: {folder.parent.name} CER {summary['cer']:.2%} (test)")
-    mark_done(folder / "score", inputs)
+    mark_done(folder / "score", inputs, files=fingerprint(texts))
 
 
 def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
@@ -248,6 +261,10 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
     }
     what = f"{first.config.recipe}: report"
     shown_table, page, text = (folder / each for each in ("table.txt", "index.html", "RESULTS.md"))
+    made = (done(folder) or {}).get("text")  # done.json of before 2026-11-30 has none
+    if made and text.exists() and made != sha256(text):
+        say(f"{what}: {shown(text)} is not as it was written, made anew")
+        (folder / "done.json").unlink()
     if is_current(folder, inputs, what, shown_table, page, text):
         print(shown_table.read_text(encoding="utf-8"), end="")
     else:
@@ -287,7 +304,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             first.config.tag,
         )
         write_text(shown_table, table)
-        mark_done(folder, inputs)
+        mark_done(folder, inputs, text=sha256(text))
         print(table, end="")
     if publish:
         target = configuration.REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"

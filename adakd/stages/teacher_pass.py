@@ -135,7 +135,8 @@ def write_difficulty(place: Place) -> None:
     title = f"{place.title}: difficulty {source}"
     rule = DOUBT if guard else False
     lacks_guard = guard and (done(folder) or {}).get("guard", rule) != rule
-    if not lacks_guard and is_current(folder, parts, title, folder / "x.jsonl"):
+    x = folder / "x.jsonl"
+    if not lacks_guard and is_current(folder, parts, title, x, lines={x: lessons_count(place)}):
         return
     from adakd import difficulty, models
     from adakd.checkpoints import seed_everything
@@ -191,7 +192,7 @@ def write_difficulty(place: Place) -> None:
                 for number, (_, scored) in enumerate(scorers)
             ]
         )
-        write_jsonl(folder / "x.jsonl", ({"id": each.id, **found[each.id]} for each in entries))
+        write_jsonl(x, ({"id": each.id, **found[each.id]} for each in entries))
         if guard:
             listing = folder / "doubtful.tsv"
             number = difficulty.list_doubtful(listing, entries, found)

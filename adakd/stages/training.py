@@ -375,6 +375,11 @@ def supervision(
     x, doubts = difficulties(place, weighting.uses_doubt, store) if asks else ({}, {})
     if asks:
         ids = [entry.id for entry in lessons(place)]
+        if lost := next((i for i in ids if i not in x), None):
+            raise UserError(
+                f"{place.title}: the teacher's losses lack utterance '{lost}': run stage 4 "
+                "(teacher-pass) again."
+            )
         weighting.fit([x[i] for i in ids], [doubts[i] for i in ids] if doubts else None)
 
     def extra(batch: Batch) -> Batch:

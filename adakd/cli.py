@@ -109,31 +109,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return benchmark(arguments[1:])
         run(arguments)
-    except UserError as error:
-        _complain(str(error))
-        return 1
-    except OSError as error:
-        # The disk, a path, a permission: for the user to mend, as a UserError is.
-        what = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        where = f": {error.filename}" if error.filename else ""
-        _complain(f"{what}{where}; mend that, then run the same command again")
-        return 1
-    except KeyboardInterrupt:
-        return _stopped(*_asked_to_stop)
-    except Exception:
-        if not _asked_to_stop:
+    except (Exception, KeyboardInterrupt) as error:
+        # First: libraries, and we, make another error of the interrupt where it hits them.
+        if _asked_to_stop or isinstance(error, KeyboardInterrupt):
+            _complain("stopped; the same command goes on from here")
+            return 128 + (_asked_to_stop or [signal.SIGINT])[0]
+        if isinstance(error, UserError):
+            _complain(str(error))
+        elif isinstance(error, OSError):
+            # The disk, a path, a permission: for the user to mend, as a UserError is.
+            what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+            where = f": {error.filename}" if error.filename else ""
+            _complain(f"{what}{where}; mend that, then run the same command again")
+        else:
             raise
-        return _stopped(*_asked_to_stop)  # some libraries make another error of it
+        return 1
     return 0
 
 
-_asked_to_stop: list[int] = []  # the signal that did, if it was not Ctrl-C
-
-
-def _stopped(number: int = signal.SIGINT) -> int:
-    """Says so; the status of a process that a signal has stopped."""
-    _complain("stopped; the same command goes on from here")
-    return 128 + number
+_asked_to_stop: list[int] = []  # the signals that did
 
 
 def _complain(sentence: str) -> None:
@@ -177,20 +171,26 @@ def _keep_numpy_to_one_thread() -> None:
 
 
 def _stop_when_asked_to() -> None:
-    """Let `kill` (SIGTERM) and a terminal that is closed (SIGHUP) stop the work as Ctrl-C does."""
+    """Let `kill` (SIGTERM) and a terminal that is closed (SIGHUP) stop the work as Ctrl-C does.
+
+    And note that they came, Ctrl-C too, whatever becomes of the KeyboardInterrupt.
+    """
     process = os.getpid()
     # Where one is ignored, as nohup has it, it stays so.
     heeded = [
         number
-        for number in (signal.SIGTERM, signal.SIGHUP)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) != signal.SIG_IGN
     ]
 
     def stop(number: int, frame: Any) -> NoReturn:
         if os.getpid() != process:  # a process that loads audio, say
+            if number == signal.SIGINT:  # which the terminal sends to all: as without us
+                raise KeyboardInterrupt
             os._exit(128 + number)
-        for each in heeded:  # one is enough: a second would cut the sentence
-            signal.signal(each, signal.SIG_IGN)
+        for each in heeded:  # one is enough: a second would cut the sentence, but for Ctrl-C
+            again = signal.default_int_handler if each == signal.SIGINT else signal.SIG_IGN
+            signal.signal(each, again)
         _asked_to_stop.append(number)
         raise KeyboardInterrupt
 

@@ -6,6 +6,7 @@ The stages themselves are replaced here; tests/recipes runs the real ones.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -379,7 +380,9 @@ def test_a_root_may_lie_at_home(recipes: Path, monkeypatch: pytest.MonkeyPatch) 
 STOPPED = """
 import os, signal, sys, time
 from adakd import cli
+from adakd.errors import UserError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 
 def run(arguments):
@@ -392,6 +395,8 @@ def run(arguments):
     except KeyboardInterrupt:
         if "lazy" in arguments:
             raise RecursionError("as NumPy makes of it while it imports a part of itself")
+        if "told" in arguments:
+            raise UserError("as we make of what a library makes of it")
         raise
 
 cli.run = run
@@ -399,8 +404,13 @@ sys.exit(cli.main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("step", ["kd", "fork", "lazy"])
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        *itertools.product([signal.SIGTERM, signal.SIGHUP], ["kd", "fork", "lazy"]),
+        *itertools.product([signal.SIGINT], ["kd", "lazy", "told"]),
+    ],
+)
 def test_kill_stops_a_run_as_ctrl_c_does(number: int, step: str) -> None:
     """Of a process that it has forked, which is killed with it, there is no word."""
     with subprocess.Popen(

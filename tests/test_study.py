@@ -739,7 +739,7 @@ def fill_trials(tuned: Study, curve: list[float]) -> Choice:
             (place,) = task.places
             inputs = training_settings(place, task.method) | code(place.config)
             finished.mark_done(task.folder, inputs, dev_cer=cer, train_seconds=7.0)
-            epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve)]
+            epochs = [{"epoch": n, "dev_cer": each} for n, each in enumerate(curve, 1)]
             (task.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
             records[task.name] = {"kind": "trial", "status": "done", "seconds": 7.0} | {
                 "fingerprint": task.fingerprint

@@ -182,9 +182,10 @@ class DistillationBrain(speechbrain.Brain):
         return Loss(total, task.detach(), distill, weighted.distill_weight)
 
     def _soft_outputs(self, batch: Batch) -> SoftOutputs | None:
-        """The teacher's: the batch's own, or those of a live one, in the precision of the caller.
+        """The teacher's: the batch's own, or those of a live one, computed within `training_ctx`.
 
-        It enters no autocast itself: what the caller has entered would never be left then.
+        Which the caller has entered: entered here as well, it would never be left. A teacher whose
+        weights are rounded can compute nowhere else.
         """
         if self.teacher is None:
             return batch.soft

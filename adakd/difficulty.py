@@ -83,7 +83,7 @@ def halves(
     2. Speakers are cut in two. A sentence goes to the side that says more of it, such that the
        sides are level. Utterances whose speaker is on one side and whose sentence is on the other
        train neither teacher and are scored by both: neither has seen the utterance itself. Still
-       nobody and nothing is on both sides.
+       nobody and nothing is on both sides. Who is unknown follows the sentence.
     3. Only speakers are apart: everybody says the same few sentences.
     4. Only sentences are apart: there are too few speakers.
 
@@ -117,6 +117,8 @@ def halves(
     if known and smaller(by_speaker) >= LEAST:
         by_sentence = _follow(said, by_speaker, length)
         side = np.where(by_speaker == by_sentence, by_speaker, -1)
+        unknown = np.array([not each for each in speakers])  # and nobody to keep apart
+        side = np.where(unknown, by_sentence, side)
         if smaller(side) >= LEAST_CROSSED:
             return Halves(side, f"{who} and sentence")
         return Halves(by_speaker, who)

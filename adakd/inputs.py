@@ -198,7 +198,8 @@ def code(config: configuration.Config) -> dict[str, str]:
     """What of our own code a training depends on, where older runs had it otherwise.
 
     Without it, until 2026-11-29, the positions of Whisper's encoder were trained along, and
-    SpecAugment masked what follows the speech as well.
+    SpecAugment masked what follows the speech as well. Not that adakd-learned takes its held-out
+    batches in mixed order since 2026-11-30: the study that had some without says so.
     """
     return {"code": "fixed positions, masks in speech"} if config.family == "whisper" else {}
 

@@ -192,7 +192,7 @@ def ctc(
     if labels.numel():
         counted = _counted(label_lengths, labels.shape[1], labels.device)
         own = labels.masked_fill(~counted, 0)
-        blanks = ((labels == blank) & counted).sum()
+        blanks = ((labels == blank) & counted).sum().to(own.dtype)
         low, high, blanks = torch.stack([*own.aminmax(), blanks]).tolist()  # a GPU waits once
         if low < 0 or high >= logits.shape[-1]:
             raise UserError(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd import plots
+from adakd.config import FAMILIES
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, write_text
 from adakd.pages import Cell, Figure, Line, Part, aligned, markdown, page
@@ -426,11 +427,19 @@ def _in_sentence(row: Row) -> str:
     return IN_SENTENCES[name] + (f" ({tag})" if tag else "")
 
 
+def _resampled(row: Row) -> str:
+    """What the intervals of a row are over, beside its seeds."""
+    unit = unit_of([run.tested for run in row.runs])
+    if unit == "speaker":
+        return f"{len({one.speaker for one in row.utterances} - {''})} speakers"
+    if unit == "fold" and 1 in Counter(run.key[0] for run in row.runs).values():
+        return "folds (one with a single seed is drawn as a whole)"
+    return f"{unit}s (five known speakers are needed to draw over those)"
+
+
 def notes(families: Mapping[str, Sequence[Row]]) -> list[str]:
     """What a reader must know to read the table rightly."""
     rows = [row for table in families.values() for row in table if row.runs]
-    first = rows[0]
-    speakers = {one.speaker for one in first.utterances}
     sizes = {}  # of the test set of each family, which may have rejected other clips
     for family, table in families.items():
         if row := next((row for row in table if row.runs), None):
@@ -444,10 +453,7 @@ def notes(families: Mapping[str, Sequence[Row]]) -> list[str]:
     )
     seeds = sorted({run.experiment.seed for row in rows for run in row.runs})
     folds = {run.experiment.fold for row in rows for run in row.runs} - {None}
-    unit = unit_of([run.tested for run in first.runs])
-    over = f"{unit}s (five known speakers are needed to draw over those)"
-    if unit == "speaker":
-        over = f"{len(speakers)} speakers"
+    over = " or ".join(dict.fromkeys(_resampled(row) for row in rows))
     if len(seeds) > 1:
         over = f"seeds, crossed with {over}"
     found = [
@@ -530,8 +536,8 @@ def caution(families: Mapping[str, Sequence[Row]]) -> str:
     few = []
     if len({run.experiment.seed for run in runs if run.experiment.method != "teacher"}) == 1:
         few.append("with another seed each CER would be another, often by more than methods differ")
-    speakers = {one.speaker for run in runs for one in run.errors}
-    if len(speakers) < ENOUGH_SPEAKERS and all(speakers):
+    speakers = {one.speaker for run in runs for one in run.errors} - {""}
+    if 0 < len(speakers) < ENOUGH_SPEAKERS:
         these = "this speaker" if len(speakers) == 1 else f"these {len(speakers)} speakers"
         few.append(f"other speakers than {these} may differ more")
     return f"Not in the intervals: {'; '.join(few)} (README: A study)." if few else ""
@@ -857,7 +863,7 @@ def trained_by(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 # -- a recipe's RESULTS.md ------------------------------------------------------------------------
 
-_FAMILY = re.compile(r"(?m)^## (wav2vec2|whisper)$")
+_FAMILY = re.compile(rf"(?m)^## ({'|'.join(FAMILIES)})$")
 _STUDY = re.compile(r"(?m)^<!-- study (.+): adakd benchmark --publish -->\n")
 
 
@@ -872,7 +878,7 @@ def publish(source: Path, target: Path) -> None:
     if lost := set(_FAMILY.findall(before)) - set(_FAMILY.findall(now)):
         raise UserError(
             f"{target} has a table of {' and '.join(sorted(lost))} as well, which this report "
-            "lacks: publish a report of both families, or delete that file first."
+            "lacks: publish a report of both families, or delete that table there first."
         )
     _write_results(target, now, studies)
 

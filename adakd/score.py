@@ -31,7 +31,7 @@ from adakd.significance import Change, Interval
 if TYPE_CHECKING:
     import numpy as np
 
-ENOUGH_SPEAKERS = 5  # from here on the bootstrap resamples speakers, below it utterances
+ENOUGH_SPEAKERS = 5  # from here on the bootstrap may resample speakers: see `unit_of`
 DRAWS = 1000  # bootstrap resamples
 KINDS = ("normalised", "raw", "pinyin", "words")  # of errors; the last two where there are any
 

@@ -140,7 +140,7 @@ def log_rate(sums: np.ndarray) -> np.ndarray:
 
 
 class Variance(NamedTuple):
-    """Of `log_rate`, by the hierarchical bootstrap, and of how many runs, folds and groups."""
+    """Of `log_rate`, by the bootstrap of both levels, and of how many runs, folds and groups."""
 
     of_runs: float  # resampling the seeds alone
     of_groups: float  # resampling the speakers, or utterances, alone

@@ -17,10 +17,11 @@ a shard's index once its arrays are on the disk, so one that was cut goes on whe
 has them all, `meta.json` is called `unfinished.json`. In a loop of one's own:
 
     begin(folder, parts={}, top_k=100, temperature=2.0)
+    left = all_ids - written(folder)  # of a pass that was cut some are there
     with Writer(folder) as writer:
-        for ids, rows, logits, x in ...:  # logits (sum of rows, V), x of each utterance
+        for ids, rows, logits, x in batches(left):  # logits (sum of rows, V), x of each utterance
             writer.add(writer.reduce(ids, rows, logits), x)
-    finish(folder, utterances)
+    finish(folder, len(all_ids))
     store = Store(folder)  # store.difficulties(), store.soft(ids)
 """
 
@@ -112,7 +113,7 @@ def is_whole(store: Path, utterances: int) -> bool:
     for index in _indices(store):
         if not all((store / f"{name}.{_place(index)}.npy").exists() for name in names):
             return False
-    return sum(map(count_lines, _indices(store))) == utterances
+    return _count(store) == utterances
 
 
 def written(folder: Path) -> set[str]:
@@ -121,13 +122,17 @@ def written(folder: Path) -> set[str]:
 
 
 def finish(folder: Path, utterances: int) -> None:
-    """Declare the store complete (one process, after all have flushed).
+    """Declare the store complete (one process, after all have written).
 
-    Raises:
-        UserError: it does not hold so many utterances.
+    utterances: how many the whole set has. Raises `UserError` where the store has other than that.
     """
-    there = sum(map(count_lines, _indices(folder)))
-    if there != utterances:
+    there = _count(folder)
+    if there > utterances:
+        raise UserError(
+            f"{folder} holds {there} utterances, and there are {utterances}: delete it, and run "
+            "the teacher pass again, without those that are `written` when it goes on."
+        )
+    if there < utterances:
         raise UserError(
             f"{folder} holds {there} of {utterances} utterances: run the teacher pass again, which "
             "goes on (a Writer writes its last ones when its `with` block ends)."
@@ -426,6 +431,11 @@ class Store:
 def _indices(folder: Path, rank: str = "*") -> list[Path]:
     """The indices of all shards, index.RANK.SHARD.jsonl."""
     return sorted(folder.glob(f"index.{rank}.*.jsonl"))
+
+
+def _count(folder: Path) -> int:
+    """The utterances of all shards, by the lines of their indices."""
+    return sum(map(count_lines, _indices(folder)))
 
 
 def _place(index: Path) -> str:

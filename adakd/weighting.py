@@ -227,7 +227,7 @@ class Guarded(Weighting):
         if self.uses_doubt:
             self.register_buffer("doubted", torch.full((2,), math.nan))
 
-    def _doubts(self, doubts: Values | None, count: int | None = None) -> Tensor:
+    def _doubts(self, doubts: Values | None, count: int) -> Tensor:
         """All doubts of a training set, (N,) float64, checked; `doubted` is known then.
 
         Raises:
@@ -238,7 +238,7 @@ class Guarded(Weighting):
         if doubts is None:
             raise UserError(f"{name} has a guard and cannot be fitted without `doubts`.")
         every = _finite(name, "doubts", doubts)
-        if count is not None and len(every) != count:
+        if len(every) != count:
             raise UserError(
                 f"{name} cannot be fitted to {count} difficulties and {len(every)} doubts: it "
                 "needs both of every utterance."
@@ -313,13 +313,13 @@ class FixedWeight(Guarded):
         """With a guard: find what it makes of the training set, for `summary`.
 
         Args:
-            difficulties: not looked at.
+            difficulties: (N,), not looked at.
             doubts: (N,) of every training utterance, in any order.
         Raises:
             UserError: there are none, some are no probability, or no transcript is taken for right.
         """
         if self.uses_doubt:
-            every = self._doubts(doubts)
+            every = self._doubts(doubts, len(difficulties))
             alpha = torch.full((len(every),), self.fixed_alpha)
             self.alpha_range.copy_(_range(self._heeding(alpha, every)))
 

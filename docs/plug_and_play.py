@@ -37,6 +37,6 @@ class DistillingTrainer(Trainer):
                 outputs.logits, soft, frames, counts, self.temperature, select="all", blank=blank
             )
             progress = self.state.global_step / max(1, self.state.max_steps - 1)
-            x, doubt = inputs["difficulty"], inputs.get("doubt")
+            x, doubt = inputs.get("difficulty"), inputs.get("doubt")
             loss = self.weighting(task, distill, x, progress, doubt).loss
         return (loss.mean(), outputs) if return_outputs else loss.mean()

@@ -620,10 +620,12 @@ def test_a_cut_run_tells_what_an_uncut_one_does(
     cut._should_save_intra_epoch_ckpt = lambda *_: cut.optimizer_step == at  # type: ignore
     with pytest.raises(Cut):
         run(cut, speech)
-    run(ready("cut"), speech)
+    again = ready("cut")
+    run(again, speech)
     out, error = capsys.readouterr()
     assert epochs_told(error) == told and len(told) == 4
     assert out == f"a test goes on after step {at} of {whole.total_steps}\n"
+    assert again.bar.before == at and again.bar.done == again.bar.total == whole.total_steps
 
 
 def test_what_an_epoch_tells_does_not_run_into_the_bar(

@@ -46,8 +46,9 @@ def corpus(kind: str, count: int = 300) -> tuple[list[str], list[str], list[floa
     elif kind == "groups":  # two clubs that share sentences among themselves alone
         club = {who: int(who[1:]) % 2 for who in speakers}
         sentences = [f"{club[who]} {draw.randrange(20)}" for who in speakers]
-    elif kind == "some unknown":
-        speakers = ["" if draw.random() < 0.1 else who for who in speakers]
+    elif kind.endswith("unknown") and kind != "unknown":
+        share = {"some unknown": 0.1, "most unknown": 0.9}[kind]
+        speakers = ["" if draw.random() < share else who for who in speakers]
         sentences = [f"text {draw.randrange(40)}" for _ in range(count)]
     elif kind == "unknown":
         speakers = [""] * count
@@ -69,7 +70,8 @@ def corpus(kind: str, count: int = 300) -> tuple[list[str], list[str], list[floa
         ("groups", "speaker and sentence", (0.0, 0.0)),
         ("some shared", "speaker and sentence", (0.02, 0.2)),
         ("shared", "speaker and sentence", (0.2, 0.55)),
-        ("some unknown", "known speaker and sentence", (0.2, 0.55)),
+        ("some unknown", "known speaker and sentence", (0.2, 0.4)),
+        ("most unknown", "known speaker and sentence", (0.0, 0.1)),
         ("unknown", "sentence", (0.0, 0.0)),
         ("one speaker", "sentence", (0.0, 0.0)),
         ("one sentence", "speaker", (0.0, 0.0)),

@@ -352,6 +352,8 @@ def test_pretraining_joins_sentences_and_makes_no_test_set(
 
 
 def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no language 'rw': give a code that it has, such as 'hi'"):
+        espeak.espeak_code("rw")
     with pytest.raises(UserError, match="no language 'hin': did you mean 'hi'"):
         fetch(options, tmp_path / "corpus", "hin")
     assert espeak.espeak_code("zh") == "cmn"

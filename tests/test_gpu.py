@@ -164,6 +164,19 @@ def test_the_teacher_store(kind: str, k: int, workers: int, tmp_path: Path) -> N
     assert (other.drawn == one.drawn).float().mean() > 0.9
 
 
+def test_rounded_weights_say_the_same_under_autocast(kind: str, tmp_path: Path) -> None:
+    family = tiny.family(kind, tmp_path).to(DEVICE).eval().requires_grad_(False)
+    entries = tiny.entries(tmp_path)
+    batch = Steps(entries, tmp_path, family).batch(list(range(len(entries)))).to(DEVICE)
+    said = []
+    for _ in range(2):
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            said.append(family(batch).logits)
+        family.round_weights_()
+    assert torch.equal(*said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("live", [False, True])
 def test_training_steps(kind: str, live: bool, precision: str, tmp_path: Path) -> None:

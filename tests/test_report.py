@@ -118,6 +118,22 @@ def test_what_intervals_are_over(
     assert ("bootstrap over utterances" in markdown) == (speakers < 5)
 
 
+def test_what_intervals_of_folds_are_over(tmp_path: Path) -> None:
+    """With a seed each their luck is the folds', however many speakers are known."""
+    for seeds, told in (
+        (1, "over folds (one with a single seed is"),
+        (2, "seeds, crossed with 6 "),
+    ):
+        root = tmp_path / str(seeds)
+        runs = [
+            make_experiment(root, "finetune", FINETUNE, seed=seed, fold=fold)
+            for fold in range(4)
+            for seed in range(1, 1 + seeds)
+        ]
+        _, markdown, _ = written(root, runs)
+        assert told in markdown and "five known speakers" not in markdown
+
+
 def counted(*systems: list[int], characters: int = 10) -> np.ndarray:
     """Counts of the six speakers for significance.py (6, 1, 2 x systems), from the test's sums."""
     columns = [

@@ -155,15 +155,15 @@ def test_unit_is_speakers_from_five_on():
 
 
 def test_who_has_no_speaker_is_a_group_and_leaves_those_of_the_others():
-    """Six people of ten utterances each, of which one is nobody's: seven groups, not sixty."""
+    """Six people of ten utterances each, of which two are nobody's: eight groups, not sixty."""
     speakers = [f"s{i % 6}" for i in range(60)]
     errors = [1 + i % 6 for i in range(60)]
     known = made_up(errors, [20] * 60, speakers)
     counts, _ = score.count_array([[score.Tested(known)]])
-    one_lost = made_up(errors, [20] * 60, ["", *speakers[1:]])
-    lost, _ = score.count_array([[score.Tested(one_lost)]])
+    two_lost = made_up(errors, [20] * 60, ["", "", *speakers[2:]])
+    lost, _ = score.count_array([[score.Tested(two_lost)]])
     assert counts[:, 0].tolist() == [[10.0 * (1 + i), 200.0] for i in range(6)]
-    assert lost[:, 0].tolist()[0] == [1, 20] and len(lost) == 7
+    assert lost[:, 0].tolist()[:2] == [[1, 20], [2, 20]] and len(lost) == 8
     assert lost.sum(axis=0).tolist() == counts.sum(axis=0).tolist()
 
 

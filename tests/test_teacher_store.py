@@ -297,6 +297,8 @@ def test_what_is_missing_or_twice_in_a_store_is_told(tmp_path):
         finish(tmp_path, len(outputs) + 1)
     name = list(outputs)[3]
     add(tmp_path, {name: outputs[name]})
+    with pytest.raises(UserError, match="utterances, and there are .*: delete it"):
+        finish(tmp_path, len(outputs))
     finish(tmp_path, len(outputs) + 1)
     with pytest.raises(UserError, match=f"holds utterance '{name}', which another line has"):
         Store(tmp_path)

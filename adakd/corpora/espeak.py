@@ -180,8 +180,10 @@ def espeak_code(language: str) -> str:
         known = library.languages()
     code = CODES.get(language, language)
     if code not in known:
-        near = [name for name in sorted(known) if name[:2] == language[:2]]
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "it cannot speak that."
+        near = [name for name in sorted(known) if name[:2] == language[:2].lower()][:3]
+        hint = "give a code that it has, such as 'hi' or 'en'."
+        if near:
+            hint = f"did you mean {' or '.join(map(repr, near))}?"
         raise UserError(f"language.code: eSpeak NG has no language '{language}': {hint}")
     return code
 

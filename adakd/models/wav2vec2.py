@@ -166,13 +166,13 @@ class Wav2Vec2(Family):
         settings = _configuration(source)
         # What was pretrained alone comes without an output layer, if perhaps with a tokenizer.
         known = _known_units(source) if settings.architectures == ["Wav2Vec2ForCTC"] else {}
-        tokenizer = _units(units)
+        tokenizer = _of_recipe(units)
         outputs = settings.vocab_size
         return [unit for unit in tokenizer.get_vocab() if known.get(unit, outputs) >= outputs]
 
     @classmethod
     def lacks(cls, units: Path | None) -> Callable[[str], bool]:
-        tokenizer = _units(units)
+        tokenizer = _of_recipe(units)
         # A unit may be several characters, as "ch" is: by themselves they would be unknown.
         longer = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
         parts = set("".join(unit for unit in longer if len(unit) > 1))
@@ -342,10 +342,10 @@ def _configuration(source: str) -> Any:
 
 def _tokenizer(model: configuration.Model, units: Path | None) -> Any:
     """The recipe's tokenizer, or else the source's own."""
-    return own_tokenizer(str(model.source)) if units is None else _units(units)
+    return own_tokenizer(str(model.source)) if units is None else _of_recipe(units)
 
 
-def _units(folder: Path | None) -> Any:
+def _of_recipe(folder: Path | None) -> Any:
     """The recipe's tokenizer, as `units.train_characters` wrote it."""
     from transformers import Wav2Vec2CTCTokenizer
 

@@ -306,13 +306,13 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         write_text(shown_table, table)
         mark_done(folder, inputs, text=sha256(text))
         print(table, end="")
+    say(f"Report: {shown(page)}")
     if publish:
         target = configuration.REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
         from adakd.report import publish as publish_results
 
         publish_results(text, target)
         say(f"Published: {shown(target)}")
-    say(f"Report: {shown(page)}")
 
 
 @one_at_a_time(lambda places, methods: places[0].export)

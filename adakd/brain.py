@@ -519,8 +519,8 @@ class Metrics:
             for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     line = json.loads(text)
-                    past = line["step"] <= step
-                    past = past and ("dev_cer" not in line or line["epoch"] <= epoch)
+                    of_epoch = "dev_cer" not in line or line["epoch"] <= epoch
+                    past = line["step"] <= step and of_epoch
                 except (ValueError, LookupError, TypeError, AttributeError):
                     break  # the run was killed while it wrote this line
                 if past:

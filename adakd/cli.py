@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -51,8 +51,10 @@ OPTIONS = {
     "root": "where corpus/, data/, exp/ and export/ go (default: the repository)",
 }
 OPEN_FILES = 65_536  # at a time, where the system allows it
+# Steps that train students: by the method of their name, the last by all other methods.
+TRAINING = ("finetune", "kd", "adakd")
 # Steps whose work a launcher's processes share; any other each of them would do in full.
-SHARED = ("teacher", "finetune", "teacher-pass", "kd", "adakd")
+SHARED = ("teacher", "teacher-pass", *TRAINING)
 # Steps that use the teacher, or tell of it.
 OF_TEACHER = ("teacher-pass", "kd", "adakd", "decode", "score", "report", "export")
 BENCHMARKS = [
@@ -335,52 +337,46 @@ def _run_steps(
     from adakd.processes import say
     from adakd.stages import checks, preparation, results, teacher_pass, training
 
-    trained = {method: method if method in STEPS else "adakd" for method in methods}
-    asked = [name for name, step in trained.items() if step in steps]
+    trained_by: dict[str, list[str]] = {step: [] for step in TRAINING}
+    for method in methods:
+        trained_by[method if method in TRAINING else "adakd"].append(method)
+    asked = [name for step in TRAINING if step in steps for name in trained_by[step]]
     for place in places:
         training.check_methods(place, asked)
         if "teacher" not in steps and any(step in OF_TEACHER for step in steps):
             check_settings_of_teacher(place)
         if "teacher" in steps and not done(place.experiment("teacher")):
             training.check_units(place)
-    if not asked and set(steps) <= {"finetune", "kd", "adakd"}:
+    if not asked and set(steps) <= set(TRAINING):
         for step in steps:
             number = list(STEPS).index(step)
             named = " ".join(methods)
             say(f"stage {number} ({step}): trains none of --methods {named}, nothing to do")
+    of_each_place: dict[str, Callable[[Place], None]] = {
+        "prepare": preparation.prepare,
+        "teacher": training.teacher,
+        "teacher-pass": teacher_pass.teacher_pass,
+        "decode": lambda place: results.decode(place, methods),
+        "score": lambda place: results.score(place, methods),
+    }
     first = next((step for step in steps if step in SHARED), None)
     for step in steps:
-        if step == "report":
-            results.report(places, methods, command, publish)
-            continue
         if step == "corpus":
             preparation.corpus(places[0])
-            continue
-        if step == "export":
+        elif step == "report":
+            results.report(places, methods, command, publish)
+        elif step == "export":
             for folder in dict.fromkeys(place.export for place in places):
                 results.export([place for place in places if place.export == folder], methods)
-            continue
-        for place in places if step == first else ():  # stage 1 has made the units by now
-            checks.check_models(place, steps, asked)
-        for place in places:
-            check_shared(place, step)
-            if step == "prepare":
-                preparation.prepare(place)
-            elif step == "teacher":
-                training.teacher(place)
-            elif step in ("finetune", "kd"):
-                if step in methods:
-                    training.train(place, step)
-            elif step == "teacher-pass":
-                teacher_pass.teacher_pass(place)
-            elif step == "adakd":
-                for method in methods:
-                    if method not in ("finetune", "kd"):
-                        training.train(place, method)
-            elif step == "decode":
-                results.decode(place, methods)
-            elif step == "score":
-                results.score(place, methods)
+        else:
+            for place in places if step == first else ():  # stage 1 has made the units by now
+                checks.check_models(place, steps, asked)
+            for place in places:
+                check_shared(place, step)
+                for method in trained_by.get(step, ()):
+                    training.train(place, method)
+                if step in of_each_place:
+                    of_each_place[step](place)
 
 
 @contextlib.contextmanager

@@ -73,6 +73,10 @@ DISK = "On disk"  # a last column, where a row is of int8
 PINYIN = "Pinyin, %"  # a column after the raw CER, in Mandarin
 WER = "WER, %"  # there, too, where spaces part words
 NOT_RUN = "not run"
+OF_VARIANTS = (
+    "A variant, its tag in brackets, is compared with the fine-tuning and the KD of its own tag "
+    "where there are others such, else with those without a tag."
+)
 BY_CONDITION = "CER by recording condition, %"
 
 
@@ -464,10 +468,7 @@ def notes(families: Mapping[str, Sequence[Row]]) -> list[str]:
         "is itself uncertain. vs: relative change of the CER, paired; below zero is better.",
     ]
     if any(split_tag(row.method)[1] for row in rows):
-        found.append(
-            "A variant, its tag in brackets, is compared with the fine-tuning and the KD of its "
-            "own tag where there are others such, else with those without a tag."
-        )
+        found.append(OF_VARIANTS)
     if any("-int8" in row.method for row in rows):
         found.append(
             "int8: the same student with the weights of its linear layers in int8, activations "
@@ -717,7 +718,8 @@ def write_report(
         shown.append(f"{family}\n{aligned(results_table(table))}")
         if conditions[family]:
             shown.append(f"{family}: {BY_CONDITION}\n{aligned(conditions[family])}")
-    shown += [_filled(text) for text in (warning, *said) if text]
+    of_variants = OF_VARIANTS if any(split_tag(run.experiment.method)[1] for run in runs) else ""
+    shown += [_filled(text) for text in (of_variants, warning, *said) if text]
     return "\n\n".join(shown) + "\n"
 
 

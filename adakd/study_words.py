@@ -437,10 +437,13 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         for row in table.rows.values()
         if row.runs
     }
+    over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
     whole = ""
     if "fold" in units:
+        over += " (speakers where five or more are known and every fold has several seeds)"
         whole = "A fold that has a single seed is drawn as a whole, its seed's luck with it. "
-    over = " or ".join(f"{unit}s" for unit in sorted(units)) or "speakers"
+    elif "utterance" in units:
+        over += " (speakers where five or more are known)"
     taught = [
         seconds
         for table in tables
@@ -460,10 +463,9 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
         "S / D / I: substitutions, deletions and insertions, in percent of the reference.",
-        f"Brackets: 95 %, from a bootstrap over seeds, crossed with {over} (speakers "
-        "where five or more are known), with t quantiles, since few seeds and speakers make the "
-        f"error itself uncertain. {whole}Changes are relative, paired by seed and test speech; "
-        "below zero is better.",
+        f"Brackets: 95 %, from a bootstrap over seeds, crossed with {over}, with t quantiles, "
+        "since few seeds and speakers make the error itself uncertain. "
+        f"{whole}Changes are relative, paired by seed and test speech; below zero is better.",
         f"Holm's correction covers {'the one' if primary == 1 else f'all {primary}'} primary "
         f"comparison{'' if primary == 1 else 's'} that the grid names, those not run too. One with "
         "runs missing is open: nothing is claimed of it. All other intervals are exploratory and "

@@ -323,11 +323,13 @@ def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
         make_experiment(tmp_path, name, wrong)
         for name, wrong in (("finetune", FINETUNE), ("kd", KD), ("adakd-p25", ADAKD))
     ]
-    _, markdown, _ = written(tmp_path, runs)
+    text, markdown, _ = written(tmp_path, runs)
     assert markdown_rows(markdown)["AdaKD (p25)"][6].startswith(f"{100 * (31 / 32 - 1):+.1f} [")
     assert "AdaKD (p25) is 3.1 % relative better than KD; the interval" in markdown
     assert "AdaKD has not been run" not in markdown
-    assert "a variant, its tag in brackets" in markdown.lower()
+    assert report.OF_VARIANTS in markdown
+    assert report.OF_VARIANTS in " ".join(text.split())  # in the terminal, too
+    assert report.OF_VARIANTS not in " ".join(written(tmp_path, runs[:2])[0].split())
 
 
 def test_a_kd_with_a_tag_is_compared_with_the_kd_without(tmp_path):

@@ -62,7 +62,7 @@ def corpus(place: Place) -> None:
 @one_at_a_time(lambda place: place.data)
 def prepare(place: Place) -> None:
     """Stage 1: manifests, text units, audio at 16 kHz mono, and what was rejected and why."""
-    config, inputs, noise = place.config, data_inputs(place), place.config.data.label_noise
+    config, inputs = place.config, data_inputs(place)
     splits = [*corpora.SPLITS, *(["untranscribed"] if config.data.untranscribed else [])]
     outputs = [place.data / f"{split}.jsonl" for split in splits]
     if own := units_of(place):
@@ -123,22 +123,13 @@ def prepare(place: Place) -> None:
         config.data.jobs or processors(),
         models.lacks(config, units),
     )
-    teaches = config.transcripts.source == configuration.TEACHER
-    unused = "" if teaches else ", unused: only --transcripts.source teacher learns from them"
-    for split, count in counts.items():
-        say(
-            f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
-            + (f", {count['rejected']} rejected" if count["rejected"] else "")
-            + (unused if split == stage.UNTRANSCRIBED else "")
-        )
-    (place.data / label_noise.LISTING).unlink(missing_ok=True)
-    if noise != configuration.LabelNoise():
+    _tell_counts(place, counts)
+    listing = place.data / label_noise.LISTING
+    listing.unlink(missing_ok=True)
+    if (noise := config.data.label_noise) != configuration.LabelNoise():
         wrong = label_noise.corrupt(place.data, noise, limits)
         listed = ", ".join(f"{count} {kind}" for kind, count in wrong.items()) or "none"
-        say(
-            f"{place.title}: wrong transcripts in train: {listed} "
-            f"({shown(place.data / label_noise.LISTING)})"
-        )
+        say(f"{place.title}: wrong transcripts in train: {listed} ({shown(listing)})")
     files = fingerprint(place.data / f"{split}.jsonl" for split in counts)
     of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
     samples = _other_samples(place.data, files, fingerprint([place.data / stage.CHECKSUMS]))
@@ -155,6 +146,19 @@ def prepare(place: Place) -> None:
         "counts": counts,
     }
     mark_done(place.data, inputs, **facts)
+
+
+def _tell_counts(place: Place, counts: dict[str, Any]) -> None:
+    from adakd.data.prepare import UNTRANSCRIBED
+
+    teaches = place.config.transcripts.source == configuration.TEACHER
+    unused = "" if teaches else ", unused: only --transcripts.source teacher learns from them"
+    for split, count in counts.items():
+        say(
+            f"{place.title}: {split} {count['kept']} utterances, {count['seconds'] / 60:.1f} min"
+            + (f", {count['rejected']} rejected" if count["rejected"] else "")
+            + (unused if split == UNTRANSCRIBED else "")
+        )
 
 
 def _tell_rejected(place: Place) -> None:

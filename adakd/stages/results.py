@@ -251,7 +251,7 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         decoded(place, name)
     texts = [path / "hyp.test.jsonl" for *_, path in experiments]
     inputs: dict[str, Any] = {
-        "layout": 3,  # raise it when the same scores would make another report
+        "layout": 4,  # raise it when the same scores would make another report
         "methods": methods,  # of what was not run
         # By what was said, too: a model that was deleted and trained again says something else.
         "scores": [

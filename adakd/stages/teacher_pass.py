@@ -140,7 +140,6 @@ def write_difficulty(place: Place) -> None:
         return
     from adakd import difficulty, models
     from adakd.checkpoints import seed_everything
-    from adakd.data import label_noise
     from adakd.device import enough_memory
 
     entries = place.transcribed()
@@ -197,15 +196,22 @@ def write_difficulty(place: Place) -> None:
             listing = folder / "doubtful.tsv"
             number = difficulty.list_doubtful(listing, entries, found)
             say(f"{title}: {number} of {len(entries)} transcripts are doubted ({shown(listing)})")
-            doubts = {utterance: row["doubt"] for utterance, row in found.items()}
-            facts["taken_for_wrong"] = label_noise.taken_for_wrong(place.data, doubts)
-            if facts["taken_for_wrong"]:
-                say(f"{title}: taken for wrong: {facts['taken_for_wrong']}")
+            facts["taken_for_wrong"] = _tell_wrong(place, title, found)
         mark_done(folder, parts, **facts)
         for path in folder.glob("part.*"):
             path.unlink()
     wait_for_all()
     say(f"{title}: written ({shown(folder)})")
+
+
+def _tell_wrong(place: Place, title: str, found: dict[str, dict[str, Any]]) -> str:
+    """How many of the transcripts that were made wrong are doubted; empty where none were."""
+    from adakd.data import label_noise
+
+    doubts = {utterance: row["doubt"] for utterance, row in found.items()}
+    if taken := label_noise.taken_for_wrong(place.data, doubts):
+        say(f"{title}: taken for wrong: {taken}")
+    return taken
 
 
 def _in_order(rows: Iterable[dict[str, Any]], entries: Manifest) -> dict[str, dict[str, Any]]:

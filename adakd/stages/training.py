@@ -40,6 +40,7 @@ from adakd.processes import rank, say, wait_for_all, world
 from adakd.stages.transcripts import transcribe_training
 
 if TYPE_CHECKING:
+    from adakd.data.manifest import Manifest
     from adakd.models import Batch, Family
     from adakd.weighting import Weighting
 
@@ -168,15 +169,13 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
 
     import torch
 
-    from adakd import models
     from adakd import weighting as weightings
     from adakd.brain import DistillationBrain
     from adakd.checkpoints import seed_everything
     from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
     from adakd.device import described, precision
 
-    for each, its_options in config.methods.items():
-        weightings.build(each, its_options)  # a wrong one is told now, not after hours of training
+    _check_options(place)
     weighting = weightings.build(name, config.methods.get(method))
     check_method(place, method, weighting)
     if role == "teacher" and not half:
@@ -184,15 +183,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     entries = place.transcribed() if role == "teacher" else lessons(place)
     gc.collect()  # as below; one that failed may still be there
     seed = place.seed_of(method)
-    if role == "teacher":
-        seed_everything(seed, "weights")
-        family = models.load(config, "teacher", units_of(place))
-    else:
-        family = models.open_folder(config, student_start(place) / "model")
-    for split in (entries, place.manifest("dev"), place.manifest("test")):
-        if len(split):  # told now, not in the middle of an epoch or after the last
-            longest = int(split.seconds.argmax())
-            family.check_hears(split[longest].id, float(split.seconds[longest]))
+    family = _beginner(place, method, entries)
     live, extra = supervision(place, weighting, family)
     begin(folder, inputs, config)  # here, since it empties what was finished with other inputs
     seed_everything(seed, "training")  # whatever else this process has done
@@ -262,6 +253,23 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     )
 
 
+def _beginner(place: Place, method: str, entries: Manifest) -> Family:
+    """The model as its training begins; `UserError` if it cannot hear all that it is to hear."""
+    from adakd import models
+    from adakd.checkpoints import seed_everything
+
+    if method == "teacher":
+        seed_everything(place.seed_of(method), "weights")
+        family = models.load(place.config, "teacher", units_of(place))
+    else:
+        family = models.open_folder(place.config, student_start(place) / "model")
+    for split in (entries, place.manifest("dev"), place.manifest("test")):
+        if len(split):  # told now, not in the middle of an epoch or after the last
+            longest = int(split.seconds.argmax())
+            family.check_hears(split[longest].id, float(split.seconds[longest]))
+    return family
+
+
 def check_units(place: Place) -> None:
     """Raise `UserError` where nothing can be distilled, before the teacher is trained for days.
 
@@ -283,10 +291,17 @@ def check_methods(place: Place, methods: Sequence[str]) -> None:
     if methods := [method for method in methods if not done(place.experiment(method))]:
         from adakd.weighting import build
 
-        for each, its_options in place.config.methods.items():
-            build(each, its_options)  # a wrong one is told now, not after the data are made
+        _check_options(place)
         for method in methods:
             check_method(place, method, build(method, place.config.methods.get(method)))
+
+
+def _check_options(place: Place) -> None:
+    """`UserError` for a wrong option of any method, now and not after hours of other work."""
+    from adakd.weighting import build
+
+    for method, options in place.config.methods.items():
+        build(method, options)
 
 
 def check_method(place: Place, method: str, weighting: Weighting) -> None:

@@ -10,10 +10,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import normalize
 
 from adakd.errors import UserError
 
@@ -169,6 +170,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             found.append(f"{prefix}{key}")
     return found
+
+
+def other_form(name: str, there: Callable[[str], bool]) -> bool:
+    """Whether a name is there in another Unicode form: alike to the eye, as Macs copy files."""
+    return any(
+        form != name and there(form) for form in (normalize("NFC", name), normalize("NFD", name))
+    )
 
 
 def shown(path: Path) -> str:

@@ -86,9 +86,12 @@ def corpus_fingerprint(place: Place) -> str:
 
 def data_inputs(place: Place) -> dict[str, Any]:
     """What the prepared data depend on."""
+    from adakd.data.text import RULES  # 7 ms that most commands need not pay
+
     config = place.config
     return {
         "corpus": corpus_fingerprint(place),
+        "text": RULES,
         **data_settings(config),
         "teacher": source_fingerprint(config.teacher),
         "student": source_fingerprint(config.student),

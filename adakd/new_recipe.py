@@ -125,16 +125,18 @@ def check_language(language: str, kind: str, whisper: str | None) -> None:
     """Refuse a code that Whisper, the text rules, or eSpeak where it is to speak, do not know."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
+    configuration.check_language(language)
     code = whisper or primary(language)
     if code not in LANGUAGES:
-        names = {**{known: known for known in LANGUAGES}, **TO_LANGUAGE_CODE, **WHISPERS}
-        near = difflib.get_close_matches(code.lower(), names, n=1)
+        names = {**TO_LANGUAGE_CODE, **configuration.MEANT, **WHISPERS}
+        # A name may be misspelt; of codes that are like each other every one is a language.
+        spelt = {name for name in names if len(name) > 3} if len(code) > 3 else {code.lower()}
+        near = difflib.get_close_matches(code.lower(), spelt & names.keys(), n=1)
         hint = f"did you mean '{names[near[0]]}'? If not," if near else "if it is right,"
         raise UserError(
             f"Whisper has no language '{code}'; {hint} name the language nearest to it with "
             "--whisper CODE, such as --whisper sw"
         )
-    configuration.check_language(language)
     if kind == "espeak":
         from adakd.corpora.espeak import espeak_code
 

@@ -288,6 +288,14 @@ def test_bad_files(tmp_path: Path, name: str, reason: str) -> None:
     assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
 
 
+def test_a_name_that_looks_like_the_files(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "caf\u00e9.wav", noise(1_000), 16_000)
+    with pytest.raises(UserError, match=r"missing audio file, but there is one .* \(NFC, NFD\)"):
+        audio.read(tmp_path / "cafe\u0301.wav")
+    with pytest.raises(UserError, match="missing audio file$"):
+        audio.read(tmp_path / "the\u0301.wav")
+
+
 def test_streamed_wav_of_unknown_length_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(1_000), 16_000)

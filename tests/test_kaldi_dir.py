@@ -37,6 +37,17 @@ def read(data: Path, **options: str) -> tuple[dict[str, Utterance], list[Rejecte
     return {row.id: row for row in used}, [row for row in rows if isinstance(row, Rejected)]
 
 
+def test_ids_that_look_alike_are_told_from_others(data: Path) -> None:
+    """As of a corpus that a Mac copied: the same letters in other code points."""
+    dev = data / "dev"
+    append(dev / "text", "cafe\u0301 maji", "the\u0301 maji")
+    append(dev / "utt2spk", "caf\u00e9 s9", "the\u0301 s9")
+    reasons = {row.id: row.reason for row in read(data)[1]}
+    assert reasons["the\u0301"] == "not in segments"
+    alike = "where it has another Unicode form (NFC, NFD)"
+    assert reasons["cafe\u0301"] == f"not in segments, utt2spk, {alike}"
+
+
 def table(path: Path, *lines: bytes) -> list[kaldi_tables.Row | Rejected]:
     path.write_bytes(b"".join(lines))
     return list(kaldi_tables.rows(path, "train"))

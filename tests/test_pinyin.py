@@ -39,6 +39,7 @@ def test_homophones_are_equal_and_tones_are_not() -> None:
     ("language", "expected"),
     [
         *(("zh", True), ("zh-CN", True), ("zh_TW", True), ("cmn", True), ("cmn-Hans-CN", True)),
+        *(("zh-yue", False), ("zh-min-nan", False), ("zh-Hant-HK", False), ("zh-Hant-TW", True)),
         *(("zh-HK", False), ("yue", False), ("ja", False), ("hi", False), ("en", False)),
     ],
 )

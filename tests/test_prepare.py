@@ -133,6 +133,7 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         "no file": replace(good, audio=tmp_path / "none.wav"),
         "no text": replace(good, text=" \n"),
         "only marks": replace(good, text="…।"),
+        "broken": replace(good, text="na\ufffdve"),
         "low rate": replace(good, audio=tmp_path / "low.wav"),
         "cut off": replace(good, audio=tmp_path / "cut.wav"),
         "nan": replace(good, audio=tmp_path / "nan.wav"),
@@ -167,6 +168,7 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         "no file": "missing audio file",
         "no text": "empty transcript",
         "only marks": "transcript empty once normalised",
+        "broken": "broken characters in the transcript: it holds U+FFFD",
         "low rate": "sampling rate too low",
         "cut off": "truncated audio",
         "nan": "samples that are not numbers",
@@ -186,7 +188,7 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         assert rows[id]["reason"].startswith(reason) and rows[id]["split"] == "train"
     assert rows["no file"]["where"] == str(tmp_path / "none.wav")
     assert rows["beyond"]["where"] == f"{good.audio} (2 s to 3 s)"
-    assert counts["train"] == {"kept": 2, "rejected": 16, "seconds": 2.0}
+    assert counts["train"] == {"kept": 2, "rejected": 17, "seconds": 2.0}
     assert [entry.id for entry in entries(tmp_path, "train")] == ["train0", "train1"]
     kept_or_test = {Path(e.audio).name for s in ("dev", "test") for e in entries(tmp_path, s)}
     on_disk = {path.name for path in (tmp_path / "data" / "audio").rglob("*.*")}

@@ -96,6 +96,23 @@ def test_raw_is_against_the_untouched_transcript():
     assert errors.raw == (1, 1, 0, 9)  # the capital and the full stop
 
 
+def test_an_unknown_character_is_a_wrong_one_normalised_as_well():
+    """A Whisper that writes broken bytes on and on is no better for it."""
+    for language, reference, hypothesis in (
+        ("hi", "मैं हूँ", "मैं\ufffdहूँ\ufffd"),
+        ("zh", "我去", "我\ufffd\ufffd去"),
+    ):
+        errors = one(reference, hypothesis, language)
+        assert errors.normalised == errors.raw
+        assert errors.normalised.errors == 2
+
+
+def test_the_space_without_width_is_one_where_spaces_do_not_count():
+    """It parts words in Khmer, and no model writes it."""
+    errors = one("ភាសាខ្មែរ", "ភាសាខ្មែរ", "km", raw="ភាសា\u200bខ្មែរ")
+    assert errors.raw == errors.normalised == (0, 0, 0, len("ភាសាខ្មែរ"))
+
+
 def test_chinese_raw_drops_spaces_and_keeps_punctuation():
     errors = one("你好吗", "你好吗", "zh", raw="你好 吗？")
     assert errors.raw == (0, 1, 0, 4)

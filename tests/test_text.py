@@ -142,7 +142,8 @@ SPELT = [
     # within words: Catalan, Finnish, Hebrew, Tibetan
     ("ca", "Col·legi, COL·LEGI, co\u0140legi; a·b", "col·legi col·legi col·legi a b"),
     ("fi", "EU:n asia: näin", "eu:n asia näin"),
-    ("he", "ג'ירפה, סנדוויץ’; ג׳ורג׳ 'שלום'", "ג'ירפה סנדוויץ' ג'ורג' שלום"),
+    ("he", "ג'ירפה, סנדוויץ’; ג׳ורג׳ 'שלום'", "ג׳ירפה סנדוויץ׳ ג׳ורג׳ שלום"),
+    ("he", "רח׳ הרצל, פרופ׳ וכו׳; צה''ל", "רח׳ הרצל פרופ׳ וכו׳ צה״ל"),
     ("he", 'צה"ל, צה״ל, צה”ל קרא ב"הארץ"', "צה״ל צה״ל צה״ל קרא ב הארץ"),
     ("bo", "བོད་སྐད༌ཡིག།  བཀྲ་ཤིས་", "བོད་སྐད་ཡིག བཀྲ་ཤིས"),
     # in the way: Armenian marks stand in a word; tatweel stretches one
@@ -172,6 +173,42 @@ SPELT = [
     # what is typed for a danda
     ("bn", "আমি ভাত খাই৷ শেষ\u09e4", "আমি ভাত খাই শেষ"),
     ("or", "ଓଡ଼ିଆ\u0b64 ଭାଷା\u0b65", "ଓଡ଼ିଆ ଭାଷା"),
+    # an ending or an article beside a number; feet, hours and thousands
+    ("tr", "1990’da doğdum, 6'lı; 5'11 '90", "1990'da doğdum 6'lı 5 11 90"),
+    ("it", "L'11 settembre", "l'11 settembre"),
+    ("fi", "Vuonna 1990:n, klo 5:30", "vuonna 1990:n klo 5 30"),
+    ("sv", "den 12:e", "den 12:e"),
+    # ʻ of Samoan, Tongan and Tahitian; an apostrophe of Bodo and its neighbours, Occitan's points
+    ("sm", "Fa‘afetai, fa'afetai", "faʻafetai faʻafetai"),
+    ("to", "‘Ofa atu", "ʻofa atu"),
+    ("ty", "'Ia ora na", "ʻia ora na"),
+    ("brx", "ब'र आरो ब\u02bcर 'गाव'", "ब'र आरो ब'र गाव"),
+    ("oc", "in·hèrn, des·har; n·a", "in·hèrn des·har n a"),
+    ("ca", "col‧legi, col•legi", "col·legi col·legi"),
+    ("af", "\u0149 Man", "'n man"),
+    ("el", "ἀπ\u1fbd αὐτοῦ, ὅ,τι", "ἀπ' αὐτοῦ ὅ,τι"),
+    # letters in another guise: Arabic forms and ligatures, those of others, radicals
+    ("ar", "\ufee3\ufeae\ufea3\ufe92\ufe8e \ufdf2 \ufefb \ufe76", "مرحبا الله لا \u064e"),
+    ("en", "\ufb01n, o\ufb03ce", "fin office"),
+    ("hy", "\ufb13ան", "մնան"),
+    ("ja", "\u2f47本\u2f00", "日本一"),
+    ("zh", "\u2f08\u2f24、\u2e9f", "人大母"),
+    # what looks alike, or is typed on another keyboard
+    ("th", "น้ำ น\u0e49\u0e4d\u0e32 น\u0e4d\u0e49\u0e32 เเม่ ท\u0e48\u0e35", "น้ำ น้ำ น้ำ แม่ ที่"),
+    ("lo", "ຄ\u0ecd\u0eb2 ຄ\u0eb3", "ຄ\u0eb3 ຄ\u0eb3"),
+    ("my", "\u1040န်ကြီး \u1041\u1040ခု \u1044င်း \u1047ှိ", "ဝန်ကြီး 10ခု ၎င်း ရှိ"),
+    ("fa", "كتاب علي", "کتاب علی"),
+    ("ar", "كتاب علي", "كتاب علي"),
+    ("ckb", f"به{ZWNJ} خۆ", "بە خۆ"),
+    ("ro", "Ştiinţă", "știință"),
+    ("ko", "서울ㆍ부산 \u3164", "서울 부산"),
+    ("hi", "अाप हाेगा अौर आे", "आप होगा और ओ"),
+    ("bn", "অামি", "আমি"),
+    ("gu", "અાપ", "આપ"),
+    # symbols, of a Unicode that this Python may not know as well; an unknown character is one
+    ("tr", "çok iyi \U0001fa77 5 \u20c1 1\ufe0f\u20e3", "çok iyi 5 1"),
+    ("hi", "मैं\ufffdहूँ", "मैं\ufffdहूँ"),
+    ("zh", "我\ufffd\ufffd去", "我\ufffd\ufffd去"),
     # what was right before
     ("am", "ሰላም፡ዓለም።", "ሰላም ዓለም"),
     ("ja", "ラーメン、人々とゝ", "ラーメン人々とゝ"),
@@ -221,14 +258,17 @@ def test_idempotent_whatever_stands_beside_a_joiner() -> None:
 def test_idempotent_in_every_language_with_rules_of_its_own() -> None:
     """Marks that spell here and there, letters that they spell beside, and what comes between."""
     parts = (
-        "''’\u02bb\u02bc՚\",:·་״՛ nsypoagl iİIi\u0307\u0301oιότיגץאབ" + f"ميه{ZWNJ}ـर्{ZWJ}य。のদুরከ`"
+        "''’\u02bb\u02bc՚׳\",:·་״՛ nsypoaghl iİIi\u0307\u0301oιότיגץאབ19"
+        + f"ميهﺐ{ZWNJ}ـर्{ZWJ}अाेय。のদুরከ`เ\u0e4d\u0e32\u0e48\u0e34\u0ecd\u0eb2"
+        + "\u1040\u1004\u103aş\ufffd"
     )
     draw = random.Random(1)
     named = [
         rules._BY_LANGUAGE,
         rules._OKINA,
         rules._DOTLESS,
-        rules._WITH_EYELASH,
+        rules._JOINED_IN,
+        rules._TYPED,
         ["ca", "zh", "ja"],
     ]
     languages = [language for table in named for language in sorted(table)]
@@ -286,7 +326,7 @@ def test_collected_sentences(shared_data: Path | None) -> None:
     for language, sentence in sentences:
         once = normalise(sentence, language)
         assert normalise(once, language) == once
-        assert letters(once) == letters(sentence), sentence
+        assert letters(once) == whole_vowels(letters(sentence)), sentence
         assert letters(once) == once.replace(" ", "").replace("'", ""), "nothing else is left"
         assert once == " ".join(once.split())
     assert len(sentences) > 40
@@ -310,3 +350,11 @@ def folded(character: str) -> str:
     if unicodedata.category(character)[0] not in "LMN" or "\ufe00" <= character <= "\ufe0f":
         return ""
     return {"\U0002b5af": "頫"}.get(character, character.lower())
+
+
+def whole_vowels(text: str) -> str:
+    """Hindi's vowels as letters of their own, where collected sentences make them of two."""
+    made = {"अा": "आ", "अो": "ओ", "अौ": "औ", "ाे": "ो", "ाै": "ौ", "ाॅ": "ॉ", "एे": "ऐ", "आे": "ओ"}
+    for two, one in made.items():
+        text = text.replace(two, one)
+    return text

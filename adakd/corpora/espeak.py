@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 ESPEAK_RATE = 22_050  # Hz, what eSpeak NG gives
 FORMAT = 1  # part of the fingerprint: raise it when the same options would give other audio
 LONGEST = 60.0  # s: hardly a sentence takes longer, and twice what Whisper hears of a clip
-CODES = {"zh": "cmn", "zh-CN": "cmn", "zh-TW": "cmn"}  # ours -> eSpeak's, where they differ
+# Ours -> eSpeak's, where they differ.
+CODES = {"zh": "cmn", "zh-CN": "cmn", "zh-TW": "cmn", "zh-HK": "yue", "zh-MO": "yue"}
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adakd.corpora import Rejected
+from adakd.files import other_form
 
 _GAP = re.compile("[ \t]+")
 
@@ -82,8 +83,11 @@ def joined(
             yield _twice(row, path, split, None)
         else:
             pairs = zip(others, tables, strict=True)
-            lacking = ", ".join(other.name for other, table in pairs if row.id not in table)
-            yield Rejected(row.id, split, f"not in {lacking}", f"{path}:{row.line}")
+            lacking = [(other.name, table) for other, table in pairs if row.id not in table]
+            reason = f"not in {', '.join(name for name, _ in lacking)}"
+            if any(other_form(row.id, table.__contains__) for _, table in lacking):
+                reason += ", where it has another Unicode form (NFC, NFD)"
+            yield Rejected(row.id, split, reason, f"{path}:{row.line}")
     for number, (other, table) in enumerate(zip(others, tables, strict=True)):
         for key, left in table.items():
             if left is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import stat
 import zlib
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from adakd.data import mp3
 from adakd.errors import UserError
-from adakd.files import atomic_write
+from adakd.files import atomic_write, other_form
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,10 @@ def read(
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in it
-        raise AudioError("missing audio file", path) from None
+        reason = "missing audio file"
+        if other_form(str(path), os.path.exists):
+            reason += ", but there is one of this name in another Unicode form (NFC, NFD)"
+        raise AudioError(reason, path) from None
     except OSError as error:  # a name over 255 bytes, a folder that is closed to us
         raise AudioError(f"unreadable audio: {error.strerror}", path) from None
     if not stat.S_ISREG(status.st_mode):

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import re
 
-_SINITIC_BUT_NOT_MANDARIN = {"hk", "mo"}  # regions whose zh is Cantonese, in Common Voice say
+from adakd.data.text import CHINESE
+
+# Regions whose zh is Cantonese, in Common Voice say, and the other languages that a zh may name.
+_SINITIC_BUT_NOT_MANDARIN = {"hk", "mo", "yue", "min", "hakka", *CHINESE - {"zh", "cmn"}}
 
 
 def is_mandarin(language: str) -> bool:

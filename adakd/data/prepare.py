@@ -266,6 +266,8 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
     bare = not utterance.text.strip()
     if bare and not (clips.untranscribed and utterance.split == "train"):
         return "empty transcript"
+    if text.UNKNOWN_CHARACTER in utterance.text:
+        return "broken characters in the transcript: it holds U+FFFD, so its encoding was mistaken"
     language = utterance.language or clips.language
     written = target(utterance.text, language, clips.normalise)
     # With data.normalise false, too: what is scored is normalised, and there it would be empty.
@@ -484,7 +486,7 @@ def _check_unknown(unknown: dict[str, Unknown]) -> None:
 
 def _kind(reason: str) -> str:
     """A reason without its particulars, so that equal troubles are counted together."""
-    return re.sub(r"\d+(\.\d+)?", "N", reason.partition(":")[0])
+    return re.sub(r"\b\d+(\.\d+)?", "N", reason.partition(":")[0])
 
 
 def row(*fields: str) -> str:

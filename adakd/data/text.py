@@ -4,9 +4,12 @@ The rules, in this order. They look at characters, so that a language needs no c
 few whose spelling they would harm have a line in a table below, with the reason.
 
 1. Width forms (full-width Latin and punctuation, half-width kana, the ideographic space) become
-   their ordinary selves. No other compatibility character is touched: this is not NFKC.
+   their ordinary selves, and so do characters that are letters in another guise: Arabic
+   presentation forms and ligatures (ﷲ), Latin, Armenian and Hebrew ones (ﬁ), Kangxi radicals (⽇).
+   No other compatibility character is touched: this is not NFKC.
 2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
-   selectors; and what stands in the middle of a word without parting it, see _IN_THE_WAY. So are
+   selectors, Hangul fillers; and what stands in the middle of a word without parting it, see
+   _IN_THE_WAY. So are
    ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose between shapes of the
    same letters, seldom between words, and transcribers use them as they please (of the Hindi
    sentences collected for Common Voice one in fifteen has a ZWJ, at times within a syllable that it
@@ -15,10 +18,12 @@ few whose spelling they would harm have a line in a table below, with the reason
    A ZWJ that spells stays: in Bengali between ra and hasanta, ya, in Kannada between ra and virama
    (which are reph without it), in Sinhala after the virama that joins two consonants. In Malayalam
    an old chillu (consonant, virama, ZWJ) becomes the letter, U+0D7A to U+0D7F, and Bengali's khanda
-   ta, written so, U+09CE; the eyelash ra of Marathi and Nepali becomes U+0931 and virama.
+   ta, written so, U+09CE; the eyelash ra of Marathi and Nepali becomes U+0931 and virama. In
+   Central Kurdish heh and ZWNJ are the old way to write ە.
 3. NFC, then lower case: that of İ is i, and of I in Turkish and its neighbours ı. NFC writes most
    nukta letters (U+0958 to U+095F, such as U+095C) as letter and nukta, and Tamil's vowel signs of
-   two parts as one.
+   two parts as one. What looks alike on the screen, or is the same letter on another keyboard, is
+   written in one way, see _TYPED.
 4. Decimal digits of every script become 0-9, so that १, ௧, ١ and 1 are one character.
 5. Letters, marks and numbers (Unicode L, M, N) stay: vowel signs, viramas and nuktas are letters'
    parts, as is a ZWJ that spells, and so do the words that Unicode counts as punctuation or
@@ -29,7 +34,8 @@ few whose spelling they would harm have a line in a table below, with the reason
    that has one, written ' (any other counts as a quotation mark, in Devanagari names, O'Brien's,
    too), Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
    alike: it stays in the languages of _BY_LANGUAGE alone. ʻ of Uzbek and Hawaiian: see _OKINA. The
-   colon that is typed for a visarga becomes one, see _VISARGA.
+   colon that is typed for a visarga becomes one, see _VISARGA. U+FFFD, which in a hypothesis is an
+   unknown character, stays: it is a wrong one.
 6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
 7. Runs of white space become one space; none stands at either end. In Chinese and Japanese one
    beside a Han, kana or bopomofo character goes, so that a Latin word in a Chinese sentence is
@@ -51,18 +57,22 @@ import re
 import unicodedata
 from functools import cache
 
+# Raise it when the same text would come out otherwise: data prepared before are made anew.
+RULES = 2
+
 # Chinese languages, by their ISO 639 codes.
 CHINESE = frozenset("zh cmn yue wuu nan hak gan hsn cdo mnp cjy lzh".split())
-# Written without spaces between words: they and Japanese; Thai, Lao, Khmer, Burmese and Shan, whose
-# spaces part phrases; Tibetan and Dzongkha.
-WITHOUT_SPACES = CHINESE | frozenset("ja th lo km my shn bo dz".split())
+# Written without spaces between words: they and Japanese; Thai with Isan and Northern Thai, Lao,
+# Khmer, Burmese with Rakhine, Mon and Shan, whose spaces part phrases; Tibetan and Dzongkha.
+WITHOUT_SPACES = CHINESE | frozenset("ja th tts nod lo km my rki mnw shn bo dz".split())
 
 # In a hypothesis: something that the model's units, or their bytes, do not make a character of.
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 # AISHELL-2 writes the painter 赵孟頫 with U+2B5AF, a character that few fonts have. Catalan's l·l
 # has a code for its first half, of which Unicode's chart says to write l and U+00B7.
-SUBSTITUTIONS = {"\U0002b5af": "\u982b", "\u0140": "l·"}
+# Afrikaans' ŉ is a code of its own for two characters; Unicode deprecates it.
+SUBSTITUTIONS = {"\U0002b5af": "\u982b", "\u0140": "l·", "\u0149": "'n"}
 
 ZWJ = "\N{ZERO WIDTH JOINER}"
 ZWNJ = "\N{ZERO WIDTH NON-JOINER}"
@@ -95,7 +105,11 @@ _JOINERS = re.compile(
 # The eyelash ra, not a reph, of Marathi, Konkani and Nepali as it is often typed, and its code.
 # Hindi has none: there the ZWJ is a slip.
 _EYELASH = ("\u0930\u094d" + ZWJ, "\u0931\u094d")
-_WITH_EYELASH = frozenset("mr kok ne".split())
+# What a language writes with a joiner.
+_JOINED_IN = {
+    **dict.fromkeys("mr kok gom knn ne".split(), _EYELASH),
+    "ckb": ("\u0647" + ZWNJ, "\u06d5"),
+}
 
 # Arabic letters that join the one after them (Joining_Type D), and all of them.
 _JOINING = (
@@ -112,20 +126,24 @@ _NON_JOINERS = re.compile(f"{_JOINED}({ZWNJ})+(?=[{_ARABIC}])|{ZWNJ}+")
 _LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
 _GREEK = "\u0386\u0388-\u03ce\u1f00-\u1fbc\u1fc2-\u1fcc\u1fd0-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ffc"
 _CYRILLIC = "а-ҁ\u0483-\u0487ҋ-ԯ"
-_ALPHABETS = f"{_LATIN}{_GREEK}{_CYRILLIC}ա-ֈא-ת"
+_ALPHABETS = f"{_LATIN}{_GREEK}{_CYRILLIC}ա-ֈ"
 
-# What spells within a word. U+02BC is the apostrophe that Unicode counts as a letter.
-_WITHIN = (
-    f"(?<=[{_ALPHABETS}])['\u02bc](?=[{_ALPHABETS}])"
-    "|(?<=[גזצץ])'"  # geresh: Hebrew's j, zh and ch, at a word's end as well
-    # gershayim, of acronyms; as \" before the last letter alone, for others begin a quotation
-    '|(?<=[א-ת])\u05f4(?=[א-ת])|(?<=[א-ת])"(?=[א-ת](?![א-ת]))'
-    "|(?<=l)·(?=l)"
-    "|(?<=[\u0f40-\u0fbc])\u0f0b(?=[\u0f40-\u0fbc])"
-)
+# What spells within a word, by how it is written then. U+02BC is the apostrophe that Unicode counts
+# as a letter; beside a number it joins an ending (Turkish 1990'da) or an article (l'11).
+_GERESH, _GERSHAYIM = "\u05f3", "\u05f4"
+_WITHIN = {
+    # of acronyms; as " or '' before the last letter alone, for others begin a quotation
+    _GERSHAYIM: f"(?<=[א-ת])(?:{_GERSHAYIM}(?=[א-ת])|(?:\"|''|{_GERESH * 2})(?=[א-ת](?![א-ת])))",
+    # Hebrew's j, zh and ch, and an abbreviation's end, which as ' could be one of a quotation
+    _GERESH: f"(?<=[א-ת])(?:{_GERESH}|['\u02bc](?=[א-ת]))|(?<=[גזצץ])'",
+    "'": f"(?<=[{_ALPHABETS}0-9])['\u02bc](?=[{_ALPHABETS}])|(?<=[{_ALPHABETS}])['\u02bc](?=[0-9])",
+    "·": "(?<=l)·(?=l)|(?<=[sn])·(?=h)",  # Catalan, Occitan
+    "\u0f0b": "(?<=[\u0f40-\u0fbc])\u0f0b(?=[\u0f40-\u0fbc])",
+}
 
 # Letters of the Bengali and the Ethiopic script; consonants and vowel signs of the first.
 _BENGALI, _ETHIOPIC = "\u0981-\u09e3\u09f0\u09f1", "\u1200-\u135a"
+_IN_DEVANAGARI = "(?<=[\u0900-\u0963])['\u02bc](?=[\u0900-\u0963])"
 _CONSONANT, _VOWEL_SIGN = "[\u0995-\u09b9]", "[\u09be-\u09cc]"
 _BENGALI_WORD = f"(?<![{_BENGALI}'])"  # where one begins, and no quotation
 
@@ -141,21 +159,69 @@ _BY_LANGUAGE = {
     "ha": f"(?<![{_LATIN}])'(?=y)",  # 'yan: a letter of Hausa
     "it": f"(?<=(?<![{_LATIN}'\u02bc])(?:po|mo|be))'(?![{_LATIN}])",  # without it they are no words
     "el": f"(?<=[{_GREEK}])'|'(?=[{_GREEK}])"  # elision: απ' όλα, θα 'ρθω; quoted is « »
-    f"|(?<=(?<![{_GREEK}])[οό]),(?=τι)",  # ό,τι, what; ότι is that
+    f"|(?<=(?<![{_GREEK}])[οόὅ]),(?=τι)",  # ό,τι, what; ότι is that
     "as": f"(?<=[{_BENGALI}])'(?=[{_BENGALI}])",  # হ'ল, নক'লে: the vowel of ক' is not that of ক
     # দু'জন, হ'ল: one syllable before it; after more it ends a quotation, 'গীতাঞ্জলি'র.
     "bn": f"(?:(?<={_BENGALI_WORD}{_CONSONANT})|(?<={_BENGALI_WORD}{_CONSONANT}{_VOWEL_SIGN}))"
     f"'(?=[{_BENGALI}])",
     "ti": f"(?<=[{_ETHIOPIC}])'(?=[{_ETHIOPIC}])",  # ከም'ዚ: an elision
-    "fi": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:n, a case ending
-    "sv": f"(?<=[{_LATIN}]):(?=[{_LATIN}])",  # eu:s
+    "fi": f"(?<=[{_LATIN}0-9]):(?=[{_LATIN}])",  # eu:n, 1990:n, a case ending
+    "sv": f"(?<=[{_LATIN}0-9]):(?=[{_LATIN}])",  # eu:s, 12:e
+    **dict.fromkeys(("brx", "doi", "mai"), _IN_DEVANAGARI),  # ब'र: a tone, or a vowel drawn out
 }
 
 # Where ʻ (U+02BB) is a letter (CLDR), most people type an apostrophe.
 _OKINA = {
     "uz": "(?<=[og])['\u02bc]",  # oʻ, gʻ; others are apostrophes: san'at
-    "haw": "['\u02bc](?=[aeiouāēīōū])",
+    # Hawaiian, Samoan, Tongan, Tahitian, Cook Islands Maori, Niuean, Wallisian
+    **dict.fromkeys("haw sm to ty rar niu wls".split(), "['\u02bc](?=[aeiouāēīōū])"),
 }
+
+# What of a language is typed in several ways that look alike, or are the same letter on another
+# keyboard: (pattern, how it is written).
+_TONES, _LAO_TONES = "\u0e48-\u0e4b", "\u0ec8-\u0ecb"
+_TYPED = {
+    language: [(re.compile(pattern), written) for pattern, written in pairs]
+    for language, pairs in {
+        # e twice for ae; nikhahit and aa for am, the tone between, before or after; a tone before
+        # the vowel above which it stands
+        "th tts nod": [
+            ("เเ", "แ"),
+            (f"\u0e4d([{_TONES}]*)\u0e32", "\\1\u0e33"),
+            (f"([{_TONES}]+)([\u0e31\u0e34-\u0e39])", "\\2\\1"),
+        ],
+        "lo": [
+            ("ເເ", "ແ"),
+            (f"\u0ecd([{_LAO_TONES}]*)\u0eb2", "\\1\u0eb3"),
+            (f"([{_LAO_TONES}]+)([\u0eb1\u0eb4-\u0eb9\u0ebb])", "\\2\\1"),
+        ],
+        # 0 for wa, 7 for ra and 4 for "the said", which look the same, where no number is
+        "my": [
+            ("\u1040(?=[\u102b-\u103e])|(?<![\u1040-\u1049])\u1040(?=[\u1000-\u1021])", "\u101d"),
+            ("\u1047(?=[\u102b-\u103e])", "\u101b"),
+            ("(?<![\u1040-\u1049])\u1044(?=\u1004\u103a\u1038)", "\u104e"),
+        ],
+        # Arabic yeh, alef maksura and kaf
+        "fa ur": [("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9")],
+        # cedillas, of fonts that lacked the comma below
+        "ro": [("ş", "ș"), ("ţ", "ț")],
+        # a letter to Unicode, a middle dot in the press
+        "ko": [("\u318d", " ")],
+    }.items()
+    for language in language.split()
+}
+
+# Vowels of Devanagari, Bengali and Gujarati made of others, which Unicode says not to do (core
+# specification, "Do Not Use"; DoNotEmit.txt): अ and ा for आ. And signs of two that stand as one.
+# Of those that begin alike the longest comes first.
+_MADE_VOWELS = {
+    "अाे": "ओ", "अाै": "औ", "अाॅ": "ऑ",
+    "अा": "आ", "अॉ": "ऑ", "आॅ": "ऑ", "अो": "ओ", "आे": "ओ", "अौ": "औ", "आै": "औ", "एे": "ऐ",
+    "ाे": "ो", "ाै": "ौ", "ाॅ": "ॉ",
+    "অা": "আ",
+    "અા": "આ", "અૉ": "ઑ", "અો": "ઓ", "અૌ": "ઔ", "અે": "એ", "અૈ": "ઐ",
+}  # fmt: skip
+_MADE_VOWEL = re.compile("|".join(_MADE_VOWELS))
 
 # Words with a visarga inside, of Hindi and its neighbours and of Bengali, in which a colon is often
 # typed for it: दु:ख, नि:शुल्क. Elsewhere headlines part with one, दिल्ली:नाबालिग.
@@ -184,6 +250,18 @@ _HAN = (
 _SPACE_BESIDE_HAN = re.compile(f"(?<=[{_HAN}]) | (?=[{_HAN}])")
 
 
+# Ligatures and radicals that are letters in another guise: Latin, Armenian, Hebrew; Kangxi's, and
+# two more radicals of which Unicode says the same.
+_GUISES = frozenset(
+    chr(code) for code in (*range(0xFB00, 0xFB18), 0xFB4F, *range(0x2F00, 0x2FD6), 0x2E9F, 0x2EF3)
+)
+# Decompositions of Arabic letters in another guise.
+_PRESENTED = ("<isolated>", "<initial>", "<medial>", "<final>")
+
+# Where Unicode keeps places for symbols alone: pictographs, currency.
+_SYMBOLS_TO_COME = re.compile("[\U0001f000-\U0001fbff\u20c1-\u20cf]")
+
+
 class _Table(dict[int, str]):
     """A table for str.translate that works out each code point's replacement when first met."""
 
@@ -203,23 +281,26 @@ class _Forms(_Table):
             return character
         if character in _IN_THE_WAY:
             return ""
-        if unicodedata.decomposition(character).startswith(("<wide>", "<narrow>")):
+        if _is_invisible(character):
+            return ""
+        kind = unicodedata.decomposition(character).partition(" ")[0]
+        if kind in ("<wide>", "<narrow>") or character in _GUISES:
             return unicodedata.normalize("NFKC", character)
+        if kind in _PRESENTED:  # a mark of these stands on a tatweel, or on a space
+            return unicodedata.normalize("NFKC", character).replace("\u0640", "").strip()
         if character.isspace():
             return " "
-        category = unicodedata.category(character)
         # Cn stays: a code point unknown to this Python may be a letter of a newer Unicode.
-        if category in ("Cc", "Cf", "Co", "Cs") or _is_invisible_mark(character):
-            return ""
-        return character
+        return "" if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") else character
 
 
 # Punctuation that spells in some places: `_written` decides. And others that are written as it.
-_SPELLING = "'\",:·\u0f0b\u05f4"
+_SPELLING = f"'\",:·\u0f0b{_GERESH}{_GERSHAYIM}"
 _ALIKE = {
-    # Typographic, Armenian, Hebrew (geresh); grave and acute accent and prime, as they are typed.
-    **dict.fromkeys("\u2018\u2019\u055a\u05f3`\u00b4\u2032", "'"),
+    # Typographic, Armenian, Greek; grave and acute accent and prime, as they are typed.
+    **dict.fromkeys("\u2018\u2019\u055a\u1fbd\u1fbf`\u00b4\u2032", "'"),
     **dict.fromkeys("\u201c\u201d", '"'),
+    **dict.fromkeys("\u2022\u2027\u2219\u22c5", "·"),
     "\u0f0c": "\u0f0b",
 }
 
@@ -234,19 +315,23 @@ class _Contents(_Table):
             return SUBSTITUTIONS[character]
         if character in _ALIKE:
             return _ALIKE[character]
-        if character in _WORDS:
+        if character in _WORDS or character == UNKNOWN_CHARACTER:
             return character
         if character in _DANDAS:
             return " "
         category = unicodedata.category(character)
         if category == "Nd":
             return str(unicodedata.decimal(character))
-        return character if category[0] in "LMN" or category == "Cn" else " "
+        if category == "Cn":
+            return " " if _SYMBOLS_TO_COME.match(character) else character
+        # Me encloses what it stands on, such as the keycap of 1️⃣, and spells nothing.
+        return character if category[0] in "LMN" and category != "Me" else " "
 
 
-def _is_invisible_mark(character: str) -> bool:
+def _is_invisible(character: str) -> bool:
     name = unicodedata.name(character, "")
-    return "VARIATION SELECTOR" in name or name == "COMBINING GRAPHEME JOINER"
+    filler = name.endswith("FILLER") and "HANGUL" in name
+    return filler or "VARIATION SELECTOR" in name or name == "COMBINING GRAPHEME JOINER"
 
 
 def _joined(text: str, language: str) -> str:
@@ -256,27 +341,30 @@ def _joined(text: str, language: str) -> str:
         letter, spelling = run.groups()
         return _LETTERS[letter] if letter else ZWJ if spelling else ""
 
+    if language in _JOINED_IN:
+        text = text.replace(*_JOINED_IN[language])
     text = unicodedata.normalize("NFC", _NON_JOINERS.sub(r"\1", text))
-    if language in _WITH_EYELASH:
-        text = text.replace(*_EYELASH)
     return unicodedata.normalize("NFC", _JOINERS.sub(replacement, text))
 
 
 @cache
 def _punctuation(language: str) -> re.Pattern[str]:
-    """Finds what became ʻ in a language (first group), what spells (second), other punctuation."""
+    """Finds what spells in a language, in a group for each of `_WRITTEN`, and other punctuation."""
     okina = _OKINA.get(language, "(?!)")  # (?!) is nowhere
-    spells = f"{_WITHIN}|{_BY_LANGUAGE.get(language, '(?!)')}"
+    spells = [okina, *_WITHIN.values(), _BY_LANGUAGE.get(language, "(?!)")]
+    groups = "|".join(f"({each})" for each in spells)
     # What each alternative begins with, first: five times as fast.
-    return re.compile(f"(?=[{_SPELLING}\u02bc])(?:({okina})|({spells})|[{_SPELLING}])")
+    return re.compile(f"(?=[{_SPELLING}\u02bc])(?:{groups}|[{_SPELLING}])")
+
+
+_WRITTEN = ("\u02bb", *_WITHIN, None)  # None: as it is, or as the apostrophe
 
 
 def _written(found: re.Match[str]) -> str:
     """How punctuation of `_SPELLING` is written, rule 5."""
-    okina, spells = found.groups()
-    if okina:
-        return "\u02bb"
-    return {"\u02bc": "'", '"': "\u05f4"}.get(spells, spells) if spells else " "
+    if found.lastindex is None:
+        return " "
+    return _WRITTEN[found.lastindex - 1] or found[0].replace("\u02bc", "'")
 
 
 def _with_visarga(found: re.Match[str]) -> str:
@@ -316,6 +404,9 @@ def normalise(text: str, language: str) -> str:
     if code in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
+    text = _MADE_VOWEL.sub(lambda found: _MADE_VOWELS[found[0]], text)
+    for pattern, written in _TYPED.get(code, ()):
+        text = pattern.sub(written, text)
     if code == "el":
         text = text.translate(_BESIDE)
     text = text.translate(_CONTENTS)
@@ -333,6 +424,9 @@ def units_of_error(text: str, language: str) -> str:
     """The code points of `text` that the CER counts; nothing else about `text` is changed.
 
     Where spaces part words they count, one for each run of white space inside the text; in the
-    languages of WITHOUT_SPACES none counts.
+    languages of WITHOUT_SPACES none counts, nor does the space without width (U+200B) that parts
+    words in Khmer or Burmese.
     """
-    return (" " if spaces_count(language) else "").join(text.split())
+    if spaces_count(language):
+        return " ".join(text.split())
+    return "".join(text.replace("\N{ZERO WIDTH SPACE}", " ").split())

@@ -183,7 +183,10 @@ def score(place: Place, methods: list[str]) -> None:
 def score_one(place: Place, name: str) -> None:
     """CER with intervals of one model."""
     folder = folder_of(place, name)
-    how = {"interval": "t", "raw": "NFC"}  # it counts: another way makes scores anew
+    from adakd.data.text import RULES
+
+    # It counts: another way makes scores anew.
+    how = {"interval": "t", "raw": "NFC", "text": RULES}
     settings = dataclasses.asdict(place.config.score) | how
     inputs = {"decode": decoded(place, name), "score": settings}
     what = f"{place.title}: score of {folder.parent.name}"

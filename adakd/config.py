@@ -197,18 +197,18 @@ class Config:
 MEANT = dict(
     pair.split(":")
     for pair in (
-        ": afr:af alb:sq sqi:sq amh:am ara:ar arb:ar arm:hy hye:hy asm:as aze:az azj:az bak:ba "
+        ": : afr:af alb:sq sqi:sq amh:am ara:ar arb:ar arm:hy hye:hy asm:as aze:az azj:az bak:ba "
         "baq:eu eus:eu bel:be ben:bn bos:bs bre:br bul:bg cat:ca zho:zh chi:zh cn:zh hrv:hr "
         "ces:cs cze:cs dan:da nld:nl dut:nl dzo:dz eng:en est:et fao:fo fin:fi fra:fr fre:fr "
         "fry:fy glg:gl kat:ka geo:ka deu:de ger:de ell:el gre:el gr:el guj:gu hat:ht hau:ha "
         "heb:he iw:he hin:hi hun:hu isl:is ice:is ind:id ita:it jpn:ja jp:ja jav:jv kan:kn kaz:kk "
-        "khm:km kor:ko lao:lo lat:la lav:lv lin:ln lit:lt ltz:lb mkd:mk mac:mk mlg:mg msa:ms "
-        "may:ms zsm:ms mal:ml mlt:mt mri:mi mao:mi mar:mr mon:mn khk:mn mya:my bur:my nep:ne "
-        "npi:ne nor:no nno:nn nob:nb oci:oc pan:pa pus:ps fas:fa per:fa pes:fa pol:pl por:pt "
-        "ron:ro rum:ro rus:ru san:sa srp:sr sna:sn snd:sd sin:si slk:sk slo:sk slv:sl som:so "
-        "spa:es sun:su swa:sw swh:sw swe:sv smo:sm tgl:tl tgk:tg tah:ty tam:ta tat:tt tel:te "
-        "tha:th tib:bo bod:bo tir:ti ton:to tur:tr tuk:tk ukr:uk urd:ur uzb:uz uzn:uz vie:vi "
-        "cym:cy wel:cy yid:yi yor:yo"
+        "khm:km kor:ko lao:lo lat:la lav:lv lin:ln lim:li lit:lt ltz:lb mkd:mk mac:mk mlg:mg "
+        "msa:ms may:ms zsm:ms mal:ml mlt:mt mri:mi mao:mi mar:mr mon:mn khk:mn mya:my bur:my "
+        "nep:ne npi:ne nor:no nno:nn nob:nb oci:oc pan:pa pus:ps fas:fa per:fa pes:fa pol:pl "
+        "por:pt ron:ro rum:ro rus:ru san:sa srp:sr sna:sn snd:sd sin:si slk:sk slo:sk slv:sl "
+        "som:so spa:es sun:su swa:sw swh:sw swe:sv smo:sm tgl:tl tgk:tg tah:ty tam:ta tat:tt "
+        "tel:te tha:th tib:bo bod:bo tir:ti ton:to tur:tr tuk:tk ukr:uk urd:ur uzb:uz uzn:uz "
+        "vie:vi cym:cy wel:cy yid:yi yor:yo"
     ).split()
 )
 

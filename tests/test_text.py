@@ -130,6 +130,7 @@ SPELT = [
     ("nl", "'s Avonds; \"'t is\" 'Kom je?'", "'s avonds 't is kom je"),
     ("nl", "een 'n' en rock 'n' roll", "een n en rock n roll"),
     ("fy-NL", "Op ’e dyk", "op 'e dyk"),
+    ("lb", "’t ass 'gutt'", "'t ass gutt"),
     ("mt", "Ta’ Malta, jista' jkun f’Għawdex 'sabiħ'.", "ta' malta jista' jkun f'għawdex sabiħ"),
     ("so", "lo’", "lo'"),
     ("ha", "’Yan sanda 'gaskiya'", "'yan sanda gaskiya"),

@@ -151,9 +151,8 @@ _BENGALI_WORD = f"(?<![{_BENGALI}'])"  # where one begins, and no quotation
 _ONE_LETTER = f"(?<![{_LATIN}])'(?=[a-z](?![{_LATIN}'\u02bc]))"
 _FINAL_VOWEL = f"(?<=[aeiou])'(?![{_LATIN}])"
 _BY_LANGUAGE = {
-    "af": _ONE_LETTER,  # the article 'n
-    "nl": _ONE_LETTER,  # 's, 't, 'n
-    "fy": _ONE_LETTER,  # 'e, 't
+    # 'n, 's, 't, 'e: Afrikaans, Dutch, Frisian, Limburgish, Low German, Luxembourgish
+    **dict.fromkeys("af nl fy li nds lb".split(), _ONE_LETTER),
     "mt": _FINAL_VOWEL,  # ta', jista': the Maltese letter għ at a word's end
     "so": _FINAL_VOWEL,  # lo': the glottal stop, a letter of Somali
     "ha": f"(?<![{_LATIN}])'(?=y)",  # 'yan: a letter of Hausa
@@ -197,9 +196,12 @@ _TYPED = {
         ],
         # 0 for wa, 7 for ra and 4 for "the said", which look the same, where no number is
         "my": [
-            ("\u1040(?=[\u102b-\u103e])|(?<![\u1040-\u1049])\u1040(?=[\u1000-\u1021])", "\u101d"),
+            (
+                "\u1040(?=[\u102b-\u103e])|(?<![0-9\u1040-\u1049])\u1040(?=[\u1000-\u1021])",
+                "\u101d",
+            ),
             ("\u1047(?=[\u102b-\u103e])", "\u101b"),
-            ("(?<![\u1040-\u1049])\u1044(?=\u1004\u103a\u1038)", "\u104e"),
+            ("(?<![0-9\u1040-\u1049])\u1044(?=\u1004\u103a\u1038)", "\u104e"),
         ],
         # Arabic yeh, alef maksura and kaf
         "fa ur": [("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9")],

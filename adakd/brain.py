@@ -40,7 +40,7 @@ from adakd import config as configuration
 from adakd import score
 from adakd.checkpoints import Clock, RandomState, WholeCheckpointer
 from adakd.data.loader import Steps, StepSampler, seconds_of
-from adakd.data.text import units_of_error
+from adakd.data.text import normalise, units_of_error
 from adakd.device import device, precision, without_tf32
 from adakd.errors import UserError
 from adakd.files import shown, write_text
@@ -392,7 +392,9 @@ class DistillationBrain(speechbrain.Brain):
             hypotheses = self.student.transcribe(batch.to(self.device))
         for utterance, hypothesis in zip(batch.ids, hypotheses, strict=True):
             entry = self.dev_entries[utterance]
-            pair = [units_of_error(text, entry.language) for text in (entry.text, hypothesis)]
+            # As stage 8 counts: a model that writes punctuation is not the worse for it.
+            clean = [normalise(text, entry.language) for text in (entry.text, hypothesis)]
+            pair = [units_of_error(text, entry.language) for text in clean]
             (counts,) = score.count(pair[:1], pair[1:])
             self.errors += counts.errors
             self.characters += counts.characters

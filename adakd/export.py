@@ -88,10 +88,12 @@ def write_for_others(folder: Path) -> None:
     (models/convert-h5-to-ggml.py) opens vocab.json and added_tokens.json; the slow tokenizer of
     transformers 4 reads vocab.json, merges.txt and the setting `added_tokens_decoder`. A list under
     `extra_special_tokens` stops transformers 4, of either family; both versions take it under its
-    older name.
+    older name. How the tokenizer was opened here is left out.
     """
     path = folder / "tokenizer_config.json"
     settings = read_json(path)
+    for ours in ("is_local", "local_files_only"):  # how it was opened here
+        settings.pop(ours, None)
     if isinstance(settings.get("extra_special_tokens"), list):
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
     if (folder / "tokenizer.json").exists():

@@ -767,6 +767,58 @@ def test_large_and_small_whispers_are_told_apart_by_name(build):
             models.check_same_units(one, other)
 
 
+def test_a_whisper_for_english_alone_is_told_by_name(build):
+    teacher, student = (copy.deepcopy(build("whisper", seed)) for seed in (1, 2))
+    student.hf.resize_token_embeddings(51_864)
+    for outputs in (51_865, 51_866):
+        teacher.hf.resize_token_embeddings(outputs)
+        for pair, role in (((teacher, student), "student"), ((student, teacher), "teacher")):
+            with pytest.raises(UserError, match=f"The {role} is a Whisper for English alone"):
+                models.check_same_units(*pair)
+
+
+def test_a_tokenizer_of_2022_keeps_its_prompt_out_of_the_text(saved, tmp_path):
+    """Without tokenizer.json transformers 5 takes all special tokens but one for text."""
+    from transformers import AutoTokenizer
+
+    from adakd import export
+
+    known = AutoTokenizer.from_pretrained(saved["whisper"])
+    prompt = [token for token in known.all_special_ids if token != known.eos_token_id]
+    said = [*prompt, *known.encode("नमस्ते , दुनिया", add_special_tokens=False), known.eos_token_id]
+
+    shutil.copytree(saved["whisper"], tmp_path / "hub")
+    export.write_for_others(tmp_path / "hub")
+    settings = read_json(tmp_path / "hub" / "tokenizer_config.json")
+    assert len(settings["additional_special_tokens"]) > 3
+    assert not {"is_local", "local_files_only"} & settings.keys()
+    write_json(
+        tmp_path / "hub" / "special_tokens_map.json",
+        {"additional_special_tokens": settings.pop("additional_special_tokens")},
+    )
+    del settings["added_tokens_decoder"]
+    (tmp_path / "hub" / "tokenizer.json").unlink()
+    write_json(
+        tmp_path / "hub" / "tokenizer_config.json",
+        settings | {"clean_up_tokenization_spaces": True},
+    )
+    write_json(tmp_path / "hub" / "normalizer.json", {"colour": "color"})
+    of_transformers = AutoTokenizer.from_pretrained(tmp_path / "hub")
+    assert "<|" in of_transformers.decode(said, skip_special_tokens=True)  # what this is about
+
+    config = tiny.config("whisper", teacher=configuration.Model(source=str(tmp_path / "hub")))
+    family = models.load(config, "teacher")
+    assert family.vocabulary() == known.get_vocab()
+    family.save(tmp_path / "saved")
+    opened = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert opened.decode(said, skip_special_tokens=True) == "नमस्ते , दुनिया"
+    assert opened.get_vocab() == known.get_vocab()
+    assert (
+        read_json(tmp_path / "saved/tokenizer_config.json")["clean_up_tokenization_spaces"] is False
+    )
+    assert opened.normalize("colour") == "color"
+
+
 def test_what_training_writes_may_be_said(build, entries, clips):
     """OpenAI's lists suppress the apostrophe and the colon, which some languages write."""
     family = copy.deepcopy(build("whisper"))

@@ -38,6 +38,7 @@ transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
 LARGE_AND_SMALL = {51_866, 51_865}  # outputs of large-v3 and turbo; of tiny to large-v2
+ENGLISH_ONLY = 51_864  # outputs of OpenAI's English-only Whispers
 
 
 @dataclass
@@ -387,6 +388,13 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
         if ours.get(unit) != theirs.get(unit)
         and (unit in ours and unit in theirs or not re.fullmatch(r"<\|.*\|>", unit))
     )
+    if ENGLISH_ONLY in (teachers, students) and {teachers, students} & LARGE_AND_SMALL:
+        english = "teacher" if teachers == ENGLISH_ONLY else "student"
+        raise UserError(
+            f"The {english} is a Whisper for English alone ({ENGLISH_ONLY} units), the other model "
+            "one for all languages: take both of one kind (openai/whisper-tiny.en is of the first, "
+            "openai/whisper-tiny of the second)."
+        )
     if {teachers, students} == LARGE_AND_SMALL:
         raise UserError(
             f"Whispers of {teachers} units (teacher) and of {students} (student) do not go "

@@ -28,7 +28,8 @@ from adakd.data.audio import SAMPLE_RATE
 from adakd.data.manifest import Entry, Limit
 from adakd.data.text import primary, spaces_count
 from adakd.errors import UserError
-from adakd.models import Batch, Family, Output
+from adakd.files import write_json
+from adakd.models import ENGLISH_ONLY, Batch, Family, Output
 from adakd.models.incremental import Decoder
 from adakd.models.sources import pretrained, pretrained_weights
 from adakd.objectives import Projected, SoftOutputs
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 FRAMES_A_SECOND = 100  # log-mel frames; the encoder halves them
 MULTILINGUAL = "multilingual"  # a recipe whose utterances say their language themselves
 CHARACTERS = 2039  # units of the auxiliary CTC head, a prime
-ENGLISH_ONLY = 51_864  # units of OpenAI's English-only checkpoints
 OPENAI_ENDS = (50_256, 50_257)  # the index of <|endoftext|> in these, and in all others of OpenAI's
 PROMPT_LENGTH = 4  # start, language, task, no timestamps
 TAIL = 0.5  # seconds of silence that end every clip, as it does in Whisper's own training
@@ -394,6 +394,13 @@ class Whisper(Family):
         decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write model, tokenizer and feature extractor in Hugging Face's format."""
+        super().save(folder, dtype)
+        # What the tokenizer's `normalize` needs, and transformers 5 does not write.
+        if spelling := getattr(self.tokenizer, "english_spelling_normalizer", None):
+            write_json(folder / "normalizer.json", spelling)
+
     def prepare_training(self, train: configuration.Train) -> None:
         super().prepare_training(train)
         self.ctc_weight = train.ctc_weight
@@ -540,14 +547,24 @@ def _own_tokenizer(model: configuration.Model, units: Path | None) -> Any:
 
 def _tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) -> Any:
     """Whisper's tokenizer from a folder or hub id; one without its files is a UserError."""
+    from tokenizers import AddedToken
     from transformers import WhisperTokenizer
 
     tokenizer = pretrained(WhisperTokenizer, source, what, whole)
-    if "Ġ" not in tokenizer.get_vocab():  # a space among byte-level units
+    known = tokenizer.get_vocab()
+    if "Ġ" not in known:  # a space among byte-level units
         raise UserError(
             f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "
             "missing."
         )
+    # Of a folder of 2022, without tokenizer.json, transformers 5 takes all but one for text: who
+    # decodes with an export would read the prompt.
+    special = [token for token in tokenizer.all_special_tokens if token in known]
+    tokenizer.backend_tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special]
+    )
+    # OpenAI's have it true, by which transformers 4 takes the spaces before punctuation away.
+    tokenizer.clean_up_tokenization_spaces = False
     return tokenizer
 
 

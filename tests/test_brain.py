@@ -409,12 +409,20 @@ def test_dev_counts_errors_over_the_references_characters(
     made.dev_entries = {entry.id: entry}
     batch = Steps(speech.dev, speech.root, made.student).batch([0])
     made.on_stage_start(training.speechbrain.Stage.VALID, 1)
-    for said, errors in ((f"{text}xyz", 3), (text[2:], 2), (text, 0)):
+    # Punctuation costs nothing, as in stage 8; an unknown character does.
+    said_and_wrong = (
+        (f"{text}xyz", 3),
+        (text[2:], 2),
+        (text, 0),
+        (f"“{text}”!", 0),
+        (f"{text}\ufffd", 1),
+    )
+    for said, errors in said_and_wrong:
         monkeypatch.setattr(made.student, "transcribe", lambda _, said=said: [said])
         before = made.errors
         made.evaluate_batch([batch], training.speechbrain.Stage.VALID)
         assert made.errors - before == errors
-    assert made.characters == 3 * len(text)
+    assert made.characters == 5 * len(text)
 
 
 def test_a_live_teacher_is_done_before_the_student_begins(speech: Speech, build: Build) -> None:

@@ -197,7 +197,7 @@ class Config:
 MEANT = dict(
     pair.split(":")
     for pair in (
-        ": : afr:af alb:sq sqi:sq amh:am ara:ar arb:ar arm:hy hye:hy asm:as aze:az azj:az bak:ba "
+        "afr:af alb:sq sqi:sq amh:am ara:ar arb:ar arm:hy hye:hy asm:as aze:az azj:az bak:ba "
         "baq:eu eus:eu bel:be ben:bn bos:bs bre:br bul:bg cat:ca zho:zh chi:zh cn:zh hrv:hr "
         "ces:cs cze:cs dan:da nld:nl dut:nl dzo:dz eng:en est:et fao:fo fin:fi fra:fr fre:fr "
         "fry:fy glg:gl kat:ka geo:ka deu:de ger:de ell:el gre:el gr:el guj:gu hat:ht hau:ha "

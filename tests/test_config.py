@@ -597,6 +597,7 @@ def test_no_language_of_the_text_rules_is_missed() -> None:
     two = {code for code in rules if len(code) == 2} - {"jw"}  # Whisper's own code of jv
     assert two <= set(configuration.MEANT.values())
     assert not rules & set(configuration.MEANT)
+    assert all(code.isalpha() and len(two) == 2 for code, two in configuration.MEANT.items())
 
 
 def test_a_configuration_survives_its_own_yaml(recipe: Path, tmp_path: Path) -> None:

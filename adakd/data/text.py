@@ -9,11 +9,10 @@ few whose spelling they would harm have a line in a table below, with the reason
    No other compatibility character is touched: this is not NFKC.
 2. What has no width is dropped: controls, U+200B, U+FEFF, soft hyphens, direction marks, variation
    selectors, Hangul fillers; and what stands in the middle of a word without parting it, see
-   _IN_THE_WAY. So are
-   ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose between shapes of the
-   same letters, seldom between words, and transcribers use them as they please (of the Hindi
-   sentences collected for Common Voice one in fifteen has a ZWJ, at times within a syllable that it
-   breaks).
+   _IN_THE_WAY. So are ZWNJ and, after NFC, ZWJ (U+200C, U+200D): in Indic scripts they choose
+   between shapes of the same letters, seldom between words, and transcribers use them as they
+   please (of the Hindi sentences collected for Common Voice one in fifteen has a ZWJ, at times
+   within a syllable that it breaks).
    A ZWNJ that spells stays: between two Arabic letters that would join without it (Persian, Urdu).
    A ZWJ that spells stays: in Bengali between ra and hasanta, ya, in Kannada between ra and virama
    (which are reph without it), in Sinhala after the virama that joins two consonants. In Malayalam
@@ -32,7 +31,7 @@ few whose spelling they would harm have a line in a table below, with the reason
    bar, and the abbreviation sign U+0970.
    What spells within a word stays, see _WITHIN: an apostrophe between two letters of an alphabet
    that has one, written ' (any other counts as a quotation mark, in Devanagari names, O'Brien's,
-   too), Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
+   too), Hebrew's geresh and gershayim, Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
    alike: it stays in the languages of _BY_LANGUAGE alone. ʻ of Uzbek and Hawaiian: see _OKINA. The
    colon that is typed for a visarga becomes one, see _VISARGA. U+FFFD, which in a hypothesis is an
    unknown character, stays: it is a wrong one.

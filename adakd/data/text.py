@@ -31,10 +31,10 @@ few whose spelling they would harm have a line in a table below, with the reason
    bar, and the abbreviation sign U+0970.
    What spells within a word stays, see _WITHIN: an apostrophe between two letters of an alphabet
    that has one, written ' (any other counts as a quotation mark, in Devanagari names, O'Brien's,
-   too), Hebrew's geresh and gershayim, Catalan's l·l, the Tibetan tsheg. At a word's edge an apostrophe and a quotation mark look
-   alike: it stays in the languages of _BY_LANGUAGE alone. ʻ of Uzbek and Hawaiian: see _OKINA. The
-   colon that is typed for a visarga becomes one, see _VISARGA. U+FFFD, which in a hypothesis is an
-   unknown character, stays: it is a wrong one.
+   too), Hebrew's geresh and gershayim, Catalan's l·l, the Tibetan tsheg. At a word's edge an
+   apostrophe and a quotation mark look alike: it stays in the languages of _BY_LANGUAGE alone.
+   ʻ of Uzbek and Hawaiian: see _OKINA. The colon that is typed for a visarga becomes one, see
+   _VISARGA. U+FFFD, which in a hypothesis is an unknown character, stays: it is a wrong one.
 6. Substitutions of characters that a corpus writes in an unusual way: see SUBSTITUTIONS.
 7. Runs of white space become one space; none stands at either end. In Chinese and Japanese one
    beside a Han, kana or bopomofo character goes, so that a Latin word in a Chinese sentence is

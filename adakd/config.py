@@ -192,8 +192,8 @@ class Config:
         return from_dict(Train, {**dataclasses.asdict(self.train), **own}, f"{role}.train")
 
 
-# Codes of three letters of languages that ISO 639 has two for, those of Whisper and of the text
-# rules, which know them by the two. jp, cn and gr are countries, iw is old.
+# Codes of languages that Whisper or the text rules know by two letters: those of ISO 639-2 and -3,
+# also of one language within such a one (swh). jp, cn and gr are countries, iw is old.
 MEANT = dict(
     pair.split(":")
     for pair in (

@@ -88,7 +88,7 @@ def write_for_others(folder: Path) -> None:
     (models/convert-h5-to-ggml.py) opens vocab.json and added_tokens.json; the slow tokenizer of
     transformers 4 reads vocab.json, merges.txt and the setting `added_tokens_decoder`. A list under
     `extra_special_tokens` stops transformers 4, of either family; both versions take it under its
-    older name. How the tokenizer was opened here is left out.
+    older name.
     """
     path = folder / "tokenizer_config.json"
     settings = read_json(path)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # What `weighting.wrong_transcript` does, by the name that it has on disk: both change together.
 DOUBT = "a half at z = 1"
 
+# What `adakd.data.text.RULES` is called where it has changed.
+TEXT_RULES = "version of the text rules"
+
 
 def source_fingerprint(model: configuration.Model) -> Any:
     """What a model starts from: the hub id, or the contents of a local folder."""
@@ -91,7 +94,7 @@ def data_inputs(place: Place) -> dict[str, Any]:
     config = place.config
     return {
         "corpus": corpus_fingerprint(place),
-        "text": RULES,
+        TEXT_RULES: RULES,
         **data_settings(config),
         "teacher": source_fingerprint(config.teacher),
         "student": source_fingerprint(config.student),
@@ -283,10 +286,13 @@ def transcripts_inputs(place: Place) -> dict[str, Any]:
 
 def _choosing(place: Place) -> dict[str, Any]:
     """How transcripts are chosen from the hypotheses."""
+    from adakd.data.text import RULES  # as above
+
     return {
         "max_cer": place.config.transcripts.max_cer,
         "student": source_fingerprint(place.config.student),
         "normalise": place.config.data.normalise,
+        TEXT_RULES: RULES,
     }
 
 
@@ -328,6 +334,7 @@ def lessons_inputs(place: Place) -> dict[str, Any]:
             "max_cer": "transcripts.max_cer",
             "student": "student.source",
             "normalise": "data.normalise",
+            TEXT_RULES: TEXT_RULES,
         }
         raise UserError(
             f"{place.title}: the teacher's transcripts ({shown(folder)}) were chosen with another "

@@ -719,7 +719,7 @@ def write_report(
         if conditions[family]:
             shown.append(f"{family}: {BY_CONDITION}\n{aligned(conditions[family])}")
     of_variants = OF_VARIANTS if any(split_tag(run.experiment.method)[1] for run in runs) else ""
-    shown += [_filled(text) for text in (of_variants, warning, *said) if text]
+    shown += [_filled(text) for text in (warning, *said, of_variants) if text]
     return "\n\n".join(shown) + "\n"
 
 

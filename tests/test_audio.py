@@ -294,6 +294,11 @@ def test_a_name_that_looks_like_the_files(tmp_path: Path) -> None:
         audio.read(tmp_path / "cafe\u0301.wav")
     with pytest.raises(UserError, match="missing audio file$"):
         audio.read(tmp_path / "the\u0301.wav")
+    folder = tmp_path / "jose\u0301"  # a folder keeps the form that it has
+    folder.mkdir()
+    soundfile.write(folder / "caf\u00e9.wav", noise(1_000), 16_000)
+    with pytest.raises(UserError, match="another Unicode form"):
+        audio.read(folder / "cafe\u0301.wav")
 
 
 def test_streamed_wav_of_unknown_length_is_whole(tmp_path: Path) -> None:

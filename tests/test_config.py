@@ -592,7 +592,7 @@ def test_a_code_without_a_shorter_one_is_taken(recipe: Path, code: str) -> None:
 def test_no_language_of_the_text_rules_is_missed() -> None:
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-    rules = {*rules_of.WITHOUT_SPACES, *rules_of._DOTLESS, *rules_of._JOINED_IN}
+    rules = {*rules_of.WITHOUT_SPACES, *rules_of._DOTLESS, *rules_of._WITH_EYELASH}
     rules |= {*rules_of._BY_LANGUAGE, *rules_of._OKINA, *rules_of._TYPED, *LANGUAGES}
     two = {code for code in rules if len(code) == 2} - {"jw"}  # Whisper's own code of jv
     assert two <= set(configuration.MEANT.values())

@@ -809,6 +809,8 @@ def test_a_tokenizer_of_2022_keeps_its_prompt_out_of_the_text(saved, tmp_path):
     config = tiny.config("whisper", teacher=configuration.Model(source=str(tmp_path / "hub")))
     family = models.load(config, "teacher")
     assert family.vocabulary() == known.get_vocab()
+    decoded = family.tokenizer.batch_decode([said], skip_special_tokens=True)  # as `transcribe`
+    assert decoded == ["नमस्ते , दुनिया"]
     family.save(tmp_path / "saved")
     opened = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert opened.decode(said, skip_special_tokens=True) == "नमस्ते , दुनिया"
@@ -1224,26 +1226,14 @@ def test_a_whisper_with_features_of_another_size_is_refused(folder, tmp_path):
         models.open_folder(tiny.config("whisper"), tmp_path)
 
 
-def test_special_tokens_are_no_text_whatever_the_tokenizers_files(
-    folder, entries, clips, monkeypatch
-):
-    """Without tokenizer.json transformers 5 has them in `all_special_ids` alone."""
+def test_special_tokens_are_no_text(folder, entries, clips):
+    """However often a model says one."""
     family = fresh("whisper", folder).eval()
     batch = family.collate(entries[:2], clips[:2])
     (task,) = family.tokenizer.convert_tokens_to_ids(["<|transcribe|>"])
-    decode = type(family.tokenizer).batch_decode
-    seen = []
-
-    def as_without_that_file(self, rows, skip_special_tokens):
-        seen.append(rows)
-        return decode(self, rows, skip_special_tokens=skip_special_tokens)
-
-    monkeypatch.setattr(type(family.tokenizer), "batch_decode", as_without_that_file)
     with torch.no_grad():
         family.hf.proj_out.weight[task] *= 100  # said at once, wherever it fits
-        transcripts(family, batch)
-    (rows,) = seen
-    assert not torch.isin(rows, torch.tensor([task])).any()
+        assert transcripts(family, batch) == ["", ""]
 
 
 @pytest.fixture

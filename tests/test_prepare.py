@@ -168,7 +168,7 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
         "no file": "missing audio file",
         "no text": "empty transcript",
         "only marks": "transcript empty once normalised",
-        "broken": "broken characters in the transcript: it holds U+FFFD",
+        "broken": "broken characters in the transcript: U+FFFD",
         "low rate": "sampling rate too low",
         "cut off": "truncated audio",
         "nan": "samples that are not numbers",
@@ -193,6 +193,13 @@ def test_every_trouble_is_listed(tmp_path: Path) -> None:
     kept_or_test = {Path(e.audio).name for s in ("dev", "test") for e in entries(tmp_path, s)}
     on_disk = {path.name for path in (tmp_path / "data" / "audio").rglob("*.*")}
     assert on_disk == kept_or_test  # nothing that is rejected was written
+
+
+def test_no_unit_is_made_of_a_broken_character(tmp_path: Path) -> None:
+    utterances = make_corpus(tmp_path)
+    utterances[0] = replace(utterances[0], text="na\ufffdve")
+    texts = list(stage.training_texts(utterances, "en", True))
+    assert texts and "\ufffd" not in "".join(texts)
 
 
 def test_too_many_rejections_stop_the_stage(tmp_path: Path) -> None:

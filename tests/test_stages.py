@@ -26,6 +26,7 @@ from adakd import config as configuration
 from adakd import corpora, files, finished, score
 from adakd.corpora import marker
 from adakd.data import manifest
+from adakd.data import text as rules_of
 from adakd.errors import UserError
 from adakd.files import shown, write_json
 from adakd.inputs import (
@@ -35,6 +36,7 @@ from adakd.inputs import (
     decoded,
     decoding_inputs,
     folder_of,
+    lessons_inputs,
     open_store,
     source_fingerprint,
     start_inputs,
@@ -276,6 +278,18 @@ def test_the_teachers_transcripts_go_on_where_they_were_cut(
     assert here.opened == 0 and here.heard == []
 
 
+def test_transcripts_by_other_text_rules_are_chosen_again_and_nothing_is_heard_again(
+    hearing: Callable[..., Hearing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = hearing("here")
+    here.again()
+    monkeypatch.setattr(rules_of, "RULES", rules_of.RULES + 1)
+    with pytest.raises(UserError, match=r"chosen with another version of the text rules.*stage 2"):
+        lessons_inputs(here.place)
+    assert "version of the text rules changed, made anew" in here.again()
+    assert here.heard == []
+
+
 def test_transcripts_of_another_teacher_are_not_gone_on_with(
     hearing: Callable[..., Hearing],
 ) -> None:
@@ -454,7 +468,10 @@ def test_a_report_is_made_anew_where_a_model_says_something_else(
 
 
 def test_hypotheses_and_reports_that_were_changed_since_are_not_taken_for_done(
-    place: Place, decoder: FakeDecoder, capsys: pytest.CaptureFixture[str]
+    place: Place,
+    decoder: FakeDecoder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded_teacher(place, decoder)
     folder = place.experiment("teacher")
@@ -471,6 +488,12 @@ def test_hypotheses_and_reports_that_were_changed_since_are_not_taken_for_done(
     assert '"errors"' in path.read_text()
     results.score_one(place, "teacher")
     assert "score of teacher: done" in capsys.readouterr().out
+
+    with monkeypatch.context() as later:  # by other text rules it would be another score
+        later.setattr(rules_of, "RULES", rules_of.RULES + 1)
+        results.score_one(place, "teacher")
+        assert "score of teacher: score.text changed, made anew" in capsys.readouterr().out
+    results.score_one(place, "teacher")
 
     results.report([place], [], "", False)
     table = place.report / "RESULTS.md"

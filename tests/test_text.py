@@ -144,6 +144,7 @@ SPELT = [
     ("ca", "Col·legi, COL·LEGI, co\u0140legi; a·b", "col·legi col·legi col·legi a b"),
     ("fi", "EU:n asia: näin", "eu:n asia näin"),
     ("he", "ג'ירפה, סנדוויץ’; ג׳ורג׳ 'שלום'", "ג׳ירפה סנדוויץ׳ ג׳ורג׳ שלום"),
+    ("he", "גִּ'ירָפָה", "גִּ׳ירָפָה"),
     ("he", "רח׳ הרצל, פרופ׳ וכו׳; צה''ל", "רח׳ הרצל פרופ׳ וכו׳ צה״ל"),
     ("he", 'צה"ל, צה״ל, צה”ל קרא ב"הארץ"', "צה״ל צה״ל צה״ל קרא ב הארץ"),
     ("bo", "བོད་སྐད༌ཡིག།  བཀྲ་ཤིས་", "བོད་སྐད་ཡིག བཀྲ་ཤིས"),
@@ -187,6 +188,7 @@ SPELT = [
     ("oc", "in·hèrn, des·har; n·a", "in·hèrn des·har n a"),
     ("ca", "col‧legi, col•legi", "col·legi col·legi"),
     ("af", "\u0149 Man", "'n man"),
+    ("so", "lo\u02bc", "lo'"),
     ("el", "ἀπ\u1fbd αὐτοῦ, ὅ,τι", "ἀπ' αὐτοῦ ὅ,τι"),
     # letters in another guise: Arabic forms and ligatures, those of others, radicals
     ("ar", "\ufee3\ufeae\ufea3\ufe92\ufe8e \ufdf2 \ufefb \ufe76", "مرحبا الله لا \u064e"),
@@ -195,15 +197,20 @@ SPELT = [
     ("ja", "\u2f47本\u2f00", "日本一"),
     ("zh", "\u2f08\u2f24、\u2e9f", "人大母"),
     # what looks alike, or is typed on another keyboard
-    ("th", "น้ำ น\u0e49\u0e4d\u0e32 น\u0e4d\u0e49\u0e32 เเม่ ท\u0e48\u0e35", "น้ำ น้ำ น้ำ แม่ ที่"),
-    ("lo", "ຄ\u0ecd\u0eb2 ຄ\u0eb3", "ຄ\u0eb3 ຄ\u0eb3"),
+    ("th", "น้ำ น\u0e49\u0e4d\u0e32 น\u0e4d\u0e49\u0e32 น\u0e33\u0e49", "น้ำ น้ำ น้ำ น้ำ"),
+    ("th", "เเม่ ท\u0e48\u0e35 สิทธ\u0e4c\u0e34", "แม่ ที่ สิทธิ์"),
+    ("lo", "ຄ\u0ecd\u0eb2 ຄ\u0eb3 ພ\u0ec8\u0ecd", "ຄ\u0eb3 ຄ\u0eb3 ພ\u0ecd\u0ec8"),
     ("my", "\u1040န်ကြီး \u1041\u1040ခု \u1044င်း \u1047ှိ", "ဝန်ကြီး 10ခု ၎င်း ရှိ"),
+    ("my", "၂.၀ကီလို ၁၀:၀က", "2 0ကီလို 10 0က"),
     ("fa", "كتاب علي", "کتاب علی"),
+    ("ur", "ه كي", "ہ کی"),
     ("ar", "كتاب علي", "كتاب علي"),
     ("ckb", f"به{ZWNJ} خۆ", "بە خۆ"),
     ("ro", "Ştiinţă", "știință"),
     ("ko", "서울ㆍ부산 \u3164", "서울 부산"),
     ("hi", "अाप हाेगा अौर आे", "आप होगा और ओ"),
+    ("mr", f"अॅप ॲप दुसर्{ZWNJ}{ZWJ}या", "ॲप ॲप दुसऱ्या"),
+    ("pa", "ਅਾਪ", "ਆਪ"),
     ("bn", "অামি", "আমি"),
     ("gu", "અાપ", "આપ"),
     # symbols, of a Unicode that this Python may not know as well; an unknown character is one
@@ -260,15 +267,15 @@ def test_idempotent_in_every_language_with_rules_of_its_own() -> None:
     """Marks that spell here and there, letters that they spell beside, and what comes between."""
     parts = (
         "''’\u02bb\u02bc՚׳\",:·་״՛ nsypoaghl iİIi\u0307\u0301oιότיגץאབ19"
-        + f"ميهﺐ{ZWNJ}ـर्{ZWJ}अाेय。のদুরከ`เ\u0e4d\u0e32\u0e48\u0e34\u0ecd\u0eb2"
-        + "\u1040\u1004\u103aş\ufffd"
+        + f"ميهﺐ{ZWNJ}ـर्{ZWJ}अाेय。のদুরከ`เ\u0e4d\u0e32\u0e33\u0e48\u0e34\u0e36\u0ecd\u0eb2\u0ec8"
+        + "\u1040\u1004\u103aş\u0327\u05b0\ufffd"
     )
     draw = random.Random(1)
     named = [
         rules._BY_LANGUAGE,
         rules._OKINA,
         rules._DOTLESS,
-        rules._JOINED_IN,
+        rules._WITH_EYELASH,
         rules._TYPED,
         ["ca", "zh", "ja"],
     ]

@@ -140,7 +140,6 @@ def contender(options: argparse.Namespace, name: str, folder: Path) -> Callable[
     # The prompt needs the real tokenizer, once.
     silent = {*model.prompt("hi"), model.tokenizer.eos_token_id}
     model.tokenizer = Numbers(model.tokenizer, silent)
-    model.special = model.special[:0]  # it hides none
 
     def decode() -> list[str]:
         batch = model.collate(clips.entries, clips.clips).to(device())

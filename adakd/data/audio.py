@@ -90,7 +90,7 @@ def read(
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in it
         reason = "missing audio file"
-        if other_form(str(path), os.path.exists):
+        if other_form(path.name, lambda name: os.path.exists(path.with_name(name))):
             reason += ", but there is one of this name in another Unicode form (NFC, NFD)"
         raise AudioError(reason, path) from None
     except OSError as error:  # a name over 255 bytes, a folder that is closed to us

@@ -243,7 +243,8 @@ def training_texts(
             continue
         if isinstance(one, Utterance):
             kept += 1
-            yield target(one.text, one.language or language, normalise)
+            if text.UNKNOWN_CHARACTER not in one.text:  # `examine` will reject it
+                yield target(one.text, one.language or language, normalise)
         else:
             rejected += 1
             first = first or one
@@ -267,7 +268,7 @@ def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:
     if bare and not (clips.untranscribed and utterance.split == "train"):
         return "empty transcript"
     if text.UNKNOWN_CHARACTER in utterance.text:
-        return "broken characters in the transcript: it holds U+FFFD, so its encoding was mistaken"
+        return "broken characters in the transcript: U+FFFD, as of text in another encoding"
     language = utterance.language or clips.language
     written = target(utterance.text, language, clips.normalise)
     # With data.normalise false, too: what is scored is normalised, and there it would be empty.

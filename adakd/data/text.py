@@ -104,11 +104,10 @@ _JOINERS = re.compile(
 # The eyelash ra, not a reph, of Marathi, Konkani and Nepali as it is often typed, and its code.
 # Hindi has none: there the ZWJ is a slip.
 _EYELASH = ("\u0930\u094d" + ZWJ, "\u0931\u094d")
-# What a language writes with a joiner.
-_JOINED_IN = {
-    **dict.fromkeys("mr kok gom knn ne".split(), _EYELASH),
-    "ckb": ("\u0647" + ZWNJ, "\u06d5"),
-}
+_WITH_EYELASH = frozenset("mr kok gom knn ne".split())
+
+# ە of Central Kurdish as it was written before it had a code.
+_OLD_AE = ("\u0647" + ZWNJ, "\u06d5")
 
 # Arabic letters that join the one after them (Joining_Type D), and all of them.
 _JOINING = (
@@ -130,13 +129,15 @@ _ALPHABETS = f"{_LATIN}{_GREEK}{_CYRILLIC}ա-ֈ"
 # What spells within a word, by how it is written then. U+02BC is the apostrophe that Unicode counts
 # as a letter; beside a number it joins an ending (Turkish 1990'da) or an article (l'11).
 _GERESH, _GERSHAYIM = "\u05f3", "\u05f4"
+_HEBREW = "א-ת\u05b0-\u05c7"  # with its points
 _WITHIN = {
     # of acronyms; as " or '' before the last letter alone, for others begin a quotation
-    _GERSHAYIM: f"(?<=[א-ת])(?:{_GERSHAYIM}(?=[א-ת])|(?:\"|''|{_GERESH * 2})(?=[א-ת](?![א-ת])))",
+    _GERSHAYIM: f"(?<=[{_HEBREW}]){_GERSHAYIM}(?=[א-ת])"
+    f"|(?<=[{_HEBREW}])(?:\"|''|{_GERESH * 2})(?=[א-ת](?![א-ת]))",
     # Hebrew's j, zh and ch, and an abbreviation's end, which as ' could be one of a quotation
-    _GERESH: f"(?<=[א-ת])(?:{_GERESH}|['\u02bc](?=[א-ת]))|(?<=[גזצץ])'",
+    _GERESH: f"(?<=[{_HEBREW}])(?:{_GERESH}|['\u02bc](?=[א-ת]))|(?<=[גזצץ])['\u02bc]",
     "'": f"(?<=[{_ALPHABETS}0-9])['\u02bc](?=[{_ALPHABETS}])|(?<=[{_ALPHABETS}])['\u02bc](?=[0-9])",
-    "·": "(?<=l)·(?=l)|(?<=[sn])·(?=h)",  # Catalan, Occitan
+    "·": "(?<=l)·(?=l)",  # Catalan
     "\u0f0b": "(?<=[\u0f40-\u0fbc])\u0f0b(?=[\u0f40-\u0fbc])",
 }
 
@@ -148,14 +149,14 @@ _BENGALI_WORD = f"(?<![{_BENGALI}'])"  # where one begins, and no quotation
 
 # What spells at a word's edge, or is punctuation elsewhere, by language.
 _ONE_LETTER = f"(?<![{_LATIN}])'(?=[a-z](?![{_LATIN}'\u02bc]))"
-_FINAL_VOWEL = f"(?<=[aeiou])'(?![{_LATIN}])"
+_FINAL_VOWEL = f"(?<=[aeiou])['\u02bc](?![{_LATIN}])"
 _BY_LANGUAGE = {
     # 'n, 's, 't, 'e: Afrikaans, Dutch, Frisian, Limburgish, Low German, Luxembourgish
     **dict.fromkeys("af nl fy li nds lb".split(), _ONE_LETTER),
     "mt": _FINAL_VOWEL,  # ta', jista': the Maltese letter għ at a word's end
     "so": _FINAL_VOWEL,  # lo': the glottal stop, a letter of Somali
-    "ha": f"(?<![{_LATIN}])'(?=y)",  # 'yan: a letter of Hausa
-    "it": f"(?<=(?<![{_LATIN}'\u02bc])(?:po|mo|be))'(?![{_LATIN}])",  # without it they are no words
+    "ha": f"(?<![{_LATIN}])['\u02bc](?=y)",  # 'yan: a letter of Hausa
+    "it": f"(?<=(?<![{_LATIN}'\u02bc])(?:po|mo|be))['\u02bc](?![{_LATIN}])",  # else no words
     "el": f"(?<=[{_GREEK}])'|'(?=[{_GREEK}])"  # elision: απ' όλα, θα 'ρθω; quoted is « »
     f"|(?<=(?<![{_GREEK}])[οόὅ]),(?=τι)",  # ό,τι, what; ότι is that
     "as": f"(?<=[{_BENGALI}])'(?=[{_BENGALI}])",  # হ'ল, নক'লে: the vowel of ক' is not that of ক
@@ -165,6 +166,7 @@ _BY_LANGUAGE = {
     "ti": f"(?<=[{_ETHIOPIC}])'(?=[{_ETHIOPIC}])",  # ከም'ዚ: an elision
     "fi": f"(?<=[{_LATIN}0-9]):(?=[{_LATIN}])",  # eu:n, 1990:n, a case ending
     "sv": f"(?<=[{_LATIN}0-9]):(?=[{_LATIN}])",  # eu:s, 12:e
+    "oc": "(?<=[sn])·(?=h)",  # des·har
     **dict.fromkeys(("brx", "doi", "mai"), _IN_DEVANAGARI),  # ब'र: a tone, or a vowel drawn out
 }
 
@@ -177,50 +179,59 @@ _OKINA = {
 
 # What of a language is typed in several ways that look alike, or are the same letter on another
 # keyboard: (pattern, how it is written).
-_TONES, _LAO_TONES = "\u0e48-\u0e4b", "\u0ec8-\u0ecb"
+_TONES, _LAO_TONES = "\u0e48-\u0e4c", "\u0ec8-\u0ecc"  # and the sign of a silent letter
+_BURMESE_DIGITS = "0-9\u1040-\u1049"
+_YEH_AND_KAF = [("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9")]  # of Arabic keyboards
 _TYPED = {
     language: [(re.compile(pattern), written) for pattern, written in pairs]
     for language, pairs in {
-        # e twice for ae; nikhahit and aa for am, the tone between, before or after; a tone before
-        # the vowel above which it stands
+        # e twice for ae; nikhahit and aa for am; a tone after am; one before the vowel above or
+        # below which it stands
         "th tts nod": [
             ("เเ", "แ"),
             (f"\u0e4d([{_TONES}]*)\u0e32", "\\1\u0e33"),
-            (f"([{_TONES}]+)([\u0e31\u0e34-\u0e39])", "\\2\\1"),
+            (f"(\u0e33)([{_TONES}]+)", "\\2\\1"),
+            (f"([{_TONES}]+)([\u0e31\u0e34-\u0e39]+)", "\\2\\1"),
         ],
         "lo": [
             ("ເເ", "ແ"),
             (f"\u0ecd([{_LAO_TONES}]*)\u0eb2", "\\1\u0eb3"),
-            (f"([{_LAO_TONES}]+)([\u0eb1\u0eb4-\u0eb9\u0ebb])", "\\2\\1"),
+            (f"(\u0eb3)([{_LAO_TONES}]+)", "\\2\\1"),
+            (f"([{_LAO_TONES}]+)([\u0eb1\u0eb4-\u0eb9\u0ebb\u0ecd]+)", "\\2\\1"),
         ],
-        # 0 for wa, 7 for ra and 4 for "the said", which look the same, where no number is
+        # 0 for wa, 7 for ra and 4 for "the said", which look the same: before a vowel sign, and 0
+        # at a word's beginning, where no number goes on
         "my": [
             (
-                "\u1040(?=[\u102b-\u103e])|(?<![0-9\u1040-\u1049])\u1040(?=[\u1000-\u1021])",
+                "\u1040(?=[\u102b-\u103e])"
+                f"|(?<![{_BURMESE_DIGITS}])(?<![{_BURMESE_DIGITS}][.,:၊])\u1040(?=[\u1000-\u1021])",
                 "\u101d",
             ),
             ("\u1047(?=[\u102b-\u103e])", "\u101b"),
-            ("(?<![0-9\u1040-\u1049])\u1044(?=\u1004\u103a\u1038)", "\u104e"),
+            (f"(?<![{_BURMESE_DIGITS}])\u1044(?=\u1004\u103a\u1038)", "\u104e"),
         ],
-        # Arabic yeh, alef maksura and kaf
-        "fa ur": [("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9")],
+        "fa ckb pnb skr": _YEH_AND_KAF,
+        "ur": [*_YEH_AND_KAF, ("\u0647", "\u06c1")],
         # cedillas, of fonts that lacked the comma below
-        "ro": [("ş", "ș"), ("ţ", "ț")],
+        "ro": [("ş\u0327*", "ș"), ("ţ\u0327*", "ț")],
         # a letter to Unicode, a middle dot in the press
         "ko": [("\u318d", " ")],
     }.items()
     for language in language.split()
 }
 
-# Vowels of Devanagari, Bengali and Gujarati made of others, which Unicode says not to do (core
-# specification, "Do Not Use"; DoNotEmit.txt): अ and ा for आ. And signs of two that stand as one.
-# Of those that begin alike the longest comes first.
+# Vowels made of others, which Unicode says not to do (core specification, "Do Not Use"): अ and ा
+# for आ, in Devanagari, Bengali, Gurmukhi, Gujarati and Odia. And signs of two that stand as one. Of
+# those that begin alike the longest comes first.
 _MADE_VOWELS = {
     "अाे": "ओ", "अाै": "औ", "अाॅ": "ऑ",
-    "अा": "आ", "अॉ": "ऑ", "आॅ": "ऑ", "अो": "ओ", "आे": "ओ", "अौ": "औ", "आै": "औ", "एे": "ऐ",
+    "अा": "आ", "अॅ": "ॲ", "अॉ": "ऑ", "आॅ": "ऑ", "अो": "ओ", "आे": "ओ", "अौ": "औ", "आै": "औ",
+    "एॅ": "ऍ", "एे": "ऐ", "उु": "ऊ",
     "ाे": "ो", "ाै": "ौ", "ाॅ": "ॉ",
     "অা": "আ",
-    "અા": "આ", "અૉ": "ઑ", "અો": "ઓ", "અૌ": "ઔ", "અે": "એ", "અૈ": "ઐ",
+    "ਅਾ": "ਆ", "ਅੈ": "ਐ", "ਅੌ": "ਔ", "ੲਿ": "ਇ", "ੲੀ": "ਈ", "ੲੇ": "ਏ", "ੳੁ": "ਉ", "ੳੂ": "ਊ",
+    "અા": "આ", "અૅ": "ઍ", "અૉ": "ઑ", "અો": "ઓ", "અૌ": "ઔ", "અે": "એ", "અૈ": "ઐ",
+    "ଅା": "ଆ",
 }  # fmt: skip
 _MADE_VOWEL = re.compile("|".join(_MADE_VOWELS))
 
@@ -342,9 +353,11 @@ def _joined(text: str, language: str) -> str:
         letter, spelling = run.groups()
         return _LETTERS[letter] if letter else ZWJ if spelling else ""
 
-    if language in _JOINED_IN:
-        text = text.replace(*_JOINED_IN[language])
+    if language == "ckb":
+        text = text.replace(*_OLD_AE)
     text = unicodedata.normalize("NFC", _NON_JOINERS.sub(r"\1", text))
+    if language in _WITH_EYELASH:
+        text = text.replace(*_EYELASH)
     return unicodedata.normalize("NFC", _JOINERS.sub(replacement, text))
 
 

@@ -65,7 +65,6 @@ class Whisper(Family):
         self.leading_space = config.language.leading_space
         self.encode_full = config.audio.encode == "full"
         self.end: int = tokenizer.eos_token_id
-        self.special = torch.tensor(sorted(tokenizer.all_special_ids))
         self.prompts: dict[str, list[int]] = {}
         self.ctc_head: nn.Linear | None = None
         # OpenAI's are constants. transformers builds them so, and its `from_pretrained` (5.24.0)
@@ -389,8 +388,6 @@ class Whisper(Family):
                 decoder.keep(on)
                 rows, chosen, finished = rows[on], chosen[on], finished[on]
             inputs = chosen.unsqueeze(1)
-        # Of a tokenizer without tokenizer.json transformers (5.24.0) would leave some in the text.
-        said[torch.isin(said, self.special.to(device))] = self.end
         decoded = self.tokenizer.batch_decode(said, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
@@ -557,8 +554,8 @@ def _tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) -> 
             f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "
             "missing."
         )
-    # Of a folder of 2022, without tokenizer.json, transformers 5 takes all but one for text: who
-    # decodes with an export would read the prompt.
+    # From a folder of 2022, which has no tokenizer.json, transformers (5.24.0) takes all special
+    # tokens but one for text: hypotheses would hold some, and exports write the prompt.
     special = [token for token in tokenizer.all_special_tokens if token in known]
     tokenizer.backend_tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in special]

@@ -357,6 +357,7 @@ def test_unknown_names(options: espeak.Options, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no language 'hin': did you mean 'hi'"):
         fetch(options, tmp_path / "corpus", "hin")
     assert espeak.espeak_code("zh") == "cmn"
+    assert espeak.espeak_code("zh-HK") == "yue"
     with pytest.raises(UserError, match="no voice variant 'f77'"):
         espeak.speak("घर", "hi", "f77")
     with pytest.raises(UserError, match="corpus.snr_db"):

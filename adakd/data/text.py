@@ -220,21 +220,6 @@ _TYPED = {
     for language in language.split()
 }
 
-# Vowels made of others, which Unicode says not to do (core specification, "Do Not Use"): अ and ा
-# for आ, in Devanagari, Bengali, Gurmukhi, Gujarati and Odia. And signs of two that stand as one. Of
-# those that begin alike the longest comes first.
-_MADE_VOWELS = {
-    "अाे": "ओ", "अाै": "औ", "अाॅ": "ऑ",
-    "अा": "आ", "अॅ": "ॲ", "अॉ": "ऑ", "आॅ": "ऑ", "अो": "ओ", "आे": "ओ", "अौ": "औ", "आै": "औ",
-    "एॅ": "ऍ", "एे": "ऐ", "उु": "ऊ",
-    "ाे": "ो", "ाै": "ौ", "ाॅ": "ॉ",
-    "অা": "আ",
-    "ਅਾ": "ਆ", "ਅੈ": "ਐ", "ਅੌ": "ਔ", "ੲਿ": "ਇ", "ੲੀ": "ਈ", "ੲੇ": "ਏ", "ੳੁ": "ਉ", "ੳੂ": "ਊ",
-    "અા": "આ", "અૅ": "ઍ", "અૉ": "ઑ", "અો": "ઓ", "અૌ": "ઔ", "અે": "એ", "અૈ": "ઐ",
-    "ଅା": "ଆ",
-}  # fmt: skip
-_MADE_VOWEL = re.compile("|".join(_MADE_VOWELS))
-
 # Words with a visarga inside, of Hindi and its neighbours and of Bengali, in which a colon is often
 # typed for it: दु:ख, नि:शुल्क. Elsewhere headlines part with one, दिल्ली:नाबालिग.
 _VISARGA = re.compile(
@@ -418,7 +403,6 @@ def normalise(text: str, language: str) -> str:
     if code in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", _SECOND_DOT.sub("i", text.lower()))
-    text = _MADE_VOWEL.sub(lambda found: _MADE_VOWELS[found[0]], text)
     for pattern, written in _TYPED.get(code, ()):
         text = pattern.sub(written, text)
     if code == "el":

@@ -120,14 +120,14 @@ _NON_JOINERS = re.compile(f"{_JOINED}({ZWNJ})+(?=[{_ARABIC}])|{ZWNJ}+")
 
 # Lower-case Latin letters and the marks that may follow one (text is lower-cased before use); those
 # of the other alphabets in which an apostrophe spells: Greek elisions, Ukrainian and Belarusian
-# м'я, Russian names (д'артаньян), Western Armenian կ'ուզեմ, Hebrew ג'ירפה.
+# м'я, Russian names (д'артаньян), Western Armenian կ'ուզեմ.
 _LATIN = "a-zªºß-öø-ʯ\u0300-\u036fᴀ-ᶿḁ-ỿⱡ-ⱿꜢ-ꟿꬰ-ꭤ"
 _GREEK = "\u0386\u0388-\u03ce\u1f00-\u1fbc\u1fc2-\u1fcc\u1fd0-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ffc"
 _CYRILLIC = "а-ҁ\u0483-\u0487ҋ-ԯ"
 _ALPHABETS = f"{_LATIN}{_GREEK}{_CYRILLIC}ա-ֈ"
 
 # What spells within a word, by how it is written then. U+02BC is the apostrophe that Unicode counts
-# as a letter; beside a number it joins an ending (Turkish 1990'da) or an article (l'11).
+# as a letter. Beside a number an apostrophe joins an ending (Turkish 1990'da) or an article (l'11).
 _GERESH, _GERSHAYIM = "\u05f3", "\u05f4"
 _HEBREW = "א-ת\u05b0-\u05c7"  # with its points
 _WITHIN = {

@@ -541,7 +541,7 @@ def caution(families: Mapping[str, Sequence[Row]]) -> str:
     if 0 < len(speakers) < ENOUGH_SPEAKERS:
         these = "this speaker" if len(speakers) == 1 else f"these {len(speakers)} speakers"
         few.append(f"other speakers than {these} may differ more")
-    return f"Not in the intervals: {'; '.join(few)} (README: A study)." if few else ""
+    return f"Not in the intervals: {'; '.join(few)} (docs/studies.md)." if few else ""
 
 
 def demonstration(runs: Sequence[Run]) -> str:

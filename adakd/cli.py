@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[0] == "bench":
             return bench(arguments[1:])
         if arguments[0] == "benchmark":
-            from adakd.benchmark import main as benchmark
+            from adakd.study.benchmark import main as benchmark
 
             return benchmark(arguments[1:])
         run(arguments)

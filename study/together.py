@@ -15,14 +15,14 @@ from typing import Any
 
 from adakd import plots
 from adakd.files import atomic_write
-from adakd.findings import OPEN, Comparison, compared, read_tables, too_few
-from adakd.grid import Study
 from adakd.pages import aligned
 from adakd.place import INT8
-from adakd.published import read_lines
 from adakd.report import NOT_RUN
 from adakd.significance import holm
-from adakd.study_tables import p_text
+from adakd.study.findings import OPEN, Comparison, compared, read_tables, too_few
+from adakd.study.grid import Study
+from adakd.study.published import read_lines
+from adakd.study.tables import p_text
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"

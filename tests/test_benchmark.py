@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import benchmark, cli, grid
-from adakd.benchmark import Workers, attempt, perform, run
+from adakd import cli
 from adakd.errors import UserError
-from adakd.findings import read_table
 from adakd.finished import done, mark_done
-from adakd.grid import Study, Task
 from adakd.place import Place
-from adakd.published import read_lines
 from adakd.stages import results, training
-from adakd.study import write_report
+from adakd.study import benchmark, grid
+from adakd.study.benchmark import Workers, attempt, perform, run
+from adakd.study.findings import read_table
+from adakd.study.grid import Study, Task
+from adakd.study.page import write_report
+from adakd.study.published import read_lines
 
 MINIATURE = Path(__file__).with_name("miniature.yaml")
 
@@ -328,7 +329,7 @@ def test_a_root_may_lie_at_home(
     monkeypatch.setenv("HOME", str(tmp_path))
     seen: list[Study] = []
     monkeypatch.setattr(benchmark, "run", lambda study, *_: seen.append(study) or 1)
-    monkeypatch.setattr("adakd.study.write_report", lambda *_: "")
+    monkeypatch.setattr("adakd.study.page.write_report", lambda *_: "")
     shutil.copy(MINIATURE, tmp_path)
     assert benchmark.main([f"~/{MINIATURE.name}", "--root=~/out"]) == 1
     assert [study.root for study in seen] == [tmp_path / "out"]

@@ -581,7 +581,7 @@ def test_help_may_be_cut_short() -> None:
             "from adakd import cli; cli.main(['--help']); cli.parse(['prepare', '--recipe', 'a'])",
             "",
         ),
-        ("import adakd.inputs, adakd.benchmark", "yaml"),  # and with it all stages
+        ("import adakd.inputs, adakd.study.benchmark", "yaml"),  # and with it all stages
     ],
 )
 def test_nothing_heavy_is_imported_before_there_is_work(program: str, used: str) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import tiny_recipe
 
-from adakd import finished, grid, report
+from adakd import finished, report
 from adakd.errors import UserError
-from adakd.grid import Study
 from adakd.inputs import code, training_settings
+from adakd.study import grid
+from adakd.study.grid import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID: dict[str, Any] = {

@@ -19,13 +19,15 @@ import yaml
 from scipy import stats
 
 from adakd import config as configuration
-from adakd import findings, finished, grid, score, significance, study, study_tables, study_words
+from adakd import finished, score, significance
 from adakd.errors import UserError
 from adakd.files import write_json
-from adakd.grid import Choice, Study
 from adakd.inputs import code, data_settings, training_settings
 from adakd.report import BASELINES, Run, label_of
 from adakd.significance import Change, Interval, Variance
+from adakd.study import findings, grid, tables, words
+from adakd.study import page as study_page
+from adakd.study.grid import Choice, Study
 
 SEEDS = [1, 2, 3, 4, 5]
 CELLS: dict[str, Any] = {
@@ -133,7 +135,7 @@ def outcomes(made: Study) -> dict[str, findings.Comparison]:
 
 
 def report(made: Study) -> tuple[str, str]:
-    study.write_report(made, "adakd benchmark made.yaml")
+    study_page.write_report(made, "adakd benchmark made.yaml")
     text = (made.folder / "STUDY.md").read_text(encoding="utf-8")
     return text, (made.folder / "index.html").read_text(encoding="utf-8")
 
@@ -227,8 +229,8 @@ def test_a_gain_that_the_correction_takes_back_says_so(made: Study) -> None:
     table = findings.Table("tiny/hi", "whisper", {})
     change = Change(-0.04, Interval(-0.067, -0.013), 0.011, Variance(1e-4, 1e-4, 2e-4, 5, 1, 6))
     one = findings.Comparison(table, ("adakd", "finetune"), "", change, holm=0.182)
-    assert study_words.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
-    assert "corrected" not in study_words.amount(dataclasses.replace(one, holm=0.01))
+    assert words.amount(one) == "-4.0 % [-6.7, -1.3], p 0.011 alone but 0.182 corrected"
+    assert "corrected" not in words.amount(dataclasses.replace(one, holm=0.01))
 
 
 def test_a_comparison_with_runs_missing_claims_nothing(made: Study) -> None:
@@ -350,7 +352,7 @@ def test_holm_runs_over_all_that_were_named(made: Study) -> None:
     found = list(outcomes(made).values())
     p_values = [one.change.p_value if one.change else 1.0 for one in found]
     assert [one.holm for one in found] == significance.holm(p_values)
-    shown = [f"{study_tables.p_text(one.holm)} (" for one in found if one.change]
+    shown = [f"{tables.p_text(one.holm)} (" for one in found if one.change]
     assert all(line[3].startswith(p) for line, p in zip(lines[1:3] + lines[4:], shown, strict=True))
     assert "Holm's correction covers all 5 primary comparisons" in text
 
@@ -367,10 +369,10 @@ def test_failures_and_what_was_not_run_are_told(made: Study) -> None:
     table = findings.read_table(made, "tiny/hi", "whisper", records)
     assert table.rows["kd"].failed and not table.rows["adakd"].failed
     assert "AdaKD against KD: open in 1 of 1 (tiny/hi, whisper 4 of 5 runs)" in text
-    (failure,) = study.failures_of(made, [table], records)
+    (failure,) = study_page.failures_of(made, [table], records)
     assert failure == "tiny/hi whisper kd seed 3: the disk is full"
     grown = study_of(made.path.parent, seeds=[*SEEDS, 6])  # its teacher's turn has not come
-    assert study.failures_of(grown, [table], grown.read_records()) == [failure]
+    assert study_page.failures_of(grown, [table], grown.read_records()) == [failure]
 
 
 def test_a_gain_that_is_open_is_not_denied(made: Study) -> None:
@@ -390,20 +392,20 @@ def test_families_that_are_tested_on_other_clips_say_so(made: Study) -> None:
     other = findings.read_table(made, "tiny/hi", "whisper", made.read_records())
     other.family = "wav2vec2"
     tested = f"{UTTERANCES} utterances by {SPEAKERS} speakers"
-    assert f"tested on {tested})" in study_words.corpus([table, other], "tiny/hi")
+    assert f"tested on {tested})" in words.corpus([table, other], "tiny/hi")
     for run in other.runs:
         run.errors.pop()
     assert (
         f"tested on {tested} as whisper and {UTTERANCES - 1} utterances by {SPEAKERS} speakers as "
-        "wav2vec2)" in study_words.corpus([table, other], "tiny/hi")
+        "wav2vec2)" in words.corpus([table, other], "tiny/hi")
     )
     for run in other.runs:  # as published in sums, a speaker a line
         run.errors[:] = {one.speaker: one for one in run.errors}.values()
-    assert f"tested on {tested})" in study_words.corpus([table, other], "tiny/hi")
+    assert f"tested on {tested})" in words.corpus([table, other], "tiny/hi")
 
 
 def test_a_p_value_beside_the_level_tells_its_side() -> None:
-    shown = [study_tables.p_text(p) for p in (0.0004, 0.0494, 0.0496, 0.05001, 0.05)]
+    shown = [tables.p_text(p) for p in (0.0004, 0.0494, 0.0496, 0.05001, 0.05)]
     assert shown == ["< 0.001", "0.049", "0.0496", "0.05001", "0.050"]
 
 
@@ -702,21 +704,21 @@ def test_one_setting_for_all_weighs_recipes_alike_and_folds_within_them() -> Non
 
     hindi, open_one = table("Hindi", [0.2, 0.3]), table("none yet", None)
     digits = table("digits", [0.3, 0.1], [0.1, 0.1], None)
-    heading, *lines = study_tables.one_for_all(asked, [hindi, digits, open_one])
+    heading, *lines = tables.one_for_all(asked, [hindi, digits, open_one])
     assert heading[2:] == ["All, %", "Hindi, %", "digits, %"]
     assert lines == [
         ["KD (tuned)", "alpha 0.1", "+2.5", "-20.0", "+25.0"],  # 0.2 / 0.25; (0.3 / 0.2 + 1) / 2
         ["KD (tuned)", "alpha 0.9 (best)", "-2.5", "+20.0", "-25.0"],
     ]
-    lines = study_tables.one_for_all(asked, [hindi, table("digits", [0.3, math.inf])])[1:]
+    lines = tables.one_for_all(asked, [hindi, table("digits", [0.3, math.inf])])[1:]
     assert lines[0][1:] == ["alpha 0.1 (best)", "-10.0", "-20.0", "+0.0"]
     assert lines[1][1:] == ["alpha 0.9", "failed", "+20.0", "failed"]
-    lines = study_tables.one_for_all(asked, [hindi, table("digits", [math.inf, math.inf])])[1:]
+    lines = tables.one_for_all(asked, [hindi, table("digits", [math.inf, math.inf])])[1:]
     assert lines[0][1:] == ["alpha 0.1 (best)", "-20.0", "-20.0", "failed"]
     assert lines[1][1:] == ["alpha 0.9", "+20.0", "+20.0", "failed"]
-    lines = study_tables.one_for_all(asked, [table("perfect", [0.0, 0.0])])[1:]
+    lines = tables.one_for_all(asked, [table("perfect", [0.0, 0.0])])[1:]
     assert [line[3] for line in lines] == ["+0.0", "+0.0"]
-    assert study_tables.one_for_all(asked, [open_one])[1:] == [], "nothing has been chosen"
+    assert tables.one_for_all(asked, [open_one])[1:] == [], "nothing has been chosen"
 
 
 # -- a study that goes on elsewhere ---------------------------------------------------------------
@@ -881,10 +883,10 @@ def test_publishing_loses_no_result(
     other = moved(made, set={"student.train.epochs": 7})
     page = tmp_path / "scores.md"
     with pytest.raises(UserError, match="scores.jsonl has 25 results that the study does not find"):
-        study.write_report(other, "adakd benchmark", page)
+        study_page.write_report(other, "adakd benchmark", page)
     assert not page.exists() and (tmp_path / "scores.jsonl").read_text().count("errors") == 25
     same = Study(study_of(tmp_path).path, other.root, scores=tmp_path / "scores.jsonl")
-    study.write_report(same, "adakd benchmark", page)
+    study_page.write_report(same, "adakd benchmark", page)
     assert page.exists() and (tmp_path / "scores.jsonl").read_text().count("errors") == 25
 
 
@@ -955,7 +957,7 @@ def test_a_published_run_stands_again_where_the_folder_is_gone(
     records = tuned.read_records()
     elsewhere = moved(tuned, **TUNED)
     write_json(elsewhere.records, records)
-    study.write_report(elsewhere, "adakd benchmark", tmp_path / "scores.md")
+    study_page.write_report(elsewhere, "adakd benchmark", tmp_path / "scores.md")
     table = findings.read_table(elsewhere, "tiny/hi", "whisper", elsewhere.read_records())
     assert len(table.runs) == 25 and not table.problems
     # So it does where another run has come there.
@@ -1248,7 +1250,7 @@ def test_one_permutation_is_told(made: Study) -> None:
 def test_a_choice_at_the_end_of_what_was_tried_is_marked(picked: dict[str, Any], mark: str) -> None:
     candidates = [{"alpha": 0.1}, {"alpha": 0.5}, {"alpha": 0.9}, {"t": "mean"}, {"t": "p50"}]
     candidates += [{"on": True}, {"on": False}, {"methods.kd": {"alpha": 0.1}}]
-    assert study_tables.at_an_end(picked, candidates) == mark
+    assert tables.at_an_end(picked, candidates) == mark
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -1312,20 +1314,18 @@ def test_what_settings_move_stands_beside_luck(made: Study, tmp_path: Path) -> N
     none = findings.Comparison(table, ("adakd", "focal"), "")
     double = findings.Comparison(table, ("adakd", "kd-x"), "", deviation=0.0, seeds=2)
     tuned.cells["kd-x"] = tuned.cells["kd"]
-    head, line = study_tables.leverage(tuned, [table], [one, two, unlike, none, double])
+    head, line = tables.leverage(tuned, [table], [one, two, unlike, none, double])
     assert head[2] == "KD"
     # 5.040: the studentized range of three, 4 df, 95 %, in tables; a run's SD is sqrt(mean / 2).
     luck = 100 * math.expm1(5.040 * math.sqrt(0.001 / 2))
     assert line == ["tiny/hi, whisper", f"{luck:.1f}", "25.0", ""], "a failed one has no range"
     twice = study_of(tmp_path, tune=tune, tune_seeds=[1, 2])
     luck = 100 * math.expm1(5.040 * math.sqrt(0.001 / 4))
-    assert study_tables.leverage(twice, [table], [one, two])[1][1] == f"{luck:.1f}"
+    assert tables.leverage(twice, [table], [one, two])[1][1] == f"{luck:.1f}"
     for row in table.rows.values():
         row.planned = {(0, 1), (1, 2)}
-    assert study_tables.leverage(tuned, [table], [one])[1][1] == "not known", (
-        "its seeds differ in fold"
-    )
-    assert len(study_tables.leverage(made, [table], [one])) == 1, "nothing was tuned"
+    assert tables.leverage(tuned, [table], [one])[1][1] == "not known", "its seeds differ in fold"
+    assert len(tables.leverage(made, [table], [one])) == 1, "nothing was tuned"
 
 
 def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path) -> None:
@@ -1334,7 +1334,7 @@ def test_epochs_that_have_not_settled_are_called_so(made: Study, tmp_path: Path)
     (group,) = tuned.groups
     for gains, said in ((((5, 0.03), (6, 0.002)), "6"), (((5, 0.03), (6, 0.02)), "6, NOT settled")):
         table.choices[group] = Choice(6, gains)
-        _, line = study_tables.chosen(tuned, [table])
+        _, line = tables.chosen(tuned, [table])
         assert str(line[1]).startswith(f"{said} (5: -3.0 %, 6: ")
 
 
@@ -1347,7 +1347,7 @@ def test_seeds_and_folds_are_told_as_they_are(made: Study, tmp_path: Path) -> No
         ({(0, 1), (1, 2)}, "2 seeds spread over 2 folds"),
     ):
         table = findings.Table("tiny/hi", "whisper", folds, {"kd": findings.Row("kd", planned)})
-        assert study_words.corpus([table], "tiny/hi") == f"tiny/hi ({said})"
+        assert words.corpus([table], "tiny/hi") == f"tiny/hi ({said})"
     tune = {"kd": [{"methods.kd.alpha": 0.1}, {"methods.kd.alpha": 0.9}]}
     for seeds, warned in (([1], True), ([9], False)):
         tuned = study_of(tmp_path, tune=tune, tune_seeds=seeds)

@@ -12,7 +12,7 @@ became of every task stands in records.json.
 A study and ./run.sh have the folders of a recipe in common. What is finished there with the same
 settings is used; with other settings it is made anew if this study made it, and else refused.
 
-What there is to run is in grid.py, the report in study.py.
+What there is to run is in grid.py, the report in page.py.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from adakd import finished, processes
 from adakd.config import REPOSITORY
 from adakd.errors import UserError, suggest
 from adakd.files import write_json
-from adakd.grid import Study, Task
 from adakd.options import Parser, natural, path
 from adakd.progress import clock
 from adakd.stages import checks, preparation, results, teacher_pass, training
+from adakd.study.grid import Study, Task
 from adakd.workers import end_with_parent, processors
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
             failed = run(study, workers, options.only)
         finally:
             workers.stop()
-    from adakd.study import write_report
+    from adakd.study.page import write_report
 
     print(write_report(study, shlex.join(["adakd", "benchmark", *arguments]), options.publish))
     return 1 if failed else 0

@@ -9,7 +9,11 @@ from statistics import mean, median
 from typing import Any
 
 from adakd import significance
-from adakd.findings import (
+from adakd.place import INT8
+from adakd.progress import clock
+from adakd.report import NOT_RUN, Run, bracket, counted, label_of, percent, signed, size
+from adakd.score import ENOUGH_SPEAKERS, unit_of
+from adakd.study.findings import (
     BETTER,
     CONTROL,
     CONTROLS,
@@ -30,12 +34,8 @@ from adakd.findings import (
     teacher_seeds,
     unnamed,
 )
-from adakd.grid import SETTLED, Study
-from adakd.place import INT8
-from adakd.progress import clock
-from adakd.report import NOT_RUN, Run, bracket, counted, label_of, percent, signed, size
-from adakd.score import ENOUGH_SPEAKERS, unit_of
-from adakd.study_tables import p_text, spanned
+from adakd.study.grid import SETTLED, Study
+from adakd.study.tables import p_text, spanned
 
 SMALL = 10_000_000  # parameters; real recipes have many more
 

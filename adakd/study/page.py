@@ -1,8 +1,8 @@
 """The report of a study: sentences, tables and figures, as one HTML file and as Markdown.
 
 A negative finding is told as plainly as a win, a cell that was not run as "not run". What the runs
-show, and what may be claimed, is decided in findings.py; the sentences are study_words.py's, the
-tables study_tables.py's, the look of a page is pages.py's, figures are plots.py's.
+show, and what may be claimed, is decided in findings.py; the sentences are words.py's, the
+tables tables.py's, the look of a page is pages.py's, figures are plots.py's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adakd import pages, plots, published, report, versions
+from adakd import pages, plots, report, versions
 from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import shown, write_jsonl, write_text
-from adakd.findings import (
+from adakd.pages import Figure, Line, Part, aligned
+from adakd.place import INT8
+from adakd.report import BASELINES, counted, label_of
+from adakd.study import published
+from adakd.study.findings import (
     FEWEST,
     Comparison,
     Table,
@@ -29,11 +33,8 @@ from adakd.findings import (
     once,
     read_tables,
 )
-from adakd.grid import SETTLED, Choice, Group, Study, Task
-from adakd.pages import Figure, Line, Part, aligned
-from adakd.place import INT8
-from adakd.report import BASELINES, counted, label_of
-from adakd.study_tables import (
+from adakd.study.grid import SETTLED, Choice, Group, Study, Task
+from adakd.study.tables import (
     PREDICTED,
     RARE,
     across,
@@ -50,7 +51,7 @@ from adakd.study_tables import (
     table_of,
     weights,
 )
-from adakd.study_words import headline, limits, notes, repeats
+from adakd.study.words import headline, limits, notes, repeats
 
 # -- figures --------------------------------------------------------------------------------------
 

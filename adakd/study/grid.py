@@ -40,12 +40,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, finished, grid_check
+from adakd import cli, finished
 from adakd import config as configuration
 from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError, suggest
 from adakd.files import read_json
-from adakd.grid_check import NAMING
 from adakd.inputs import (
     changed_settings,
     learnt_from,
@@ -53,8 +52,10 @@ from adakd.inputs import (
     training_settings,
 )
 from adakd.place import INT8, Place
-from adakd.published import Line, name_of_group, read_lines
 from adakd.report import read_metrics
+from adakd.study import grid_check
+from adakd.study.grid_check import NAMING
+from adakd.study.published import Line, name_of_group, read_lines
 
 SETTLED = 0.01  # relative gain of the dev CER over the last fifth of training that ends the search
 # How fast a machine works: see `Task.fingerprint`.

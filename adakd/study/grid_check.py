@@ -13,7 +13,7 @@ from adakd import config as configuration
 from adakd.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from adakd.grid import Group, Study
+    from adakd.study.grid import Group, Study
 
 FEWEST_EPOCHS = 5  # of a run that has a last fifth
 # What the cells of a group share, and hence cannot set: their folders are the same.

@@ -3,8 +3,8 @@
 Something is claimed only of the comparisons that the grid names as primary, only once all their
 runs are there (those that are done first, or do not fail, need not be like the others), and only
 with five seeds or more, or with five people who each have a fold. Statistics are in
-significance.py, reading a run is in report.py, and how all this is told in study_tables.py and
-study_words.py.
+significance.py, reading a run is in report.py, and how all this is told in tables.py and
+words.py.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
-from adakd import finished, inputs, published, report, significance
+from adakd import finished, inputs, report, significance
 from adakd.config import ADAPTIVE, TEACHER
 from adakd.errors import UserError
 from adakd.files import read_json
-from adakd.grid import Choice, Group, Study, Task, dev_curve, last_gain
 from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import count_array, unit_of
 from adakd.significance import Change, Interval
+from adakd.study import published
+from adakd.study.grid import Choice, Group, Study, Task, dev_curve, last_gain
 
 if TYPE_CHECKING:
     import numpy as np

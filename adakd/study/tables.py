@@ -12,23 +12,6 @@ from typing import Any
 
 from adakd import report, significance
 from adakd.errors import UserError
-from adakd.findings import (
-    BETTER,
-    OPEN,
-    WORSE,
-    Comparison,
-    Pair,
-    Table,
-    against_teacher,
-    begun,
-    counts_of,
-    first_schedule,
-    own_seeds,
-    shares,
-    still_falling,
-    unnamed,
-)
-from adakd.grid import SETTLED, Choice, Group, Study
 from adakd.pages import Cell, Line
 from adakd.place import INT8
 from adakd.progress import clock
@@ -45,6 +28,23 @@ from adakd.report import (
     signed,
 )
 from adakd.significance import Change
+from adakd.study.findings import (
+    BETTER,
+    OPEN,
+    WORSE,
+    Comparison,
+    Pair,
+    Table,
+    against_teacher,
+    begun,
+    counts_of,
+    first_schedule,
+    own_seeds,
+    shares,
+    still_falling,
+    unnamed,
+)
+from adakd.study.grid import SETTLED, Choice, Group, Study
 
 PREDICTED = (
     "AdaKD gives the teacher more weight on easy utterances than on hard ones, most at first: what "

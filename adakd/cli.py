@@ -59,7 +59,7 @@ SHARED = ("teacher", "teacher-pass", *TRAINING)
 OF_TEACHER = ("teacher-pass", "kd", "adakd", "decode", "score", "report", "export")
 BENCHMARKS = [
     "prepare", "steps", "training", "growth", "teacher", "size", "decode", "store", "loading",
-    "profile", "start", "allocator",
+    "profile", "start", "allocator", "deploy",
 ]  # fmt: skip
 
 

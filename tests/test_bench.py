@@ -219,6 +219,43 @@ def test_decode_says_the_same_as_the_pipeline(in_place, capsys):
 
 
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_deploy(family, in_place, capsys):
+    rows = run("deploy", ["--family", family, "--clips", "2", *TINY[:4]], capsys)
+    assert [row[0] for row in rows] == ["teacher", "student", "student, int8"]
+    parameters, megabytes = column(rows, 1), column(rows, 2)
+    assert parameters["teacher"] > parameters["student"] == parameters["student, int8"]
+    for name in ("teacher", "student"):  # four bytes each, and the names of the layers
+        assert megabytes[name] == pytest.approx(4 * parameters[name], abs=0.1)
+    assert megabytes["student, int8"] < megabytes["student"]
+    assert rows[0][5] == "1.00 [1.00, 1.00]"
+
+
+def test_deploy_of_a_recipe_that_has_been_run(tmp_path: Path, in_place, capsys):
+    import tiny
+
+    from adakd import config as configuration
+    from adakd.data import manifest
+    from adakd.place import Place
+
+    recipe = configuration.REPOSITORY / "recipes" / "espeak" / "hi"
+    place = Place(tmp_path, configuration.load(recipe, "whisper"))
+    arguments = ["--recipe", "espeak/hi", "--root", str(tmp_path), "--clips", "2", *TINY[2:4]]
+    with pytest.raises(UserError, match="There is no teacher of espeak/hi as whisper below"):
+        run("deploy", arguments, capsys)
+    for seed, name in enumerate(("teacher", "finetune")):
+        tiny.family("whisper", tmp_path, seed).save(place.experiment(name) / "model")
+    entries = tiny.entries(tmp_path)
+    manifest.write(place.data / "test.jsonl", entries)
+    module = importlib.import_module("adakd.bench.deploy")
+    assert module.main(arguments) == 0
+    chosen = entries[:: len(entries) // 2][:2]
+    seconds = sum(entry.seconds for entry in chosen)
+    assert f"2 clips, {seconds:.0f} s of speech, one at a time" in capsys.readouterr().out
+    with pytest.raises(UserError, match="There is no recipe 'espeak/xx'"):
+        module.main(["--recipe", "espeak/xx"])
+
+
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
 def test_growth(family, in_place, capsys):
     arguments = ["--family", family, "--size", "tiny", "--rounds", "1", "--axes", "length student"]
     arguments += ["--pass-clips", "2 4", "--plan-hours", "10", "--gpus", "1 8"]

@@ -164,9 +164,7 @@ class DistillationBrain(speechbrain.Brain):
         """
         wanted = self.weighting.wants_distill(self.progress)
         soft = self._soft_outputs(batch) if wanted else None
-        # The squared error comes alone, not beside the task loss.
-        task_counts = not wanted or self.weighting.logits_scale(self.progress) is None
-        return self.modules.student(batch, task_counts), soft
+        return self.modules.student(batch, self.weighting.wants_task(self.progress)), soft
 
     def compute_objectives(
         self, predictions: Predictions, batch: Batch, stage: speechbrain.Stage
@@ -228,7 +226,9 @@ class DistillationBrain(speechbrain.Brain):
         self.optimizers_step()
         total = torch.stack([loss.total.detach() for loss in losses]).sum() / max(local, 1)
         self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
-        if not self.not_finite:  # a step that was skipped taught the student nothing
+        if self.not_finite:
+            self._tell_skipped(losses)
+        else:  # a step that was skipped taught the student nothing
             self._tell_weighting(step, losses)
         return total.cpu()
 
@@ -316,17 +316,26 @@ class DistillationBrain(speechbrain.Brain):
             self.not_finite = 0
         else:
             self.not_finite += 1
-            step = self.optimizer_step + 1
-            if rank() == 0:
-                self._tell(f"step {step} is skipped, its gradient is not finite")
-            if self.not_finite > PATIENCE:
-                raise UserError(
-                    f"{self.title}: the gradient was not finite {self.not_finite} times in a row "
-                    f"(step {step}): remove {shown(self.folder)} and begin anew "
-                    "with a lower train.learning_rate, and look for odd utterances in the manifest."
-                )
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+
+    def _tell_skipped(self, losses: list[Loss]) -> None:
+        """Say that this step was skipped, and raise `UserError` where too many in a row were."""
+        broken, way_out = (
+            "gradient",
+            ("with a lower train.learning_rate, and look for odd utterances in the manifest"),
+        )
+        if not all(bool(loss.alpha.isfinite().all()) for loss in losses):
+            broken = "weight of the distillation loss"
+            way_out = f"when {type(self.weighting).__name__} is mended"
+        if rank() == 0:
+            self._tell(f"step {self.optimizer_step} is skipped, its {broken} is not finite")
+        if self.not_finite > PATIENCE:
+            raise UserError(
+                f"{self.title}: the {broken} was not finite {self.not_finite} times in a row "
+                f"(step {self.optimizer_step}): remove {shown(self.folder)} and begin anew "
+                f"{way_out}."
+            )
 
     def init_optimizers(self) -> None:
         """AdamW, with weight decay on matrices only."""
@@ -491,6 +500,11 @@ class DistillationBrain(speechbrain.Brain):
         """
         self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
         self.fit(self.epochs, train_loader, dev_loader)
+        if not self.optimizer.state:
+            raise UserError(
+                f"{self.title}: nothing was learnt, all {self.not_finite} steps were skipped (see "
+                f"above): remove {shown(self.folder)} and begin anew when the reason is mended."
+            )
         self.clock.stop()
         if rank() == 0:
             self.metrics.close()

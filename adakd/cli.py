@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from adakd.errors import UserError, suggest
+from adakd.methods import METHODS
 
 if TYPE_CHECKING:
     from adakd.config import Config
@@ -44,7 +45,7 @@ STEPS = {
 OPTIONS = {
     "recipe": "the folder below recipes/, such as espeak/hi",
     "family": 'wav2vec2, whisper, or "wav2vec2 whisper" (default: both)',
-    "methods": '"finetune kd adakd" (the default), and superloss, focal, annealing, adakd-learned',
+    "methods": f'"finetune kd adakd" (the default), of {", ".join(METHODS)}',
     "seed": 'seed of training, or several: "1 2 3" (default: that of conf/*.yaml, else 1)',
     "fold": 'test fold, several ("0 1 2"), or all, where the corpus has folds',
     "tag": "a name for this variant of the students, added to the experiments' folders",
@@ -414,8 +415,6 @@ def _once_each(name: str, values: list[Value]) -> list[Value]:
 
 
 def _methods(text: str) -> list[str]:
-    from adakd.config import METHODS
-
     methods = _words("methods", text)
     for method in methods:
         if method not in METHODS:

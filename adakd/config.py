@@ -35,16 +35,13 @@ from typing import Any
 import yaml
 
 from adakd.errors import UserError, suggest
+from adakd.methods import METHODS
 
 T = typing.TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
 TEACHER = "teacher"  # as student.source: the trained teacher
-# Those of `adakd.weighting`, known without importing torch, in the order of the table.
-METHODS = ("finetune", "kd", "superloss", "focal", "annealing", "adakd", "adakd-learned")
-# Those that look at an utterance's difficulty x.
-ADAPTIVE = ("adakd", "adakd-learned")
 
 
 @dataclass

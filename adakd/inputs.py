@@ -19,6 +19,7 @@ from adakd.data import manifest
 from adakd.errors import UserError
 from adakd.files import fingerprint, read_json, read_jsonl, shown
 from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed
+from adakd.methods import METHODS
 from adakd.place import Place
 from adakd.teacher_store import parts_of_begun
 
@@ -411,7 +412,7 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
             found["distill"]["top_k"] = kept_units(config.distill)
         # They change what looks at x or at the doubt, and nothing else.
         source, passes = (found["distill"].pop(key) for key in ("difficulty", "dropout_passes"))
-        if (method in configuration.ADAPTIVE or guarded) and source != "insample":
+        if (METHODS[method].uses_difficulty or guarded) and source != "insample":
             found["difficulty"] = [source, passes] if source == "dropout" else source
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
+from adakd.methods import named_by
 
 INT8 = "-int8"  # ends the name of a student's experiment with int8 weights
 
@@ -23,12 +24,16 @@ class Place:
     def __post_init__(self) -> None:
         tag = self.config.tag
         # Every experiment has a folder and a row of its own: kd-int8 is not kd tagged int8.
-        taken = tag.split("-")[0] == "learned" or INT8 in f"-{tag}"
-        if tag and (taken or not re.fullmatch(r"(?!\.)[\w.-]+", tag)):
+        if tag and (INT8 in f"-{tag}" or not re.fullmatch(r"(?!\.)[\w.-]+", tag)):
             raise UserError(
-                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', begins neither "
-                "with '.' nor with the word 'learned', and no part of it between '-' begins with "
-                "'int8': these name other experiments."
+                f"--tag {tag}: a tag is made of letters, digits, '_', '-' and '.', does not begin "
+                "with '.', and no part of it between '-' begins with 'int8', which names other "
+                "experiments."
+            )
+        if tag and (other := named_by(tag)):
+            raise UserError(
+                f"--tag {tag}: with it a method would have the folder of another one, {other}: "
+                "give another tag."
             )
 
     @property

@@ -14,6 +14,8 @@ from itertools import cycle
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
+from adakd.methods import METHODS, method_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -27,14 +29,9 @@ OFF_SCALE = 3.0  # a dot further than this many times the others' largest CER is
 STYLES = {  # colour and marker
     "teacher": ("#6b7280", "D"),
     "untrained": ("#b6bcc6", "X"),
-    "finetune": ("#0072B2", "o"),
-    "kd": ("#E69F00", "s"),
-    "superloss": ("#CC79A7", "v"),
-    "focal": ("#56B4E9", "P"),
-    "annealing": ("#D55E00", "*"),
-    "adakd": ("#009E73", "^"),
+    **{name: (method.colour, method.marker) for name, method in METHODS.items()},
 }
-SPARE_STYLES = [("#000000", "<"), ("#882255", ">"), ("#999933", "p"), ("#332288", "h")]
+SPARE_STYLES = [("#000000", "<"), ("#44AA99", "d"), ("#999933", "p"), ("#332288", "h")]
 
 Curve = Sequence[tuple[float, float]]  # (epoch or step, value)
 
@@ -382,9 +379,12 @@ def _styles(families: Families) -> dict[str, tuple[str, str]]:
     """Colour and marker per method name, the same in every panel."""
     styles = dict(STYLES)
     names = dict.fromkeys(method.name for methods in families.values() for method in methods)
-    others = [name for name in names if name not in styles]
-    for index, name in enumerate(others):
-        styles[name] = SPARE_STYLES[index % len(SPARE_STYLES)]
+    spare = cycle(SPARE_STYLES)
+    for name in names:
+        if name not in styles:
+            # A variant looks like its method, unless that, or another variant of it, is there too.
+            kin = [each for each in names if method_of(each) and method_of(each) == method_of(name)]
+            styles[name] = STYLES[method_of(name)] if kin == [name] else next(spare)
     return styles
 
 

@@ -23,7 +23,9 @@ from adakd import plots
 from adakd.config import FAMILIES
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, write_text
+from adakd.methods import METHODS, method_of
 from adakd.pages import Cell, Figure, Line, Part, aligned, markdown, page
+from adakd.place import INT8
 from adakd.progress import clock
 from adakd.score import (
     DRAWS,
@@ -49,12 +51,7 @@ if TYPE_CHECKING:
 LABELS = {  # in the table's order
     "teacher": "Teacher",
     "untrained": "Untrained student",
-    "finetune": "Fine-tuning",
-    "kd": "KD",
-    "superloss": "SuperLoss",
-    "focal": "Focal loss",
-    "annealing": "Annealing KD",
-    "adakd": "AdaKD",
+    **{name: method.label for name, method in METHODS.items()},
 }
 EXPECTED = ("teacher", "untrained", "finetune", "kd")  # listed even where not run, as is AdaKD
 IN_SENTENCES = {"teacher": "the teacher", "finetune": "fine-tuning", "kd": "KD"}
@@ -245,14 +242,24 @@ def compare(runs: Sequence[Run], baseline: Sequence[Run], draws: int = DRAWS) ->
 
 def label_of(method: str) -> str:
     """'adakd-p25' -> 'AdaKD (p25)'; a method without a name of its own keeps the folder's."""
-    name, _, tag = method.partition("-")
-    return LABELS.get(name, name) + (f" ({tag})" if tag else "")
+    name = _name_of(method)
+    tag, label = method[len(name) + 1 :], LABELS.get(name, name)
+    if not tag:
+        return label
+    return f"{label[:-1]}, {tag})" if label.endswith(")") else f"{label} ({tag})"
+
+
+def _name_of(method: str) -> str:
+    """The method of an experiment, 'teacher' or 'untrained'; of others what stands before '-'."""
+    return method_of(method) or method.partition("-")[0]
 
 
 def split_tag(method: str) -> tuple[str, str]:
     """'adakd-learned-p25' -> ('adakd-learned', 'p25'): an experiment's name without its tag."""
-    found = re.fullmatch(r"([^-]+(?:-learned)?(?:-int8)?)(?:-(.+))?", method)
-    return (found[1], found[2] or "") if found else (method, "")
+    name = _name_of(method)
+    if f"{method}-".startswith(f"{name}{INT8}-"):
+        name += INT8
+    return name, method[len(name) + 1 :]
 
 
 def baseline_of(method: str, baseline: str, there: Collection[str]) -> str | None:
@@ -321,7 +328,7 @@ def make_rows(
 
 def _order(method: str) -> tuple[int, str]:
     """The table's order, for what is no row of `LABELS`: a variant stands where its method does."""
-    name = method.split("-")[0]
+    name = _name_of(method)
     return (list(LABELS).index(name) if name in LABELS else len(LABELS)), method
 
 
@@ -404,7 +411,8 @@ def headline(family: str, rows: Sequence[Row], tag: str = "") -> str:
     students = [name for name in by_method if not name.startswith(("teacher", "untrained"))]
     if not students:
         return f"{family}: no student has been trained."
-    order = ("adakd", "kd", "finetune", *students)
+    rivals = [name for name in students if method_of(name) == name and name not in BASELINES]
+    order = ("adakd", *rivals, "kd", "finetune", *students)
     ours = [by_method[name] for name in order if name in students]
     best = min(ours, key=lambda row: bool(tag) and split_tag(row.method)[1] != tag)
     sentences = [f"{family}: {best.label} reaches a CER of {percent(_cer(best))} %"]

@@ -77,7 +77,8 @@ class Weighting(nn.Module):
 
         uses_distill, uses_difficulty,  what it must supply, at least at times
         uses_doubt
-        wants_distill, logits_scale     at this time: whether, and which distillation loss
+        wants_task, wants_distill       which of the two losses count at this time
+        logits_scale                    which distillation loss it is
         step_done                       to be called after every optimiser step
         restart_at                      where training starts again, or None
         learn_every, held_out           when to call `learn`, and what to hold out for that
@@ -101,12 +102,20 @@ class Weighting(nn.Module):
         """
 
     def summary(self) -> dict[str, Any]:
-        """What a report should say of the weights; plain numbers."""
+        """What a report should say of the weights; plain numbers.
+
+        Two names are the reports': "start" and "end", alpha over the training set as training
+        begins and as it ends, each as {"min", "p10", "mean", "p90", "max"}: a study shows them.
+        """
         return {}
 
     def wants_distill(self, progress: float) -> bool:
         """Whether the distillation loss counts at this progress; elsewhere it may be None."""
         return self.uses_distill
+
+    def wants_task(self, progress: float) -> bool:
+        """Whether the task loss counts at this progress; elsewhere its weights are 0."""
+        return True
 
     def logits_scale(self, progress: float) -> float | None:
         """None where the distillation loss is the KL divergence.
@@ -148,6 +157,7 @@ class Weighting(nn.Module):
 
         Raises:
             UserError: a needed vector is missing, a shape is not (B,), progress is not in 0 to 1.
+            TypeError: `weigh` of a subclass returns anything but three vectors of shape (B,).
         """
         name = type(self).__name__
         if task.dim() != 1:
@@ -169,13 +179,22 @@ class Weighting(nn.Module):
                 )
         if not 0.0 <= progress <= 1.0:
             raise UserError(f"{name} got progress {progress}: it runs from 0 (first step) to 1.")
-        return self.weigh(task, distill, difficulty, progress, doubt)
+        weighted = self.weigh(task, distill, difficulty, progress, doubt)
+        if not (
+            isinstance(weighted, Weighted) and all(each.shape == task.shape for each in weighted)
+        ):
+            # One number for the whole batch would train, and count it as a single utterance.
+            raise TypeError(
+                f"{name}.weigh must return Weighted(loss, task_weight, distill_weight), a value "
+                f"per utterance each, of shape {tuple(task.shape)}."
+            )
+        return weighted
 
     def weigh(
         self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe
     ) -> Weighted:
         """What `forward` returns; the arguments are checked."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks `weigh`")
 
 
 class FineTune(Weighting):
@@ -481,6 +500,9 @@ class AnnealingKD(Weighting):
 
     def wants_distill(self, progress: float) -> bool:
         return progress < self.restart_at
+
+    def wants_task(self, progress: float) -> bool:
+        return not self.wants_distill(progress)
 
     def temperature(self, progress: float) -> float:
         """T, a whole number; 1 in phase II."""

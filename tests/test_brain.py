@@ -36,6 +36,7 @@ from adakd.data.manifest import Entry
 from adakd.errors import UserError
 from adakd.models import Batch
 from adakd.objectives import Dense
+from adakd.weighting import Weighted
 
 FAMILIES = configuration.FAMILIES
 
@@ -365,6 +366,36 @@ def test_a_step_that_is_not_finite_is_skipped(
     with pytest.raises(UserError, match=r"a test: .* not finite 3 times .*train.learning_rate"):
         for _ in range(3):
             made.fit_batch(step)
+
+
+def test_weights_that_are_not_finite_are_told_from_gradients(
+    speech: Speech, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = started(build(still=True))
+    step = [Steps(speech.train, speech.root, made.student).batch([0, 1])]
+    weigh = made.weighting.weigh
+
+    def broken(*arguments: Any) -> Weighted:
+        weighted = weigh(*arguments)
+        return Weighted(*(each * math.nan for each in weighted))
+
+    made.weighting.weigh = broken  # type: ignore[method-assign]
+    made.fit_batch(step)
+    told = "a test: step 1 is skipped, its weight of the distillation loss is not finite\n"
+    assert capsys.readouterr().err.endswith(told)
+    made.not_finite = training.PATIENCE
+    with pytest.raises(UserError, match="begin anew when FineTune is mended"):
+        made.fit_batch(step)
+
+
+def test_a_training_that_made_no_step_is_none(
+    speech: Speech, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build(epochs=1)
+    healthy = made.student.task_loss
+    monkeypatch.setattr(made.student, "task_loss", lambda *given: healthy(*given) * math.nan)
+    with pytest.raises(UserError, match="a test: nothing was learnt, all . steps were skipped"):
+        run(made, speech)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,6 +15,7 @@ import tiny_recipe
 from adakd import finished, report
 from adakd.errors import UserError
 from adakd.inputs import code, training_settings
+from adakd.methods import METHODS, Method
 from adakd.study import grid
 from adakd.study.grid import Study
 
@@ -129,7 +130,7 @@ def test_a_recipe_under_another_name_lies_elsewhere(folder: Path) -> None:
 def test_a_method_with_a_hyphen_is_known_by_its_whole_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "METHODS", (*grid.METHODS, "adakd-own"))
+    monkeypatch.setitem(METHODS, "adakd-own", Method("Own", "#123456", "1"))
     cells = {"finetune": {}, "adakd-own-fast": {}, "x": {"method": "kd"}, "y": {"like": "x"}}
     study = study_of(folder, cells=cells, tune={}, primary=[], ablations={})
     assert [study.method(name) for name in study.cells] == ["finetune", "adakd-own", "kd", "kd"]

@@ -9,6 +9,7 @@ import tiny_recipe
 from tiny_recipe import place_of
 
 from adakd.errors import UserError
+from adakd.methods import method_of
 
 
 def test_the_layout_on_disk(tmp_path: Path) -> None:
@@ -55,12 +56,18 @@ def test_one_teacher_may_serve_students_of_all_seeds(tmp_path: Path) -> None:
 def test_a_tag_does_not_make_one_experiment_of_two(tmp_path: Path) -> None:
     assert place_of(tmp_path).experiment("adakd-learned").parent.name == "adakd-learned"
     # adakd-learned tagged foo, and kd in int8 tagged foo.
-    for tag in ("learned", "learned-foo", "int8", "int8-foo", "foo-int8"):
+    for tag in ("learned", "learned-foo"):
+        with pytest.raises(UserError, match=f"--tag {tag}: .* another one, adakd-learned"):
+            place_of(tmp_path, tag=tag)
+    for tag in ("int8", "int8-foo", "foo-int8"):
         with pytest.raises(UserError, match=f"--tag {tag}: a tag .* other experiments"):
             place_of(tmp_path, tag=tag)
     for tag in ("learnedly", "t-mean", "k_end.0", "größer", "2"):
         name = place_of(tmp_path, tag=tag).experiment("adakd").parent.name
         assert name == f"adakd-{tag}"
+    assert (method_of("adakd-learned-x"), method_of("adakd-learnedly"), method_of("x")) == (
+        *("adakd-learned", "adakd"), "",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("tag", ["a/b", "..", "../../x", ".hidden", "a b", "it's", "a\n", " "])

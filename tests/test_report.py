@@ -332,6 +332,16 @@ def test_a_tag_without_baselines_is_compared_with_those_without_a_tag(tmp_path):
     assert report.OF_VARIANTS not in " ".join(written(tmp_path, runs[:2])[0].split())
 
 
+def test_the_first_sentence_is_of_what_is_no_baseline(tmp_path):
+    runs = [
+        make_experiment(tmp_path, name, wrong)
+        for name, wrong in (("finetune", FINETUNE), ("kd", KD), ("superloss", ADAKD))
+    ]
+    _, markdown, _ = written(tmp_path, runs, asked=["finetune", "kd", "superloss"])
+    assert f"whisper: SuperLoss reaches a CER of {100 * 31 / 120:.2f} %" in markdown
+    assert "SuperLoss is 3.1 % relative better than KD; the interval" in markdown
+
+
 def test_a_kd_with_a_tag_is_compared_with_the_kd_without(tmp_path):
     """--methods kd --tag drop: whether it beats plain KD, and not a word of an AdaKD."""
     runs = [
@@ -380,8 +390,21 @@ def test_rows_stand_in_the_papers_order_and_the_other_methods_only_where_they_we
 
 def test_every_method_has_a_colour_and_a_marker_of_its_own():
     for part in zip(*plots.STYLES.values(), *plots.SPARE_STYLES, strict=True):
-        assert len(set(part)) == len(part)
+        twice = {each for each in part if part.count(each) > 1}
+        assert not twice, "adakd/methods.py: give colours and markers that plots.py has not yet"
     assert set(plots.STYLES) == set(report.LABELS)
+
+
+def test_a_variant_looks_like_its_method_where_that_is_not_there():
+    def drawn(*names: str) -> plots.Families:
+        nowhere = (0.1, 0.2)
+        return {"whisper": [plots.Method(name, name, 0.1, nowhere) for name in names]}
+
+    styles = plots._styles(drawn("teacher", "finetune-a", "kd-a", "adakd-learned-a"))
+    for name, method in (("finetune-a", "finetune"), ("adakd-learned-a", "adakd-learned")):
+        assert styles[name] == plots.STYLES[method]
+    styles = plots._styles(drawn("kd", "kd-a", "adakd-a", "adakd-b", "own"))
+    assert [styles[name] for name in ("kd-a", "adakd-a", "adakd-b", "own")] == plots.SPARE_STYLES
 
 
 def test_nothing_to_report_names_the_stages(tmp_path):

@@ -13,7 +13,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from adakd import config
+from adakd import methods
 from adakd.errors import UserError
 from adakd.weighting import (
     METHODS,
@@ -23,6 +23,8 @@ from adakd.weighting import (
     FixedWeight,
     FocalLoss,
     SuperLoss,
+    Weighted,
+    Weighting,
     adaptive_alpha,
     build,
     lambert_w,
@@ -1012,12 +1014,42 @@ def test_unknown_or_ill_typed_configuration_is_a_sentence(name, options, message
 
 def test_methods_are_built_by_name():
     assert {name: type(build(name)) for name in METHODS} == METHODS
-    assert tuple(METHODS) == config.METHODS, "known without torch, and in the same order"
-    adaptive = tuple(name for name, method in METHODS.items() if method.uses_difficulty)
-    assert adaptive == config.ADAPTIVE
+    uses = {name: method.uses_difficulty for name, method in METHODS.items()}
+    told = {name: method.uses_difficulty for name, method in methods.METHODS.items()}
+    assert uses == told, "adakd/methods.py and adakd/weighting.py differ (docs/extending.md)"
+    assert [*METHODS] == [*methods.METHODS], "their order is that of the tables"
     assert build("kd", {"alpha": 0.9}).summary() == {"alpha": 0.9}
     adaptive = build("adakd", {"threshold": 2, "k": 3})
     assert isinstance(adaptive, AdaKD) and adaptive.k_at(0.0).item() == 3.0
+
+
+def test_what_a_weighting_returns_is_a_value_per_utterance():
+    class Own(FineTune):
+        def weigh(self, task, distill, difficulty, progress, doubt):
+            return self.made(task)
+
+    own, task = Own(), torch.rand(4)
+    for made in (
+        lambda task: Weighted(task.mean(), task, task),
+        lambda task: Weighted(task, task[:, None], task),
+        lambda task: Weighted(task, task, torch.tensor(0.0)),
+        lambda task: task,
+    ):
+        own.made = made
+        with pytest.raises(TypeError, match=r"Own.weigh must return .*, of shape \(4,\)"):
+            own(task, None, None, 0.0)
+    own.made = lambda task: Weighted(task, task, task)
+    assert own(task, None, None, 0.0).loss is task
+    with pytest.raises(NotImplementedError, match="Bare lacks `weigh`"):
+        type("Bare", (Weighting,), {"uses_distill": False})()(task, None, None, 0.0)
+
+
+def test_one_of_the_two_losses_counts_in_each_phase_of_annealing():
+    weighting = AnnealingKD(first_phase=0.5)
+    for progress, task, distill in ((0.0, False, True), (0.49, False, True), (0.5, True, False)):
+        assert weighting.wants_task(progress) is task
+        assert weighting.wants_distill(progress) is distill
+    assert all(build(name).wants_task(0.0) for name in METHODS if name != "annealing")
 
 
 def test_weighting_and_objectives_import_torch_alone():

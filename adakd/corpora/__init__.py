@@ -1,9 +1,20 @@
 """What a corpus is to the rest of the package: a module of this folder that yields utterances.
 
-Each module (espeak, fsdd, ...) offers `Options` (a dataclass), `fetch` (stage 0: download,
-generate or locate) and `utterances` (stage 1: go through it; yields `Utterance` and, for rows that
-cannot become one, `Rejected`). Text is passed on as the corpus has it, without normalisation; only
-kaldi_dir's `drop_tokens` takes words out of it, those that the user names.
+Each module (espeak, fsdd, ...) has, and docs/extending.md shows in the smallest one there can be:
+
+    Options          a frozen dataclass: what may stand below `corpus:`, with defaults
+    fetch(options, folder, language, progress)
+                     stage 0: download, generate or locate. What it needs later it writes below
+                     folder, last of all the marker fetched.json (`marker.keep`), with the options
+                     and what tells other files from these: later steps see a change by it alone
+    utterances(options, folder, fold)
+                     stage 1 and later, several times: yields every `Utterance`, in the same order
+                     each time, and a `Rejected` for what cannot become one. First it asks
+                     `marker.recall`, which refuses options that are not those of stage 0
+    FOLDS            how many there are, where the corpus has folds
+
+Text is passed on as the corpus has it, without normalisation; only kaldi_dir's `drop_tokens` takes
+words out of it, those that the user names.
 """
 
 import importlib
@@ -37,6 +48,14 @@ class Utterance:
     end: float | None = None  # seconds inside `audio`; None: to its end
     condition: str = ""  # recording condition that is also scored by itself
 
+    def __post_init__(self) -> None:
+        for name in ("id", "split", "text", "speaker", "language", "condition"):
+            if not isinstance(value := getattr(self, name), str):
+                raise UserError(
+                    f"Utterance {self.id!r} of the corpus has the {name} {value!r}, which is not "
+                    'text: yield a string, or `Rejected` ("" stands for what is not known).'
+                )
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -58,4 +77,11 @@ def module(kind: str) -> ModuleType:
     if kind not in kinds():
         hint = suggest(kind, kinds())
         raise UserError(f"corpus.kind: there is no corpus kind '{kind}'; {hint}")
-    return importlib.import_module(f"{__name__}.{kind}")
+    found = importlib.import_module(f"{__name__}.{kind}")
+    for name in ("Options", "fetch", "utterances"):
+        if not hasattr(found, name):
+            raise UserError(
+                f"adakd/corpora/{kind}.py has no `{name}`: adakd/corpora/__init__.py says what a "
+                "corpus has."
+            )
+    return found

@@ -234,7 +234,8 @@ def training_texts(
     """What a model learns to write for each training utterance of a corpus.
 
     Raises:
-        UserError: the corpus has rejected all of them; units are made before it is listed why.
+        UserError: there is none, or the corpus has rejected all of them; units are made before it
+            is listed why.
     """
     kept, rejected = 0, 0
     first: Rejected | None = None
@@ -253,6 +254,8 @@ def training_texts(
             f"all {rejected} utterances of train were rejected, the first ('{first.id}', "
             f"{first.where}) because of: {first.reason}; mend the corpus"
         )
+    if not kept:
+        raise UserError("the corpus has no utterance of train at all: look at what stage 0 found")
 
 
 def examine(utterance: Utterance | Rejected, clips: Clips) -> Outcome:

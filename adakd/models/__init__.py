@@ -321,6 +321,11 @@ def _sound_block(role: str, model: configuration.Model, family: str) -> Iterator
         yield
         return
     known = transformers.AutoConfig.for_model(family)
+    if (kind := model.config.get("model_type", family)) != family:
+        raise UserError(
+            f"{role}.config: model_type is '{kind}', and the family is {family}: only "
+            f"{' and '.join(configuration.FAMILIES)} can be trained, each as its own --family."
+        )
     for key in model.config:
         if not hasattr(known, str(key)) and key not in ("attn_implementation", "torch_dtype"):
             hint = suggest(str(key), known.to_dict())

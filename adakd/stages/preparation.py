@@ -56,6 +56,12 @@ def corpus(place: Place) -> None:
         say(f"{place.config.recipe}: corpus as it was trained on ({shown(place.corpus)})")
         return  # even what would be made alike today: fetch may remove what it cannot know
     module.fetch(options, place.corpus, place.config.language.code, track)
+    if not any(place.corpus.glob("*.json")):
+        raise UserError(
+            f"corpus.kind {place.config.corpus['kind']}: `fetch` has left no marker in "
+            f"{shown(place.corpus)}, by which later steps know the corpus: let it end with "
+            "marker.keep (adakd/corpora/marker.py)."
+        )
     say(f"{place.config.recipe}: corpus ready ({shown(place.corpus)})")
 
 

@@ -35,6 +35,7 @@ from adakd.inputs import (
     units_of,
     untrained,
 )
+from adakd.methods import METHODS
 from adakd.place import Place
 from adakd.processes import rank, say, wait_for_all, world
 from adakd.stages.transcripts import transcribe_training
@@ -307,6 +308,12 @@ def _check_options(place: Place) -> None:
 def check_method(place: Place, method: str, weighting: Weighting) -> None:
     """Raise `UserError` where a method cannot be trained with these settings."""
     config, distill = place.config, place.config.distill
+    name = "finetune" if method == "teacher" else method
+    if METHODS[name].uses_difficulty != weighting.uses_difficulty:
+        raise UserError(  # else what x is made of would not be among its inputs
+            f"{method}: uses_difficulty is {METHODS[name].uses_difficulty} in adakd/methods.py and "
+            f"{weighting.uses_difficulty} in its class: make them agree."
+        )
     if weighting.logits_scale(0.0) is not None and distill.top_k and distill.teacher == "cached":
         raise UserError(
             f"{place.title}: {method} compares all logits, and the teacher store keeps the top "

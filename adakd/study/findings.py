@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
 from adakd import finished, inputs, report, significance
-from adakd.config import ADAPTIVE, TEACHER
+from adakd.config import TEACHER
 from adakd.errors import UserError
 from adakd.files import read_json
+from adakd.methods import METHODS
 from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
 from adakd.score import count_array, unit_of
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 BETTER, WORSE, SAME, OPEN = "better", "worse", "no difference shown", "open"
 VERDICTS = (BETTER, WORSE, SAME, OPEN, NOT_RUN)
-CONTROL = "methods.adakd.control"
 # With few, p-values promise too much at the small levels that Holm's correction asks for: where
 # few seeds come out alike by chance, the luck of seeds all but drops out of the standard error, and
 # its degrees of freedom become the speakers'. Five still err somewhat more often than they say, the
@@ -506,6 +506,11 @@ def still_falling(runs: Sequence[Run]) -> float:
     return last_gain(curves) if curves else math.nan
 
 
+def control_key(study: Study, cell: str) -> str:
+    """The setting that makes a mechanism control of a cell's method."""
+    return f"methods.{study.method(cell)}.control"
+
+
 def controls_of(study: Study, cell: str) -> dict[str, str]:
     """control -> the cell that is like this one, its tuned settings too, in all but that."""
 
@@ -517,7 +522,7 @@ def controls_of(study: Study, cell: str) -> dict[str, str]:
     wanted, found = settings(cell), {}
     for name in study.cells:
         own, rest = settings(name)
-        control = own.pop(CONTROL, None)
+        control = own.pop(control_key(study, name), None)
         if control and (own, rest) == wanted:
             found[control] = name
     return found
@@ -529,7 +534,7 @@ def follows_x(study: Study, cell: str) -> bool:
     place = study.place(study.groups[0], cell, study.grid.seeds[0], study.any_choice)
     options = place.config.methods.get(method) or {}
     own = options.get("k") != 0 and options.get("control", "none") == "none"
-    return method in ADAPTIVE and own
+    return METHODS[method].uses_difficulty and own
 
 
 def adaptive(

@@ -42,7 +42,7 @@ from typing import Any
 
 from adakd import cli, finished
 from adakd import config as configuration
-from adakd.config import METHODS, REPOSITORY, from_dict, read_yaml
+from adakd.config import REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError, suggest
 from adakd.files import read_json
 from adakd.inputs import (
@@ -51,6 +51,7 @@ from adakd.inputs import (
     same_code,
     training_settings,
 )
+from adakd.methods import METHODS, method_of
 from adakd.place import INT8, Place
 from adakd.report import read_metrics
 from adakd.study import grid_check
@@ -299,8 +300,7 @@ class Study:
         given = self.cells[cell].method
         if not given and self.cells[cell].like:
             return self.method(self.cells[cell].like)
-        begun = [name for name in METHODS if f"{cell}-".startswith(f"{name}-")]
-        found = given or max(begun, key=len, default="")
+        found = given or method_of(cell)
         if found not in METHODS:
             raise self.wrong(
                 f"cells.{cell}", f"'{cell}' has no method that is known; name it METHOD-TAG, or "

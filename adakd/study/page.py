@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from adakd import pages, plots, report, versions
-from adakd.config import ADAPTIVE
 from adakd.errors import UserError
 from adakd.files import shown, write_jsonl, write_text
+from adakd.methods import METHODS
 from adakd.pages import Figure, Line, Part, aligned
 from adakd.place import INT8
 from adakd.report import BASELINES, counted, label_of
@@ -385,7 +385,8 @@ def lines_of(
         (one.id, one.speaker, one.normalised.characters) for run in heard[:1] for one in run.errors
     ]
     known = [run.difficulties for run in heard if any(x is not None for x in run.difficulties)]
-    cells = {name for name in study.cells if study.method(name) in ADAPTIVE}  # none is int8
+    # None is int8.
+    cells = {name for name in study.cells if METHODS[study.method(name)].uses_difficulty}
     adaptive_runs = [run for run in runs if run.experiment.method in cells]
     x = next(filter(None, (difficulties(study, table, run) for run in adaptive_runs)), [])
     yield {

@@ -196,7 +196,12 @@ def weights(tables: Sequence[Table]) -> list[Line]:
         ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", *RARE]
     ]
     for table, row in [(each, row) for each in tables for row in each.rows.values()]:
-        runs = [run for run in row.runs if {"start", "end"} <= run.done.get("alpha", {}).keys()]
+        runs = [
+            run
+            for run in row.runs
+            if {"start", "end"} <= run.done.get("alpha", {}).keys()
+            and isinstance(run.done["alpha"]["start"], dict)
+        ]
         if not runs:
             continue
         found = [run.done["alpha"] for run in runs]

@@ -15,7 +15,6 @@ from adakd.report import NOT_RUN, Run, bracket, counted, label_of, percent, sign
 from adakd.score import ENOUGH_SPEAKERS, unit_of
 from adakd.study.findings import (
     BETTER,
-    CONTROL,
     CONTROLS,
     OPEN,
     SAME,
@@ -25,6 +24,7 @@ from adakd.study.findings import (
     Table,
     adaptive,
     against_teacher,
+    control_key,
     controls_of,
     follows_x,
     once,
@@ -379,7 +379,11 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
                 "trained along, and SpecAugment masked what follows the speech as well; since "
                 "2026-11-29 neither is so."
             )
-    permuted = [name for name in study.cells if study.cells[name].set.get(CONTROL) == "permuted"]
+    permuted = [
+        name
+        for name, cell in study.cells.items()
+        if cell.set.get(control_key(study, name)) == "permuted"
+    ]
     if permuted and len({seed for table in tables for seed in seeds_of(table)}) > 1:
         found.append(
             f"{listed([label_of(name) for name in permuted])}: one permutation of x for all seeds; "

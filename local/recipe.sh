@@ -42,7 +42,7 @@ options=(
     "stage N            the stage to begin with (0)"
     "stop-stage N       the last stage to run (LAST)"
     "family NAMES       wav2vec2, whisper, or both (\"wav2vec2 whisper\")"
-    "methods NAMES      (\"finetune kd adakd\"), and superloss, focal, annealing, adakd-learned"
+    "methods NAMES      (\"finetune kd adakd\"); all that there are: docs/methods.md"
     "seed N             seed of training, or several: \"1 2 3\" (that of conf/*.yaml, else 1)"
     "fold N             test fold: a number, several (\"0 1 2\"), or all, where a corpus has folds"
     "corpus PATH        the corpus as you have it, a folder or an archive (not of espeak recipes)"

@@ -70,6 +70,7 @@ DISK = "On disk"  # a last column, where a row is of int8
 PINYIN = "Pinyin, %"  # a column after the raw CER, in Mandarin
 WER = "WER, %"  # there, too, where spaces part words
 NOT_RUN = "not run"
+UNTESTED = "has not been trained and tested"  # what has been trained may only lack stage 7
 OF_VARIANTS = (
     "A variant, its tag in brackets, is compared with the fine-tuning and the KD of its own tag "
     "where there are others such, else with those without a tag."
@@ -428,9 +429,9 @@ def headline(family: str, rows: Sequence[Row], tag: str = "") -> str:
             clause = verdict(best.label, _in_sentence(there[name]), best.changes[baseline])
             sentences.append(clause + ".")
         elif baseline not in by_method:
-            sentences.append(f"{LABELS[baseline]} has not been run.")
+            sentences.append(f"{LABELS[baseline]} {UNTESTED}.")
     if any(row.method == "adakd" and not row.runs for row in rows):
-        sentences.append("AdaKD has not been run.")
+        sentences.append(f"AdaKD {UNTESTED}.")
     return " ".join(sentences)
 
 

@@ -321,11 +321,13 @@ class DistillationBrain(speechbrain.Brain):
 
     def _tell_skipped(self, losses: list[Loss]) -> None:
         """Say that this step was skipped, and raise `UserError` where too many in a row were."""
-        broken, way_out = (
-            "gradient",
-            ("with a lower train.learning_rate, and look for odd utterances in the manifest"),
-        )
-        if not all(bool(loss.alpha.isfinite().all()) for loss in losses):
+        broken = "gradient"
+        way_out = "with a lower train.learning_rate, and look for odd utterances in the manifest"
+        odd = torch.zeros((), device=self.device)  # weights of losses that are finite
+        for loss in losses:
+            sound = (loss.task if loss.distill is None else loss.task + loss.distill).isfinite()
+            odd += (sound & ~loss.alpha.isfinite()).sum()
+        if over_processes(odd):
             broken = "weight of the distillation loss"
             way_out = f"when {type(self.weighting).__name__} is mended"
         if rank() == 0:
@@ -501,9 +503,10 @@ class DistillationBrain(speechbrain.Brain):
         self.dev_entries = {entry.id: entry for entry in dev_loader.dataset.entries}
         self.fit(self.epochs, train_loader, dev_loader)
         if not self.optimizer.state:
+            phase = " of the last phase" if self.restart else ""
             raise UserError(
-                f"{self.title}: nothing was learnt, all {self.not_finite} steps were skipped (see "
-                f"above): remove {shown(self.folder)} and begin anew when the reason is mended."
+                f"{self.title}: nothing was learnt, every step{phase} was skipped since it was not "
+                f"finite: remove {shown(self.folder)} and begin anew when the reason is mended."
             )
         self.clock.stop()
         if rank() == 0:

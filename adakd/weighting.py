@@ -104,8 +104,9 @@ class Weighting(nn.Module):
     def summary(self) -> dict[str, Any]:
         """What a report should say of the weights; plain numbers.
 
-        Two names are the reports': "start" and "end", alpha over the training set as training
-        begins and as it ends, each as {"min", "p10", "mean", "p90", "max"}: a study shows them.
+        Some names are the reports': "start" and "end", alpha over the training set as training
+        begins and as it ends, each as {"min", "p10", "mean", "p90", "max"}, and beside these "t",
+        "k_start" and "k_end": a study shows them.
         """
         return {}
 
@@ -180,8 +181,8 @@ class Weighting(nn.Module):
         if not 0.0 <= progress <= 1.0:
             raise UserError(f"{name} got progress {progress}: it runs from 0 (first step) to 1.")
         weighted = self.weigh(task, distill, difficulty, progress, doubt)
-        if not (
-            isinstance(weighted, Weighted) and all(each.shape == task.shape for each in weighted)
+        if not isinstance(weighted, Weighted) or not all(
+            isinstance(each, Tensor) and each.shape == task.shape for each in weighted
         ):
             # One number for the whole batch would train, and count it as a single utterance.
             raise TypeError(
@@ -1066,7 +1067,9 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Weighting:
     """
     options = options or {}
     if name not in METHODS:
-        raise UserError(f"Unknown method {name!r}: {suggest(name, METHODS)}")
+        raise UserError(
+            f"Unknown method {name!r} (METHODS in adakd/weighting.py): {suggest(name, METHODS)}"
+        )
     method = METHODS[name]
     parameters = inspect.signature(method).parameters.values()
     known = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]

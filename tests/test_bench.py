@@ -248,9 +248,14 @@ def test_deploy_of_a_recipe_that_has_been_run(tmp_path: Path, in_place, capsys):
     manifest.write(place.data / "test.jsonl", entries)
     module = importlib.import_module("adakd.bench.deploy")
     assert module.main(arguments) == 0
-    chosen = entries[:: len(entries) // 2][:2]
-    seconds = sum(entry.seconds for entry in chosen)
-    assert f"2 clips, {seconds:.0f} s of speech, one at a time" in capsys.readouterr().out
+    seconds = sum(entry.seconds for entry in (entries[0], entries[len(entries) // 2]))
+    printed = capsys.readouterr().out
+    assert f"2 clips, {seconds:.0f} s of speech, one at a time" in printed
+    assert ", 1 thread(s), load" in printed
+    assert module.main([*arguments, "--clips", "99", "--threads", "2"]) == 0
+    assert f"\n{len(entries)} clips, " in capsys.readouterr().out
+    with pytest.raises(UserError, match="--fold 1: this corpus has no folds"):
+        module.main([*arguments, "--fold", "1"])
     with pytest.raises(UserError, match="There is no recipe 'espeak/xx'"):
         module.main(["--recipe", "espeak/xx"])
 

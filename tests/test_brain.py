@@ -369,7 +369,10 @@ def test_a_step_that_is_not_finite_is_skipped(
 
 
 def test_weights_that_are_not_finite_are_told_from_gradients(
-    speech: Speech, build: Build, capsys: pytest.CaptureFixture[str]
+    speech: Speech,
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = started(build(still=True))
     step = [Steps(speech.train, speech.root, made.student).batch([0, 1])]
@@ -386,6 +389,16 @@ def test_weights_that_are_not_finite_are_told_from_gradients(
     made.not_finite = training.PATIENCE
     with pytest.raises(UserError, match="begin anew when FineTune is mended"):
         made.fit_batch(step)
+    # A weight that a broken loss has broken is not to blame.
+    focal = started(build(still=True, method="focal", folder="focal"))
+    healthy = focal.student.losses
+    monkeypatch.setattr(
+        focal.student,
+        "losses",
+        lambda *given: tuple(each * math.nan for each in (healthy(*given)[0],) * 2),
+    )
+    focal.fit_batch([supply(step[0])])
+    assert capsys.readouterr().err.endswith("step 1 is skipped, its gradient is not finite\n")
 
 
 def test_a_training_that_made_no_step_is_none(
@@ -394,7 +407,7 @@ def test_a_training_that_made_no_step_is_none(
     made = build(epochs=1)
     healthy = made.student.task_loss
     monkeypatch.setattr(made.student, "task_loss", lambda *given: healthy(*given) * math.nan)
-    with pytest.raises(UserError, match="a test: nothing was learnt, all . steps were skipped"):
+    with pytest.raises(UserError, match="a test: nothing was learnt, every step was skipped"):
         run(made, speech)
 
 

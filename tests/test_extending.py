@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import tiny_corpora
 import tiny_recipe
 import torch
 
-from adakd import cli, corpora, methods, weighting
+from adakd import cli, corpora, methods, plots, report, weighting
 from adakd.errors import UserError
 from adakd.files import read_json
 
@@ -26,8 +28,13 @@ def growing(monkeypatch: pytest.MonkeyPatch) -> type[weighting.Weighting]:
     names = dict(vars(weighting))
     exec(METHOD, names)
     monkeypatch.setitem(weighting.METHODS, "growing", names["Growing"])
-    for name, shown in eval(f"{{{LINE}}}", {"Method": methods.Method}).items():
-        monkeypatch.setitem(methods.METHODS, name, shown)
+    (shown,) = eval(f"{{{LINE}}}", {"Method": methods.Method}).values()
+    taken = [*plots.STYLES.values(), *plots.SPARE_STYLES]
+    assert not {shown.colour, shown.marker} & {each for pair in taken for each in pair}
+    # Reports copy the registry when they are imported.
+    monkeypatch.setitem(methods.METHODS, "growing", shown)
+    monkeypatch.setitem(report.LABELS, "growing", shown.label)
+    monkeypatch.setitem(plots.STYLES, "growing", (shown.colour, shown.marker))
     return names["Growing"]
 
 
@@ -153,6 +160,19 @@ def test_mistakes_in_a_corpus_are_sentences(
     assert said in capsys.readouterr().err
 
 
+def test_doubts_are_asked_for_by_a_guard(
+    growing: type[weighting.Weighting],
+    write_corpus: Write,
+    recipe: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_corpus(CORPUS)
+    monkeypatch.setattr(growing, "uses_doubt", True)
+    assert recipe("corpus", "prepare", "adakd", "--methods", "growing") == 1
+    assert "uses doubts without an option called guard" in capsys.readouterr().err
+
+
 def test_a_methods_name_is_no_tag(growing: type[weighting.Weighting], tmp_path: Path) -> None:
     methods.METHODS["kd-half"] = methods.METHODS["growing"]
     try:
@@ -160,3 +180,22 @@ def test_a_methods_name_is_no_tag(growing: type[weighting.Weighting], tmp_path: 
             tiny_recipe.place_of(tmp_path, tag="half")
     finally:
         del methods.METHODS["kd-half"]
+
+
+def test_the_code_of_the_page_is_as_the_linters_want_it(tmp_path: Path) -> None:
+    root = PAGE.parents[1]
+    shutil.copytree(
+        root / "adakd", tmp_path / "adakd", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    (tmp_path / "adakd" / "corpora" / "folders.py").write_text(CORPUS, encoding="utf-8")
+    module = tmp_path / "adakd" / "weighting.py"
+    code = module.read_text(encoding="utf-8")
+    place = code.index("METHODS: dict[")
+    module.write_text(f"{code[:place]}{METHOD}\n\n{code[place:]}", encoding="utf-8")
+    for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        files = ["adakd/weighting.py", "adakd/corpora/folders.py"]
+        found = subprocess.run(
+            [sys.executable, "-m", *command, *files], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert found.returncode == 0, found.stdout

@@ -1771,6 +1771,7 @@ def test_random_weights_need_units(kind):
     [
         ("wav2vec2", {"hiden_size": 24}, ["unknown key 'hiden_size'", "mean 'hidden_size'?"]),
         ("whisper", {"d_modle": 8}, ["unknown key 'd_modle'", "did you mean 'd_model'?"]),
+        ("wav2vec2", {"model_type": "hubert"}, ["is 'hubert', and the family is wav2vec2"]),
         ("wav2vec2", {"hidden_size": "wide"}, ["'hidden_size' expected int, got str"]),
         ("wav2vec2", {"num_conv_pos_embedding_groups": 5}, ["divisible by groups", "mend"]),
         ("whisper", {"encoder_attention_heads": 3}, ["makes no model", "divisible by num_heads"]),

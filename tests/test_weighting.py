@@ -1033,6 +1033,8 @@ def test_what_a_weighting_returns_is_a_value_per_utterance():
         lambda task: Weighted(task.mean(), task, task),
         lambda task: Weighted(task, task[:, None], task),
         lambda task: Weighted(task, task, torch.tensor(0.0)),
+        lambda task: Weighted(task, 0.5, 0.5),
+        lambda task: Weighted(task, task, None),
         lambda task: task,
     ):
         own.made = made

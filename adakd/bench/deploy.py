@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adakd.bench import measure
+from adakd.cli import folds
 from adakd.config import FAMILIES, REPOSITORY
 from adakd.errors import UserError
 from adakd.options import Parser, natural
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--recipe", help="a recipe that has been run, instead of random weights")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
+    parser.add_argument("--fold", help="its test fold, where its corpus has folds (0)")
     help = "what Whisper encodes: all of its input, or the speech that is there (full)"
     parser.add_argument("--encode", default="full", choices=("full", "speech"), help=help)
     parser.add_argument("--clips", type=natural, default=8, help="of 3 to 7 s, made up (8)")
@@ -53,15 +56,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=natural, default=1, help="of the CPU (1)")
     parser.add_argument("--rounds", type=natural, default=5, help="times that all run (5)")
     options = parser.parse_args(list(arguments))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _without_gpu():
         options.folder = Path(scratch)
-        options.seconds, sizes = measure.alone(_prepare, options)
-        measure.print_heading("deploy", arguments)
+        lengths, sizes = measure.alone(_prepare, options)
+        seconds = sum(lengths)
+        measure.print_heading("deploy", arguments, options.threads)
         found = measure.apart(_ready, options, list(sizes), options.rounds)
     costs = {name: [each.cost for each in rounds] for name, rounds in found.items()}
     rows = []
     for name, (parameters, on_disk) in sizes.items():
-        rtf = [cost.wall / options.seconds for cost in costs[name]]
+        rtf = [cost.wall / seconds for cost in costs[name]]
         peak = statistics.median(each.peak for each in found[name]) / 2**20
         row = [name, f"{parameters / 1e6:.2f}", f"{on_disk / 1e6:.2f}", f"{peak:.0f}"]
         row += [measure.spread(rtf), measure.times(costs, name, TEACHER)]
@@ -69,15 +73,27 @@ def main(arguments: Sequence[str]) -> int:
     head = ["what", "parameters, M", "weights, MB", "peak, MiB", "RTF", "times as fast"]
     measure.print_table(head, rows)
     print(
-        f"{options.clips} clips, {options.seconds:.0f} s of speech, one at a time, "
-        f"{options.threads} thread(s) each. A process with the libraries and no model: "
-        f"{measure.alone(_libraries) / 2**20:.0f} MiB."
+        f"{len(lengths)} clips, {seconds:.0f} s of speech, one at a time. A process with the "
+        f"libraries and no model: {measure.alone(_libraries) / 2**20:.0f} MiB."
     )
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[float, dict[str, tuple[int, int]]]:
-    """Put the models into the folder; seconds of speech, and parameters and bytes of each model."""
+@contextlib.contextmanager
+def _without_gpu() -> Iterator[None]:
+    """No GPU for this process and those that it starts: where there is one, too."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _prepare(options: argparse.Namespace) -> tuple[list[float], dict[str, tuple[int, int]]]:
+    """Put the models into the folder; seconds of each clip, parameters and bytes of each model."""
     from adakd import quantise
 
     sizes = {}
@@ -88,7 +104,7 @@ def _prepare(options: argparse.Namespace) -> tuple[float, dict[str, tuple[int, i
         sizes[name] = (family.parameters_count, sum(path.stat().st_size for path in weights))
     quantise.save(family.hf, options.folder / INT8)
     sizes[INT8] = (sizes[STUDENT][0], (options.folder / INT8 / quantise.FILE).stat().st_size)
-    return _clips(options).seconds, sizes
+    return [entry.seconds for entry in _clips(options).entries], sizes
 
 
 def _source(options: argparse.Namespace, name: str) -> Family:
@@ -124,7 +140,8 @@ def _config(options: argparse.Namespace) -> Config:
     recipe = REPOSITORY / "recipes" / options.recipe
     if not (recipe / "conf").is_dir():
         raise UserError(f"There is no recipe '{options.recipe}': look into recipes/.")
-    return configuration.load(recipe, options.family, {"audio.encode": options.encode})
+    config = configuration.load(recipe, options.family, {"audio.encode": options.encode})
+    return replace(config, fold=folds(options.fold, config)[0])
 
 
 def _clips(options: argparse.Namespace) -> Speech:
@@ -138,8 +155,9 @@ def _clips(options: argparse.Namespace) -> Speech:
     from adakd.place import Place
 
     place = Place(options.root, _config(options))
-    entries = list(place.manifest("test"))
-    entries = entries[:: max(1, len(entries) // options.clips)][: options.clips]
+    every = place.manifest("test")
+    count = min(options.clips, len(every))
+    entries = [every[number * len(every) // count] for number in range(count)]
     return made.Speech(entries, [audio.read(place.root / entry.audio) for entry in entries])
 
 
@@ -158,6 +176,7 @@ def _ready(options: argparse.Namespace, name: str) -> Iterator[Callable[[], Deco
 
     from adakd import models, quantise
 
+    before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     folder = options.folder / (STUDENT if name == INT8 else name)
     family = models.open_folder(_config(options), folder).eval()
@@ -172,6 +191,7 @@ def _ready(options: argparse.Namespace, name: str) -> Iterator[Callable[[], Deco
 
     decode()
     yield lambda: Decoded(measure.clocked(decode), measure.high_water())
+    torch.set_num_threads(before)
 
 
 def _libraries() -> int:

@@ -130,8 +130,8 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def print_heading(name: str, arguments: Sequence[str]) -> None:
-    """The command, the machine and the versions."""
+def print_heading(name: str, arguments: Sequence[str], threads: int | None = None) -> None:
+    """The command, the machine and the versions; ``threads``: each contender's, not this one's."""
     import torch
 
     from adakd.versions import describe
@@ -139,8 +139,9 @@ def print_heading(name: str, arguments: Sequence[str]) -> None:
     about = describe()
     versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
     print(f"    adakd bench {shlex.join([name, *arguments])}\n")
+    threads = threads or torch.get_num_threads()
     print(
-        f"{about['machine']}, {torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}; "
+        f"{about['machine']}, {threads} thread(s), load {os.getloadavg()[0]:.1f}; "
         f"{about['time']}; revision {about['revision']}; {versions}\n"
     )
 

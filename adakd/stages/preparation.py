@@ -10,6 +10,7 @@ from typing import Any
 
 from adakd import config as configuration
 from adakd import corpora
+from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import fingerprint, read_json, replaced_folder, shown, write_json
 from adakd.finished import (
@@ -56,7 +57,7 @@ def corpus(place: Place) -> None:
         say(f"{place.config.recipe}: corpus as it was trained on ({shown(place.corpus)})")
         return  # even what would be made alike today: fetch may remove what it cannot know
     module.fetch(options, place.corpus, place.config.language.code, track)
-    if not any(place.corpus.glob("*.json")):
+    if not any((place.corpus / name).exists() for name in (marker.NAME, "corpus.json")):
         raise UserError(
             f"corpus.kind {place.config.corpus['kind']}: `fetch` has left no marker in "
             f"{shown(place.corpus)}, by which later steps know the corpus: let it end with "

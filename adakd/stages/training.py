@@ -314,6 +314,10 @@ def check_method(place: Place, method: str, weighting: Weighting) -> None:
             f"{method}: uses_difficulty is {METHODS[name].uses_difficulty} in adakd/methods.py and "
             f"{weighting.uses_difficulty} in its class: make them agree."
         )
+    if weighting.uses_doubt and (config.methods.get(method) or {}).get("guard") is None:
+        raise UserError(  # stage 4 knows by that name that doubts are asked for
+            f"{method}: its class uses doubts without an option called guard: give it one."
+        )
     if weighting.logits_scale(0.0) is not None and distill.top_k and distill.teacher == "cached":
         raise UserError(
             f"{place.title}: {method} compares all logits, and the teacher store keeps the top "

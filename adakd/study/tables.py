@@ -196,12 +196,7 @@ def weights(tables: Sequence[Table]) -> list[Line]:
         ["Cell", "Recipe, family", "t", "k", "alpha at first", "alpha in the end", *RARE]
     ]
     for table, row in [(each, row) for each in tables for row in each.rows.values()]:
-        runs = [
-            run
-            for run in row.runs
-            if {"start", "end"} <= run.done.get("alpha", {}).keys()
-            and isinstance(run.done["alpha"]["start"], dict)
-        ]
+        runs = [run for run in row.runs if _has_range(run.done.get("alpha", {}))]
         if not runs:
             continue
         found = [run.done["alpha"] for run in runs]
@@ -212,7 +207,7 @@ def weights(tables: Sequence[Table]) -> list[Line]:
             )
             for each in ([one[end] for one in found] for end in ("start", "end"))
         ]
-        if "t" in found[0]:
+        if {"t", "k_start", "k_end"} <= found[0].keys():
             t = from_to(middle("t", found), median(one.get("t_end", one["t"]) for one in found))
             k = from_to(middle("k_start", found), middle("k_end", found))
         else:  # KD with a guard
@@ -236,6 +231,12 @@ def weights(tables: Sequence[Table]) -> list[Line]:
         )
     empty = {place for place, column in enumerate(zip(*lines[1:], strict=True)) if not any(column)}
     return [[cell for place, cell in enumerate(line) if place not in empty] for line in lines]
+
+
+def _has_range(alpha: dict[str, Any]) -> bool:
+    """Whether a weighting has told alpha's range as `Weighting.summary` would have it."""
+    ends = [alpha.get("start"), alpha.get("end")]
+    return all(isinstance(each, dict) and {"p10", "mean", "p90"} <= each.keys() for each in ends)
 
 
 def middle(name: str, found: Sequence[dict[str, float]]) -> float:

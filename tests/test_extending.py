@@ -123,7 +123,7 @@ def test_the_corpus_and_the_method_go_through_all_stages(
     assert (tmp_path / "root/corpus/mine/en/fetched.json").read_text() != before
 
 
-def test_a_method_whose_two_places_differ_is_not_trained(
+def test_a_method_that_contradicts_itself_is_not_trained(
     growing: type[weighting.Weighting],
     write_corpus: Write,
     recipe: Callable[..., int],
@@ -131,8 +131,12 @@ def test_a_method_whose_two_places_differ_is_not_trained(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_corpus(CORPUS)
-    monkeypatch.setitem(methods.METHODS, "growing", methods.Method("Growing KD", "#117733", "<"))
-    assert recipe("corpus", "prepare", "adakd", "--methods", "growing") == 1
+    asked = ["corpus", "prepare", "adakd", "--methods", "growing"]
+    monkeypatch.setattr(growing, "uses_doubt", True)
+    assert recipe(*asked) == 1
+    assert "uses doubts without an option called guard" in capsys.readouterr().err
+    monkeypatch.setitem(methods.METHODS, "growing", methods.Method("Growing KD", "#117733", "H"))
+    assert recipe(*asked) == 1
     wrong = "growing: uses_difficulty is False in adakd/methods.py and True in its class"
     assert wrong in capsys.readouterr().err
 
@@ -158,19 +162,6 @@ def test_mistakes_in_a_corpus_are_sentences(
     write_corpus(CORPUS.replace(old, new))
     assert recipe("corpus", "prepare") == 1
     assert said in capsys.readouterr().err
-
-
-def test_doubts_are_asked_for_by_a_guard(
-    growing: type[weighting.Weighting],
-    write_corpus: Write,
-    recipe: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    write_corpus(CORPUS)
-    monkeypatch.setattr(growing, "uses_doubt", True)
-    assert recipe("corpus", "prepare", "adakd", "--methods", "growing") == 1
-    assert "uses doubts without an option called guard" in capsys.readouterr().err
 
 
 def test_a_methods_name_is_no_tag(growing: type[weighting.Weighting], tmp_path: Path) -> None:

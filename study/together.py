@@ -46,6 +46,7 @@ RECIPES = {
     "espeak/hi-teacher16-20epochs": "Hindi, better teacher, 20 epochs",
     "espeak/hi-15min-settled": "Hindi, 15 min, 24 epochs",
     "espeak/hi-1h-settled": "Hindi, 48 epochs",
+    "espeak/hi-1h-settled-whisper": "Hindi, 24 epochs",
     "espeak/hi-dense": "Hindi, all soft outputs",
     "espeak/hi-top16": "Hindi, top 16 soft outputs",
     "espeak/hi-layers-b": "Hindi, the teacher's layers",

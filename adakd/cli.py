@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from adakd.errors import UserError, suggest
 from adakd.methods import METHODS
@@ -256,7 +256,9 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str
             steps.append(word)
             continue
         name, equals, value = word[2:].partition("=")
-        if name == "publish" and not equals:
+        if name == "publish":
+            if equals:
+                raise UserError("--publish takes no value.")
             publish = True
             continue
         if "." not in name and name not in OPTIONS:
@@ -307,7 +309,7 @@ def run(arguments: Sequence[str]) -> None:
     if "seed" in options:
         seeds = _numbers("seed", options["seed"])
         seeded = [replace(config, seed=seed) for seed in seeds for config in configs]
-    test_folds = folds(options.get("fold"), configs[0])
+    test_folds = _folds(options.get("fold"), configs[0])
     places = [
         Place(root, replace(config, fold=fold, tag=options.get("tag", config.tag)))
         for fold in test_folds
@@ -431,27 +433,16 @@ def _numbers(name: str, text: str) -> list[int]:
         raise UserError(f"--{name} is '{text}': give whole numbers, such as \"1 2 3\".") from None
 
 
-def folds(text: str | None, config: Config) -> list[int | None]:
-    """The folds asked for; None for a corpus without folds, fold 0 for one that has them.
+def _folds(text: str | None, config: Config) -> list[int | None]:
+    from adakd.stages.preparation import folds
 
-    Raises:
-        UserError: a fold that the corpus does not have, or that is no number.
-    """
-    from adakd.stages.preparation import corpus_options
-
-    module, _ = corpus_options(config)
-    available: int | None = getattr(module, "FOLDS", None)
-    if available is None:
-        if text is not None:
-            raise UserError(f"--fold {text}: this corpus has no folds; leave it out.")
-        return [None]
-    if text == "all":
-        return list(range(available))
-    chosen = _numbers("fold", text or str(config.fold or 0))
-    for fold in chosen:
-        if not 0 <= fold < available:
-            raise UserError(f"--fold {fold}: the folds are 0 to {available - 1}.")
-    return list(chosen)
+    asked: list[int] | Literal["all"] | None = None
+    if text is not None:
+        asked = "all" if text == "all" else _numbers("fold", text)
+    try:
+        return folds(asked, config)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
 
 
 def _join_processes() -> None:

@@ -688,7 +688,7 @@ def _place(where: str, key: str, path: Path | None) -> str:
 
 
 def line_of(path: Path, key: str) -> int | None:
-    """The line on which dotted ``key`` stands in a YAML file, None if it cannot be told."""
+    """The line of a YAML file on which dotted ``key`` stands, or as much of it as is there."""
     node = _composed(path.read_text(encoding="utf-8"))
     line = None
     for part in key.split("."):

@@ -85,7 +85,8 @@ class Progress:
         if self.total:
             share = min(1.0, self.done / self.total)
             count = f"{self.done:.0f}/{self.total:.0f}{unit} ({share:.0%})"
-        line = f"{self.what}: {count}, {clock(elapsed)} elapsed, {rate:.3g}{unit}/s"
+        pace = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"  # no exponents
+        line = f"{self.what}: {count}, {clock(elapsed)} elapsed, {pace}{unit}/s"
         if self.total and rate > 0 and self.done < self.total:
             line += f", {clock((self.total - self.done) / rate)} left"
         return line

@@ -181,7 +181,7 @@ def read_run(experiment: Experiment) -> Run:
     facts = read_json(done) if done.is_file() else {}
     if decoded.is_file() and "data" in facts.get("inputs", {}):
         # Not those of its training, which knows of no test set.
-        facts["inputs"]["data"] = read_json(decoded)["inputs"]["data"]
+        facts["inputs"]["data"] = read_json(decoded, needs=["inputs"])["inputs"]["data"]
     versions = experiment.folder / "versions.json"
     known = read_json(versions) if versions.is_file() else {}
     files = [
@@ -281,13 +281,11 @@ def make_rows(
     What was run with a tag alone has no row without it, nor has AdaKD one where nobody asked for
     it. For what is compared with what see `baseline_of`.
     """
-    there = {run.experiment.method for run in runs}
-    trained = set(there)
-    expected = {*EXPECTED, *({"adakd"} & set(asked))}
-    there |= expected - {split_tag(method)[0] for method in there}
-    by_method: dict[str, list[Run]] = {method: [] for method in LABELS if method in there}
-    for run in sorted(runs, key=lambda run: (*_order(run.experiment.method), run.key)):
-        by_method.setdefault(run.experiment.method, []).append(run)
+    trained = {run.experiment.method for run in runs}
+    expected = {*EXPECTED, *({"adakd"} & set(asked))} - {split_tag(name)[0] for name in trained}
+    by_method: dict[str, list[Run]] = {name: [] for name in sorted(trained | expected, key=_order)}
+    for run in sorted(runs, key=lambda run: run.key):
+        by_method[run.experiment.method].append(run)
     sizes = {
         method: next((run.done["parameters"] for run in own if "parameters" in run.done), None)
         for method, own in by_method.items()
@@ -327,10 +325,11 @@ def make_rows(
     return rows
 
 
-def _order(method: str) -> tuple[int, str]:
-    """The table's order, for what is no row of `LABELS`: a variant stands where its method does."""
+def _order(method: str) -> tuple[bool, int, str]:
+    """Sorts the rows of `LABELS` as they stand there, and behind them variants by their method."""
     name = _name_of(method)
-    return (list(LABELS).index(name) if name in LABELS else len(LABELS)), method
+    place = list(LABELS).index(name) if name in LABELS else len(LABELS)
+    return method not in LABELS, place, method
 
 
 def quarters(run: Run) -> list[list[UtteranceErrors]]:
@@ -381,9 +380,16 @@ def size(parameters: int | None) -> str:
     if parameters is None:
         return "unknown"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if parameters >= unit:
+        if parameters >= 0.9995 * unit:  # what three digits round up to it
             return f"{parameters / unit:.3g} {name}"
     return str(parameters)
+
+
+def on_disk(weights: int | None) -> str:
+    if not weights:
+        return ""
+    unit, name = (1e9, "GB") if weights >= 0.9995e9 else (1e6, "MB")
+    return f"{weights / unit:.3g} {name}"
 
 
 def verdict(label: str, other: str, change: Change) -> str:
@@ -606,7 +612,7 @@ def cells(row: Row, columns: Sequence[str]) -> list[Cell]:
         Cell(" / ".join(percent(kind / counts.characters, 1) for kind in kinds)),
         *[change_cell(row.changes.get(baseline)) for baseline in BASELINES],
         Cell("none" if split_tag(row.method)[0] == "untrained" else trained),
-        *([Cell(f"{row.weights / 1e6:.3g} MB" if row.weights else "")] if DISK in columns else []),
+        *([Cell(on_disk(row.weights))] if DISK in columns else []),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 
 
@@ -14,12 +15,16 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def end_with_parent() -> None:
-    """Let this process end where its parent is killed.
+def become_worker() -> None:
+    """Make this process a worker: to be called before it imports NumPy or torch.
 
-    It would wait for work for ever, or go on beside the workers of the next start.
+    Ctrl-C is for its parent, with which it ends: else it would wait for work for ever, or go on
+    beside the workers of the next start. It computes on one core.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
 
 
 def _watch() -> None:

@@ -254,7 +254,7 @@ def test_deploy_of_a_recipe_that_has_been_run(tmp_path: Path, in_place, capsys):
     assert ", 1 thread(s), load" in printed
     assert module.main([*arguments, "--clips", "99", "--threads", "2"]) == 0
     assert f"\n{len(entries)} clips, " in capsys.readouterr().out
-    with pytest.raises(UserError, match="--fold 1: this corpus has no folds"):
+    with pytest.raises(UserError, match="fold 1: this corpus has no folds"):
         module.main([*arguments, "--fold", "1"])
     with pytest.raises(UserError, match="There is no recipe 'espeak/xx'"):
         module.main(["--recipe", "espeak/xx"])

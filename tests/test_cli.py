@@ -98,6 +98,7 @@ def test_a_command_line_is_split_into_its_parts() -> None:
         ("prepare --receipe a", "Unknown option --receipe: did you mean --recipe?"),
         ("prepare --recipe a --publsh", "Unknown option --publsh: did you mean --publish?"),
         ("prepare --recipe a --wxyz 1", "Unknown option --wxyz: see adakd --help"),
+        ("prepare --recipe a --publish=yes", "--publish takes no value."),
         ("prepare --recipe", "--recipe needs a value."),
         ("prepare --recipe --seed 1", "--recipe needs a value."),
         ("prepare --recipe a --train.epochs", "--train.epochs needs a value."),

@@ -351,7 +351,8 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ),
         ({"set": {"distil.top_k": 3}}, "unknown key 'distil'; did you mean 'distill'?"),
         ({"recipes": {"tiny/xx": {}}}, "there is no recipe 'tiny/xx'"),
-        ({"recipes": {"tiny/en": {"folds": [9]}}}, "the folds are 0 to 5"),
+        ({"recipes": {"tiny/en": {"folds": [9]}}}, "fold 9: the folds are 0 to 5"),
+        ({"recipes": {"tiny/en": {"folds": ["0 1"]}}}, "a list of folds, each once"),
         ({"recipes": {"tiny/en": {"folds": {9: [1]}}}}, "the folds are 0 to 5"),
         *(
             ({"recipes": {"tiny/en": {"folds": folds}}}, "each with a list of seeds, such as {0: ")
@@ -387,7 +388,7 @@ def test_a_dev_curve_is_of_the_best_so_far(tmp_path: Path) -> None:
         ),
         ({"epochs": [5, 6, 5]}, "5 stands twice in [5, 6, 5]"),
         ({"primary": [["kd", "adakd"]] * 2}, "['kd', 'adakd'] stands twice in"),
-        ({"recipes": {"tiny/en": {"folds": [0, 0]}}}, "0 stands there twice"),
+        ({"recipes": {"tiny/en": {"folds": [0, 0]}}}, "a list of folds, each once"),
         (
             {"recipes": {"tiny/en": {"families": ["wav2vec2", "wav2vec2"]}}},
             "wav2vec2 stands twice in ['wav2vec2', 'wav2vec2']",

@@ -438,7 +438,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_processes_leave_ctrl_c_to_their_parent() -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=stage._start_worker) as pool:
+    with ProcessPoolExecutor(1, context, initializer=stage.become_worker) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 

@@ -58,6 +58,8 @@ def test_units_of_work_and_unknown_totals(now: list[float]) -> None:
     assert bar.describe(6) == (
         "reading: 720/7200 s of audio (10%), 0:06 elapsed, 120 s of audio/s, 0:54 left"
     )
+    bar.update(6480)
+    assert bar.describe(3).endswith("0:03 elapsed, 2400 s of audio/s"), "no exponent"
     unknown = progress.Progress(None, "reading")
     unknown.update(5)
     assert unknown.describe(3700) == "reading: 5, 1:01:40 elapsed, 0.00135/s"

@@ -476,10 +476,18 @@ def test_headline_tells_the_numbers(tmp_path, street):
 
 @pytest.mark.parametrize(
     ("parameters", "expected"),
-    [(None, "unknown"), (512, "512"), (431_000, "431 k"), (1_800_000, "1.8 M"), (2**30, "1.07 G")],
+    [
+        *((None, "unknown"), (512, "512"), (431_000, "431 k"), (1_800_000, "1.8 M")),
+        *((2**30, "1.07 G"), (999_400, "999 k"), (999_600, "1 M"), (999_960_000, "1 G")),
+    ],
 )
 def test_size(parameters, expected):
     assert report.size(parameters) == expected
+
+
+def test_a_size_on_disk_has_no_exponent():
+    sizes = [None, 1_360_000, 354_530_000, 1_261_930_000]
+    assert [report.on_disk(size) for size in sizes] == ["", "1.36 MB", "355 MB", "1.26 GB"]
 
 
 # -- pooling ---------------------------------------------------------------------------------------
@@ -864,5 +872,8 @@ def test_a_run_is_of_the_data_that_it_was_decoded_on(tmp_path: Path) -> None:
     assert report.read_run(experiment).done["inputs"] == inputs
     write_json(experiment.folder / "decode/done.json", {"inputs": {"data": "with test"}})
     assert report.read_run(experiment).done["inputs"] == inputs | {"data": "with test"}
+    write_json(experiment.folder / "decode/done.json", {})
+    with pytest.raises(UserError, match="decode/done.json is damaged"):
+        report.read_run(experiment)
     write_json(experiment.folder / "done.json", {"inputs": {"model": "int8's"}})
     assert report.read_run(experiment).done["inputs"] == {"model": "int8's"}

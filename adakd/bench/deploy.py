@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adakd.bench import measure
-from adakd.cli import folds
 from adakd.config import FAMILIES, REPOSITORY
 from adakd.errors import UserError
 from adakd.options import Parser, natural
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--recipe", help="a recipe that has been run, instead of random weights")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
-    parser.add_argument("--fold", help="its test fold, where its corpus has folds (0)")
+    parser.add_argument("--fold", type=int, help="its test fold, where its corpus has folds (0)")
     help = "what Whisper encodes: all of its input, or the speech that is there (full)"
     parser.add_argument("--encode", default="full", choices=("full", "speech"), help=help)
     parser.add_argument("--clips", type=natural, default=8, help="of 3 to 7 s, made up (8)")
@@ -140,8 +139,10 @@ def _config(options: argparse.Namespace) -> Config:
     recipe = REPOSITORY / "recipes" / options.recipe
     if not (recipe / "conf").is_dir():
         raise UserError(f"There is no recipe '{options.recipe}': look into recipes/.")
+    from adakd.stages.preparation import folds
+
     config = configuration.load(recipe, options.family, {"audio.encode": options.encode})
-    return replace(config, fold=folds(options.fold, config)[0])
+    return replace(config, fold=folds(None if options.fold is None else [options.fold], config)[0])
 
 
 def _clips(options: argparse.Namespace) -> Speech:

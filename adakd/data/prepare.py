@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import zlib
 from collections import Counter, deque
@@ -38,7 +37,7 @@ from adakd.data.manifest import Entry, Limit
 from adakd.errors import UserError
 from adakd.files import atomic_write, read_json, read_jsonl, remove_half_written, write_json
 from adakd.progress import track
-from adakd.workers import end_with_parent
+from adakd.workers import become_worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -374,7 +373,7 @@ def _examine_all(
         return
     # Spawned, for a forked child of a process in which torch has run threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=become_worker) as pool:
         try:
             # Not pool.map, which would go through the whole corpus before the first clip is read.
             waiting: deque[tuple[list[Utterance | Rejected], Future[list[Outcome]]]] = deque()
@@ -398,14 +397,6 @@ def _examine_all(
 
 def _examine_some(utterances: list[Utterance | Rejected], clips: Clips) -> list[Outcome]:
     return [examine(utterance, clips) for utterance in utterances]
-
-
-def _start_worker() -> None:
-    """Let a worker end with its parent, and its NumPy, not yet imported, take one core alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
-    end_with_parent()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
 
 
 def _check_ids(utterances: Iterable[Utterance | Rejected]) -> int:

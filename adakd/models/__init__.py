@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import transformers
@@ -92,7 +92,7 @@ class Output:
 
     @cached_property
     def logits(self) -> Tensor:
-        """(B, T, V) raw; computed when they are asked for, which Whisper's training never does."""
+        """(B, T, V) raw; of Whisper computed when asked for, which most trainings never do."""
         return self.scores.logits() if isinstance(self.scores, Projected) else self.scores
 
 
@@ -108,6 +108,30 @@ class Family(nn.Module):
     # Whether a batch may leave a trained parameter without a gradient, such as the vector that
     # stands for masked frames: DDP has to be told, and then looks for them in every step.
     leaves_unused: bool = True
+
+    @classmethod
+    def build(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Self:
+        """From a hub id or folder (`source`) or from random weights (`config`).
+
+        ``units``: the folder of the recipe's own tokenizer; None takes the source's.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def outline(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Self:
+        """The model of `build` on torch's meta device, without weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def limit(
+        cls, model: configuration.Model, config: configuration.Config, units: Path | None
+    ) -> Limit:
+        """What the model of `build` cannot take, told without its weights."""
+        raise NotImplementedError
 
     @classmethod
     def untrained_units(cls, source: str, units: Path | None) -> list[str]:
@@ -274,7 +298,7 @@ def load(config: configuration.Config, role: str, units: Path | None = None) -> 
     """
     model: configuration.Model = getattr(config, role)
     with _sound_block(role, model, config.family):
-        family: Family = _class(config.family, model.source).build(model, config, units)
+        family = _class(config.family, model.source).build(model, config, units)
     family.keep_layers(model.layers)
     return family
 
@@ -285,7 +309,6 @@ def outline(config: configuration.Config, role: str, units: Path | None = None) 
     Of a student of the teacher's layers: of the teacher before fine-tuning, which has as many.
     """
     model: configuration.Model = getattr(config, role)
-    family: Family
     if model.source == configuration.TEACHER:
         family = outline(config, "teacher", units)
     else:
@@ -306,8 +329,7 @@ def limit(config: configuration.Config, role: str, units: Path | None = None) ->
             f"{'bpe' if config.family == 'whisper' else 'characters'}."
         )
     with _sound_block(role, model, config.family):
-        found: Limit = _class(config.family, model.source).limit(model, config, units)
-    return found
+        return _class(config.family, model.source).limit(model, config, units)
 
 
 @contextlib.contextmanager
@@ -421,7 +443,7 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
         )
 
 
-def _class(family: str, source: str | None) -> Any:
+def _class(family: str, source: str | None) -> type[Family]:
     """The class of a family; a source that holds another kind of model is a UserError."""
     if source is not None:
         # A model of another kind would open with random weights and without a word.

@@ -397,7 +397,7 @@ def _outputs(config: configuration.Config, tokenizer: Any) -> int:
 def _copy_known_rows(hf: Any, source: str, tokenizer: Any) -> None:
     """Start the outputs of known characters from the source's own output layer.
 
-    Sources without a tokenizer or without an output layer (XLS-R) keep the random one.
+    Sources without a tokenizer (XLS-R) keep the random one.
     """
     from transformers import Wav2Vec2ForCTC
 

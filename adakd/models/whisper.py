@@ -97,14 +97,14 @@ class Whisper(Family):
                     f"Whisper keeps the tokenizer of its checkpoint ('{model.source}'): set "
                     "units.kind to source."
                 )
-            tokenizer = _tokenizer(model.source)
+            tokenizer = own_tokenizer(model.source)
             settings = _settings(model, tokenizer)
             hf = pretrained_weights(WhisperForConditionalGeneration, model.source, config=settings)
             return cls(hf, tokenizer, _extractor(model.source, settings), config)
 
         if units is None:
             raise UserError("Random weights need units of their own: units.kind: bpe.")
-        tokenizer = _own_tokenizer(model, units)
+        tokenizer = _tokenizer(model, units)
         settings = _settings(model, tokenizer)
         hf = WhisperForConditionalGeneration(settings)
         _louder_features_(hf.model.encoder)
@@ -121,7 +121,7 @@ class Whisper(Family):
         """The model of `build` on torch's meta device, without weights."""
         from transformers import WhisperForConditionalGeneration
 
-        tokenizer = _own_tokenizer(model, units)
+        tokenizer = _tokenizer(model, units)
         settings = _settings(model, tokenizer)
         extractor = None if model.source is None else _extractor(model.source, settings)
         with torch.device("meta"):
@@ -133,7 +133,7 @@ class Whisper(Family):
         cls, model: configuration.Model, config: configuration.Config, units: Path | None
     ) -> Limit:
         """The encoder takes so many seconds, the decoder so many tokens with prompt and end."""
-        tokenizer = _own_tokenizer(model, units)
+        tokenizer = _tokenizer(model, units)
         settings = _settings(model, tokenizer)
         if config.whisper_language != MULTILINGUAL:
             # Told here, before hours of work; by its size, as the generation config is not read.
@@ -535,14 +535,14 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
     return settings
 
 
-def _own_tokenizer(model: configuration.Model, units: Path | None) -> Any:
+def _tokenizer(model: configuration.Model, units: Path | None) -> Any:
     """The recipe's tokenizer, or else the source's own."""
     if units is None:
-        return _tokenizer(str(model.source))
-    return _tokenizer(str(units), "The units", whole=False)
+        return own_tokenizer(str(model.source))
+    return own_tokenizer(str(units), "The units", whole=False)
 
 
-def _tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) -> Any:
+def own_tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) -> Any:
     """Whisper's tokenizer from a folder or hub id; one without its files is a UserError."""
     from tokenizers import AddedToken
     from transformers import WhisperTokenizer

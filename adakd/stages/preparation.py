@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adakd import config as configuration
 from adakd import corpora
@@ -43,6 +43,30 @@ def corpus_options(config: configuration.Config) -> tuple[Any, Any]:
             "yours is for, such as --recipe fsdd/en, or give sentences of your own with --text."
         )
     return module, configuration.from_dict(module.Options, mapping, f"{config.recipe}: corpus")
+
+
+def folds(
+    asked: Sequence[int] | Literal["all"] | None, config: configuration.Config
+) -> list[int | None]:
+    """The folds asked for; None for a corpus without folds, fold 0 for one that has them.
+
+    Raises:
+        UserError: a fold that the corpus does not have.
+    """
+    module, _ = corpus_options(config)
+    available: int | None = getattr(module, "FOLDS", None)
+    if available is None:
+        if asked is not None:
+            named = asked if asked == "all" else " ".join(map(str, asked))
+            raise UserError(f"fold {named}: this corpus has no folds; leave it out.")
+        return [None]
+    if asked == "all":
+        return list(range(available))
+    chosen = [config.fold or 0] if asked is None else list(asked)
+    for fold in chosen:
+        if not 0 <= fold < available:
+            raise UserError(f"fold {fold}: the folds are 0 to {available - 1}.")
+    return [*chosen]
 
 
 @one_at_a_time(lambda place: place.corpus)

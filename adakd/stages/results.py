@@ -40,7 +40,7 @@ STAGE_OF = {"finetune": 3, "kd": 5}  # that trains a method; all others: 6
 
 
 def trained(place: Place, methods: list[str]) -> list[str]:
-    """The experiments that stand ready to be decoded, in the table's order.
+    """The experiments that stand ready to be decoded, in the order of `methods`.
 
     Raises:
         UserError: a method that is not trained, not in int8, trained with other settings, or from
@@ -284,10 +284,11 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             )
         (folder / "done.json").unlink(missing_ok=True)
         told = marker.described(first.corpus)
-        known = {}
-        for place in reversed(places):
-            with contextlib.suppress(UserError):  # none is here, or none of this teacher
-                known[place.config.family] = np.array(list(difficulties(place)[0].values()))
+        known: dict[str, np.ndarray] = {}
+        for place in places:
+            if place.config.family not in known:
+                with contextlib.suppress(UserError):  # none is here, or none of this teacher
+                    known[place.config.family] = np.array(list(difficulties(place)[0].values()))
         table = reporting.write_report(
             first.config.recipe,
             [

@@ -25,7 +25,6 @@ import itertools
 import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import time
 import traceback
@@ -42,7 +41,7 @@ from adakd.options import Parser, natural, path
 from adakd.progress import clock
 from adakd.stages import checks, preparation, results, teacher_pass, training
 from adakd.study.grid import Study, Task
-from adakd.workers import end_with_parent, processors
+from adakd.workers import become_worker, processors
 
 MEMORY = 2.0  # GiB that a worker with a small model may need; bigger models want --jobs
 
@@ -329,10 +328,7 @@ def log_of(logs: Path, task: Task) -> Path:
 
 def _work(pipe: Connection, number: int, perform: Callable[[Task], None], logs: Path) -> None:
     """The life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
-    end_with_parent()
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"  # read when torch is imported
+    become_worker()
     gpus = visible_gpus()
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]

@@ -40,8 +40,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adakd import cli, finished
 from adakd import config as configuration
+from adakd import finished
 from adakd.config import REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError, suggest
 from adakd.files import read_json
@@ -54,6 +54,7 @@ from adakd.inputs import (
 from adakd.methods import METHODS, method_of
 from adakd.place import INT8, Place
 from adakd.report import read_metrics
+from adakd.stages.preparation import folds
 from adakd.study import grid_check
 from adakd.study.grid_check import NAMING
 from adakd.study.published import Line, name_of_group, read_lines
@@ -347,19 +348,18 @@ class Study:
                 if family not in self.families:
                     hint = suggest(family, self.families)
                     raise self.wrong(f"recipes.{recipe}.families", f"no '{family}' here; {hint}")
-                text = source.folds
-                seeds = isinstance(text, dict) and _seeds_by_fold(text)
-                if not (seeds or isinstance(text, list) or text in (None, "all")):
+                asked = source.folds
+                seeds = isinstance(asked, dict) and _seeds_by_fold(asked)
+                if not (seeds or _each_once(asked) or asked in (None, "all")):
                     raise self.wrong(
                         f"recipes.{recipe}.folds",
-                        "give all, a list of folds, or folds each with a list of seeds, such as "
-                        "{0: [1, 2]}.",
+                        "give all, a list of folds, each once, or folds each with a list of seeds, "
+                        "such as {0: [1, 2]}.",
                     )
-                if isinstance(text, (list, dict)):
-                    text = " ".join(map(str, text))
+                chosen = list(asked) if isinstance(asked, dict) else asked
                 config = self._config(recipe, family, {})
                 try:
-                    found += [Group(recipe, family, fold) for fold in cli.folds(text, config)]
+                    found += [Group(recipe, family, fold) for fold in folds(chosen, config)]
                 except UserError as error:
                     raise self.wrong(f"recipes.{recipe}.folds", str(error)) from None
         return found
@@ -671,11 +671,16 @@ def _nameless(source: str | None) -> str | None:
 def _seeds_by_fold(folds: dict[Any, Any]) -> bool:
     """Whether this is {fold: its seeds, each once}."""
     return bool(folds) and all(
-        type(fold) is int
-        and isinstance(seeds, list)
-        and 0 < len(seeds) == len(set(seeds))
-        and all(type(seed) is int for seed in seeds)
-        for fold, seeds in folds.items()
+        type(fold) is int and _each_once(seeds) and len(seeds) > 0 for fold, seeds in folds.items()
+    )
+
+
+def _each_once(numbers: Any) -> bool:
+    """Whether these are whole numbers in a list, none of them twice."""
+    return (
+        isinstance(numbers, list)
+        and all(type(number) is int for number in numbers)
+        and len(numbers) == len(set(numbers))
     )
 
 

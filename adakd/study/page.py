@@ -20,7 +20,7 @@ from adakd.methods import METHODS
 from adakd.pages import Figure, Line, Part, aligned
 from adakd.place import INT8
 from adakd.report import BASELINES, counted, label_of
-from adakd.study import published
+from adakd.study import grid, published
 from adakd.study.findings import (
     FEWEST,
     Comparison,
@@ -169,12 +169,12 @@ def publish_tables(study: Study, tables: Sequence[Table], title: str, whole: Pat
 
     whole: the published report, to which they link.
     """
+    if not whole.resolve().is_relative_to(grid.REPOSITORY):
+        return
     of_recipes: dict[Path, list[Table]] = {}
     for table in filter(begun, tables):
         of_recipes.setdefault(study.recipe_folder(table.recipe), []).append(table)
     for folder, own in of_recipes.items():
-        if not whole.resolve().is_relative_to(folder.parents[2]):
-            continue
         link = os.path.relpath(whole.resolve(), folder)
         every = [table for table in tables if study.recipe_folder(table.recipe) == folder]
         there = sum(len(table.runs) for table in every)
@@ -385,7 +385,7 @@ def lines_of(
         (one.id, one.speaker, one.normalised.characters) for run in heard[:1] for one in run.errors
     ]
     known = [run.difficulties for run in heard if any(x is not None for x in run.difficulties)]
-    # None is int8.
+    # No int8 student is among them.
     cells = {name for name in study.cells if METHODS[study.method(name)].uses_difficulty}
     adaptive_runs = [run for run in runs if run.experiment.method in cells]
     x = next(filter(None, (difficulties(study, table, run) for run in adaptive_runs)), [])

@@ -71,7 +71,7 @@ def read_lines(path: Path) -> dict[str, Line]:
 
 
 def name_of_group(line: Line) -> str:
-    """As `adakd.grid.Group` is written."""
+    """As `adakd.study.grid.Group` is written."""
     fold = "" if line["fold"] is None else f" fold {line['fold']}"
     return f"{line['recipe']}{fold} {line['family']}"
 

@@ -24,6 +24,7 @@ from adakd.report import (
     bracket,
     change_cell,
     label_of,
+    on_disk,
     percent,
     signed,
 )
@@ -126,21 +127,20 @@ def results(study: Study, table: Table) -> list[Line]:
     bases = [name for name in BASELINES if name in table.rows]
     int8 = any(row.name.endswith(INT8) for row in table.rows.values())
     compared = [each for name in bases for each in (f"vs {IN_SENTENCES[name]}, %", "won : lost")]
-    header = ["Cell", "Runs", "CER, %", "S / D / I, %", *compared, "Training"]
-    lines: list[Line] = [[*header, DISK] if int8 else header]
+    disk = [DISK] if int8 else []
+    lines: list[Line] = [["Cell", "Runs", "CER, %", "S / D / I, %", *compared, "Training", *disk]]
     if table.teacher:
         cer = percent(sum(shares(table.teacher)))
         line = ["Teacher", str(len(table.teacher)), cer, by_kind(table.teacher)]
         for base in bases:
             line += [plain(against_teacher(study, table, base)), ""]
-        lines.append([*line, *[""] * (len(lines[0]) - len(line))])
+        lines.append(line)
     for row in table.rows.values():
         there, planned = len(row.runs), len(row.planned)
         runs = str(there) if there == planned else f"{there} of {planned}"
         line = [label_of(row.name), runs]
         if not row.runs:
-            line.append("failed" if row.failed else NOT_RUN)
-            lines.append([*line, *[""] * (len(lines[0]) - len(line))])
+            lines.append([*line, "failed" if row.failed else NOT_RUN])
             continue
         line += [Cell(percent(row.cer), bracket(row.interval, percent)), by_kind(row.runs)]
         for base in bases:
@@ -149,10 +149,9 @@ def results(study: Study, table: Table) -> list[Line]:
             line += [plain(change), won_and_lost(table, pair) if change else ""]
         line.append(cost(table, row.name))
         if int8:
-            weights = row.runs[0].weights
-            line.append(f"{weights / 1e6:.3g} MB" if weights else "")
+            line.append(on_disk(row.runs[0].weights))
         lines.append(line)
-    return lines
+    return [[*line, *[""] * (len(lines[0]) - len(line))] for line in lines]
 
 
 def others(study: Study, tables: Sequence[Table]) -> list[Line]:

@@ -159,6 +159,11 @@ def count_lines(path: Path) -> int:
         return sum(1 for _ in file)
 
 
+def another(names: Iterable[str]) -> str:
+    """What differs, for a message: "another seed and another train.epochs"."""
+    return "another " + " and another ".join(names)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the values that differ between two nested mappings, as JSON has them."""
     new = json.loads(json.dumps(new))

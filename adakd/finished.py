@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from adakd import config as configuration
 from adakd.errors import UserError
 from adakd.files import (
+    another,
     count_lines,
     differences,
     empty,
@@ -207,8 +208,8 @@ def spare(folder: Path, inputs: dict[str, Any]) -> None:
         return
     if changed := changes(facts["inputs"], inputs):
         raise UserError(
-            f"{shown(folder)} holds a finished experiment with another "
-            f"{' and another '.join(changed)}, which this study did not make: {_ways_out(folder)}."
+            f"{shown(folder)} holds a finished experiment with "
+            f"{another(changed)}, which this study did not make: {_ways_out(folder)}."
         )
 
 
@@ -298,8 +299,8 @@ def spare_cut(folder: Path, inputs: dict[str, Any], settings: Mapping[str, Any])
     if own or not named:  # nobody could give it back the data or the teacher of then
         return changed
     raise UserError(
-        f"{shown(folder)} holds a cut run that was begun with another "
-        f"{' and another '.join(named)}: go on with the settings that stand in its config.yaml, "
+        f"{shown(folder)} holds a cut run that was begun with "
+        f"{another(named)}: go on with the settings that stand in its config.yaml, "
         "or remove that folder to begin anew."
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.data import manifest
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_json, read_jsonl, shown
+from adakd.files import another, fingerprint, read_json, read_jsonl, shown
 from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed
 from adakd.methods import METHODS
 from adakd.place import Place
@@ -153,7 +153,7 @@ def prepared(place: Place) -> dict[str, Any]:
     facts = needed(place.data, "The prepared data", 1)
     if changed := changed_data(place, facts):
         raise UserError(
-            f"{shown(place.data)} was prepared with another {' and another '.join(changed)}: give "
+            f"{shown(place.data)} was prepared with {another(changed)}: give "
             "the settings it was prepared with, or run --stage 1 first."
         )
     check_files(place.data, facts)
@@ -260,8 +260,8 @@ def check_settings_of_teacher(place: Place) -> None:
 
 def _other_teacher(place: Place, changed: list[str]) -> UserError:
     return UserError(
-        f"{place.title}: the teacher ({shown(place.experiment('teacher'))}) was made with another "
-        f"{' and another '.join(changed)}: give the settings it was made with, or run --stage 2 "
+        f"{place.title}: the teacher ({shown(place.experiment('teacher'))}) was made with "
+        f"{another(changed)}: give the settings it was made with, or run --stage 2 "
         "first; settings of the students alone begin with --student.train."
     )
 
@@ -269,10 +269,15 @@ def _other_teacher(place: Place, changed: list[str]) -> UserError:
 # ------------------------------------------------------------------ what the teacher hears
 
 
+def teacher_key(place: Place) -> str:
+    """Which trained teacher lies here; `UserError` where none does."""
+    return str(needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"])
+
+
 def heard_inputs(place: Place) -> dict[str, Any]:
     """What the teacher's hypotheses of the training set depend on."""
     return {
-        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "teacher": teacher_key(place),
         "data": prepared(place)["data"],
         "audio": dataclasses.asdict(place.config.audio),
         **prompt(place.config),
@@ -338,8 +343,8 @@ def lessons_inputs(place: Place) -> dict[str, Any]:
             TEXT_RULES: TEXT_RULES,
         }
         raise UserError(
-            f"{place.title}: the teacher's transcripts ({shown(folder)}) were chosen with another "
-            f"{' and another '.join(keys[name] for name in changed)}: give the settings they were "
+            f"{place.title}: the teacher's transcripts ({shown(folder)}) were chosen with "
+            f"{another(keys[name] for name in changed)}: give the settings they were "
             "chosen with, or run --stage 2 first."
         )
     return {"transcripts": found["fingerprint"]}
@@ -357,7 +362,7 @@ def start_inputs(place: Place) -> dict[str, Any]:
         "seed": place.config.seed,
     }
     if student.source == configuration.TEACHER:
-        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+        inputs["teacher"] = teacher_key(place)
     if student.layers != configuration.Layers():
         inputs["layers"] = dataclasses.asdict(student.layers)
     return inputs
@@ -426,7 +431,7 @@ def training_inputs(place: Place, method: str, half: list[int] | None = None) ->
     inputs["start"] = configuration.fingerprint(start_inputs(place))
     inputs |= prepared(place) | lessons_inputs(place) | code(place.config)
     if method != "finetune":
-        inputs["teacher"] = needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"]
+        inputs["teacher"] = teacher_key(place)
     return inputs
 
 
@@ -486,7 +491,7 @@ def store_parts(place: Place) -> dict[str, Any]:
     """All that the teacher store depends on, by the name that an error message gives it."""
     config, distill = place.config, place.config.distill
     return {
-        "teacher": needed(place.experiment("teacher"), "The teacher", 2)["fingerprint"],
+        "teacher": teacher_key(place),
         "manifest": prepared(place)["data"],
         "units": dataclasses.asdict(config.units),
         "prompt": config.whisper_language,
@@ -547,8 +552,7 @@ def difficulties(
         changed.append("guard")
     if changed:
         raise UserError(
-            f"{folder} was made with another {' and another '.join(changed)}: run stage "
-            "4 (teacher-pass) again."
+            f"{folder} was made with {another(changed)}: run stage 4 (teacher-pass) again."
         )
     rows = read_jsonl(folder / "x.jsonl", needs=("id", "x", *(("doubt",) if doubt else ())))
     x: dict[str, float] = {}
@@ -597,7 +601,7 @@ def decoded(place: Place, name: str) -> str:
     apart = {"teacher"} if done(place.data) else {"teacher", "data", "samples"}
     if others := [each for each in changed if each not in apart]:
         raise UserError(
-            f"{place.title}: {name} was decoded with another {' and another '.join(others)}: give "
+            f"{place.title}: {name} was decoded with {another(others)}: give "
             "the settings it was decoded with, or run --stage 7 first."
         )
     return facts["fingerprint"]
@@ -619,8 +623,8 @@ def check_shared(place: Place, step: str) -> None:
     changed = changes(facts["inputs"], inputs(place)) if facts else []
     if [name for name in changed if not of_the_student(name)]:
         raise UserError(
-            f"{place.title}: the {what} ({shown(folder)}) would be made anew for another "
-            f"{' and another '.join(changed)}, and runs with a --tag share the {what} with all "
+            f"{place.title}: the {what} ({shown(folder)}) would be made anew for "
+            f"{another(changed)}, and runs with a --tag share the {what} with all "
             "others: give such a variant a --root DIR of its own, or leave out --tag to replace "
             f"the {what}; settings of the students alone begin with --student.train."
         )

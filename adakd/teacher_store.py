@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from adakd.errors import UserError
 from adakd.files import (
+    another,
     atomic_write,
     count_lines,
     differences,
@@ -353,8 +354,7 @@ class Store:
             ) from None
         if parts is not None and (changed := differences(meta["parts"], dict(parts))):
             raise UserError(
-                f"{folder} was made with another {' and another '.join(changed)}: "
-                "run stage 4 (teacher-pass) again."
+                f"{folder} was made with {another(changed)}: run stage 4 (teacher-pass) again."
             )
         self.folder, self.top_k = folder, int(meta["top_k"])
         self.temperature = float(meta["temperature"])

@@ -12,7 +12,7 @@ from adakd import config as configuration
 from adakd import corpora
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_json, replaced_folder, shown, write_json
+from adakd.files import another, fingerprint, read_json, replaced_folder, shown, write_json
 from adakd.finished import (
     changes,
     done,
@@ -105,7 +105,7 @@ def prepare(place: Place) -> None:
         say(f"{title}: done for all tags ({shown(place.data)})")
         return
     if changed:
-        problem = f"{title} in {shown(place.data)} have another {' and another '.join(changed)}"
+        problem = f"{title} in {shown(place.data)} have {another(changed)}"
         spare_below(place.experiment("teacher").parents[1], problem)
     next(iter(Walk(place)), None)  # a corpus of other options is told where all is done, too
     if is_current(place.data, inputs, title, *outputs):

@@ -11,6 +11,7 @@ from adakd import config as configuration
 from adakd.corpora import marker
 from adakd.errors import UserError
 from adakd.files import (
+    another,
     fingerprint,
     read_json,
     replaced_folder,
@@ -81,13 +82,13 @@ def trained(place: Place, methods: list[str]) -> list[str]:
             changed.remove("doubt")  # which comes with the guard
         if changed:
             raise UserError(
-                f"{place.title}: {name} was trained with another {' and another '.join(changed)}: "
+                f"{place.title}: {name} was trained with {another(changed)}: "
                 f"give the settings it was trained with, or run --stage {STAGE_OF.get(name, 6)} "
                 "first to train it with these."
             )
         if changed := changed_on_disk(place, facts):
             raise UserError(
-                f"{place.title}: {name} was trained with another {' and another '.join(changed)} "
+                f"{place.title}: {name} was trained with {another(changed)} "
                 f"than lies here now: run from --stage {4 if changed == ['teacher'] else 2} on, "
                 "and what does not fit is made anew."
             )

@@ -23,7 +23,7 @@ from adakd import config as configuration
 from adakd import finished, inputs, report, significance
 from adakd.config import TEACHER
 from adakd.errors import UserError
-from adakd.files import read_json
+from adakd.files import another, read_json
 from adakd.methods import METHODS
 from adakd.place import INT8, Place
 from adakd.report import NOT_RUN, Experiment, Run, label_of
@@ -279,7 +279,7 @@ def read_cell(study: Study, task: Task, name: str, ending: str) -> Run:
         changed += finished.changes(made, now, "decode.")
     if changed:
         raise UserError(
-            f"{task.folder} was made with another {' and another '.join(changed)}, perhaps by "
+            f"{task.folder} was made with {another(changed)}, perhaps by "
             "another study or ./run.sh: give the recipe a name of its own in the grid, or delete "
             "that folder, and run the benchmark again."
         )

@@ -136,11 +136,9 @@ def _config(options: argparse.Namespace) -> Config:
             language=configuration.Language(code="hi"),
             audio=configuration.Audio(encode=options.encode),
         )
-    recipe = REPOSITORY / "recipes" / options.recipe
-    if not (recipe / "conf").is_dir():
-        raise UserError(f"There is no recipe '{options.recipe}': look into recipes/.")
     from adakd.stages.preparation import folds
 
+    recipe = measure.recipe_folder(options.recipe)
     config = configuration.load(recipe, options.family, {"audio.encode": options.encode})
     return replace(config, fold=folds(None if options.fold is None else [options.fold], config)[0])
 

@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adakd.config import REPOSITORY
 from adakd.errors import UserError
 
 Result = TypeVar("Result")
@@ -144,6 +145,14 @@ def print_heading(name: str, arguments: Sequence[str], threads: int | None = Non
         f"{about['machine']}, {threads} thread(s), load {os.getloadavg()[0]:.1f}; "
         f"{about['time']}; revision {about['revision']}; {versions}\n"
     )
+
+
+def recipe_folder(name: str) -> Path:
+    """The folder of a recipe that a benchmark was asked for."""
+    folder = REPOSITORY / "recipes" / name
+    if not (folder / "conf").is_dir():
+        raise UserError(f"There is no recipe '{name}': look into recipes/.")
+    return folder
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from adakd import config as configuration
 from adakd.bench import measure
 from adakd.config import REPOSITORY
-from adakd.errors import UserError
 from adakd.options import Parser, natural, several
 from adakd.place import Place
 
@@ -56,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--recipe", default="espeak/hi", help="a recipe that has been run")
     parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
     options = parser.parse_args(list(arguments))
-    place = Place(options.root, configuration.load(_recipe(options.recipe), "whisper"))
+    place = Place(
+        options.root, configuration.load(measure.recipe_folder(options.recipe), "whisper")
+    )
     measure.print_heading("store", arguments)
     _sizes(options, options.top_k)
     _synthetic(options.top_k)
@@ -145,13 +146,6 @@ def _trained(place: Place, kept: Sequence[int]) -> None:
     kept = [k for k in kept if k < len(teacher.vocabulary())]
     rows = [["whisper", *_row(losses, temperature, kept, 1)] for temperature in TEMPERATURES]
     measure.print_table([f"trained, {len(teacher.vocabulary()):,} units", *_head(kept)], rows)
-
-
-def _recipe(name: str) -> Path:
-    folder = REPOSITORY / "recipes" / name
-    if not (folder / "conf").is_dir():
-        raise UserError(f"There is no recipe '{name}': look into recipes/.")
-    return folder
 
 
 Losses = dict[tuple[float, int], list[float]]  # of each temperature and k; k = 0 stands for dense

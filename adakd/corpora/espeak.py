@@ -8,7 +8,7 @@ made speech, good for a demonstration and for tests: a CER on it says nothing ab
 The GPL library (pip package espeakng-loader) is loaded here and nowhere else. The same seed gives
 the same corpus, byte for byte, with the same versions of eSpeak NG, NumPy, SciPy and libsndfile.
 
-recipes/espeak/pretrain/voices.py measures every variant and rewrites voices.tsv.
+recipes/espeak/pretrain/voices.py measures every variant and writes voices.tsv.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from adakd.config import REPOSITORY, fingerprint, places_of
 from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
 from adakd.data.audio import SAMPLE_RATE, write_flac
 from adakd.errors import UserError
-from adakd.files import read_jsonl, sha256, write_json, write_jsonl, write_text
+from adakd.files import read_jsonl, sha256, write_json, write_jsonl
 
 if TYPE_CHECKING:
     import numpy as np
@@ -556,18 +556,6 @@ def _drawn(options: Options) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------- voices
 
 COLUMNS = ("variant", "level_db", "pitch_hz", "cer", "split", "reason")
-MEASURED = (  # Hindi: open and close vowels, stops, nasals, fricatives
-    "आज सुबह से हल्की बारिश हो रही है।",
-    "मेरी बहन बाज़ार से ताज़े फल और सब्ज़ियाँ लाई है।",
-    "क्या आप कल शाम को हमारे घर आएँगे?",
-    "पुराने किले के पीछे एक छोटी नदी बहती है।",
-)
-LEVELS = (-30.0, -9.0)  # dBFS; quieter or louder variants are distorted or hardly there
-PITCHES = (70.0, 350.0)  # Hz, median
-VOICED = 0.25  # least share of voiced frames: below it a variant whispers
-WORST_CER = 0.5  # a recogniser's CER above which a variant counts as not intelligible
-SAME_DB, SAME_PITCH = 1.0, 1.03  # spectra and pitches closer than this: the same speaker twice
-SHARES = {"train": 0.6, "dev": 0.2, "test": 0.2}  # of the speakers
 
 
 @dataclass
@@ -575,9 +563,9 @@ class VoiceRow:
     """A line of voices.tsv."""
 
     variant: str
-    level_db: float  # RMS over the sentences in MEASURED, dBFS
+    level_db: float  # RMS over a few sentences, dBFS
     pitch_hz: float  # median over voiced frames
-    cer: float  # of a recogniser, by recipes/espeak/pretrain/voices.py; nan: not measured
+    cer: float  # of a recogniser; nan: not measured
     split: str  # train, dev, test or unused
     reason: str
 
@@ -614,125 +602,3 @@ def _voices_in_use(path: Path) -> dict[str, list[str]]:
         if not speakers:
             raise UserError(f"{path}: no variant has the split '{split}'; give it one at least")
     return found
-
-
-def measure_voices(path: Path) -> list[VoiceRow]:
-    """Measure every variant over MEASURED, choose by the numbers, write the table to `path`.
-
-    CERs that an earlier table has are kept, and sort out what a recogniser does not understand.
-    Relatives (klatt2, klatt3 ...) go to one split together. Splits of the variants do not depend on
-    the CER, so that filling it in moves no speaker between train, dev and test.
-    """
-    import numpy as np
-
-    known = {row.variant: row.cer for row in read_voices(path)} if path.exists() else {}
-    rows: list[VoiceRow] = []
-    spectra: list[np.ndarray] = []
-    for variant in variants():
-        spoken = [speak(text, "hi", variant) for text in MEASURED]
-        samples = np.concatenate(spoken)
-        level = 20 * np.log10(_rms(samples)) if len(samples) else -np.inf
-        pitch, voiced = _pitch(samples)
-        spectrum = _long_term_spectrum(samples)
-        row = VoiceRow(variant, level, pitch, known.get(variant, float("nan")), "unused", "")
-        rows.append(row)
-        spectra.append(spectrum)
-        if not LEVELS[0] <= level <= LEVELS[1]:
-            row.reason = f"level outside {LEVELS[0]:g}..{LEVELS[1]:g} dBFS"
-        elif voiced < VOICED:
-            row.reason = f"hardly voiced ({voiced:.0%} of frames)"
-        elif not PITCHES[0] <= pitch <= PITCHES[1]:
-            row.reason = f"pitch outside {PITCHES[0]:g}..{PITCHES[1]:g} Hz"
-        else:
-            for other, its_spectrum in zip(rows[:-1], spectra[:-1], strict=True):
-                distance = float(np.sqrt(np.mean((spectrum - its_spectrum) ** 2)))
-                ratio = max(pitch, other.pitch_hz) / min(pitch, other.pitch_hz)
-                if not other.reason and distance < SAME_DB and ratio < SAME_PITCH:
-                    row.reason = f"sounds like {other.variant} ({distance:.2f} dB apart)"
-                    break
-    _assign([row for row in rows if not row.reason])
-    for row in rows:
-        if row.split != "unused":
-            row.reason = "in use"
-            if row.cer > WORST_CER:
-                row.split, row.reason = "unused", f"CER above {WORST_CER:g}"
-    write_text(path, format_voices(rows))
-    return rows
-
-
-def format_voices(rows: list[VoiceRow]) -> str:
-    """The text of voices.tsv, which `read_voices` reads."""
-    lines = ["\t".join(COLUMNS)]
-    for row in rows:
-        numbers = f"{row.level_db:.1f}\t{row.pitch_hz:.0f}\t{row.cer:.3f}"
-        lines.append(f"{row.variant}\t{numbers}\t{row.split}\t{row.reason}")
-    return "\n".join(lines) + "\n"
-
-
-def _assign(rows: list[VoiceRow]) -> None:
-    """Give families of variants, in the order of their pitch, to the split that lacks most."""
-    families: dict[str, list[VoiceRow]] = {}
-    for row in rows:
-        stem = row.variant.lower().replace("robot", "").rstrip("0123456789")
-        # f1 .. f5 and m1 .. m8 are different people; robosoft2 is another robosoft
-        families.setdefault(row.variant if stem in ("f", "m") else stem, []).append(row)
-    counts = dict.fromkeys(SHARES, 0)
-    for family in sorted(families.values(), key=lambda f: (f[0].pitch_hz, f[0].variant)):
-        total = sum(counts.values()) + len(family)
-        split = max(SHARES, key=lambda s: SHARES[s] * total - counts[s])
-        counts[split] += len(family)
-        for row in family:
-            row.split = split
-
-
-def _frames(samples: np.ndarray, length: int, step: int) -> np.ndarray:
-    import numpy as np
-
-    if len(samples) < length:
-        return np.zeros((0, length))
-    return np.lib.stride_tricks.sliding_window_view(samples, length)[::step]  # (frames, length)
-
-
-def _pitch(samples: np.ndarray) -> tuple[float, float]:
-    """Median pitch in Hz over voiced frames, and their share, of speech (n,) at 16 kHz.
-
-    A frame of 48 ms is voiced where its normalised autocorrelation has a peak above 0.5 between 50
-    and 500 Hz.
-    """
-    import numpy as np
-
-    length = 768
-    frames = _frames(samples, length, 320)
-    power = np.sqrt(np.mean(frames**2, axis=1)) if len(frames) else np.zeros(0)
-    frames = frames[power > 0.1 * power.max(initial=0.0)]
-    if len(frames) == 0:
-        return float("nan"), 0.0
-    spectrum = np.fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * np.hanning(length), 2048)
-    window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(length), 2048)) ** 2)
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2)
-    # Divided by the window's own autocorrelation, else long lags always look weak (Boersma 1993)
-    correlation = correlation / correlation[:, :1] / (window / window[0] + 1e-9)
-    low, high = SAMPLE_RATE // 500, SAMPLE_RATE // 50
-    region = correlation[:, low : high + 1].copy()
-    peaks = region.max(axis=1)
-    # The first lag that is nearly as good as the best: twice the period is as good as the period
-    best = low + np.argmax(region >= 0.9 * peaks[:, None], axis=1)
-    refined = [
-        lag + int(np.argmax(row[lag : lag + 8])) for lag, row in zip(best, correlation, strict=True)
-    ]
-    voiced = peaks > 0.5
-    if not voiced.any():
-        return float("nan"), 0.0
-    return float(np.median(SAMPLE_RATE / np.array(refined)[voiced])), float(np.mean(voiced))
-
-
-def _long_term_spectrum(samples: np.ndarray) -> np.ndarray:
-    """Mean power in 32 bands of 250 Hz, in dB relative to the whole, (32,)."""
-    import numpy as np
-
-    frames = _frames(samples, 512, 256)
-    if len(frames) == 0:
-        return np.full(32, -100.0)
-    power = np.mean(np.abs(np.fft.rfft(frames * np.hanning(512))[:, :256]) ** 2, axis=0)
-    bands = power.reshape(32, 8).sum(axis=1)
-    return 10 * np.log10(bands / bands.sum() + 1e-6)

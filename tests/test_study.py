@@ -801,13 +801,71 @@ def test_what_was_published_need_not_be_run(
     elsewhere = moved(tuned, **TUNED)
     asked = [task.name for task in tasks_of(elsewhere)]
     group = "tiny/hi whisper"
-    shared = ["tiny/hi data", f"{group} teacher", f"{group} reference"]
+    teachers = [f"{group} teacher seed {seed}" for seed in SEEDS]
+    shared = ["tiny/hi data", *teachers, f"{group} reference"]
     assert asked == [*shared, *(f"{group} focal seed {seed}" for seed in SEEDS)]
     cells = {name: each for name, each in CELLS.items() if name != "focal"}
     fewer = TUNED | {"cells": cells, "primary": [["adakd", "kd"]]}
     path = study_of(tmp_path, **fewer).path
     whole = Study(path, tmp_path / "root", scores=tmp_path / "scores.jsonl")
     assert not list(tasks_of(whole)), "no teacher for a group that is all there"
+
+
+def test_teachers_of_several_seeds_are_tasks_of_their_own(made: Study, tmp_path: Path) -> None:
+    """Side by side, then; what has learnt from one waits for no other."""
+    crossfit = {"set": {"distill.difficulty": "crossfit"}}
+    cells = {"finetune": {}, "kd": {}, "adakd-crossfit": crossfit}
+    tuned = study_of(tmp_path, cells=cells, epochs=[5], primary=[["kd", "finetune"]], ablations={})
+    group = "tiny/hi whisper"
+    records: dict[str, Any] = {}
+
+    def next_ones() -> list[str]:
+        return [task.name for task in tuned.tasks(records) if not tuned.status(task, records)]
+
+    def succeed(*names: str) -> None:
+        for task in tuned.tasks(records):
+            if task.name in names:
+                records[task.name] = {"status": "done", "fingerprint": task.fingerprint}
+
+    succeed("tiny/hi data")
+    teachers = [f"{group} teacher seed {seed}" for seed in SEEDS]
+    assert next_ones() == teachers
+    succeed(teachers[0])
+    assert next_ones() == [*teachers[1:], f"{group} finetune-epochs5 seed 1"]
+    succeed(*teachers[1:])
+    assert next_ones() == [f"{group} difficulty crossfit", f"{group} finetune-epochs5 seed 1"]
+    assert tuned.sizes({})["teacher"] == len(SEEDS)
+    assert {*teachers, f"{group} difficulty crossfit"} < tuned.names(lambda name: "kd" in name)
+    shared = study_of(tmp_path, set={"teacher.seed": 1})
+    assert [task.name for task in shared.teachers(shared.groups[0]).values()] == [
+        f"{group} teacher"
+    ]
+
+
+def test_every_teacher_has_its_part_in_the_table(
+    made: Study, tmp_path: Path, moved: Callable[..., Study]
+) -> None:
+    fill(made, alike)
+    for seed in SEEDS:
+        folder = folder_of(made, "kd", seed).parents[1] / "teacher" / f"seed{seed}"
+        decoded(folder, [seed] * UTTERANCES)
+        finished.mark_done(folder, {}, parameters=2_000_000, train_seconds=60.0 * seed)
+    text, _ = report(made)
+    (teacher,) = [line for line in table_lines(text, "tiny/hi, whisper") if line[0] == "Teacher"]
+    assert teacher[:3] == ["Teacher", "5", "6.00"], "errors 1 to 5 of 50 characters"
+    students = errors_of(made, "finetune").sum()
+    change = f"{100 * (UTTERANCES * sum(SEEDS) / students - 1):+.1f} % ["
+    assert f"Teachers: CER against Fine-tuning {change}" in text
+    assert (
+        "The teacher (3:00 to train) and its pass come on top, once for all cells of a seed" in text
+    )
+    assert "have one teacher" not in text
+    (again,) = [
+        line
+        for line in table_lines(report(moved(made))[0], "tiny/hi, whisper")
+        if line[0] == "Teacher"
+    ]
+    assert again == teacher, "as published"
 
 
 def tasks_of(made: Study) -> list[grid.Task]:

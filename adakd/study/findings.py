@@ -152,12 +152,10 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     chosen = {group: study.choose(group, records) for group in groups}
     choices = {group: choice for group, (_, choice) in chosen.items()}
     table = Table(recipe, family, choices)
-    first = next(iter(study.cells))
     int8 = study.start(groups[0]).config.decode.int8
-    for group in groups:
-        seed = study.seeds(first, group)[0]
-        place = study.place(group, first, seed, study.any_choice)
-        folder = place.experiment("teacher")
+    for group, training in teachers_of(study, table):
+        place = training.places[0]
+        seed, folder = place.config.seed, place.experiment("teacher")
         if not (folder / "hyp.test.jsonl").is_file():  # it has not been decoded
             continue
         try:
@@ -199,19 +197,22 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
             f"has now, or are gone, {outdated[0]} for one: run the benchmark again."
         )
+    for group, training in teachers_of(study, table):
+        add_published_teacher(study, group, training.name, table)
     for group in groups:
-        add_published_teacher(study, group, table)
         if minutes := minutes_of(study, group, table):
             table.minutes.append(minutes)
     check_teachers(table)
     return table
 
 
-def add_published_teacher(study: Study, group: Group, table: Table) -> None:
+def add_published_teacher(study: Study, group: Group, name: str, table: Table) -> None:
     """The teacher of published runs that count, if it was not trained here again."""
-    line = study.lines.get(f"{group} teacher")
+    line = study.lines.get(name)
     runs = [run for run in table.runs if run.experiment.fold == group.fold]
-    here = any(one.experiment.fold == group.fold for one in table.teacher)
+    if line and len(study.teachers(group)) > 1:
+        runs = [run for run in runs if run.experiment.seed == line["seed"]]
+    here = {run.key for run in table.teacher} & {run.key for run in runs}
     if line and not here and any(run.kinds is not None for run in runs):
         folder = runs[0].experiment.folder.parents[1] / "teacher" / f"seed{line['seed']}"
         teacher = Experiment(group.family, "teacher", line["seed"], group.fold, folder)
@@ -572,23 +573,33 @@ def own_seeds(table: Table) -> bool:
     return len(planned) < len(seeds_of(table)) * len({fold for fold, _ in planned})
 
 
-def teacher_seeds(study: Study, table: Table) -> set[int]:
-    """With which seeds the teachers of a table are trained."""
-    first = next(iter(study.cells))
-    return {
-        study.place(group, first, seed, study.any_choice).seed_of("teacher")
+def teachers_of(study: Study, table: Table) -> list[tuple[Group, Task]]:
+    """The teachers of what is tested, one a group or one for every seed of it."""
+    return [
+        (group, task)
         for group in table.choices
-        for seed in study.seeds(first, group)
-    }
+        for task in study.teachers(group).values()
+        if {place.config.seed for place in task.places} & tested(study, group)
+    ]
+
+
+def tested(study: Study, group: Group) -> set[int]:
+    """The seeds of a group that are not for choosing alone."""
+    return {seed for name in study.cells for seed in study.seeds(name, group)}
+
+
+def one_teacher(study: Study, table: Table) -> bool:
+    """Whether all seeds have one, in each fold."""
+    return len({task.places[0].seed_of("teacher") for _, task in teachers_of(study, table)}) == 1
 
 
 def against_teacher(study: Study, table: Table, name: str) -> Change | None:
     """Relative change of the CER from a cell to its teachers, each in its fold."""
-    teachers = {run.key[0]: run for run in table.teacher}
+    shared = one_teacher(study, table)
+    teachers = {run.key[0] if shared else run.key: run for run in table.teacher}
     runs = table.rows[name].runs if name in table.rows else []
-    both = [(teachers[run.key[0]], run) for run in runs if run.key[0] in teachers]
-    if len(teacher_seeds(study, table)) > 1:  # that of the first seed alone was read
-        both = [(teacher, run) for teacher, run in both if teacher.key == run.key]
+    own = [(teachers.get(run.key[0] if shared else run.key), run) for run in runs]
+    both = [(teacher, run) for teacher, run in own if teacher]
     return significance.compare(*counts_of(both)) if both else None
 
 

@@ -409,7 +409,7 @@ class Study:
     def tasks(self, records: Records) -> Iterator[Task]:
         """All tasks whose turn has come, the finished ones among them.
 
-        For every group in turn: data; teacher; difficulties from other sources than its losses;
+        For every group in turn: data; teachers; difficulties from other sources than its losses;
         trials with more and more epochs; trials of the candidates; what the table refers to
         (teacher and untrained student); cells, seed by seed. Only the last two look at test. What
         trains on a difficulty waits for it, and is tried even where it failed, to say so. A group
@@ -431,21 +431,19 @@ class Study:
                 yield from self._tasks_of(group, records)
 
     def _tasks_of(self, group: Group, records: Records) -> Iterator[Task]:
-        every = [
-            self.place(group, name, seed, self.any_choice)
-            for name in self.cells
-            for seed in self._all_seeds(name, group)
-        ]
-        teacher = self._task(f"{group} teacher", "teacher", every)
-        yield teacher
-        if self.status(teacher, records) != "done":
-            return
+        teachers = self.teachers(group)
+        yield from teachers.values()
+
+        def taught(task: Task) -> bool:
+            own = {teachers[place.seed_of("teacher")] for place in task.places}
+            return all(self.status(teacher, records) == "done" for teacher in own)
+
         by_source = self._difficulties(group)
-        yield from by_source.values()
+        yield from filter(taught, by_source.values())
 
         def ready(task: Task) -> bool:
             source = by_source.get(_source_of_difficulty(task.places[0]))
-            return source is None or bool(self.status(source, records))
+            return taught(task) and (source is None or bool(self.status(source, records)))
 
         trials, choice = self.choose(group, records)
         yield from filter(ready, trials)
@@ -458,7 +456,7 @@ class Study:
             "reference",
             [self.place(group, first, seed, choice) for seed in seeds],
         )
-        yield reference
+        yield from filter(taught, [reference])
         if self.status(reference, records) != "done":
             return
         for seed in seeds:
@@ -475,6 +473,19 @@ class Study:
             for name in self.cells
             for seed in self.seeds(name, group)
         )
+
+    def teachers(self, group: Group) -> dict[int, Task]:
+        """What trains the teachers of a group, by the seed of each: one, or one for every seed."""
+        places: dict[int, list[Place]] = {}
+        for name in self.cells:
+            for seed in self._all_seeds(name, group):
+                place = self.place(group, name, seed, self.any_choice)
+                places.setdefault(place.seed_of("teacher"), []).append(place)
+        endings = {seed: f" seed {seed}" if len(places) > 1 else "" for seed in places}
+        return {
+            seed: self._task(f"{group} teacher{endings[seed]}", "teacher", own)
+            for seed, own in places.items()
+        }
 
     def _difficulties(self, group: Group) -> dict[str, Task]:
         """What finds out the difficulties that cells of this group ask for, by their source."""
@@ -611,9 +622,9 @@ class Study:
                 for seed in self.seeds(cell, group)
             }
             if cells := set(filter(wanted, cells)):
-                needs = (f"{group.recipe} data", f"{group} teacher", f"{group} reference")
-                sources = {task.name for task in self._difficulties(group).values()}
-                found |= {*cells, *needs, *sources, str(group)}
+                shared = [*self.teachers(group).values(), *self._difficulties(group).values()]
+                needs = {f"{group.recipe} data", f"{group} reference", str(group)}
+                found |= {*cells, *needs, *(task.name for task in shared)}
         return found
 
     def sizes(self, records: Records) -> dict[str, int]:
@@ -638,7 +649,7 @@ class Study:
         ]
         return {
             "data": len({group.recipe for group in groups}),
-            "teacher": len(groups),
+            "teacher": sum(len(self.teachers(group)) for group in groups),
             "difficulty": sum(len(self._difficulties(group)) for group in groups),
             "trial": len(groups) * trials * len(self.grid.tune_seeds) - len(chosen),
             "reference": len(groups),

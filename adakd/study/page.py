@@ -397,10 +397,10 @@ def lines_of(
         "difficulty": known[0] if known else [],
         "x": [float(f"{each:.6g}") for each in x],
     }
+    names = {task.places[0].config.seed: task.name for task in study.teachers(group).values()}
     for run in teachers:
-        yield {"name": f"{group} teacher", "kind": "teacher", **named} | published.line_of(
-            run, utterances
-        )
+        name = names[run.experiment.seed]
+        yield {"name": name, "kind": "teacher", **named} | published.line_of(run, utterances)
     for task in trials:
         failed = study.status(task, records) == "failed"
         facts = {} if failed else study.trial(task)

@@ -28,10 +28,11 @@ from adakd.study.findings import (
     controls_of,
     follows_x,
     once,
+    one_teacher,
     own_seeds,
     seeds_of,
     still_falling,
-    teacher_seeds,
+    teachers_of,
     unnamed,
 )
 from adakd.study.grid import SETTLED, Study
@@ -100,7 +101,7 @@ def headroom(study: Study, tables: Sequence[Table]) -> list[str]:
         for table in tables
         if (change := against_teacher(study, table, "finetune"))
         and len(table.rows["finetune"].runs) == len(table.rows["finetune"].planned)
-        and len(table.teacher) == len(table.choices)
+        and len(table.teacher) == len(teachers_of(study, table))
     ]
     return [f"Teachers: CER against Fine-tuning {listed(ahead)}."] if ahead else []
 
@@ -389,7 +390,7 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
             f"{listed([label_of(name) for name in permuted])}: one permutation of x for all seeds; "
             "its luck is in no interval."
         )
-    if any(len(teacher_seeds(study, table)) == 1 < len(seeds_of(table)) for table in tables):
+    if any(one_teacher(study, table) and len(seeds_of(table)) > 1 for table in tables):
         found.append(
             "Students of all seeds have one teacher (in each fold): its luck is in no interval."
         )
@@ -463,6 +464,8 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
     ]:
         asked = "what a guard or x from another source asks of it"
         teacher += f", and {asked} ({clock(median(looked))}),"
+    shared = all(one_teacher(study, table) for table in tables)
+    of_a_seed = "" if shared else " of a seed"
     primary = len(tables) * len(grid.primary)
     found = [
         "CER: mean over seeds, all folds put together, of normalised text in code points. "
@@ -477,7 +480,7 @@ def notes(study: Study, tables: Sequence[Table], records: dict[str, Any]) -> lis
         "won : lost counts runs with fewer and with more errors. Training: median time of a run, "
         "dev decoding included, on a machine that did other things besides"
         f"{same_twice(study, tables)}: for what a method costs see docs/PERFORMANCE.md. "
-        f"{teacher} come on top, once for all cells.",
+        f"{teacher} come on top, once for all cells{of_a_seed}.",
         tuned,
         "Test sets were decoded by the cells of the tables alone: epochs and candidates were "
         "chosen on dev, from runs that never decode test.",

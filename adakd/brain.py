@@ -21,6 +21,7 @@ whole takes as many steps as any other method.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -200,7 +201,7 @@ class DistillationBrain(speechbrain.Brain):
     def fit_batch(self, step: list[Batch]) -> Tensor:  # type: ignore[override]
         """Forward and backward of all micro-batches, then one step of the optimiser.
 
-        Returns: the mean loss over this process's utterances, (), on the CPU.
+        Returns: the mean loss over the utterances of all processes, (), on the CPU.
         """
         started = time.monotonic()
         self._set_learning_rate()
@@ -224,13 +225,12 @@ class DistillationBrain(speechbrain.Brain):
         rate = self.optimizer.param_groups[0]["lr"]
         progress = self.progress
         self.optimizers_step()
-        total = torch.stack([loss.total.detach() for loss in losses]).sum() / max(local, 1)
-        self._log_step(step, losses, total, progress, rate, time.monotonic() - started)
+        mean = self._log_step(step, losses, progress, rate, time.monotonic() - started)
         if self.not_finite:
             self._tell_skipped(losses)
         else:  # a step that was skipped taught the student nothing
             self._tell_weighting(step, losses)
-        return total.cpu()
+        return mean
 
     @without_tf32()
     def _learn(self, step: list[Batch]) -> None:
@@ -416,8 +416,8 @@ class DistillationBrain(speechbrain.Brain):
     ) -> None:
         """After dev: log and tell its CER, keep the best and the latest checkpoint.
 
-        stage_loss: of training the mean over the steps of the epoch, on this process; SpeechBrain
-            saves it with a checkpoint inside an epoch. Dev has none.
+        stage_loss: of training the mean over the steps of the epoch; SpeechBrain saves it with a
+            checkpoint inside an epoch. Dev has none.
         """
         if stage != speechbrain.Stage.VALID:
             self.training_loss = stage_loss
@@ -458,38 +458,55 @@ class DistillationBrain(speechbrain.Brain):
         self,
         step: list[Batch],
         losses: list[Loss],
-        total: Tensor,
         progress: float,
         rate: float,
         seconds: float,
-    ) -> None:
-        """A line of what the first process had in the step; its rate of audio is its own."""
-        if rank() != 0:
-            return
-        self.bar.update(1)
+    ) -> Tensor:
+        """A line of what all processes had in the step; of alpha the quantiles are the first one's.
+
+        Returns: the mean loss of its utterances, (), on the CPU.
+        """
+        counted = [batch.counted for batch in step]
+        own = list(itertools.compress(losses, counted))
+        distilled = [loss for loss in own if loss.distill is not None]
+        zero = torch.zeros((), device=self.device)
+        alpha = torch.cat([zero[None][:0], *(loss.alpha.detach() for loss in own)]).float()
+        sums = [
+            sum((loss.total.detach() for loss in own), zero),
+            sum((loss.task.sum() for loss in own), zero),
+            sum((loss.distill.sum() for loss in distilled if loss.distill is not None), zero),
+            alpha.sum(),
+        ]
+        counts = [
+            sum(len(loss.task) for loss in own),
+            sum(len(loss.task) for loss in distilled),
+            sum(batch.seconds for batch in itertools.compress(step, counted)),
+        ]
+        numbers = torch.stack([each.float() for each in sums])
+        if world() > 1:
+            numbers = over_processes(torch.cat([numbers, numbers.new_tensor(counts)]))
         # In one piece: a GPU is waited for once, and what is small is faster on the CPU.
-        columns = (
-            [total[None]],
-            [loss.task for loss in losses],
-            [loss.distill for loss in losses if loss.distill is not None],
-            [loss.alpha for loss in losses],
-        )
-        together = torch.cat([each for column in columns for each in column]).float().cpu()
-        mean, task, distill, alpha = together.split([sum(map(len, each)) for each in columns])
-        line: dict[str, Any] = {
-            "step": self.optimizer_step,
-            "epoch": self.epochs.current,
-            "loss": mean.item(),
-            "task": task.mean().item(),
-            "distill": distill.mean().item() if len(distill) else None,
-            "alpha_mean": alpha.mean().item(),
-            "alpha_p10": alpha.quantile(0.1).item(),
-            "alpha_p90": alpha.quantile(0.9).item(),
-            **self.weighting.logged(progress),
-            "lr": rate,
-            "audio_seconds_per_second": sum(batch.seconds for batch in step) / seconds,
-        }
-        self.metrics.write(line)
+        together = torch.cat([numbers, alpha]).cpu()
+        numbers, alpha = together[: len(numbers)], together[len(numbers) :]
+        utterances, taught, audio = numbers[4:].tolist() if world() > 1 else counts
+        mean = numbers[0] / utterances
+        if rank() == 0:
+            self.bar.update(1)
+            line: dict[str, Any] = {
+                "step": self.optimizer_step,
+                "epoch": self.epochs.current,
+                "loss": mean.item(),
+                "task": numbers[1].item() / utterances,
+                "distill": numbers[2].item() / taught if taught else None,
+                "alpha_mean": numbers[3].item() / utterances,
+                "alpha_p10": alpha.quantile(0.1).item(),
+                "alpha_p90": alpha.quantile(0.9).item(),
+                **self.weighting.logged(progress),
+                "lr": rate,
+                "audio_seconds_per_second": audio / seconds,
+            }
+            self.metrics.write(line)
+        return mean
 
     # ------------------------------------------------------------------ the whole run
 

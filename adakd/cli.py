@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from adakd.errors import UserError, suggest
 from adakd.methods import METHODS
+from adakd.processes import STOPPED, another_stopped
 
 if TYPE_CHECKING:
     from adakd.config import Config
@@ -124,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             what = error.strerror or " ".join(str(error).split()) or type(error).__name__
             where = f": {error.filename}" if error.filename else ""
             _complain(f"{what}{where}; mend that, then run the same command again")
+        elif another_stopped(error):
+            _complain(STOPPED)
         else:
             raise
         return 1

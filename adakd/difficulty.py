@@ -178,10 +178,13 @@ def quantile_matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np
     Returns:
         The matched losses, (n,) and (m,).
     """
+    rising = [np.sort(each) for each in (one, other)]
     matched = []
     for values in (one, other):
         share = (rankdata(values) - 0.5) / len(values)
-        matched.append(sum(np.quantile(each, share, method="hazen") for each in (one, other)) / 2)
+        # np.quantile(each, share, method="hazen"), whose time for n shares of n grows with n^2
+        found = [np.interp(share * len(each) - 0.5, np.arange(len(each)), each) for each in rising]
+        matched.append((found[0] + found[1]) / 2)
     return matched[0], matched[1]
 
 

@@ -99,13 +99,16 @@ def flush(folder: Path) -> None:
 def empty(folder: Path) -> None:
     """Remove what is in a folder, if there is one, which may be a link to another disk.
 
-    Not its locks: one that is removed no longer keeps anyone out. First of all ``done.json``, so
-    that what is left when it is cut stands for nothing. Of a link in it the link alone goes.
+    Not locks, at any depth: one that is removed no longer keeps anyone out. First of all
+    ``done.json``, so that what is left when it is cut stands for nothing. Of a link in it the link
+    alone goes.
     """
     (folder / "done.json").unlink(missing_ok=True)
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            empty(path)
+            with suppress(OSError):  # it holds locks
+                path.rmdir()
         elif path.suffix != ".lock":
             path.unlink()
 

@@ -259,10 +259,12 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     _tell_cut(folder, spare_cut(folder, inputs, dataclasses.asdict(config)))
     processes = before.get("processes", world())
     if same and processes != world():
+        as_many = f"--launcher torchrun --nproc {processes}, or slurm in its place"
         raise UserError(
-            f"{shown(folder)} holds a cut run of {processes} processes, and this one has "
-            f"{world()}: go on with as many (--nproc {processes}), or remove that folder to begin "
-            "anew."
+            f"{shown(folder)} holds a cut run of {processes} process{'es' * (processes > 1)}, and "
+            f"this one has {world()}: go on with as many "
+            f"({as_many if processes > 1 else 'without --launcher'}), or remove that folder to "
+            "begin anew."
         )
     wait_for_all()  # all have read it
     if rank() == 0:

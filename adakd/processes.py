@@ -9,6 +9,8 @@ from typing import Any
 
 from adakd.errors import UserError
 
+STOPPED = "another process of this run has stopped, and says why"
+
 
 def rank() -> int:
     """Number of this process among those of a launcher."""
@@ -41,7 +43,17 @@ def wait_for_all() -> None:
         try:
             torch.distributed.barrier(_patient(torch.distributed.group.WORLD))
         except RuntimeError as error:
-            raise UserError("another process of this run has stopped, and says why") from error
+            raise UserError(STOPPED) from error
+
+
+def another_stopped(error: BaseException) -> bool:
+    """Whether an error is that of an exchange whose other side is gone."""
+    if world() == 1 or not isinstance(error, RuntimeError):
+        return False
+    import torch
+
+    gone = ("gloo", "NCCL")  # what the former raises has no class of its own
+    return isinstance(error, torch.distributed.DistError) or any(s in str(error) for s in gone)
 
 
 @functools.cache

@@ -1,16 +1,20 @@
 """Progress on standard error: how much is done, how fast, and when it should end.
 
 A terminal gets a bar; anything else (a log file, CI) gets a plain line now and then. Work that is
-over within two seconds shows nothing. Not a logger: it records nothing.
+over within two seconds shows nothing. Of several processes the first alone shows its own, which
+stands for the others'. Not a logger: it records nothing.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from adakd.processes import rank
 
 Item = TypeVar("Item")
 
@@ -37,7 +41,7 @@ class Progress:
         # The recipes' shell sends standard error through tee, and says if a terminal is behind.
         self._terminal = self.stream.isatty() or os.environ.get("ADAKD_TERMINAL") == "1"
         self._started = time.monotonic()
-        self._next = self._started + QUIET_SECONDS
+        self._next = self._started + QUIET_SECONDS if rank() == 0 else math.inf
         self._shown = False
 
     def __enter__(self) -> Progress:
@@ -57,7 +61,7 @@ class Progress:
     def close(self) -> None:
         """Show the final count, if the work took long enough to be shown at all."""
         now = time.monotonic()
-        if self._shown or now - self._started >= QUIET_SECONDS:
+        if rank() == 0 and (self._shown or now - self._started >= QUIET_SECONDS):
             self._show(now)
             if self._terminal:
                 self.stream.write("\n")

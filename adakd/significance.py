@@ -20,7 +20,7 @@ to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 DRAWS = 4000  # resamples behind each standard error
+PIECE = 5_000_000  # weights drawn at a time, 40 MB
 SEED = 0  # of the bootstrap alone: the same hypotheses always give the same interval
 LEVEL = 0.05  # two-sided; intervals are of 1 - LEVEL
 ROUNDING = 1e-18  # a variance this small is of floating-point numbers alone
@@ -102,29 +103,50 @@ def resample(
     names, seeds = np.unique(folds, return_counts=True)
     # The same whether asked for or not: variances of both levels and of each, with the same draws,
     # differ by less chance.
-    *of_folds, of_groups = _weights((*seeds.tolist(), len(counts)), draws)
+    weights = iter(_weights((*seeds.tolist(), len(counts)), draws))
     of_runs = np.empty((draws, len(folds)))
-    for fold, number, drawn in zip(names, seeds, of_folds, strict=True):
+    for fold, number in zip(names, seeds, strict=True):
+        drawn = next(weights)
         of_runs[:, folds == fold] = (drawn if runs else 1.0) / number  # mean over its seeds
-    if not groups:
-        of_groups = np.ones((draws, len(counts)))
-    heard = (of_groups @ counts.reshape(len(counts), -1)).reshape(draws, *counts.shape[1:])
-    return np.einsum("drc,dr->dc", heard, of_runs)
+    flat = counts.reshape(len(counts), -1)
+    if groups:
+        sums = np.concatenate([piece @ flat for piece in weights])
+    else:
+        sums = np.broadcast_to(flat.sum(axis=0), (draws, flat.shape[1]))
+    return np.einsum("drc,dr->dc", sums.reshape(draws, *counts.shape[1:]), of_runs)
+
+
+def _weights(numbers: tuple[int, ...], draws: int) -> Iterable[np.ndarray]:
+    """How often each of so many is drawn, (draws, number) for each level, 1 on average.
+
+    Those of the last level, the groups, in pieces: of utterances there may be 100,000.
+    """
+    few = draws * numbers[-1] <= PIECE
+    return _kept_weights(numbers, draws) if few else _drawn_weights(numbers, draws)
 
 
 @lru_cache(maxsize=2)  # drawing takes the time, and a table is of systems on the same speech
-def _weights(numbers: tuple[int, ...], draws: int) -> list[np.ndarray]:
-    """How often each of so many is drawn, (draws, number) for each level, 1 on average."""
+def _kept_weights(numbers: tuple[int, ...], draws: int) -> list[np.ndarray]:
+    return list(_drawn_weights(numbers, draws))
+
+
+def _drawn_weights(numbers: tuple[int, ...], draws: int) -> Iterator[np.ndarray]:
     import numpy as np
 
     generator = np.random.default_rng(SEED)
-    return [
-        generator.multinomial(number - 1, np.full(number, 1 / number), size=draws)
-        * (number / (number - 1))
-        if number > 1
-        else np.ones((draws, 1))
-        for number in numbers
-    ]
+
+    def drawn(number: int, size: int) -> np.ndarray:
+        if number == 1:
+            return np.ones((size, 1))
+        found = generator.multinomial(number - 1, np.full(number, 1 / number), size=size)
+        return found * (number / (number - 1))
+
+    *of_folds, groups = numbers
+    for number in of_folds:
+        yield drawn(number, draws)
+    size = max(1, PIECE // groups)
+    for start in range(0, draws, size):
+        yield drawn(groups, min(size, draws - start))
 
 
 def log_rate(sums: np.ndarray) -> np.ndarray:

@@ -369,7 +369,7 @@ class Store:
                         f"delete {folder / 'meta.json'} and make the store again (stage 4)."
                     )
                 self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
-        self._maps: dict[str, tuple[np.ndarray, ...]] = {}
+        self._maps: dict[str, tuple[np.ndarray, ...]] = {}  # the one used last is the last
 
     def difficulties(self) -> dict[str, float]:
         """x of every utterance by id, nats per target unit."""
@@ -407,13 +407,14 @@ class Store:
             raise UserError(
                 f"Utterance '{utterance}' is not in {self.folder}: run stage 4 (teacher-pass)."
             ) from None
-        if place not in self._maps:
+        arrays = self._maps.pop(place, ())
+        if not arrays:
             if len(self._maps) >= OPEN_SHARDS:
-                self._maps.clear()
-            self._maps[place] = tuple(
-                self._mapped(self.folder / f"{name}.{place}.npy") for name in _names(self.top_k)
-            )
-        return tuple(array[row : row + rows] for array in self._maps[place])
+                del self._maps[next(iter(self._maps))]
+            paths = [self.folder / f"{name}.{place}.npy" for name in _names(self.top_k)]
+            arrays = tuple(map(self._mapped, paths))
+        self._maps[place] = arrays
+        return tuple(array[row : row + rows] for array in arrays)
 
     def _mapped(self, path: Path) -> np.ndarray:
         import numpy as np

@@ -733,6 +733,7 @@ class AdaKD(Guarded):
         self.register_buffer("alpha_range", torch.full((2, len(_RANGE)), math.nan))
         self.register_buffer("known", torch.empty(2, 0))
         self._is_known = False
+        self._levels_of: tuple[float, torch.device] | None = None
 
     @property
     def _needs_known(self) -> bool:
@@ -762,6 +763,7 @@ class AdaKD(Guarded):
                 # The same draw whenever a run is resumed, whatever came before.
                 places = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
             self.known = torch.stack([rising, rising[places.to(x.device)]])
+        self._levels_of = None
         scaled = self._scaled(x)
         self.t.fill_(_threshold(scaled, self.threshold))
         self.k_start.fill_(self._solve_k(scaled) if isinstance(self.k, str) else self.k)
@@ -794,7 +796,7 @@ class AdaKD(Guarded):
         # A fresh module does not know the size of the training set.
         if (known := state_dict.get(f"{prefix}known")) is not None:
             self.known = self.known.new_empty(known.shape)
-        self._is_known = False
+        self._is_known, self._levels_of = False, None
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _solve_k(self, x: Tensor) -> float:
@@ -848,12 +850,24 @@ class AdaKD(Guarded):
         x = self._scaled(x)
         if self.control not in ("mean", "threshold"):
             return adaptive_alpha(x, self.t, k, self.alpha_at_t)
-        others = self._scaled(self.known[0])
-        every = adaptive_alpha(others, self.t, k, self.alpha_at_t)
-        if self.control == "mean":
-            return every.mean().expand_as(x)
-        easy, hard = every[others <= self.t].mean(), every[others > self.t].mean()
+        easy, hard = self._levels(progress)
         return torch.where(x <= self.t, easy, hard)
+
+    def _levels(self, progress: float) -> tuple[Tensor, Tensor]:
+        """What the controls mean and threshold give in place of alpha, to x up to t and above, ().
+
+        Computed once a step: from all of the training set, be it a million utterances.
+        """
+        asked = progress, self.known.device
+        if self._levels_of != asked:
+            others = self._scaled(self.known[0])
+            every = adaptive_alpha(others, self.t, self.k_at(progress), self.alpha_at_t)
+            sides = [others <= self.t, others > self.t]
+            if self.control == "mean":
+                sides = [torch.ones_like(sides[0])] * 2
+            self._kept_levels = every[sides[0]].mean(), every[sides[1]].mean()
+            self._levels_of = asked
+        return self._kept_levels
 
     def weigh(
         self, task: Tensor, distill: Maybe, difficulty: Maybe, progress: float, doubt: Maybe

@@ -23,6 +23,7 @@ def run() -> int:
         print(f"adakd: a process was ended by signal {-first.exitcode}", file=sys.stderr)
         return 128 - int(first.exitcode)
     except SignalException as stop:
+        print("adakd: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + int(stop.sigval)
     return 0
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import tiny_recipe
+import torch
 
 from adakd import cli, files, inputs
 from adakd.errors import UserError
@@ -183,6 +184,32 @@ def test_a_launcher_is_for_what_processes_share(
     assert not done and not joined
     assert cli.main(["teacher", "kd", "--recipe", "tiny/hi"]) == 0
     assert joined == ["joined", "left after 4"]
+
+
+def test_a_process_that_is_left_alone_says_so(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As gloo and NCCL say it, in the midst of a step; any other error is our own fault."""
+    errors = [
+        RuntimeError("[gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer"),
+        torch.distributed.DistBackendError("remote process exited"),
+        RuntimeError("shapes cannot be multiplied"),
+    ]
+
+    def fail(_: list[str]) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(cli, "run", fail)
+    with pytest.raises(RuntimeError, match="Connection reset"):
+        cli.main(["kd", "--recipe", "tiny/hi"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for _ in range(2):
+        assert cli.main(["kd", "--recipe", "tiny/hi"]) == 1
+        told = "another process of this run has stopped, and says why"
+        assert capsys.readouterr().err == f"adakd: {told}\n"
+        del errors[0]
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(["kd", "--recipe", "tiny/hi"])
 
 
 def test_as_many_files_may_be_open_as_the_system_allows(

@@ -81,13 +81,15 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
-    for path in (folder / "a" / "b.txt", folder / "c.txt", folder / ".a.lock", elsewhere / "d.txt"):
+    locks = [folder / ".a.lock", folder / "e" / "f" / ".g.lock"]
+    for path in (folder / "a" / "b.txt", folder / "c.txt", *locks, elsewhere / "d.txt"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (folder / "link").symlink_to(elsewhere)
     (tmp_path / "way").symlink_to(folder)
     files.empty(tmp_path / "way")
-    assert [path.name for path in folder.iterdir()] == [".a.lock"]
+    assert sorted(path for path in folder.rglob("*") if not path.is_dir()) == locks
+    assert not (folder / "a").exists()
     assert (elsewhere / "d.txt").exists()
     files.empty(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()

@@ -16,7 +16,7 @@ import torch
 from tiny_recipe import cut, place_of
 
 from adakd import config as configuration
-from adakd import finished, processes
+from adakd import files, finished, processes
 from adakd.errors import UserError
 from adakd.files import shown, write_json
 from adakd.place import Place
@@ -283,7 +283,12 @@ def test_a_cut_run_goes_on_with_as_many_processes(
     finished.begin(folder, inputs, place.config)  # nothing had been saved
     monkeypatch.setenv("WORLD_SIZE", "2")
     (folder / "ckpt" / "CKPT+1").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"cut run of 1 processes, and this one has 2: .*--nproc 1"):
+    told = r"cut run of 1 process, and this one has 2: go on with as many \(without --launcher\)"
+    with pytest.raises(UserError, match=told):
+        finished.begin(folder, inputs, place.config)
+    files.write_json(folder / "started.json", {"processes": 4, "inputs": inputs})
+    told = r"of 4 processes, and this one has 2: .*\(--launcher torchrun --nproc 4, or slurm"
+    with pytest.raises(UserError, match=told):
         finished.begin(folder, inputs, place.config)
     assert (folder / "ckpt" / "CKPT+1").is_dir()
 

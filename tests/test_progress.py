@@ -44,6 +44,15 @@ def test_a_log_gets_few_lines(now: list[float]) -> None:
     assert lines[-1] == "work: 288/288 (100%), 0:36 elapsed, 8/s"
 
 
+def test_of_several_processes_the_first_alone_shows_its_own(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    for stream in (io.StringIO(), Terminal()):
+        work(stream, now, 100, 1.0)
+        assert stream.getvalue() == ""
+
+
 def test_a_terminal_gets_a_bar(now: list[float]) -> None:
     stream = Terminal()
     work(stream, now, 1_000, 0.01)

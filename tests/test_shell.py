@@ -268,7 +268,7 @@ def test_torchrun_says_no_more_than_its_processes(tmp_path: Path) -> None:
     assert launched("sys.exit(len(sys.argv) - 1)") == (0, "")
     assert launched("sys.exit('adakd: ' + sys.argv[1])", "why") == (1, "adakd: why\n")
     ctrl_c = "import signal as s; s.signal(2, s.SIG_DFL); os.kill(os.getppid(), 2); s.pause()"
-    assert launched(ctrl_c) == (130, "")
+    assert launched(ctrl_c) == (130, "adakd: stopped; the same command goes on from here\n")
     ended = "adakd: a process was ended by signal 9\n"
     assert launched("os.kill(os.getpid(), 9)") == (137, ended)
 

@@ -71,6 +71,19 @@ def test_resampling_agrees_with_a_plain_loop() -> None:
     assert fast.std() == pytest.approx(np.std(slow), rel=0.06)
 
 
+def test_weights_in_pieces_are_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 100,000 utterances do not fit into memory at once, and are not kept."""
+    counts, folds = drawn_counts(columns=4)
+    whole = significance.resample(counts, folds, 100)
+    alone = significance.resample(counts, folds, 100, runs=False)
+    assert not np.allclose(whole, alone)
+    monkeypatch.setattr(significance, "PIECE", 35)  # seven draws of five groups
+    kept = significance._kept_weights.cache_info().misses
+    assert significance.resample(counts, folds, 100) == pytest.approx(whole, rel=1e-12)
+    assert significance.resample(counts, folds, 100, runs=False) == pytest.approx(alone, rel=1e-12)
+    assert significance._kept_weights.cache_info().misses == kept
+
+
 def test_the_exact_variance_is_that_of_all_draws_there_are() -> None:
     """Two folds, of three and two seeds, tested on the same four groups: every draw, one by one."""
     parts = np.random.default_rng(8).standard_normal((4, 5))
@@ -103,9 +116,9 @@ def test_a_few_draws_say_what_many_do(monkeypatch: pytest.MonkeyPatch, few: int)
     found = []
     for seed in (1, 2, 3):
         monkeypatch.setattr(significance, "SEED", seed)
-        significance._weights.cache_clear()
+        significance._kept_weights.cache_clear()
         found.append(math.sqrt(significance.variance(counts, folds, 4000).of_both))
-    significance._weights.cache_clear()  # they are of another seed
+    significance._kept_weights.cache_clear()  # they are of another seed
     assert found == pytest.approx([truth] * 3, rel=0.006)
 
 

@@ -1379,8 +1379,8 @@ def test_several_processes_are_told_what_they_make_of_a_step(
         "steps; as with one: --student.train.accumulate 1"
     )
     options = "--student.train.accumulate 1 --student.train.batch_seconds 240"
-    assert told(4, "student").endswith(f": {options}")
-    assert told(4, "teacher").endswith(": --teacher.train.accumulate 2")
+    assert told(4, "student").endswith(f"; about as with one: {options}")
+    assert told(4, "teacher").endswith("; as with one: --teacher.train.accumulate 2")
     config = tiny_recipe.config("whisper", train={"batch_seconds": 120.0, "accumulate": 5})
     options = "--student.train.accumulate 3 --student.train.batch_seconds 100"
     assert told(2, "student").endswith(f": {options}")

@@ -137,6 +137,12 @@ def test_no_more_shards_are_open_than_allowed(tmp_path, monkeypatch):
     check(store, outputs)
     assert len(list(tmp_path.glob("logits.*"))) == len(outputs)
     assert 1 <= len(store._maps) <= 3
+    first, second, third, fourth = list(outputs)[:4]
+    store = Store(tmp_path)
+    for name in (first, second, third, first, fourth):
+        store.soft([name])
+    opened = [store._lines[name][1] for name in (third, first, fourth)]
+    assert list(store._maps) == opened, "the one that was used longest ago has gone"
 
 
 def test_utterances_of_a_shard_share_the_name_of_it(tmp_path, monkeypatch):

@@ -259,6 +259,19 @@ def test_the_mean_control_gives_all_the_mean_of_the_training_set():
         assert alpha.tolist() == pytest.approx([plain.alpha(x, progress).mean().item()] * 3)
 
 
+def test_the_mean_control_is_of_what_it_was_fitted_to_last():
+    x = skewed().float()
+    control = fitted(control="mean", threshold=1.0, k=1.0)
+    before = control.alpha(x[:1], 0.5).item()
+    control.fit(2 * x)
+    twice = AdaKD(1.0, 1.0, control="mean")
+    twice.fit(2 * x)
+    assert control.alpha(x[:1], 0.5).item() == twice.alpha(x[:1], 0.5).item() != before
+    other = fitted(control="mean", threshold=1.0, k=1.0)
+    control.load_state_dict(other.state_dict())
+    assert control.alpha(x[:1], 0.5).item() == before
+
+
 def test_the_threshold_control_has_two_alphas():
     x = skewed().float()
     plain, control = fitted(threshold="p75"), fitted(threshold="p75", control="threshold")

@@ -200,6 +200,7 @@ def _members(
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
                 for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep all: GBs for a million
                     if not member.isdir():
                         yield member.name, member.isfile(), partial(tar.extractfile, member)
                 _check_end(tar)

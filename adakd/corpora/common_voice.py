@@ -250,11 +250,12 @@ def _unpack(
     inside = place.relative_to(target)
     clips = PurePosixPath(inside.as_posix()) / "clips"
     wanted = {
-        clips / values["path"]
+        str(clips / values["path"])
         for table in tables
         for _, values, problem in _read(place / table, archive / inside / table, name, language)
         if not problem
     }
-    for _ in progress(unpack(archive, target, wanted.__contains__), len(wanted), "unpacking clips"):
+    unpacked = unpack(archive, target, lambda path: str(path) in wanted)
+    for _ in progress(unpacked, len(wanted), "unpacking clips"):
         pass
     return inside

@@ -105,8 +105,8 @@ class Family(nn.Module):
     hf: Any
     tokenizer: Any
     extractor: Any
-    # Whether a batch may leave a trained parameter without a gradient, such as the vector that
-    # stands for masked frames: DDP has to be told, and then looks for them in every step.
+    # Whether a batch may leave a trained parameter without a gradient, such as a layer's that is
+    # dropped: DDP has to be told, and then looks for them in every step.
     leaves_unused: bool = True
 
     @classmethod

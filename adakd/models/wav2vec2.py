@@ -239,7 +239,11 @@ class Wav2Vec2(Family):
         if waves.device.type != "cpu" or bool((lengths < waves.shape[1]).any()):
             places = torch.arange(waves.shape[1], device=waves.device)
             mask = (places < lengths.unsqueeze(1)).long()
-        return self.hf(waves, attention_mask=mask).logits
+        logits = self.hf(waves, attention_mask=mask).logits
+        if self.training and self.masks and not settings.apply_spec_augment:
+            # A gradient of zero for the vector in place of masked frames: DDP misses it elsewhere.
+            logits = logits + 0 * self.hf.wav2vec2.masked_spec_embed.sum()
+        return logits
 
     def positions(self, batch: Batch) -> Tensor:
         return self.hf._get_feat_extract_output_lengths(batch.lengths)
@@ -284,6 +288,10 @@ class Wav2Vec2(Family):
             # What stands for a masked frame; checkpoints trained without masks come without it.
             size = self.hf.config.hidden_size
             self.hf.wav2vec2.masked_spec_embed = nn.Parameter(torch.rand(size))
+        if hasattr(self.hf.wav2vec2, "masked_spec_embed"):
+            used = self.masks and train.mask_time > 0
+            self.hf.wav2vec2.masked_spec_embed.requires_grad_(used)
+        self.leaves_unused = False
         # Dropping whole layers at random is a habit of pretraining; it hides in train mode.
         self.hf.config.layerdrop = 0.0
         # transformers asks for the waveform's gradient, for gradient checkpointing. Nothing here

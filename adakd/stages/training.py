@@ -347,9 +347,11 @@ def step_of_all(config: configuration.Config, role: str) -> str:
     batches = -(-train.accumulate // count)  # no batch is to be larger than the recipe's
     as_one = {"accumulate": batches, "batch_seconds": seconds / (count * batches)}
     options = options_of_training(config, role, as_one)
+    # Batches of fewer seconds hold whole clips, too, and come out a little smaller or larger.
+    about = "" if as_one["batch_seconds"] == train.batch_seconds else "about "
     return (
         f"{count} processes, {count * seconds:g} s of audio in a step where one has {seconds:g} s, "
-        f"and so many times fewer steps; as with one: {options}"
+        f"and so many times fewer steps; {about}as with one: {options}"
     )
 
 

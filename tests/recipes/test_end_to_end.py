@@ -439,8 +439,9 @@ def compare_processes(copy: Copy, method: str) -> None:
         for tag in ("one", "two")
     ]
     for mine, its in zip(*steps, strict=True):
-        if mine.get("tau") is not None:
-            assert its["tau"] == pytest.approx(mine["tau"], rel=1e-3)
+        for name in ("tau", "loss", "task", "distill", "alpha_mean"):  # of all processes
+            if mine.get(name) is not None:
+                assert its[name] == pytest.approx(mine[name], rel=1e-3)
         assert {k: mine.get(k) for k in ("step", "epoch", "k", "lr", "dev_cer")} == {
             k: its.get(k) for k in ("step", "epoch", "k", "lr", "dev_cer")
         }

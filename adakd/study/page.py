@@ -19,7 +19,7 @@ from adakd.files import shown, write_jsonl, write_text
 from adakd.methods import METHODS
 from adakd.pages import Figure, Line, Part, aligned
 from adakd.place import INT8
-from adakd.report import BASELINES, counted, label_of
+from adakd.report import BASELINES, Run, counted, label_of
 from adakd.study import grid, published
 from adakd.study.findings import (
     FEWEST,
@@ -398,9 +398,15 @@ def lines_of(
         "x": [float(f"{each:.6g}") for each in x],
     }
     names = {task.places[0].config.seed: task.name for task in study.teachers(group).values()}
+
+    def line_of(run: Run) -> dict[str, Any]:
+        other = bool(known) and run.difficulties not in (known[0], [None] * len(utterances))
+        own = {"difficulty": run.difficulties} if other else {}  # by another seed's teacher
+        return published.line_of(run, utterances) | own
+
     for run in teachers:
         name = names[run.experiment.seed]
-        yield {"name": name, "kind": "teacher", **named} | published.line_of(run, utterances)
+        yield {"name": name, "kind": "teacher", **named} | line_of(run)
     for task in trials:
         failed = study.status(task, records) == "failed"
         facts = {} if failed else study.trial(task)
@@ -417,5 +423,5 @@ def lines_of(
         task = study.cell_task(group, cell, run.experiment.seed, choice)
         yield {
             **{"name": task.name + ending, "kind": "cell", **named, "settings": task.fingerprint},
-            **published.line_of(run, utterances),
+            **line_of(run),
         }

@@ -7,7 +7,8 @@ has `name`, `kind`, `recipe`, `family` and `fold`; and
 - `group`: `utterances`, the test set as (id, speaker, characters); `difficulty`, x of each by the
   teacher; `x` of the training set; `minutes` of it; `seconds` that the teacher took
 - `cell`, and `teacher`: `errors` of each utterance, their kinds in all, how training went;
-  `dev_curve`, the dev CER after each epoch as (epoch, CER)
+  `dev_curve`, the dev CER after each epoch as (epoch, CER); `difficulty` where it is of another
+  teacher than the group's
 - `trial`, a run that chooses on dev: `dev_cer`, and `dev_curve`, the lowest up to each epoch;
   of one that failed, the `reason`
 
@@ -106,7 +107,9 @@ def run_of(line: Line, group: Line, experiment: Experiment) -> Run:
 
     What was wrong in an utterance is a number there: its kinds are known of the whole run.
     """
-    difficulties = group["difficulty"] or [None] * len(group["utterances"])
+    difficulties = (
+        line.get("difficulty") or group["difficulty"] or [None] * len(group["utterances"])
+    )
     done = {fact: line[fact] for fact in (*FACTS, *LATER) if line.get(fact) is not None}
     inputs = {name: line[f"of_{name}"] for name in INPUTS if line[f"of_{name}"] is not None}
     if "code" in line:

@@ -395,10 +395,14 @@ def limits(study: Study, tables: Sequence[Table]) -> list[str]:
             "Students of all seeds have one teacher (in each fold): its luck is in no interval."
         )
     for table in tables:
-        for fold in sorted({run.key[0] for run in table.runs}):
+        taught: dict[tuple[int, ...], set[Any]] = {}  # when, of all that have one teacher
+        for run in table.runs:
+            if "taught" in run.made:
+                own = run.key[:1] if one_teacher(study, table) else run.key
+                taught.setdefault(own, set()).add(run.made["taught"])
+        for (fold, *seeds), times in sorted(taught.items()):
             where = f"{table.title}{'' if fold < 0 else f', fold {fold}'}"
-            runs = [run for run in table.runs if run.key[0] == fold]
-            times = {run.made["taught"] for run in runs if "taught" in run.made}
+            where += "".join(f", seed {seed}" for seed in seeds)
             if len(times) > 1:
                 found.append(
                     f"The students of {where} were made in {len(times)} sittings, each with a "

@@ -45,6 +45,7 @@ RECIPES = {
     "espeak/hi-teacher16": "Hindi, better teacher",
     "espeak/hi-teacher16-20epochs": "Hindi, better teacher, 20 epochs",
     "espeak/hi-15min-settled": "Hindi, 15 min, 24 epochs",
+    "espeak/hi-15min-teachers": "the same, a teacher a seed",
     "espeak/hi-1h-settled": "Hindi, 48 epochs",
     "espeak/hi-1h-settled-whisper": "Hindi, 24 epochs",
     "espeak/hi-dense": "Hindi, all soft outputs",

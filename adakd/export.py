@@ -39,6 +39,7 @@ PADDING_HEARD = (
     "padding of shorter ones, and may add letters at their ends.\n"
 )
 OPENAI_UNITS = (51864, 51865, 51866)  # English-only, up to large-v2, large-v3: whisper.cpp's
+TIMES_OF_OPENAI = 1502  # <|notimestamps|> and <|0.00|> to <|30.00|> come last
 
 
 def write_export(place: Place, method: str) -> tuple[int, list[str]]:
@@ -249,7 +250,9 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
     code = "LANGUAGE" if name == MULTILINGUAL else TO_LANGUAGE_CODE.get(name, name)
     if _seconds(settings) != 30:
         return "\nfaster-whisper and whisper.cpp cannot run it: they take models that hear 30 s.\n"
-    if settings["vocab_size"] not in OPENAI_UNITS:  # by their number both tell what a token is
+    # By the number of units both tell what a token is.
+    units, added = settings["vocab_size"], read_json(folder / "added_tokens.json")
+    if units not in OPENAI_UNITS or added.get("<|notimestamps|>") != units - TIMES_OF_OPENAI:
         return "\nfaster-whisper and whisper.cpp cannot run it: they know OpenAI's units only.\n"
     cpp = (
         "whisper.cpp, whose converter wants a copy of github.com/openai/whisper beside it; its "

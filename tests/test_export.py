@@ -174,14 +174,18 @@ Card = Callable[..., str]
 
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
-    """card(config, seconds, units): that of a student which hears so long and has so many units."""
+    """card(config, seconds, units, times): that of a student which hears so long, and has so many
+    units and this one for <|notimestamps|>."""
 
-    def written(config: configuration.Config, seconds: int = 30, units: int = 51865) -> str:
+    def written(
+        config: configuration.Config, seconds: int = 30, units: int = 51865, times: int = 50363
+    ) -> str:
         score = {"test": {"cer": 0.25, "interval": None, "utterances": 5}}
         write_json(tmp_path / "score.json", score)
         settings = {"max_source_positions": 50 * seconds, "vocab_size": units}
         write_json(tmp_path / "config.json", settings)
         write_json(tmp_path / "generation_config.json", {"suppress_tokens": [1, 7]})
+        write_json(tmp_path / "added_tokens.json", {"<|notimestamps|>": times})
         export._write_card(config, tmp_path, tmp_path, "kd")
         return (tmp_path / "README.md").read_text(encoding="utf-8")
 
@@ -236,6 +240,10 @@ def test_the_card_names_what_the_student_cannot_do(card: Card) -> None:
     assert "lower case" not in cased and "were not normalised" in cased
     assert 'language="LANGUAGE"' in card(settings(language="multilingual"))
     assert "whisper.cpp cannot run it" in card(settings(), units=1108)
+    assert "whisper-cli" in card(settings(), units=51866, times=50364), "large-v3"
+    assert "whisper-cli" in card(settings(), units=51864, times=50362), "English only"
+    added = card(settings(), units=51866)  # a small one with a token more
+    assert "whisper.cpp cannot run it" in added and "whisper-cli" not in added
     small = card(settings(), seconds=6, units=1108)
     assert "hears 6 s" in small and "faster-whisper and whisper.cpp cannot run it" in small
     ctc = card(settings("wav2vec2"))

@@ -762,9 +762,21 @@ def test_large_and_small_whispers_are_told_apart_by_name(build):
     teacher, student = (copy.deepcopy(build("whisper", seed)) for seed in (1, 2))
     teacher.hf.resize_token_embeddings(51_866)
     student.hf.resize_token_embeddings(51_865)
-    for one, other in ((teacher, student), (student, teacher)):
-        with pytest.raises(UserError, match=r"large-v3 and turbo have .*student.source teacher"):
-            models.check_same_units(one, other)
+    both = {unit: i for unit, i in student.vocabulary().items() if unit != "<|yue|>"}
+    added = copy.deepcopy(teacher)  # a small one, which somebody gave another language
+    for model, more in (
+        (student, {}),
+        (teacher, {"<|yue|>": 50_358}),
+        (added, {"<|kab|>": 51_865}),
+    ):
+        model.vocabulary = lambda more=more: both | more
+    for large, told in (
+        (teacher, r"large-v3 and turbo have .*student.source teacher"),
+        (added, r"different units: one alone has <\|kab\|>. Add the same .*student.source teacher"),
+    ):
+        for one, other in ((large, student), (student, large)):
+            with pytest.raises(UserError, match=told):
+                models.check_same_units(one, other)
 
 
 def test_a_whisper_for_english_alone_is_told_by_name(build):
@@ -1569,6 +1581,13 @@ def test_a_folder_without_a_model_is_one_sentence(saved, tmp_path, kind):
         ),
         ("config.json", "", "", ["config.json is cut or damaged", "download it again"]),
         ("generation_config.json", '{"su', "", ["generation_config.json is cut or damaged"]),
+        ("tf_model.h5", "x", "model.safetensors", ["no weights that PyTorch reads", "save or"]),
+        (
+            "checkpoint-20/model.safetensors",
+            "x",
+            "model.safetensors",
+            ["no weights that PyTorch reads", "those of checkpoint-20"],
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -1584,6 +1603,54 @@ def test_what_people_take_for_a_model_is_told(
     with pytest.raises(UserError) as error:
         models.load(config, "student")
     check_sentence(error, str(tmp_path / "mine"), *words)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_quantised_model_is_told(saved, tmp_path, kind):
+    shutil.copytree(saved[kind], tmp_path / "mine")
+    path = tmp_path / "mine" / "config.json"
+    quantised = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    write_json(path, read_json(path) | {"quantization_config": quantised})
+    with pytest.raises(
+        UserError, match=r"\(it is quantised\): take the checkpoint that it was made"
+    ):
+        models.load(tiny.config(kind, student=source(tmp_path / "mine")), "student")
+
+
+def test_a_whisper_without_its_added_tokens_is_told(saved, tmp_path):
+    from transformers import WhisperTokenizer
+
+    from adakd import export
+    from adakd.models.whisper import own_tokenizer
+
+    shutil.copytree(saved["whisper"], tmp_path / "mine")
+    export.write_for_others(tmp_path / "mine")
+    known = WhisperTokenizer.from_pretrained(tmp_path / "mine").get_vocab()
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    for name in names:
+        (tmp_path / "mine" / name).unlink(missing_ok=True)
+    added = tmp_path / "mine" / "added_tokens.json"
+    added.rename(tmp_path / "elsewhere.json")
+    with pytest.raises(UserError, match="has the text units only: copy tokenizer.json or added_"):
+        own_tokenizer(str(tmp_path / "mine"))
+    (tmp_path / "elsewhere.json").rename(added)
+    assert own_tokenizer(str(tmp_path / "mine")).get_vocab() == known, "with it all is there"
+
+
+def test_of_a_processor_with_a_language_model_the_tokenizer_alone_is_taken(saved, tmp_path):
+    """Saved on with its name, AutoProcessor would look for the language model in an export."""
+    from transformers import AutoProcessor
+
+    shutil.copytree(saved["wav2vec2"], tmp_path / "mine")
+    path = tmp_path / "mine" / "tokenizer_config.json"
+    write_json(path, read_json(path) | {"processor_class": "Wav2Vec2ProcessorWithLM"})
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (other := tmp_path / "mine" / name).exists():
+            write_json(other, {k: v for k, v in read_json(other).items() if k != "processor_class"})
+    config = tiny.config("wav2vec2", student=source(tmp_path / "mine"), units={"kind": "source"})
+    models.load(config, "student").save(tmp_path / "saved")
+    found = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert type(found).__name__ == "Wav2Vec2Processor"
 
 
 @pytest.mark.parametrize("kept", [3, 0.5, 0.999])

@@ -422,7 +422,8 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
             "one for all languages: take both of one kind (openai/whisper-tiny.en is of the first, "
             "openai/whisper-tiny of the second)."
         )
-    if {teachers, students} == LARGE_AND_SMALL:
+    cantonese = ["<|yue|>" in units for units in (ours, theirs)]
+    if {teachers, students} == LARGE_AND_SMALL and cantonese[0] != cantonese[1]:
         raise UserError(
             f"Whispers of {teachers} units (teacher) and of {students} (student) do not go "
             "together: large-v3 and turbo have one language more than tiny to large-v2. Take both "
@@ -434,6 +435,12 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
             f"Teacher ({len(theirs)} units) and student ({len(ours)} units) have different units, "
             f"for instance {', '.join(map(repr, odd[:3]))}: give both the same "
             "tokenizer (units.kind in the family's YAML, or models of one vocabulary)."
+        )
+    if teachers != students and (alone := sorted(ours.keys() ^ theirs.keys())):
+        raise UserError(
+            f"Teacher ({teachers} outputs) and student ({students} outputs) have different units: "
+            f"one alone has {', '.join(alone[:3])}. Add the same to the other, or take the student "
+            "from the teacher's layers (student.source teacher, student.layers.decoder 2)."
         )
     if teachers != students:
         raise UserError(

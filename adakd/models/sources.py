@@ -83,6 +83,14 @@ def _not_whole(folder: Path) -> tuple[str, str] | None:
             "it has no preprocessor_config.json",
             "copy that of the model that it was fine-tuned from",
         )
+    if b'"quantization_config"' in settings.read_bytes():
+        return "it is quantised", "take the checkpoint that it was made from"
+    if not any(folder.glob("model*.safetensors*")) and not any(folder.glob("pytorch_model*.bin*")):
+        inside = sorted(path.parent.name for path in folder.glob("*/model*.safetensors"))
+        return (
+            "it has no weights that PyTorch reads, model.safetensors or pytorch_model.bin",
+            f"copy those of {inside[-1]} in it" if inside else "save or copy them there",
+        )
     return None
 
 

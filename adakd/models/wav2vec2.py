@@ -371,6 +371,9 @@ def own_tokenizer(source: str) -> Any:
     outputs = _configuration(source).vocab_size
     advice = "set units.kind to characters, and let stage 2 fine-tune it"  # as XLS-R
     found = pretrained(Wav2Vec2CTCTokenizer, source, "The tokenizer", lacking=advice)
+    # Of one with a language model it would look for that, wherever these units are saved.
+    found._processor_class = None
+    found.init_kwargs.pop("processor_class", None)
     made = {unit: i for unit, i in found.get_vocab().items() if unit not in found.encoder}
     if all(index < outputs for index in made.values()):
         return found

@@ -554,6 +554,11 @@ def own_tokenizer(source: str, what: str = "The tokenizer", whole: bool = True) 
             f"'{source}' holds no tokenizer: its tokenizer.json (or vocab.json and merges.txt) is "
             "missing."
         )
+    if whole and "<|startoftranscript|>" not in known:
+        raise UserError(
+            f"'{source}' has the text units only: copy tokenizer.json or added_tokens.json of the "
+            "model that it was fine-tuned from."
+        )
     # From a folder of 2022, which has no tokenizer.json, transformers (5.24.0) takes all special
     # tokens but one for text: hypotheses would hold some, and exports write the prompt.
     special = [token for token in tokenizer.all_special_tokens if token in known]

@@ -209,11 +209,15 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
 def add_published_teacher(study: Study, group: Group, name: str, table: Table) -> None:
     """The teacher of published runs that count, if it was not trained here again."""
     line = study.lines.get(name)
-    runs = [run for run in table.runs if run.experiment.fold == group.fold]
-    if line and len(study.teachers(group)) > 1:
-        runs = [run for run in runs if run.experiment.seed == line["seed"]]
-    here = {run.key for run in table.teacher} & {run.key for run in runs}
-    if line and not here and any(run.kinds is not None for run in runs):
+    if line is None:
+        return
+
+    def its(run: Run) -> bool:
+        own = len(study.teachers(group)) == 1 or run.experiment.seed == line["seed"]
+        return run.experiment.fold == group.fold and own
+
+    runs = list(filter(its, table.runs))
+    if not any(map(its, table.teacher)) and any(run.kinds is not None for run in runs):
         folder = runs[0].experiment.folder.parents[1] / "teacher" / f"seed{line['seed']}"
         teacher = Experiment(group.family, "teacher", line["seed"], group.fold, folder)
         table.teacher.append(published.run_of(line, study.lines[str(group)], teacher))

@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f": {error.filename}" if error.filename else ""
             _complain(f"{what}{where}; mend that, then run the same command again")
         elif another_stopped(error):
-            _complain(STOPPED)
+            reason = str(error).strip().split("\n")[0]
+            _complain(f"{STOPPED}, or cannot be reached ({reason})")
         else:
             raise
         return 1

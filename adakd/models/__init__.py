@@ -422,8 +422,7 @@ def check_same_units(teacher: Family | Path | str, student: Family | str) -> Non
             "one for all languages: take both of one kind (openai/whisper-tiny.en is of the first, "
             "openai/whisper-tiny of the second)."
         )
-    cantonese = ["<|yue|>" in units for units in (ours, theirs)]
-    if {teachers, students} == LARGE_AND_SMALL and cantonese[0] != cantonese[1]:
+    if {teachers, students} == LARGE_AND_SMALL and ("<|yue|>" in ours) != ("<|yue|>" in theirs):
         raise UserError(
             f"Whispers of {teachers} units (teacher) and of {students} (student) do not go "
             "together: large-v3 and turbo have one language more than tiny to large-v2. Take both "

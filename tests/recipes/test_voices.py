@@ -41,7 +41,7 @@ def test_espeak_speaks_at_the_pitch_that_is_asked_for(voices: ModuleType) -> Non
 
 
 def test_the_table_has_voices_that_can_be_heard_and_is_written_as_it_is_read(
-    voices: ModuleType, tmp_path: Path
+    voices: ModuleType,
 ) -> None:
     rows = espeak.read_voices(voices.TABLE)
     for row in rows:

@@ -6,11 +6,16 @@ a GPU. Those of test_gpu.py ask for the fixture `gpu`.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+
+from adakd.config import REPOSITORY
 
 VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")
 HAS_GPU = torch.cuda.is_available()
@@ -43,3 +48,17 @@ def shared_data() -> Path | None:
     """
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """Loads a Python file of this repository that is in no package."""
+
+    def load(path: str) -> ModuleType:
+        specification = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
+        assert specification and specification.loader
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
+
+    return load

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -514,12 +515,11 @@ def test_a_study_asks_for_the_language_of_your_data(tmp_path: Path) -> None:
     assert code == "ta"
 
 
-def test_what_is_put_together_is_of_the_published_pages(tmp_path: Path) -> None:
+def test_what_is_put_together_is_of_the_published_pages(
+    tmp_path: Path, script: Callable[[str], ModuleType]
+) -> None:
     """Every page has its grid, and the page's own numbers are found again."""
-    spec = importlib.util.spec_from_file_location("together", ROOT / "study/together.py")
-    assert spec is not None and spec.loader is not None
-    together = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(together)
+    together = script("study/together.py")
     for page in ROOT.glob("docs/STUDY*.md"):
         title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert Study(together.grid_of(page), tmp_path).grid.title == title

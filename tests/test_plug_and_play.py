@@ -1,6 +1,5 @@
 """The Trainer of docs/ really trains, and so does what its page shows: a tiny wav2vec 2.0."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -13,19 +12,13 @@ from adakd.weighting import AdaKD, FixedWeight, wrong_transcript
 pytest.importorskip("accelerate", reason="Trainer needs accelerate")
 transformers = pytest.importorskip("transformers")
 
-EXAMPLE = Path(__file__).parents[1] / "docs" / "plug_and_play.py"
-BLOCKS = re.findall(
-    r"```python\n(.*?)```", EXAMPLE.with_suffix(".md").read_text(encoding="utf-8"), re.DOTALL
-)
+PAGE = Path(__file__).parents[1] / "docs" / "plug_and_play.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def example():
-    specification = importlib.util.spec_from_file_location("plug_and_play", EXAMPLE)
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def example(script):
+    return script("docs/plug_and_play.py")
 
 
 def tiny_model(seed: int):

@@ -37,7 +37,11 @@ from adakd.processes import say
 from adakd.stages.training import student_start
 
 SCORED = ("dev", "test")
-STAGE_OF = {"finetune": 3, "kd": 5}  # that trains a method; all others: 6
+
+
+def stage_of(method: str) -> int:
+    """The stage that trains a method."""
+    return {"finetune": 3, "kd": 5}.get(method, 6)
 
 
 def trained(place: Place, methods: list[str]) -> list[str]:
@@ -64,7 +68,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     if missing:
         raise UserError(
             f"{place.title}: {place.experiment(missing[0]).parent.name} has not been trained: run "
-            f"--stage {STAGE_OF.get(missing[0], 6)} first, or name the methods you want with "
+            f"--stage {stage_of(missing[0])} first, or name the methods you want with "
             "--methods."
         )
     made = {name: facts for name in methods if (facts := done(place.experiment(name)))}
@@ -72,7 +76,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
     if 0 < len(old) < len(made):
         raise UserError(
             f"{place.title}: {old[0]} was trained by an earlier version of this code, others by "
-            f"this one: run --stage {STAGE_OF.get(old[0], 6)} first, which trains it like them."
+            f"this one: run --stage {stage_of(old[0])} first, which trains it like them."
         )
     for name, facts in made.items():
         changed = changed_settings(place, name, facts)
@@ -83,7 +87,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
         if changed:
             raise UserError(
                 f"{place.title}: {name} was trained with {another(changed)}: "
-                f"give the settings it was trained with, or run --stage {STAGE_OF.get(name, 6)} "
+                f"give the settings it was trained with, or run --stage {stage_of(name)} "
                 "first to train it with these."
             )
         if changed := changed_on_disk(place, facts):
@@ -99,7 +103,7 @@ def trained(place: Place, methods: list[str]) -> list[str]:
 def quantise(place: Place, name: str) -> None:
     """A trained student's int8 weights, as an experiment of their own beside it."""
     student, folder = place.experiment(name), place.experiment(name + INT8)
-    facts = needed(student, f"{place.title}: {name}", STAGE_OF.get(name, 6))
+    facts = needed(student, f"{place.title}: {name}", stage_of(name))
     inputs = {"model": facts["fingerprint"]}
     weights = folder / "model" / "int8.pt"  # quantise.FILE, which takes long to import
     if is_current(folder, inputs, f"{place.title}: {name}{INT8}", weights):

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from adakd.config import REPOSITORY
 from adakd.corpora import espeak
 
 
 @pytest.fixture(scope="module")
-def voices() -> ModuleType:
-    path = REPOSITORY / "recipes" / "espeak" / "pretrain" / "voices.py"
-    specification = importlib.util.spec_from_file_location("voices", path)
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def voices(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("recipes/espeak/pretrain/voices.py")
 
 
 def test_pitch_of_a_known_tone(voices: ModuleType) -> None:

@@ -176,7 +176,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     from adakd.data.loader import Steps, StepSampler, evaluation_loader, training_loader
     from adakd.device import described, precision
 
-    _check_options(place)
+    check_options(place)
     weighting = weightings.build(name, config.methods.get(method))
     check_method(place, method, weighting)
     if role == "teacher" and not half:
@@ -292,12 +292,12 @@ def check_methods(place: Place, methods: Sequence[str]) -> None:
     if methods := [method for method in methods if not done(place.experiment(method))]:
         from adakd.weighting import build
 
-        _check_options(place)
+        check_options(place)
         for method in methods:
             check_method(place, method, build(method, place.config.methods.get(method)))
 
 
-def _check_options(place: Place) -> None:
+def check_options(place: Place) -> None:
     """`UserError` for a wrong option of any method, now and not after hours of other work."""
     from adakd.weighting import build
 

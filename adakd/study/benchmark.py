@@ -170,17 +170,14 @@ def check_options(study: Study) -> None:
 
     Told now, not after hours of training; nor when the grid is read, for which torch is not needed.
     """
-    from adakd.weighting import build
-
     for group, name in itertools.product(study.groups, study.cells):
         for tried in range(len(study.grid.tune.get(name, ()))) or [None]:
             place = study.place(group, name, study.grid.seeds[0], study.any_choice, tried)
-            for method, options in place.config.methods.items():
-                try:
-                    build(method, options)
-                except UserError as error:
-                    folder = place.experiment(study.method(name)).parent
-                    raise UserError(f"{study.path}: {place.title} {folder.name}: {error}") from None
+            try:
+                training.check_options(place)
+            except UserError as error:
+                folder = place.experiment(study.method(name)).parent
+                raise UserError(f"{study.path}: {place.title} {folder.name}: {error}") from None
             training.check_methods(place, [study.method(name)])
 
 

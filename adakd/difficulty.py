@@ -318,13 +318,14 @@ def _pass(
     from adakd.data.loader import Steps, evaluation_loader
     from adakd.device import device, without_tf32
 
-    family.to(device()).eval()
+    where = device()
+    family.to(where).eval()
     loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded, workers)
     totals: dict[str, float] = {}
     units: dict[str, int] = {}
     texts: dict[str, str] = {}
     for (batch,) in track(loader, len(loader), what):
-        batch = batch.to(device())
+        batch = batch.to(where)
         counts = batch.label_lengths.clamp(min=1)  # as a loss without labels is divided by one
         with torch.inference_mode():
             # Not `task_loss`: Whisper's computes the logits of all padding, gigabytes where one
@@ -373,18 +374,19 @@ def dropout_spread(
     from adakd.device import device
 
     family.prepare_training(Train(mask_time=0.0, mask_feature=0.0))
-    family.to(device()).train()
+    where = device()
+    family.to(where).train()
     module: Any
     for module in family.modules():
         if isinstance(getattr(module, "layerdrop", None), float):
             module.layerdrop = 0.0
     check_dropout(family)
     # Of all GPUs that torch sees, this process draws on its own.
-    own = [device()] if device().type == "cuda" else []
+    own = [where] if where.type == "cuda" else []
     spread = {}
     for entry in track(entries, len(entries), what):
         clip = audio.read(root / entry.audio)
-        batch = family.collate([entry] * passes, [clip] * passes).to(device())
+        batch = family.collate([entry] * passes, [clip] * passes).to(where)
         seed = int.from_bytes(hashlib.sha256(entry.id.encode()).digest()[:4], "big")
         with torch.random.fork_rng(own), torch.inference_mode():
             torch.manual_seed(seed)

@@ -1863,9 +1863,10 @@ def test_a_mistake_in_a_config_block_is_one_sentence(folder, kind, change, words
 
 def test_whisper_keeps_the_tokenizer_of_its_checkpoint(saved, folder):
     config = tiny.config("whisper", student=source(saved["whisper"]))
-    with pytest.raises(UserError) as error:
-        models.load(config, "student", tiny.bpe_folder(folder))
-    check_sentence(error, "units.kind to source")
+    for attempt in (models.load, models.outline, models.limit):
+        with pytest.raises(UserError) as error:
+            attempt(config, "student", tiny.bpe_folder(folder))
+        check_sentence(error, "units.kind to source")
 
 
 def test_an_encoder_of_odd_length_is_an_error(folder):

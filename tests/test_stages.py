@@ -897,6 +897,7 @@ STILL = {
             "teacher.finetuned takes it as it is",
         ),
         ({"distill": {"difficulty": "dropout"}, "teacher": STILL}, "The teacher has no dropout"),
+        ({"distill": {"top_k": 5000}}, "top_k is 5000, and the teacher has [0-9]+ units"),
         ({"student": {"source": "teacher", "layers": {"encoder": 3}}}, "encoder has 1 layers"),
         ({"student": {"config": {"encoder_attention_heads": 3, "d_model": 8}}}, "makes no model"),
     ],

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from adakd.bench import measure
-from adakd.options import Parser, natural
+from adakd.options import Parser, natural, path
 
 KEPT = ", freed memory kept"
 GENERATE, FULL, SPEECH = "generate", "adakd, encode full", "adakd, encode speech"
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--role", default="student", choices=("teacher", "student"))
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     help = "a folder of Whisper's instead of random weights; role, size and tokens are its own then"
-    parser.add_argument("--model", type=Path, help=help)
+    parser.add_argument("--model", type=path, help=help)
     parser.add_argument(
         "--batch", type=natural, default=16,
         help="clips in a batch, of 5 to 5.5 s, for wav2vec2 of 3 to 7 s (16)",
@@ -171,9 +171,10 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
 
     draw = random.Random(0)
     clips = made.speech([draw.uniform(3, 7) for _ in range(SETS * options.batch)])
-    model: Any = made.family("wav2vec2", options.role, options.size, folder).to(device())
+    where = device()
+    model: Any = made.family("wav2vec2", options.role, options.size, folder).to(where)
     recognise: Any = pipeline(
-        "automatic-speech-recognition", model.hf, device=device(), tokenizer=model.tokenizer,
+        "automatic-speech-recognition", model.hf, device=where, tokenizer=model.tokenizer,
         feature_extractor=model.extractor,
     )  # fmt: skip
 
@@ -192,7 +193,7 @@ def ctc_contender(options: argparse.Namespace, name: str, folder: Path) -> Calla
                 *([each[i] for i in chosen] for each in (clips.entries, clips.clips))
             )
             with torch.inference_mode(), without_tf32():
-                texts.update(zip(chosen, model.transcribe(batch.to(device())), strict=True))
+                texts.update(zip(chosen, model.transcribe(batch.to(where)), strict=True))
         return [texts[i] for i in range(len(texts))]
 
     return ours if name == OURS else theirs

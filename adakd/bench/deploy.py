@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from adakd.bench import measure
 from adakd.config import FAMILIES, REPOSITORY
 from adakd.errors import UserError
-from adakd.options import Parser, natural
+from adakd.options import Parser, natural, path
 
 if TYPE_CHECKING:
     from adakd.bench.made import Speech
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--family", default="whisper", choices=FAMILIES)
     parser.add_argument("--size", default="true", choices=("true", "tiny"))
     parser.add_argument("--recipe", help="a recipe that has been run, instead of random weights")
-    parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
+    parser.add_argument("--root", type=path, default=REPOSITORY, help="its --root")
     parser.add_argument("--fold", type=int, help="its test fold, where its corpus has folds (0)")
     help = "what Whisper encodes: all of its input, or the speech that is there (full)"
     parser.add_argument("--encode", default="full", choices=("full", "speech"), help=help)

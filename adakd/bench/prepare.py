@@ -39,7 +39,7 @@ from adakd.bench import measure
 from adakd.bench.measure import Cost
 from adakd.corpora import Utterance
 from adakd.errors import UserError
-from adakd.options import Parser, natural, several
+from adakd.options import Parser, natural, path, several
 
 RATE = 48_000  # Hz, of the made-up clips, as Common Voice's
 SECONDS = (2.5, 7.5)  # their lengths, drawn evenly: 5 s on average
@@ -66,13 +66,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--processes", type=several(natural), default="1 2", help='numbers of them ("1 2")'
     )
-    parser.add_argument("--corpus", type=Path, help="folder or archive of mp3 clips; else made up")
-    parser.add_argument("--speechbrain", type=Path, help="SpeechBrain's common_voice_prepare.py")
+    parser.add_argument("--corpus", type=path, help="folder or archive of mp3 clips; else made up")
+    parser.add_argument("--speechbrain", type=path, help="SpeechBrain's common_voice_prepare.py")
     parser.add_argument(
         "--utterances", type=several(natural),
         help='measure memory instead: sizes of a corpus, "10000 1000000"',
     )  # fmt: skip
-    parser.add_argument("--root", type=Path, help="where scratch files go (a temporary folder)")
+    parser.add_argument("--root", type=path, help="where scratch files go (a temporary folder)")
     options = parser.parse_args(list(arguments))
     with tempfile.TemporaryDirectory(dir=options.root) as scratch:
         if options.utterances:
@@ -154,12 +154,12 @@ def print_storage(paths: list[Path], scratch: Path) -> None:
     large = scratch / "large.raw"
 
     def write_flac() -> None:
-        for path, clip in zip(files, samples, strict=True):
-            audio.write_flac(path, clip)
+        for file, clip in zip(files, samples, strict=True):
+            audio.write_flac(file, clip)
 
     def read_flac() -> None:
-        for path in files:
-            audio.read(path)
+        for file in files:
+            audio.read(file)
 
     def write_large() -> None:
         with large.open("wb") as file:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from adakd.bench import measure
-from adakd.config import REPOSITORY
 from adakd.errors import UserError
 from adakd.options import Parser, natural, one_of, positive, several
 
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     stages = several(one_of("2", "3", "4", "6"))
     parser.add_argument("--stages", type=stages, default="2 3 4 6", help='of "2 3 4 6"')
     options = parser.parse_args(list(arguments))
-    config = configuration.load(REPOSITORY / "recipes" / options.recipe, options.family)
+    config = configuration.load(measure.recipe_folder(options.recipe), options.family)
     for role, known in PUBLISHED.items():
         source = getattr(config, role).source
         if options.size == "true" and source not in known:

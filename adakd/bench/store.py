@@ -22,14 +22,16 @@ import random
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
 from adakd.bench import measure
 from adakd.config import REPOSITORY
-from adakd.options import Parser, natural, several
+from adakd.options import Parser, natural, path, several
 from adakd.place import Place
+from adakd.stages.preparation import folds
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         "--top-k", type=several(natural), default="20 100 500", help='units ("20 100 500")'
     )
     parser.add_argument("--recipe", default="espeak/hi", help="a recipe that has been run")
-    parser.add_argument("--root", type=Path, default=REPOSITORY, help="its --root")
+    parser.add_argument("--root", type=path, default=REPOSITORY, help="its --root")
     options = parser.parse_args(list(arguments))
-    place = Place(
-        options.root, configuration.load(measure.recipe_folder(options.recipe), "whisper")
-    )
+    config = configuration.load(measure.recipe_folder(options.recipe), "whisper")
+    place = Place(options.root, replace(config, fold=folds(None, config)[0]))
     measure.print_heading("store", arguments)
     _sizes(options, options.top_k)
     _synthetic(options.top_k)

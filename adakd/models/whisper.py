@@ -92,12 +92,7 @@ class Whisper(Family):
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
         if model.source is not None:
-            if units is not None:
-                raise UserError(
-                    f"Whisper keeps the tokenizer of its checkpoint ('{model.source}'): set "
-                    "units.kind to source."
-                )
-            tokenizer = own_tokenizer(model.source)
+            tokenizer = _tokenizer(model, units)
             settings = _settings(model, tokenizer)
             hf = pretrained_weights(WhisperForConditionalGeneration, model.source, config=settings)
             return cls(hf, tokenizer, _extractor(model.source, settings), config)
@@ -536,9 +531,14 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
 
 
 def _tokenizer(model: configuration.Model, units: Path | None) -> Any:
-    """The recipe's tokenizer, or else the source's own."""
+    """The recipe's tokenizer, of random weights, or the source's own."""
     if units is None:
         return own_tokenizer(str(model.source))
+    if model.source is not None:
+        raise UserError(
+            f"Whisper keeps the tokenizer of its checkpoint ('{model.source}'): set units.kind to "
+            "source."
+        )
     return own_tokenizer(str(units), "The units", whole=False)
 
 

@@ -34,8 +34,15 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
     from adakd import difficulty, models
 
     units = units_of(place)
+    if passes or set(methods) - {"finetune"}:
+        taught_by = models.outline(config, "teacher", units)
     if passes and config.distill.difficulty == "dropout":
-        difficulty.check_dropout(models.outline(config, "teacher", units))
+        difficulty.check_dropout(taught_by)
+    if passes and config.distill.top_k > (count := taught_by.hf.config.vocab_size):
+        raise UserError(
+            f"{place.title}: distill.top_k is {config.distill.top_k}, and the teacher has {count} "
+            f"units: give 1 to {count}, or 0, which keeps all."
+        )
     # The output layer of a finished teacher's student is of the size of that teacher's own, which
     # stage 2 is still to fetch, and it loads the student as well.
     if methods and (config.student.source == TEACHER or config.teacher.finetuned):
@@ -47,8 +54,7 @@ def check_models(place: Place, steps: Sequence[str], methods: Sequence[str]) -> 
         start = Model(source=str(student_start(place) / "model"))
         student = models.outline(replace(config, student=start), "student")
     if set(methods) - {"finetune"}:
-        both = models.outline(config, "teacher", units), student
-        found = [family.frames(SECONDS) for family in both]
+        found = [family.frames(SECONDS) for family in (taught_by, student)]
         if found[0] != found[1]:
             raise UserError(
                 f"{place.title}: of {SECONDS} s of audio the teacher makes {found[0]} frames "

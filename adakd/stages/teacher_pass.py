@@ -155,8 +155,8 @@ def write_difficulty(place: Place) -> None:
             train(place, "teacher", (number, halves.trains(number)))
         scorers = [(place.half(number), halves.scored(number)) for number in (0, 1)]
         beside["halves"] = [needed(half, "A half", 4)["fingerprint"] for half, _ in scorers]
-    elif source == "pretrained":  # as `models.load` makes it of both
-        beside |= {"source": source_fingerprint(config.teacher), "seed": config.seed}
+    elif source == "pretrained":
+        beside["source"] = source_fingerprint(config.teacher)
     limit = models.limit(config, "teacher", units_of(place)) if guard else None
     train_settings = config.train_of("teacher")
 
@@ -177,7 +177,7 @@ def write_difficulty(place: Place) -> None:
     begin_pieces(folder, title, parts, **beside)
     for number, (model, scored) in enumerate(scorers):
         if source == "pretrained":
-            seed_everything(config.seed, "weights")
+            seed_everything(place.seed_of("teacher"), "weights")
             family = models.load(config, "teacher", units_of(place))
         else:
             family = models.open_folder(config, model / "model")

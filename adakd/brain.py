@@ -21,7 +21,6 @@ whole takes as many steps as any other method.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -60,12 +59,12 @@ logging.getLogger("speechbrain").setLevel(logging.WARNING)
 
 @dataclass
 class Loss:
-    """One micro-batch: the weighted sum, and what there is to log of each utterance."""
+    """One micro-batch: the weighted sum, and what there is to log of each utterance that counts."""
 
-    total: Tensor  # () sum over utterances
-    task: Tensor  # (B,)
-    distill: Tensor | None  # (B,)
-    alpha: Tensor  # (B,) weight of the distillation loss
+    total: Tensor  # () sum over utterances; zero where none counts
+    task: Tensor  # (B,), or (0,)
+    distill: Tensor | None  # the same
+    alpha: Tensor  # the same, weight of the distillation loss
 
 
 class DistillationBrain(speechbrain.Brain):
@@ -177,8 +176,9 @@ class DistillationBrain(speechbrain.Brain):
         task, distill = self.student.losses(output, batch, soft, self.distill, scale)  # (B,) each
         weighted = self.weighting(task, distill, batch.difficulty, progress, batch.doubt)
         total = weighted.loss.sum() * batch.counted
-        distill = None if distill is None else distill.detach()
-        return Loss(total, task.detach(), distill, weighted.distill_weight)
+        size = len(task) if batch.counted else 0
+        distill = None if distill is None else distill.detach()[:size]
+        return Loss(total, task.detach()[:size], distill, weighted.distill_weight.detach()[:size])
 
     def _soft_outputs(self, batch: Batch) -> SoftOutputs | None:
         """The teacher's: the batch's own, or those of a live one, computed within `training_ctx`.
@@ -229,7 +229,10 @@ class DistillationBrain(speechbrain.Brain):
         if self.not_finite:
             self._tell_skipped(losses)
         else:  # a step that was skipped taught the student nothing
-            self._tell_weighting(step, losses)
+            distill = [loss.distill for loss in losses if loss.distill is not None]
+            self.weighting.step_done(
+                torch.cat([loss.task for loss in losses]), torch.cat(distill) if distill else None
+            )
         return mean
 
     @without_tf32()
@@ -296,17 +299,6 @@ class DistillationBrain(speechbrain.Brain):
         before = state["exp_avg_sq"] if state else torch.zeros_like(parameter)
         square = beta * before + (1 - beta) * gradient**2
         return gradient / ((square / (1 - beta**count)).sqrt() + group["eps"])
-
-    def _tell_weighting(self, step: list[Batch], losses: list[Loss]) -> None:
-        """Hand the losses of all utterances that counted to the weighting."""
-        sizes = [len(batch.ids) if batch.counted else 0 for batch in step]
-        task = [loss.task[:size] for loss, size in zip(losses, sizes, strict=True)]
-        distill = [
-            loss.distill[:size]
-            for loss, size in zip(losses, sizes, strict=True)
-            if loss.distill is not None
-        ]
-        self.weighting.step_done(torch.cat(task), torch.cat(distill) if distill else None)
 
     def optimizers_step(self) -> None:
         """Clip over all parameters and step; a gradient that is not finite skips the step."""
@@ -466,21 +458,19 @@ class DistillationBrain(speechbrain.Brain):
 
         Returns: the mean loss of its utterances, (), on the CPU.
         """
-        counted = [batch.counted for batch in step]
-        own = list(itertools.compress(losses, counted))
-        distilled = [loss for loss in own if loss.distill is not None]
+        distilled = [loss for loss in losses if loss.distill is not None]
         zero = torch.zeros((), device=self.device)
-        alpha = torch.cat([zero[None][:0], *(loss.alpha.detach() for loss in own)]).float()
+        alpha = torch.cat([loss.alpha for loss in losses]).float()
         sums = [
-            sum((loss.total.detach() for loss in own), zero),
-            sum((loss.task.sum() for loss in own), zero),
+            sum((loss.total.detach() for loss in losses), zero),
+            sum((loss.task.sum() for loss in losses), zero),
             sum((loss.distill.sum() for loss in distilled if loss.distill is not None), zero),
             alpha.sum(),
         ]
         counts = [
-            sum(len(loss.task) for loss in own),
+            sum(len(loss.task) for loss in losses),
             sum(len(loss.task) for loss in distilled),
-            sum(batch.seconds for batch in itertools.compress(step, counted)),
+            sum(batch.seconds for batch in step if batch.counted),
         ]
         numbers = torch.stack([each.float() for each in sums])
         if world() > 1:

@@ -152,46 +152,17 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
     chosen = {group: study.choose(group, records) for group in groups}
     choices = {group: choice for group, (_, choice) in chosen.items()}
     table = Table(recipe, family, choices)
-    int8 = study.start(groups[0]).config.decode.int8
-    for group, training in teachers_of(study, table):
-        place = training.places[0]
-        seed, folder = place.config.seed, place.experiment("teacher")
-        if not (folder / "hyp.test.jsonl").is_file():  # it has not been decoded
-            continue
-        try:
-            teacher = report.read_run(Experiment(family, "teacher", seed, group.fold, folder))
-        except UserError as error:
-            table.problems.append(str(error))
-            continue
-        if changed_shared(place, "teacher"):
-            table.problems.append(another_teacher(folder))
-        else:
-            table.teacher.append(teacher)
+    add_teachers(study, table)
     outdated = [
         task.name
         for trials, _ in chosen.values()
         for task in trials
         if task.name in records and not study.status(task, records)
     ]
+    int8 = study.start(groups[0]).config.decode.int8
     for name in study.cells:
         for ending in ("", INT8) if int8 else ("",):
-            row = table.rows[name + ending] = Row(name + ending)
-            for group, choice in choices.items():
-                for seed in study.seeds(name, group):
-                    row.planned.add((-1 if group.fold is None else group.fold, seed))
-                    task = study.cell_task(group, name, seed, choice) if choice else None
-                    state = study.status(task, records) if task else ""
-                    row.failed |= state == "failed"
-                    if task and not state and task.name in records:
-                        outdated.append(task.name)
-                    if task and state == "done":
-                        try:
-                            row.runs.append(read_cell(study, task, name + ending, ending))
-                        except UserError as error:
-                            table.problems.append(f"{task.name}: {error}")
-            if row.runs:
-                row.cer = sum(shares(row.runs))
-                row.interval = significance.cer_interval(*counts_of([(run,) for run in row.runs]))
+            outdated += add_row(study, table, name, ending, records)
     if outdated:
         table.problems.append(
             f"{len(set(outdated))} of the runs that were recorded had other settings than the grid "
@@ -204,6 +175,51 @@ def read_table(study: Study, recipe: str, family: str, records: dict[str, Any]) 
             table.minutes.append(minutes)
     check_teachers(table)
     return table
+
+
+def add_teachers(study: Study, table: Table) -> None:
+    """The teachers that were trained and decoded here."""
+    for group, training in teachers_of(study, table):
+        place = training.places[0]
+        seed, folder = place.config.seed, place.experiment("teacher")
+        if not (folder / "hyp.test.jsonl").is_file():  # it has not been decoded
+            continue
+        try:
+            teacher = report.read_run(Experiment(table.family, "teacher", seed, group.fold, folder))
+        except UserError as error:
+            table.problems.append(str(error))
+            continue
+        if changed_shared(place, "teacher"):
+            table.problems.append(another_teacher(folder))
+        else:
+            table.teacher.append(teacher)
+
+
+def add_row(
+    study: Study, table: Table, name: str, ending: str, records: dict[str, Any]
+) -> list[str]:
+    """All runs of a cell that are done; returns the names of those done with other settings."""
+    row = table.rows[name + ending] = Row(name + ending)
+    outdated = []
+    for group, choice in table.choices.items():
+        for seed in study.seeds(name, group):
+            row.planned.add((-1 if group.fold is None else group.fold, seed))
+            if choice is None:
+                continue
+            task = study.cell_task(group, name, seed, choice)
+            state = study.status(task, records)
+            row.failed |= state == "failed"
+            if not state and task.name in records:
+                outdated.append(task.name)
+            if state == "done":
+                try:
+                    row.runs.append(read_cell(study, task, name + ending, ending))
+                except UserError as error:
+                    table.problems.append(f"{task.name}: {error}")
+    if row.runs:
+        row.cer = sum(shares(row.runs))
+        row.interval = significance.cer_interval(*counts_of([(run,) for run in row.runs]))
+    return outdated
 
 
 def add_published_teacher(study: Study, group: Group, name: str, table: Table) -> None:
@@ -589,7 +605,7 @@ def teachers_of(study: Study, table: Table) -> list[tuple[Group, Task]]:
 
 def tested(study: Study, group: Group) -> set[int]:
     """The seeds of a group that are not for choosing alone."""
-    return {seed for name in study.cells for seed in study.seeds(name, group)}
+    return {seed for _, seed in study.runs(group)}
 
 
 def one_teacher(study: Study, table: Table) -> bool:

@@ -449,7 +449,7 @@ class Study:
         yield from filter(ready, trials)
         if choice is None:
             return
-        seeds = dict.fromkeys(seed for name in self.cells for seed in self.seeds(name, group))
+        seeds = dict.fromkeys(seed for _, seed in self.runs(group))
         first = next(iter(self.cells))
         reference = self._task(
             f"{group} reference",
@@ -459,20 +459,11 @@ class Study:
         yield from filter(taught, [reference])
         if self.status(reference, records) != "done":
             return
-        for seed in seeds:
-            for name in self.cells:
-                if seed in self.seeds(name, group):
-                    task = self.cell_task(group, name, seed, choice)
-                    if ready(task):
-                        yield task
+        yield from filter(ready, self.cell_tasks(group, choice))
 
     def _published_whole(self, group: Group, records: Records) -> bool:
         choice = self.choose(group, records)[1] if str(group) in self.lines else None
-        return choice is not None and all(
-            self.published(self.cell_task(group, name, seed, choice))
-            for name in self.cells
-            for seed in self.seeds(name, group)
-        )
+        return choice is not None and all(map(self.published, self.cell_tasks(group, choice)))
 
     def teachers(self, group: Group) -> dict[int, Task]:
         """What trains the teachers of a group, by the seed of each: one, or one for every seed."""
@@ -510,7 +501,17 @@ class Study:
 
     def cell_task(self, group: Group, cell: str, seed: int, choice: Choice) -> Task:
         place = self.place(group, cell, seed, choice)
-        return self._task(f"{group} {cell} seed {seed}", "cell", [place], self.method(cell))
+        return self._task(_name_of_run(group, cell, seed), "cell", [place], self.method(cell))
+
+    def runs(self, group: Group) -> list[tuple[str, int]]:
+        """What is tested of a group, a cell and one of its seeds each: seed by seed."""
+        every = [(cell, seed) for cell in self.cells for seed in self.seeds(cell, group)]
+        order = list(dict.fromkeys(seed for _, seed in every))
+        return sorted(every, key=lambda run: order.index(run[1]))
+
+    def cell_tasks(self, group: Group, choice: Choice) -> Iterator[Task]:
+        """Those of `runs`."""
+        return (self.cell_task(group, *run, choice) for run in self.runs(group))
 
     def choose(self, group: Group, records: Records) -> tuple[list[Task], Choice | None]:
         """The trials of a group so far, and what they choose: None while some are to run."""
@@ -616,12 +617,7 @@ class Study:
         """The tasks of these cells and what they need; the group's name stands for its trials."""
         found: set[str] = set()
         for group in self.groups:
-            cells = {
-                f"{group} {cell} seed {seed}"
-                for cell in self.cells
-                for seed in self.seeds(cell, group)
-            }
-            if cells := set(filter(wanted, cells)):
+            if cells := {*filter(wanted, (_name_of_run(group, *run) for run in self.runs(group)))}:
                 shared = [*self.teachers(group).values(), *self._difficulties(group).values()]
                 needs = {f"{group.recipe} data", f"{group} reference", str(group)}
                 found |= {*cells, *needs, *(task.name for task in shared)}
@@ -634,12 +630,7 @@ class Study:
         """
         trials = sum(map(len, self.grid.tune.values())) + len(self.grid.epochs)
         groups = [group for group in self.groups if not self._published_whole(group, records)]
-        cells = {
-            f"{group} {name} seed {seed}"
-            for group in groups
-            for name in self.cells
-            for seed in self.seeds(name, group)
-        }
+        cells = {_name_of_run(group, *run) for group in groups for run in self.runs(group)}
         elsewhere = self.lines.keys() - records.keys()
         of_groups = tuple(f"{group} " for group in groups)
         chosen = [
@@ -655,6 +646,10 @@ class Study:
             "reference": len(groups),
             "cell": len(cells - elsewhere),
         }
+
+
+def _name_of_run(group: Group, cell: str, seed: int) -> str:
+    return f"{group} {cell} seed {seed}"
 
 
 def _trained(task: Task) -> dict[str, Any] | None:

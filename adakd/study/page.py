@@ -347,11 +347,7 @@ def failures_of(study: Study, tables: Sequence[Table], records: dict[str, Any]) 
         trials, choice = study.choose(group, records)
         every += trials
         if choice is not None:
-            every += [
-                study.cell_task(group, name, seed, choice)
-                for name in study.cells
-                for seed in study.seeds(name, group)
-            ]
+            every += study.cell_tasks(group, choice)
     failures = [
         f"{name}: {(study.published(task) or records[name])['reason']}"
         for name, task in {task.name: task for task in [*study.tasks(records), *every]}.items()

@@ -41,7 +41,7 @@ T = typing.TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAMILIES = ("wav2vec2", "whisper")
-TEACHER = "teacher"  # as student.source: the trained teacher
+TEACHER = "teacher"  # student.source: the trained teacher; transcripts.source: its hypotheses
 
 
 @dataclass
@@ -126,6 +126,11 @@ class Train:
     workers: int = 0  # processes that load audio; 0 is best on two cores
     checkpoint_minutes: float = 10.0  # between checkpoints inside an epoch
 
+    @property
+    def batch_seconds_without_gradients(self) -> float:
+        """Audio in a batch where no gradients are kept, padding included: twice as much fits."""
+        return 2 * self.batch_seconds
+
 
 @dataclass
 class Distill:
@@ -177,6 +182,11 @@ class Config:
         from adakd.data.text import primary  # 7 ms that most commands need not pay
 
         return self.language.whisper or primary(self.language.code)
+
+    @property
+    def learns_hypotheses(self) -> bool:
+        """Whether students learn to write what the teacher hears, not the transcripts."""
+        return self.transcripts.source == TEACHER
 
     @property
     def guarded(self) -> bool:
@@ -365,9 +375,7 @@ def check(config: Config) -> None:
         raise UserError("student.seed: a student has the seed of its run; set seed instead.")
     _check_layers(config)
     _check_methods(config.methods, "the configuration")
-    if config.transcripts.source == TEACHER and (
-        config.distill.difficulty != "insample" or config.guarded
-    ):
+    if config.learns_hypotheses and (config.distill.difficulty != "insample" or config.guarded):
         raise UserError(
             "transcripts.source teacher takes distill.difficulty insample and no guard: what the "
             "teacher wrote itself it neither doubts nor saw in halves."

@@ -45,9 +45,7 @@ def transcribe(
         quantise.load_(family.hf, int8)
         where, batch_seconds = torch.device("cpu"), 0.0
     family.to(where).eval()
-    loader = evaluation_loader(
-        Steps(entries, root, family), batch_seconds, family.padded, config.train.workers
-    )
+    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, config.train.workers)
     texts: dict[str, str] = {}
     losses: dict[str, float] = {}
     for (batch,) in track(loader, len(loader), what):
@@ -76,8 +74,8 @@ def transcribe(
 def fitting(config: configuration.Config) -> float:
     """Seconds of audio in a batch of decoding, padding included: a GPU wants many clips at once.
 
-    Twice a batch of training, as in stage 4, since no gradients are kept: memory for that is there.
-    Of teacher and student the smaller one counts, for either may be who decodes.
+    Memory for that is there, since no gradients are kept. Of teacher and student the smaller one
+    counts, for either may be who decodes.
     """
-    trained = min(config.train_of(role).batch_seconds for role in ("teacher", "student"))
-    return max(BATCH_SECONDS, 2 * trained)
+    both = map(config.train_of, ("teacher", "student"))
+    return max(BATCH_SECONDS, min(train.batch_seconds_without_gradients for train in both))

@@ -320,7 +320,7 @@ def _pass(
 
     where = device()
     family.to(where).eval()
-    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, family.padded, workers)
+    loader = evaluation_loader(Steps(entries, root, family), batch_seconds, workers)
     totals: dict[str, float] = {}
     units: dict[str, int] = {}
     texts: dict[str, str] = {}

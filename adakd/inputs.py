@@ -309,18 +309,18 @@ def transcripts_of(place: Place) -> Path:
 
 def lessons(place: Place) -> manifest.Manifest:
     """The utterances that students learn from."""
-    if place.config.transcripts.source == "corpus":
+    if not place.config.learns_hypotheses:
         return place.transcribed()
     return manifest.read(transcripts_of(place) / "train.jsonl")
 
 
 def lessons_count(place: Place) -> int:
     """How many these are, as counted when they were written."""
-    if place.config.transcripts.source == "corpus":
-        counts = needed(place.data, "The prepared data", 1)["counts"]["train"]
-    else:
+    if place.config.learns_hypotheses:
         what = "The teacher's transcripts of the training set"
         counts = needed(transcripts_of(place), what, 2)["counts"]
+    else:
+        counts = needed(place.data, "The prepared data", 1)["counts"]["train"]
     return int(counts["kept"])
 
 
@@ -330,7 +330,7 @@ def lessons_inputs(place: Place) -> dict[str, Any]:
     Raises:
         UserError: the teacher's transcripts are not there, or were chosen otherwise.
     """
-    if place.config.transcripts.source == "corpus":
+    if not place.config.learns_hypotheses:
         return {}
     folder = transcripts_of(place)
     found = needed(folder, "The teacher's transcripts of the training set", 2)
@@ -470,7 +470,7 @@ def changed_on_disk(place: Place, facts: dict[str, Any]) -> list[str]:
         now = {"samples": None, **prepared(place)}
     if teacher := done(place.experiment("teacher")):
         now["teacher"] = teacher["fingerprint"]
-    if (place.config.transcripts.source == "teacher") != ("transcripts" in made):
+    if place.config.learns_hypotheses != ("transcripts" in made):
         return ["transcripts"]
     if "transcripts" in made and teacher and done(place.data):
         if found := done(transcripts_of(place)):

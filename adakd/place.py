@@ -90,7 +90,7 @@ class Place:
 
     @property
     def store(self) -> Path:
-        own = self.config.transcripts.source == "teacher"
+        own = self.config.learns_hypotheses
         return self.experiment("teacher") / ("store-transcripts" if own else "store")
 
     @property

@@ -146,9 +146,7 @@ def supply(batch: Batch) -> Batch:
 def run(made: Watched, speech: Speech, workers: int = 0) -> dict[str, Any]:
     """Train from where the folder stands to the end."""
     steps = Steps(speech.train, speech.root, made.student, supply)
-    dev = evaluation_loader(
-        Steps(speech.dev, speech.root, made.student), 8.0, made.student.padded, workers
-    )
+    dev = evaluation_loader(Steps(speech.dev, speech.root, made.student), 8.0, workers)
     return made.run(training_loader(steps, made.train_sampler, workers), dev)
 
 

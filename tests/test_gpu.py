@@ -100,9 +100,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 def one_batch(family: Any, entries: list[Any], folder: Path) -> Batch:
-    (step,) = evaluation_loader(Steps(entries, folder, family), 1e6, None)
-    (batch,) = step
-    return batch
+    return Steps(entries, folder, family).batch([*range(len(entries))])
 
 
 def test_a_model_computes_and_writes_the_same(kind: str, tmp_path: Path) -> None:
@@ -146,7 +144,7 @@ def test_the_teacher_store(kind: str, k: int, workers: int, tmp_path: Path) -> N
             count = fill(
                 writer,
                 family,
-                evaluation_loader(Steps(entries, tmp_path, family), 2.0, family.padded, workers),
+                evaluation_loader(Steps(entries, tmp_path, family), 2.0, workers),
             )
         finish(tmp_path / device, count)
         stores.append(Store(tmp_path / device))

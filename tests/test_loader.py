@@ -218,7 +218,7 @@ def test_a_repeated_batch_counts_nothing(folder, entries, family):
 
 
 def test_evaluation_reads_every_utterance_once_within_the_batch_size(folder, entries, family):
-    loader = evaluation_loader(Steps(entries, folder, family), 2.5, None)
+    loader = evaluation_loader(Steps(entries, folder, family), 2.5)
     batches = [batch for (batch,) in loader]
     assert len(loader) == len(batches)
     assert sorted(i for batch in batches for i in batch.ids) == [entry.id for entry in entries]
@@ -231,9 +231,9 @@ def test_evaluation_reads_every_utterance_once_within_the_batch_size(folder, ent
 def test_a_manifest_is_read_as_the_list_of_its_entries(folder, entries, family):
     manifest.write(folder / "train.jsonl", entries)
     opened = manifest.read(folder / "train.jsonl")
-    plain = evaluation_loader(Steps(entries, folder, family), 2.5, None)
+    plain = evaluation_loader(Steps(entries, folder, family), 2.5)
     for (batch,), (expected,) in zip(
-        evaluation_loader(Steps(opened, folder, family), 2.5, None), plain, strict=True
+        evaluation_loader(Steps(opened, folder, family), 2.5), plain, strict=True
     ):
         assert batch.ids == expected.ids and torch.equal(batch.inputs, expected.inputs)
 

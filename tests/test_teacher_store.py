@@ -374,7 +374,7 @@ def test_the_store_holds_what_the_teacher_says_of_each_utterance_alone(tmp_path,
     begin(tmp_path / "store", {}, k, 2.0)
     steps = Steps(entries, tmp_path, teacher)
     with Writer(tmp_path / "store") as writer:
-        count = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, 0))
+        count = fill(writer, teacher, evaluation_loader(steps, 4.0, 0))
     assert count == len(entries)
     finish(tmp_path / "store", count)
     store = Store(tmp_path / "store")
@@ -406,7 +406,7 @@ def test_processes_that_read_ahead_change_nothing_in_the_store(tmp_path, kind, k
         steps = Steps(entries, tmp_path, teacher)
         begin(folder, {}, k, 2.0)
         with Writer(folder) as writer:
-            count = fill(writer, teacher, evaluation_loader(steps, 4.0, teacher.padded, workers))
+            count = fill(writer, teacher, evaluation_loader(steps, 4.0, workers))
         finish(folder, count)
         assert set(Store(folder).difficulties()) == {entry.id for entry in entries}
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})

@@ -84,7 +84,7 @@ def step(name: str, options: argparse.Namespace, config: Config) -> tuple[int, i
 
         model = family(role)
         length = model.padded(options.clip) if model.padded else options.clip
-        seconds = train.batch_seconds * (2 if stage == 4 else 1)  # stage 4 keeps no gradients
+        seconds = train.batch_seconds if stage != 4 else train.batch_seconds_without_gradients
         count = options.batch or max(1, int(seconds / length))
         if stage == 4:
             speech = made.speech([options.clip] * count)

@@ -88,9 +88,7 @@ def reading(
         for entry, clip in zip(each.entries, each.clips, strict=True):
             audio.write_flac(folder / entry.audio, clip)
     entries = [entry for each in speech for entry in each.entries]
-    return evaluation_loader(
-        Steps(entries, folder, teacher), batch_seconds, teacher.padded, workers
-    )
+    return evaluation_loader(Steps(entries, folder, teacher), batch_seconds, workers)
 
 
 def stage(

@@ -236,13 +236,12 @@ def training_loader(steps: Steps, sampler: StepSampler, workers: int = 0) -> Dat
     return _Loader(steps, sampler, workers, Generator())
 
 
-def evaluation_loader(
-    steps: Steps, batch_seconds: float, padded: Padded | None, workers: int = 0
-) -> DataLoader:
+def evaluation_loader(steps: Steps, batch_seconds: float, workers: int = 0) -> DataLoader:
     """Every utterance once, the longest first: if they do not fit into memory, it shows at once.
 
     Items are steps of one micro-batch.
     """
     seconds = seconds_of(steps.entries)
-    plan = [[(batch, True)] for batch in reversed(bucket(seconds, batch_seconds, padded))]
+    batches = bucket(seconds, batch_seconds, steps.family.padded)
+    plan = [[(batch, True)] for batch in reversed(batches)]
     return _Loader(steps, plan, workers)

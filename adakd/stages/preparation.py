@@ -182,7 +182,7 @@ def prepare(place: Place) -> None:
 def _tell_counts(place: Place, counts: dict[str, Any]) -> None:
     from adakd.data.prepare import UNTRANSCRIBED
 
-    teaches = place.config.transcripts.source == configuration.TEACHER
+    teaches = place.config.learns_hypotheses
     unused = "" if teaches else ", unused: only --transcripts.source teacher learns from them"
     for split, count in counts.items():
         say(

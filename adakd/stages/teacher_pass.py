@@ -82,8 +82,7 @@ def write_store(place: Place) -> None:
     entries = entries[rank() :: world()]
     loader = evaluation_loader(
         Steps(entries, place.root, family),
-        2 * train_settings.batch_seconds,  # no gradients are kept: twice fits
-        family.padded,
+        train_settings.batch_seconds_without_gradients,
         train_settings.workers,
     )
     with enough_memory(title), Writer(folder, rank()) as writer:
@@ -166,7 +165,7 @@ def write_difficulty(place: Place) -> None:
                 family,
                 piece,
                 place.root,
-                2 * train_settings.batch_seconds,  # as above
+                train_settings.batch_seconds_without_gradients,
                 what,
                 config.distill.dropout_passes if source == "dropout" else 0,
                 limit,

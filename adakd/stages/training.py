@@ -56,7 +56,7 @@ def teacher(place: Place) -> None:
         ready_teacher(place)
     else:
         train(place, "teacher")
-    if place.config.transcripts.source == "teacher":
+    if place.config.learns_hypotheses:
         transcribe_training(place)
 
 
@@ -218,8 +218,7 @@ def train(place: Place, method: str, half: tuple[int, list[int]] | None = None) 
     )
     dev_loader = evaluation_loader(
         Steps(place.manifest("dev")[rank() :: world()], place.root, family),
-        2 * settings.batch_seconds,  # no gradients are kept: twice fits
-        family.padded,
+        settings.batch_seconds_without_gradients,
         settings.workers,
     )
     try:

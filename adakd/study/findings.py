@@ -354,7 +354,7 @@ def changed_shared(place: Place, method: str) -> list[str]:
 def data_of(config: configuration.Config) -> dict[str, Any]:
     """The settings of what is learnt from, wherever the corpus lies."""
     found = {"corpus": {**config.corpus, "corpus": None}, **inputs.data_settings(config)}
-    if config.transcripts.source == TEACHER:
+    if config.learns_hypotheses:
         found["transcripts"] = dataclasses.asdict(config.transcripts)
     return found
 

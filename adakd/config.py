@@ -19,8 +19,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import hashlib
-import json
 import math
 import os
 import re
@@ -34,6 +32,7 @@ from typing import Any
 
 import yaml
 
+from adakd.data.text import primary
 from adakd.errors import UserError, suggest
 from adakd.methods import METHODS
 
@@ -179,8 +178,6 @@ class Config:
     @property
     def whisper_language(self) -> str:
         """The language as Whisper's tokenizer names it."""
-        from adakd.data.text import primary  # 7 ms that most commands need not pay
-
         return self.language.whisper or primary(self.language.code)
 
     @property
@@ -392,7 +389,7 @@ def check_recipe(name: str) -> None:
 
 def check_language(code: str) -> None:
     """Raise `UserError` for the name of a language, or a code that hides it from the text rules."""
-    language = re.split("[-_]", code.lower())[0]
+    language = primary(code)
     meant = MEANT.get(language)
     if len(language) > 3 and language != "multilingual":
         # Imported here, where its seconds do not matter.
@@ -676,12 +673,6 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def dump_yaml(content: Any) -> str:
     """``content`` (plain values) as YAML text, keys in their own order, any script readable."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def fingerprint(content: Any) -> str:
-    """16 hexadecimal digits that change whenever ``content`` (plain values) does."""
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _get(config: Any, dotted: str) -> Any:

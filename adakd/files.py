@@ -205,7 +205,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
+def fingerprint(content: Any) -> str:
+    """16 hexadecimal digits that change whenever ``content`` (plain values) does."""
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
     """16 hexadecimal digits over the names and bytes of `paths`, in the order given.
 
     Folders of the paths do not count, so a copied experiment keeps its fingerprint.

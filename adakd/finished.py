@@ -25,6 +25,7 @@ from adakd.files import (
     differences,
     empty,
     fingerprint,
+    fingerprint_of_files,
     read_json,
     shown,
     write_json,
@@ -63,7 +64,7 @@ def mark_done(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
     ``weights`` (`weights_of`): for what depends on the model, these make it another one.
     """
     of_model = {"weights": facts["weights"]} if "weights" in facts else {}
-    key = configuration.fingerprint({**inputs, **of_model})
+    key = fingerprint({**inputs, **of_model})
     write_json(folder / "done.json", {**facts, "inputs": inputs, "fingerprint": key})
 
 
@@ -115,7 +116,7 @@ def model_files(folder: Path) -> tuple[Path, Path]:
 
 def weights_of(folder: Path) -> str:
     """16 hexadecimal digits over the weights of an experiment's model."""
-    return fingerprint(sorted((folder / "model").glob("*.safetensors")))
+    return fingerprint_of_files(sorted((folder / "model").glob("*.safetensors")))
 
 
 # What a training depends on beside its settings, which nobody can give back.
@@ -270,7 +271,7 @@ def begin(folder: Path, inputs: dict[str, Any], config: configuration.Config) ->
     if rank() == 0:
         if not same:
             empty(folder)
-        key = configuration.fingerprint(inputs)
+        key = fingerprint(inputs)
         facts = {"processes": world(), "inputs": inputs, "fingerprint": key, **whose()}
         write_json(started, facts)
         from adakd.versions import describe

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd import config as configuration
-from adakd.data import manifest
+from adakd.data import manifest, text
 from adakd.errors import UserError
-from adakd.files import another, fingerprint, read_json, read_jsonl, shown
+from adakd.files import another, fingerprint, fingerprint_of_files, read_json, read_jsonl, shown
 from adakd.finished import ON_DISK, begun, changed_sources, changes, done, needed
 from adakd.methods import METHODS
 from adakd.place import Place
@@ -70,9 +70,7 @@ def beginning(config: configuration.Config) -> dict[str, bool]:
     """How the texts of Whisper begin, if not with a space, though the language writes spaces."""
     if config.family != "whisper" or config.language.leading_space:
         return {}
-    from adakd.data.text import spaces_count  # 7 ms that most commands need not pay
-
-    return {"leading_space": False} if spaces_count(config.language.code) else {}
+    return {"leading_space": False} if text.spaces_count(config.language.code) else {}
 
 
 # ------------------------------------------------------------------ corpus and prepared data
@@ -85,17 +83,15 @@ def corpus_fingerprint(place: Place) -> str:
         raise UserError(f"{place.config.recipe}: no corpus at {place.corpus}: run --stage 0 first.")
     for path in markers:
         read_json(path)  # what is damaged is told
-    return configuration.fingerprint([path.read_text(encoding="utf-8") for path in markers])
+    return fingerprint([path.read_text(encoding="utf-8") for path in markers])
 
 
 def data_inputs(place: Place) -> dict[str, Any]:
     """What the prepared data depend on."""
-    from adakd.data.text import RULES  # 7 ms that most commands need not pay
-
     config = place.config
     return {
         "corpus": corpus_fingerprint(place),
-        TEXT_RULES: RULES,
+        TEXT_RULES: text.RULES,
         **data_settings(config),
         "teacher": source_fingerprint(config.teacher),
         "student": source_fingerprint(config.student),
@@ -189,7 +185,7 @@ def check_files(folder: Path, facts: dict[str, Any]) -> None:
 @functools.cache  # a second for a million lines, and stages and studies ask again and again
 def _fingerprint_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     """`fingerprint` of files, given with size and time: each is read once."""
-    return fingerprint(path for path, *_ in files)
+    return fingerprint_of_files(path for path, *_ in files)
 
 
 def units_of(place: Place) -> Path | None:
@@ -286,19 +282,17 @@ def heard_inputs(place: Place) -> dict[str, Any]:
 
 def transcripts_inputs(place: Place) -> dict[str, Any]:
     """What the transcripts that are chosen from those hypotheses depend on."""
-    heard = configuration.fingerprint(heard_inputs(place))
+    heard = fingerprint(heard_inputs(place))
     return {"hypotheses": heard, **_choosing(place)}
 
 
 def _choosing(place: Place) -> dict[str, Any]:
     """How transcripts are chosen from the hypotheses."""
-    from adakd.data.text import RULES  # as above
-
     return {
         "max_cer": place.config.transcripts.max_cer,
         "student": source_fingerprint(place.config.student),
         "normalise": place.config.data.normalise,
-        TEXT_RULES: RULES,
+        TEXT_RULES: text.RULES,
     }
 
 
@@ -377,7 +371,7 @@ def untrained(place: Place) -> Path:
     own = shared.parents[1] / f"untrained-{tag}" / shared.name
     if start_stands(place):
         return own if done(own) else shared
-    return shared if facts["fingerprint"] == configuration.fingerprint(start_inputs(place)) else own
+    return shared if facts["fingerprint"] == fingerprint(start_inputs(place)) else own
 
 
 def start_stands(place: Place) -> bool:
@@ -425,10 +419,10 @@ def training_settings(place: Place, method: str) -> dict[str, Any]:
 def training_inputs(place: Place, method: str, half: list[int] | None = None) -> dict[str, Any]:
     """All that a training depends on; ``half``: the utterances of a teacher of some of them."""
     if method == "teacher":
-        part = {} if half is None else {"half": configuration.fingerprint(half)}
+        part = {} if half is None else {"half": fingerprint(half)}
         return teacher_inputs(place) | part
     inputs = training_settings(place, method)
-    inputs["start"] = configuration.fingerprint(start_inputs(place))
+    inputs["start"] = fingerprint(start_inputs(place))
     inputs |= prepared(place) | lessons_inputs(place) | code(place.config)
     if method != "finetune":
         inputs["teacher"] = teacher_key(place)
@@ -449,7 +443,7 @@ def changed_start(place: Place, method: str, facts: dict[str, Any]) -> list[str]
     try:
         same = facts["inputs"].get("start") in (
             None,
-            configuration.fingerprint(start_inputs(place)),
+            fingerprint(start_inputs(place)),
         )
     except UserError:  # the data or the teacher are no longer there
         return []

@@ -10,6 +10,7 @@ import pytest
 from adakd import config as configuration
 from adakd.data import text as rules_of
 from adakd.errors import UserError
+from adakd.files import fingerprint
 
 RECIPE = """\
 language:
@@ -557,11 +558,11 @@ def test_fingerprints_follow_the_content_alone() -> None:
     content = {"b": [1, 2.5, None], "a": {"ä": "ह", "path": Path("x")}}
     shuffled = {"a": {"path": "x", "ä": "ह"}, "b": [1, 2.5, None]}
     # Pinned: markers written by one version must be understood by the next.
-    found = configuration.fingerprint(content)
+    found = fingerprint(content)
     assert found == "71e6cfc44310ff2d"
-    assert configuration.fingerprint(shuffled) == found
+    assert fingerprint(shuffled) == found
     for change in ({"b": [1, 2.5]}, {"b": [2.5, 1, None]}, {"c": 1}):
-        assert configuration.fingerprint({**content, **change}) != found
+        assert fingerprint({**content, **change}) != found
 
 
 @pytest.mark.parametrize("code", ["zh", "zh-CN", "zh_TW", "ZH"])

@@ -15,10 +15,9 @@ import tiny_recipe
 import torch
 from tiny_recipe import cut, place_of
 
-from adakd import config as configuration
 from adakd import files, finished, processes
 from adakd.errors import UserError
-from adakd.files import shown, write_json
+from adakd.files import fingerprint, shown, write_json
 from adakd.place import Place
 
 
@@ -61,7 +60,7 @@ def test_a_step_is_current_while_its_inputs_are(
     assert capsys.readouterr().out == f"kd: done ({shown(tmp_path)})\n"
     facts = finished.needed(tmp_path, "KD", 5)
     assert (facts["method"], facts["parameters"]) == ("kd", 7)
-    assert facts["fingerprint"] == configuration.fingerprint(inputs)
+    assert facts["fingerprint"] == fingerprint(inputs)
 
     # Other weights from the same inputs are another model, for what depends on it alone.
     known = []

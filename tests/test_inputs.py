@@ -15,7 +15,7 @@ from adakd import config as configuration
 from adakd import finished
 from adakd import inputs as inputs_module
 from adakd.errors import UserError
-from adakd.files import fingerprint, write_json, write_jsonl
+from adakd.files import fingerprint, fingerprint_of_files, write_json, write_jsonl
 from adakd.inputs import (
     changed_on_disk,
     changed_settings,
@@ -91,7 +91,7 @@ def test_a_manifest_that_was_edited_is_refused(place: Place) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}\n" * 3)
     counts = {path.stem: {"kept": 3} for path in paths}
-    mark(place.data, manifests="m", files=fingerprint(paths), counts=counts)
+    mark(place.data, manifests="m", files=fingerprint_of_files(paths), counts=counts)
     assert prepared(place) == {"data": "m"}
     paths[0].write_text("{}\n" * 2)  # sed -i 1d
     told = r"is not as stage 1 left it \(train.jsonl was written last\): put it back, or delete "
@@ -108,7 +108,7 @@ def test_text_units_that_were_edited_are_refused(place: Place, change: str) -> N
     place.units.mkdir(parents=True)
     for name in ("tokenizer_config.json", "vocab.json"):
         (place.units / name).write_text("{}")
-    units = fingerprint(sorted(place.units.iterdir()))
+    units = fingerprint_of_files(sorted(place.units.iterdir()))
     mark(place.data, manifests="m", units=units)
     assert prepared(place) == {"data": "m", "units": units}
     path = place.units / ("special_tokens_map.json" if change == "add" else "vocab.json")
@@ -243,7 +243,7 @@ def test_a_student_of_the_teacher_changes_with_it_and_with_its_layers(tmp_path: 
     first = start("teacher", decoder=1)
     assert first == start("teacher", decoder=1) and "layers" not in start("teacher")
     for other in (start("teacher"), start("teacher", decoder=2), start("org/model", decoder=1)):
-        assert configuration.fingerprint(other) != configuration.fingerprint(first)
+        assert fingerprint(other) != fingerprint(first)
     finished.mark_done(folder, {"seed": 2})
     assert finished.changes(first, start("teacher", decoder=1)) == ["teacher"]
     # A student with a start of its own does not wait for the teacher.

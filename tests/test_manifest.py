@@ -12,7 +12,7 @@ import pytest
 from adakd.data import manifest
 from adakd.data.manifest import Entry, read, write
 from adakd.errors import UserError
-from adakd.files import atomic_write, fingerprint, write_text
+from adakd.files import atomic_write, fingerprint_of_files, write_text
 
 ENTRY = Entry("a-1", "audio/a.flac", 1.25, "नमस्ते", "“नमस्ते\u2028!” $word\n", "asha", "hi")
 
@@ -146,7 +146,7 @@ def test_fingerprint_follows_names_and_bytes_only(tmp_path: Path) -> None:
     write_text(tmp_path / "y" / "a", "1")
     write_text(tmp_path / "y" / "b", "1")
     write_text(tmp_path / "z" / "a", "2")
-    prints = [fingerprint([tmp_path / name]) for name in ("x/a", "y/a", "y/b", "z/a")]
+    prints = [fingerprint_of_files([tmp_path / name]) for name in ("x/a", "y/a", "y/b", "z/a")]
     assert prints[0] == prints[1] and len(set(prints)) == 3 and len(prints[0]) == 16
 
 

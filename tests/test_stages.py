@@ -23,12 +23,12 @@ from tiny_recipe import cut, mark, place_of
 
 import adakd
 from adakd import config as configuration
-from adakd import corpora, files, finished, score
+from adakd import corpora, files, finished, inputs, score
 from adakd.corpora import marker
 from adakd.data import manifest
 from adakd.data import text as rules_of
 from adakd.errors import UserError
-from adakd.files import shown, write_json
+from adakd.files import fingerprint, shown, write_json
 from adakd.inputs import (
     check_settings_of_teacher,
     code,
@@ -420,7 +420,8 @@ def test_what_was_lost_is_made_again(place: Place, monkeypatch: pytest.MonkeyPat
         (place.data / f"{split}.jsonl").parent.mkdir(parents=True, exist_ok=True)
         (place.data / f"{split}.jsonl").touch()
     place.units.mkdir()
-    monkeypatch.setattr(configuration, "fingerprint", lambda _: "the same")
+    for module in (finished, inputs, preparation, training):
+        monkeypatch.setattr(module, "fingerprint", lambda _: "the same")
     monkeypatch.setattr(finished, "changes", lambda *_: [])
     mark(place.data, manifests="m", counts={"train": {"rejected": 0}})
     monkeypatch.setattr(preparation, "Walk", lambda _: [])  # the corpus has nothing against it
@@ -793,9 +794,7 @@ def test_a_student_with_another_start_is_not_decoded(place: Place) -> None:
     plain = place_of(place.root, student=student)
     other = place_of(place.root, student={**student, "layers": {"encoder": 1}})
     for made, asked in ((plain, other), (other, plain)):
-        facts = training_settings(made, "kd") | {
-            "start": configuration.fingerprint(start_inputs(made))
-        }
+        facts = training_settings(made, "kd") | {"start": fingerprint(start_inputs(made))}
         finished.begin(place.experiment("kd"), facts, made.config)
         finished.mark_done(place.experiment("kd"), facts)
         (place.experiment("kd") / "model").mkdir()
@@ -870,9 +869,7 @@ def test_a_student_of_a_teacher_that_was_removed_is_decoded(
     model(here, "teacher")
     start = training.student_start(here)
     assert start.parent.name == ("untrained-layers" if tag else "untrained")
-    facts = training_settings(here, "finetune") | {
-        "start": configuration.fingerprint(start_inputs(here))
-    }
+    facts = training_settings(here, "finetune") | {"start": fingerprint(start_inputs(here))}
     finished.begin(here.experiment("finetune"), facts, here.config)
     finished.mark_done(here.experiment("finetune"), facts)
     (here.experiment("finetune") / "model").mkdir()
@@ -1070,7 +1067,9 @@ class Corpus:
         return self.place.data / "done.json"
 
     def manifests(self) -> str:
-        return files.fingerprint(self.place.data / f"{split}.jsonl" for split in corpora.SPLITS)
+        return files.fingerprint_of_files(
+            self.place.data / f"{split}.jsonl" for split in corpora.SPLITS
+        )
 
 
 @pytest.fixture

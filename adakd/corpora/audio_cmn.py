@@ -20,7 +20,7 @@ from pathlib import Path
 from adakd.corpora import Progress, Rejected, Utterance, archive, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
-from adakd.files import fingerprint, utf8
+from adakd.files import fingerprint_of_files, utf8
 
 NAME = "audio-cmn"
 PUBLISHED = 8596  # recordings in 24k-abr/hsk, 27 of them with a gap
@@ -73,7 +73,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     )
     recordings = find_recordings(place)
     facts = {
-        "sha256": {f"{len(recordings)} recordings": fingerprint(recordings)},
+        "sha256": {f"{len(recordings)} recordings": fingerprint_of_files(recordings)},
         **archive.told(source),
         **marker.given(option, source, Options.url),
     }

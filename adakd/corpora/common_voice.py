@@ -23,9 +23,8 @@ from typing import Any
 
 from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
 from adakd.corpora.archive import extract, lies_in, record, replaced, unpack
-from adakd.corpora.grammar import key_of
 from adakd.corpora.tables import checksums, find_folder, rows
-from adakd.data.text import normalise
+from adakd.data.text import letters_of, normalise
 from adakd.errors import UserError
 
 COLUMNS = ("client_id", "path", "sentence")
@@ -186,7 +185,7 @@ def _apart(values: dict[str, str], language: str) -> set[str]:
     Of the sentence, as it is normalised, letters and numbers count: what is read aloud alike is the
     same.
     """
-    speaker, sentence = values["client_id"], key_of(normalise(values["sentence"], language))
+    speaker, sentence = values["client_id"], letters_of(normalise(values["sentence"], language))
     return {f"sentence {sentence}", *([f"speaker {speaker}"] if speaker else [])}
 
 

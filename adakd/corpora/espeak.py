@@ -25,11 +25,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adakd.config import REPOSITORY, fingerprint, places_of
+from adakd.config import REPOSITORY, places_of
 from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
 from adakd.data.audio import SAMPLE_RATE, write_flac
 from adakd.errors import UserError
-from adakd.files import read_jsonl, sha256, write_json, write_jsonl
+from adakd.files import fingerprint, read_jsonl, sha256, write_json, write_jsonl
 
 if TYPE_CHECKING:
     import numpy as np

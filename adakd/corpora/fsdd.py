@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from adakd.corpora import Progress, Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
-from adakd.files import fingerprint, read_jsonl, utf8, write_jsonl
+from adakd.files import fingerprint_of_files, read_jsonl, utf8, write_jsonl
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -95,7 +95,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         recordings = find_recordings(place)
         count = sum(map(len, recordings.values()))
         home = next(iter(recordings.values()))[0].parent
-        checksum = fingerprint(path for paths in recordings.values() for path in paths)
+        checksum = fingerprint_of_files(path for paths in recordings.values() for path in paths)
         facts = {
             "sha256": {f"{count} recordings": checksum},
             "rejected": _odd_names(home, place),

@@ -15,12 +15,12 @@ knows nothing of speech.
 import hashlib
 import random
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from adakd.data.text import letters_of
 from adakd.errors import UserError
 
 _PATIENCE = 10_000  # draws in a row without a new sentence before the grammar counts as exhausted
@@ -138,7 +138,7 @@ def load_text(path: Path) -> Grammar:
     """Read a plain text file, one sentence a line; blank lines are skipped."""
     lines = [line.strip() for line in read_text(path).splitlines()]
     for number, line in enumerate(lines, start=1):
-        if line and not key_of(line):
+        if line and not letters_of(line):
             raise UserError(f"{path}:{number}: no letters in this line; remove it or add words")
     found = tuple(((False, line),) for line in lines if line)
     if not found:
@@ -157,22 +157,14 @@ def sentences(grammar: Grammar, seed: int) -> Iterator[str]:
     misses = 0
     while misses < _PATIENCE and len(seen) < grammar.possible:
         sentence = " ".join(_expand(grammar, draw.choice(grammar.patterns), draw).split())
-        key = hashlib.sha256(key_of(sentence).encode()).digest()[:12]  # a set of texts takes more
+        letters = letters_of(sentence)
+        key = hashlib.sha256(letters.encode()).digest()[:12]  # a set of texts takes more
         if key in seen:
             misses += 1
             continue
         seen.add(key)
         misses = 0
         yield sentence
-
-
-def key_of(sentence: str) -> str:
-    """The sentence without what a normaliser may drop: letters, marks and numbers, lower case.
-
-    NFKC rather than NFC, so that half-width and full-width forms of a sentence are one sentence.
-    """
-    folded = unicodedata.normalize("NFKC", sentence).lower()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN")
 
 
 def split_of(sentence: str) -> str:
@@ -182,7 +174,7 @@ def split_of(sentence: str) -> str:
     on the seed, the corpus size or the grammar. So a sentence of some dev or test set, whatever its
     seed or size, is never in any training set, and never in the training set of pretraining.
     """
-    digest = hashlib.sha256(key_of(sentence).encode()).digest()
+    digest = hashlib.sha256(letters_of(sentence).encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return "train" if share < 0.75 else "dev" if share < 0.875 else "test"
 

@@ -375,6 +375,15 @@ _FORMS = _Forms()
 _CONTENTS = _Contents()
 
 
+def letters_of(sentence: str) -> str:
+    """A sentence without what a normaliser may drop: letters, marks and numbers, lower case.
+
+    NFKC rather than NFC, so that half-width and full-width forms of a sentence are one sentence.
+    """
+    folded = unicodedata.normalize("NFKC", sentence).lower()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN")
+
+
 def primary(language: str) -> str:
     """The language of a code, without its region: "zh" of "zh-CN"."""
     return re.split("[-_]", language.lower())[0]

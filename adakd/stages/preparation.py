@@ -12,7 +12,15 @@ from adakd import config as configuration
 from adakd import corpora
 from adakd.corpora import marker
 from adakd.errors import UserError
-from adakd.files import another, fingerprint, read_json, replaced_folder, shown, write_json
+from adakd.files import (
+    another,
+    fingerprint,
+    fingerprint_of_files,
+    read_json,
+    replaced_folder,
+    shown,
+    write_json,
+)
 from adakd.finished import (
     changes,
     done,
@@ -161,9 +169,11 @@ def prepare(place: Place) -> None:
         wrong = label_noise.corrupt(place.data, noise, limits)
         listed = ", ".join(f"{count} {kind}" for kind, count in wrong.items()) or "none"
         say(f"{place.title}: wrong transcripts in train: {listed} ({shown(listing)})")
-    files = fingerprint(place.data / f"{split}.jsonl" for split in counts)
-    of_units = fingerprint(sorted(units.iterdir())) if units is not None else None
-    samples = _other_samples(place.data, files, fingerprint([place.data / stage.CHECKSUMS]))
+    files = fingerprint_of_files(place.data / f"{split}.jsonl" for split in counts)
+    of_units = fingerprint_of_files(sorted(units.iterdir())) if units is not None else None
+    samples = _other_samples(
+        place.data, files, fingerprint_of_files([place.data / stage.CHECKSUMS])
+    )
     now = {"data": files, "samples": samples}
     first, learnt = _first_alike(place.data, [*counts], now)
     if learnt != now:
@@ -227,8 +237,8 @@ def _first_alike(
     path = folder / FIRST_PREPARED
     known = read_json(path) if path.exists() else {}
     found = {split: contents(folder, split) for split in splits}
-    whole = known.setdefault(configuration.fingerprint(found), now)
-    learnt = known.setdefault(configuration.fingerprint({**found, "test": None}), now)
+    whole = known.setdefault(fingerprint(found), now)
+    learnt = known.setdefault(fingerprint({**found, "test": None}), now)
     write_json(path, known)
     return whole, learnt
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from adakd import config as configuration
 from adakd.corpora import marker
+from adakd.data import text
 from adakd.errors import UserError
 from adakd.files import (
     another,
-    fingerprint,
+    fingerprint_of_files,
     read_json,
     replaced_folder,
     sha256,
@@ -188,16 +189,14 @@ def score(place: Place, methods: list[str]) -> None:
 def score_one(place: Place, name: str) -> None:
     """CER with intervals of one model."""
     folder = folder_of(place, name)
-    from adakd.data.text import RULES
-
     # It counts: another way makes scores anew.
-    how = {"interval": "t", "raw": "NFC", "text": RULES}
+    how = {"interval": "t", "raw": "NFC", "text": text.RULES}
     settings = dataclasses.asdict(place.config.score) | how
     inputs = {"decode": decoded(place, name), "score": settings}
     what = f"{place.title}: score of {folder.parent.name}"
     texts = [folder / f"hyp.{split}.jsonl" for split in SCORED]
     before = (done(folder / "score") or {}).get("files")  # done.json of before 2026-11-30 has none
-    if before and all(path.exists() for path in texts) and before != fingerprint(texts):
+    if before and all(path.exists() for path in texts) and before != fingerprint_of_files(texts):
         say(f"{what}: the hypotheses are not as they were scored, scored anew")
         (folder / "score" / "done.json").unlink()
     if is_current(folder / "score", inputs, what, folder / "score.json"):
@@ -213,7 +212,7 @@ def score_one(place: Place, name: str) -> None:
             place.config.score.bootstrap,
         )
     say(f"{place.title}: {folder.parent.name} CER {summary['cer']:.2%} (test)")
-    mark_done(folder / "score", inputs, files=fingerprint(texts))
+    mark_done(folder / "score", inputs, files=fingerprint_of_files(texts))
 
 
 def other_baselines(place: Place, methods: list[str]) -> list[tuple[Place, str, Path]]:
@@ -268,12 +267,13 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
         ],
     }
     what = f"{first.config.recipe}: report"
-    shown_table, page, text = (folder / each for each in ("table.txt", "index.html", "RESULTS.md"))
+    names = ("table.txt", "index.html", "RESULTS.md")
+    shown_table, page, to_publish = (folder / name for name in names)
     made = (done(folder) or {}).get("text")  # done.json of before 2026-11-30 has none
-    if made and text.exists() and made != sha256(text):
-        say(f"{what}: {shown(text)} is not as it was written, made anew")
+    if made and to_publish.exists() and made != sha256(to_publish):
+        say(f"{what}: {shown(to_publish)} is not as it was written, made anew")
         (folder / "done.json").unlink()
-    if is_current(folder, inputs, what, shown_table, page, text):
+    if is_current(folder, inputs, what, shown_table, page, to_publish):
         print(shown_table.read_text(encoding="utf-8"), end="")
     else:
         import numpy as np
@@ -313,14 +313,14 @@ def report(places: list[Place], methods: list[str], command: str, publish: bool)
             first.config.tag,
         )
         write_text(shown_table, table)
-        mark_done(folder, inputs, text=sha256(text))
+        mark_done(folder, inputs, text=sha256(to_publish))
         print(table, end="")
     say(f"Report: {shown(page)}")
     if publish:
         target = configuration.REPOSITORY / "recipes" / first.config.recipe / "RESULTS.md"
-        from adakd.report import publish as publish_results
+        from adakd import report as reporting
 
-        publish_results(text, target)
+        reporting.publish(to_publish, target)
         say(f"Published: {shown(target)}")
 
 

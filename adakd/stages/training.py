@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from adakd import config as configuration
 from adakd.errors import UserError
-from adakd.files import replaced_folder, shown
+from adakd.files import fingerprint, replaced_folder, shown
 from adakd.finished import (
     begin,
     done,
@@ -115,7 +115,7 @@ def student_start(place: Place) -> Path:
     if start_stands(place) and done(folder):
         return folder
     inputs = start_inputs(place)
-    current = (done(folder) or {}).get("fingerprint") == configuration.fingerprint(inputs)
+    current = (done(folder) or {}).get("fingerprint") == fingerprint(inputs)
     current = current and all(path.exists() for path in model_files(folder))
     if not current and rank() == 0:
         from adakd import models

@@ -44,7 +44,7 @@ from adakd import config as configuration
 from adakd import finished
 from adakd.config import REPOSITORY, from_dict, read_yaml
 from adakd.errors import UserError, suggest
-from adakd.files import read_json
+from adakd.files import fingerprint, read_json
 from adakd.inputs import (
     changed_settings,
     learnt_from,
@@ -150,7 +150,7 @@ class Task:
                 config[role]["source"] = _nameless(config[role]["source"])
                 for name in SPEED:
                     config[role]["train"].pop(name, None)
-        return configuration.fingerprint([self.method, configs])
+        return fingerprint([self.method, configs])
 
     @cached_property
     def training(self) -> str:

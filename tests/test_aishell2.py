@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_corpora
-from tiny_corpora import append, silent
+from tiny_corpora import append
 
 from adakd.corpora import Rejected, Utterance, aishell2
 from adakd.data.text import normalise
@@ -22,7 +22,7 @@ def corpus(tmp_path: Path) -> Path:
 def read(corpus: Path, **options) -> tuple[dict[str, Utterance], list[Rejected]]:
     settings = aishell2.Options(corpus=str(corpus), **options)
     folder = corpus.parents[1] / "corpus"
-    aishell2.fetch(settings, folder, "zh", silent)
+    aishell2.fetch(settings, folder, "zh")
     rows = list(aishell2.utterances(settings, folder, None))
     used = [row for row in rows if isinstance(row, Utterance)]
     assert len({row.id for row in used}) == len(used)
@@ -120,11 +120,11 @@ def test_tables_that_changed_since_stage_0_are_refused(corpus: Path) -> None:
 def test_bad_input_is_a_sentence(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     with pytest.raises(UserError, match="Mandarin"):
-        aishell2.fetch(aishell2.Options(corpus=str(corpus)), folder, "hi", silent)
+        aishell2.fetch(aishell2.Options(corpus=str(corpus)), folder, "hi")
     with pytest.raises(UserError, match="give --corpus"):
-        aishell2.fetch(aishell2.Options(), folder, "zh", silent)
+        aishell2.fetch(aishell2.Options(), folder, "zh")
     with pytest.raises(UserError, match="neither iOS/data nor"):
-        aishell2.fetch(aishell2.Options(corpus=str(tmp_path)), folder, "zh", silent)
+        aishell2.fetch(aishell2.Options(corpus=str(tmp_path)), folder, "zh")
     for wrong in (["iPhone"], []):
         with pytest.raises(UserError, match="choose some of iOS, Android, Mic"):
             aishell2.Options(conditions=wrong)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_corpora
-from tiny_corpora import commit, files, silent
+from tiny_corpora import commit, files
 
 from adakd.corpora import Rejected, Utterance, audio_cmn
 from adakd.errors import UserError
@@ -20,7 +20,7 @@ FEW = {"dev_words": 3, "test_words": 5}
 
 def read(folder: Path, **options) -> tuple[list[Utterance], list[Rejected]]:
     settings = audio_cmn.Options(**FEW | options)
-    audio_cmn.fetch(settings, folder, "zh", silent)
+    audio_cmn.fetch(settings, folder, "zh")
     rows = list(audio_cmn.utterances(settings, folder, None))
     used = [row for row in rows if isinstance(row, Utterance)]
     return used, [row for row in rows if isinstance(row, Rejected)]
@@ -169,7 +169,7 @@ def test_bad_input_is_a_sentence(tmp_path: Path) -> None:
     data = tiny_corpora.audio_cmn(tmp_path / "data")
     folder = tmp_path / "corpus"
     with pytest.raises(UserError, match="Mandarin"):
-        audio_cmn.fetch(audio_cmn.Options(), folder, "hi", silent)
+        audio_cmn.fetch(audio_cmn.Options(), folder, "hi")
     with pytest.raises(UserError, match="run stage 0"):
         next(audio_cmn.utterances(audio_cmn.Options(), folder, None))
     with pytest.raises(UserError, match="no recordings named like cmn-你好.mp3"):

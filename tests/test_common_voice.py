@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_corpora import files, silent
+from tiny_corpora import files
 
 from adakd.corpora import Rejected, Utterance, common_voice, marker, tables
 from adakd.corpora.common_voice import Options
@@ -29,7 +29,7 @@ SENTENCES = {
 
 
 def fetch(options: Options, folder: Path, language: str = "hi") -> None:
-    common_voice.fetch(options, folder, language, silent)
+    common_voice.fetch(options, folder, language)
 
 
 def tone(path: Path, seconds: float = 0.3) -> None:

@@ -66,7 +66,7 @@ def test_the_marker_of_another_kind_is_none(tmp_path: Path, kind: str, before: s
     language = {"fsdd": "en", "audio_cmn": "zh"}.get(kind, "hi")
     options = module.Options(corpus=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="nowhere"):
-        module.fetch(options, tmp_path, language, tiny_corpora.silent)
+        module.fetch(options, tmp_path, language)
 
 
 def test_conditions_and_rejected_rows_go_through_stage_1(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def options(tmp_path: Path) -> espeak.Options:
 
 
 def fetch(options: espeak.Options, folder: Path, language: str = "hi") -> None:
-    espeak.fetch(options, folder, language, lambda items, total, what: items)
+    espeak.fetch(options, folder, language)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -150,7 +150,9 @@ def test_finished_is_left_alone_interrupted_goes_on_changed_is_made_anew(
         told.append(len(made))
         return made
 
-    espeak.fetch(options, folder, "hi", progress)
+    with monkeypatch.context() as watched:
+        watched.setattr(espeak, "track", progress)
+        fetch(options, folder)
     assert told == [60, 60]  # seconds of dev and test alone
     monkeypatch.setattr(espeak, "speak", speak)
     fetch(options, tmp_path / "whole")

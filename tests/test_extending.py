@@ -119,7 +119,7 @@ def test_the_corpus_and_the_method_go_through_all_stages(
     assert "transcripts.tsv is missing: give --corpus a folder with" in capsys.readouterr().err
     (tmp_path / "aside.tsv").rename(tmp_path / "mine/test/transcripts.tsv")
     options = corpora.module("folders").Options(str(tmp_path / "mine"))
-    corpora.module("folders").fetch(options, tmp_path / "root/corpus/mine/en", "en", None)
+    corpora.module("folders").fetch(options, tmp_path / "root/corpus/mine/en", "en")
     assert (tmp_path / "root/corpus/mine/en/fetched.json").read_text() != before
 
 

@@ -13,7 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import soundfile
-from tiny_corpora import files, silent
+from tiny_corpora import files
 
 from adakd.corpora import Rejected, Utterance, fleurs
 from adakd.corpora.fleurs import Options
@@ -33,7 +33,7 @@ ROWS = {
 
 
 def fetch(options: Options, folder: Path, language: str = "hi") -> None:
-    fleurs.fetch(options, folder, language, silent)
+    fleurs.fetch(options, folder, language)
 
 
 def line(sentence: str, file: str, raw: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_corpora import commit, files, silent
+from tiny_corpora import commit, files
 
 from adakd.corpora import Rejected, Utterance, fsdd, marker
 from adakd.corpora.archive import extract, replaced
@@ -28,7 +28,7 @@ SPEAKERS = ("ann", "bob", "cem")
 
 
 def fetch(options: fsdd.Options, folder: Path) -> None:
-    fsdd.fetch(options, folder, "en", silent)
+    fsdd.fetch(options, folder, "en")
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_bad_input_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="corpus: FSDD is not here; run stage 0"):
         next(fsdd.utterances(fsdd.Options(), folder, None))
     with pytest.raises(UserError, match="English"):
-        fsdd.fetch(fsdd.Options(), folder, "hi", silent)
+        fsdd.fetch(fsdd.Options(), folder, "hi")
     with pytest.raises(UserError, match="does not exist"):
         fetch(fsdd.Options(corpus=str(tmp_path / "nowhere")), folder)
     (tmp_path / "empty").mkdir()

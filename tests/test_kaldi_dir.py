@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_corpora
 import tiny_recipe
-from tiny_corpora import append, silent
+from tiny_corpora import append
 
 from adakd import config as configuration
 from adakd.corpora import SPLITS, Rejected, Utterance, kaldi_dir, kaldi_tables
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 def read(data: Path, **options: str) -> tuple[dict[str, Utterance], list[Rejected]]:
     settings = kaldi_dir.Options(corpus=str(data), **options)
     folder = data.parents[2] / "corpus"
-    kaldi_dir.fetch(settings, folder, "sw", silent)
+    kaldi_dir.fetch(settings, folder, "sw")
     rows = list(kaldi_dir.utterances(settings, folder, None))
     used = [row for row in rows if isinstance(row, Utterance)]
     assert len({row.id for row in used}) == len(used)
@@ -375,16 +375,16 @@ def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="corpus: a Kaldi-style corpus is not here; run stage 0"):
         next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
     with pytest.raises(UserError, match="give --corpus"):
-        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw")
     with pytest.raises(UserError, match="nowhere' does not exist"):
-        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(tmp_path / "nowhere")), folder, "sw", silent)
+        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(tmp_path / "nowhere")), folder, "sw")
     with pytest.raises(UserError, match="text' is a file, unpack it"):
         given = kaldi_dir.Options(corpus=str(data / "train" / "text"))
-        kaldi_dir.fetch(given, folder, "sw", silent)
-    kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), folder, "sw", silent)
+        kaldi_dir.fetch(given, folder, "sw")
+    kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), folder, "sw")
     marker = folder / "fetched.json"
     first = (marker.read_text(), marker.stat().st_mtime_ns)
-    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)  # as given before
+    kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw")  # as given before
     assert (marker.read_text(), marker.stat().st_mtime_ns) == first
     assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
     with pytest.raises(UserError, match="made with corpus.dev dev, but now it is test; run stage"):
@@ -400,7 +400,7 @@ def test_stage_0_is_remembered_and_must_fit(data: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{words} since stage 0; run stage 0 again"):
             next(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
         before = marker.read_text()
-        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw", silent)
+        kaldi_dir.fetch(kaldi_dir.Options(), folder, "sw")
         assert marker.read_text() != before, "a changed table is noticed"
         assert list(kaldi_dir.utterances(kaldi_dir.Options(), folder, None))
 
@@ -420,7 +420,7 @@ def test_a_train_of_which_all_is_rejected_is_told_with_its_first_line(
 
 def test_an_empty_table_is_told(data: Path, tmp_path: Path) -> None:
     def fetch(name: str) -> None:
-        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), tmp_path / name, "sw", silent)
+        kaldi_dir.fetch(kaldi_dir.Options(corpus=str(data)), tmp_path / name, "sw")
 
     for path in (data / "test").iterdir():
         path.write_text("")

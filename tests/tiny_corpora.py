@@ -7,9 +7,8 @@ in what goes wrong in the real thing.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -50,11 +49,6 @@ def commit(folder: Path) -> str:
     ):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     return folder.as_uri()
-
-
-def silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    """Progress that nobody sees, as a corpus's `fetch` is given."""
-    return items
 
 
 # ------------------------------------------------------------------ Kaldi

@@ -3,7 +3,7 @@
 Each module (espeak, fsdd, ...) has, and docs/extending.md shows in the smallest one there can be:
 
     Options          a frozen dataclass: what may stand below `corpus:`, with defaults
-    fetch(options, folder, language, progress)
+    fetch(options, folder, language)
                      stage 0: download, generate or locate. What it needs later it writes below
                      folder, last of all the marker fetched.json (`marker.keep`), with the options
                      and what tells other files from these: later steps see a change by it alone
@@ -19,19 +19,15 @@ words out of it, those that the user names.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from adakd.errors import UserError, suggest
 
 SPLITS = ("train", "dev", "test")
 # Modules of this folder that are no corpora.
 _HELPERS = {"archive", "grammar", "kaldi_tables", "marker", "tables"}
-
-Progress = Callable[[Iterable[Any], float | None, str], Iterable[Any]]  # adakd.progress.track
 
 
 @dataclass(frozen=True)

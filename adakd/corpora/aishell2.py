@@ -25,10 +25,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora import Rejected, Utterance, kaldi_tables, marker
 from adakd.corpora.tables import checksums
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
+from adakd.progress import track
 
 NAME = "AISHELL-2"
 CONDITIONS = ("iOS", "Android", "Mic")
@@ -56,7 +57,7 @@ class Options:
             )
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: find the sets and remember where they lie, in fetched.json.
 
     Raises:
@@ -69,7 +70,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     for condition in options.conditions:
         for split in ("dev", "test"):
             sets[f"{condition}/{split}"] = str(_evaluation(corpus, options, condition, split))
-    sums = _checksums(progress(sets.items(), len(sets), "looking through the tables"))
+    sums = _checksums(track(sets.items(), len(sets), "looking through the tables"))
     settings = marker.settings_of(options)
     marker.keep(folder, str(corpus), settings, sets=sets, sha256=sums)
 

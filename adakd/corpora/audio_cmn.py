@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adakd.corpora import Progress, Rejected, Utterance, archive, marker
+from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data.text import spaces_count
 from adakd.errors import UserError
 from adakd.files import fingerprint_of_files, utf8
@@ -45,7 +45,7 @@ class Options:
             raise UserError("corpus.dev_words and corpus.test_words must be at least 1")
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: find, unpack or clone the recordings; what is found stands in fetched.json.
 
     Recordings of an archive go to unpacked/, those of a folder are read where they lie.

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
+from adakd.corpora import SPLITS, Rejected, Utterance, marker
 from adakd.corpora.archive import extract, lies_in, record, replaced, unpack
 from adakd.corpora.tables import checksums, find_folder, rows
 from adakd.data.text import letters_of, normalise
 from adakd.errors import UserError
+from adakd.progress import track
 
 COLUMNS = ("client_id", "path", "sentence")
 TRAIN = ("train", "validated")
@@ -50,13 +51,13 @@ class Options:
         return {split: f"{self.train if split == 'train' else split}.tsv" for split in SPLITS}
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: find the language in the corpus; unpack what is needed if it is an archive.
 
     Writes fetched.json: source, language folder, release (from the name of the folder or archive,
     None if neither tells), SHA-256 of the three tables, and of the archive where one was given.
     Without --corpus, what was given before will do. What an earlier archive left stays until all
-    of another one is unpacked. progress: as `adakd.progress.track`.
+    of another one is unpacked.
 
     Raises:
         UserError: no corpus, no such language in it, an unsafe or damaged archive, one that lies
@@ -88,7 +89,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     elif source.is_file():
         target = folder / "unpacked"
         with replaced(target, source) as fresh:
-            inside = _unpack(source, fresh, tables, name, language, progress)
+            inside = _unpack(source, fresh, tables, name, language)
             facts["archive"] = record(source)
             marker.remove(folder)
         place = target / inside
@@ -238,7 +239,6 @@ def _unpack(
     tables: list[str],
     name: str,
     language: str,
-    progress: Progress,
 ) -> Path:
     """Unpack the tables and the clips that they name; returns the language's folder in `target`.
 
@@ -255,6 +255,6 @@ def _unpack(
         if not problem
     }
     unpacked = unpack(archive, target, lambda path: str(path) in wanted)
-    for _ in progress(unpacked, len(wanted), "unpacking clips"):
+    for _ in track(unpacked, len(wanted), "unpacking clips"):
         pass
     return inside

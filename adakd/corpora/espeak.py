@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adakd.config import REPOSITORY, places_of
-from adakd.corpora import SPLITS, Progress, Utterance, grammar, marker
+from adakd.corpora import SPLITS, Utterance, grammar, marker
 from adakd.data.audio import SAMPLE_RATE, write_flac
 from adakd.errors import UserError
 from adakd.files import fingerprint, read_jsonl, sha256, write_json, write_jsonl
+from adakd.progress import track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,15 +300,14 @@ def _rms(samples: np.ndarray) -> float:
 # -------------------------------------------------------------------------------------- stage 0
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Make the corpus below `folder`: <split>/<id>.flac and <split>-<language>.jsonl.
 
     Train, dev and test share no speaker (voices.tsv) and no sentence (grammar.split_of). With
     `languages` (pretraining) the train set has the train speakers and train-bucket sentences only,
     the dev set dev speakers and dev-bucket sentences; test speakers and test-bucket sentences of
     any recipe are never heard. Does nothing if the folder holds the same corpus; finished parts of
-    an interrupted one are kept; another corpus of ours is replaced. progress: as
-    `adakd.progress.track`.
+    an interrupted one are kept; another corpus of ours is replaced.
 
     Raises:
         UserError: grammar, language, too few sentences; no eSpeak NG.
@@ -363,7 +363,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
 
     total = sum(share for _, _, share in parts)
     what = "eSpeak, seconds of " + " ".join(grammars)
-    for _ in progress(work(), total, what):
+    for _ in track(work(), total, what):
         pass
     state["finished"] = True
     write_json(path, state)

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from adakd.corpora import SPLITS, Progress, Rejected, Utterance, marker
+from adakd.corpora import SPLITS, Rejected, Utterance, marker
 from adakd.corpora.archive import lies_in, record, replaced, unpack
 from adakd.corpora.tables import TABLES, checksums, find_folder, rows
 from adakd.data.text import primary
 from adakd.errors import UserError
+from adakd.progress import track
 
 HUB = "google/fleurs"
 COLUMNS = ("id", "file", "raw", "transcription", "spelled", "samples", "gender")
@@ -44,13 +45,13 @@ class Options:
     name: str | None = None  # such as hi_in; None: by language.code
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: find or download the language's tables and archives; unpack the recordings.
 
     Writes audio/<split>/*.wav, unless the corpus has such folders itself, and last fetched.json:
     source, language folder, revision of the hub (`release`, None for a given folder), SHA-256 of
     tables and archives. Without --corpus, what was given before will do, and recordings that were
-    unpacked before stay until all new ones are. progress: as `adakd.progress.track`.
+    unpacked before stay until all new ones are.
 
     Raises:
         UserError: no such language, no such folder, no network, unsafe or damaged archives,
@@ -104,7 +105,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
                     if not problem
                 }
                 files = unpack(archive, fresh, wanted.__contains__)
-                for _ in progress(files, len(wanted), f"unpacking {split}"):
+                for _ in track(files, len(wanted), f"unpacking {split}"):
                     pass
                 (fresh / split).mkdir(exist_ok=True)
                 facts["archives"][split] = record(archive)

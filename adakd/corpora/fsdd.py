@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from adakd.corpora import Progress, Rejected, Utterance, archive, marker
+from adakd.corpora import Rejected, Utterance, archive, marker
 from adakd.data import audio
 from adakd.errors import UserError
 from adakd.files import fingerprint_of_files, read_jsonl, utf8, write_jsonl
+from adakd.progress import track
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PUBLISHED = 3000  # recordings in the data set as published since 2020
@@ -66,12 +67,12 @@ class Joined:
         return " ".join(WORDS[int(recording.name[0])] for recording in self.recordings)
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: get the recordings and write the utterances below `folder`, unless they stand there.
 
     Writes audio/<speaker>/<id>.flac (16 kHz, mono), utterances.jsonl and, last, fetched.json. The
     same options and recordings give the same bytes; what stood there stays until all of the new is
-    made. progress: as `adakd.progress.track`.
+    made.
 
     Raises:
         UserError: a language other than "en", no recordings, damaged ones, recordings that lie in
@@ -119,7 +120,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
         rows = []
         damaged: list[audio.AudioError] = []
         with archive.replaced(folder / "audio", home) as fresh:
-            for item in progress(plan, len(plan), "joining digits"):
+            for item in track(plan, len(plan), "joining digits"):
                 path = Path(item.speaker, f"{item.id}.flac")
                 try:
                     _write(item, fresh / path)

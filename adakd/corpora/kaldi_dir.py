@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adakd.corpora import Progress, Rejected, Utterance, kaldi_tables, marker
+from adakd.corpora import Rejected, Utterance, kaldi_tables, marker
 from adakd.corpora.tables import checksums
 from adakd.errors import UserError
+from adakd.progress import track
 
 NAME = "a Kaldi-style corpus"
 _NEEDED, _OPTIONAL = ("wav.scp", "text"), ("utt2spk", "segments")
@@ -64,7 +65,7 @@ class Options:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Progress) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Stage 0: look through the tables and remember where the corpus lies, in fetched.json.
 
     Raises:
@@ -76,7 +77,7 @@ def fetch(options: Options, folder: Path, language: str, progress: Progress) -> 
     dropped = Counter(dict.fromkeys(options.dropped, 0))
     markers: Counter[str] = Counter()  # others
     first = ""  # place of one
-    for split, name in progress(options.splits.items(), 3, "looking through the tables"):
+    for split, name in track(options.splits.items(), 3, "looking through the tables"):
         place = corpus / name
         for table in _NEEDED:
             if not (place / table).is_file():

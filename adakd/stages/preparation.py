@@ -34,7 +34,6 @@ from adakd.finished import (
 from adakd.inputs import data_inputs, learnt_from, of_the_student, units_of
 from adakd.place import Place
 from adakd.processes import say
-from adakd.progress import track
 from adakd.workers import processors
 
 # Beside prepared data: what was prepared there before.
@@ -88,7 +87,7 @@ def corpus(place: Place) -> None:
             spare_below(place.results, str(error).removesuffix("; run stage 0 again"))
         say(f"{place.config.recipe}: corpus as it was trained on ({shown(place.corpus)})")
         return  # even what would be made alike today: fetch may remove what it cannot know
-    module.fetch(options, place.corpus, place.config.language.code, track)
+    module.fetch(options, place.corpus, place.config.language.code)
     if not any((place.corpus / name).exists() for name in (marker.NAME, "corpus.json")):
         raise UserError(
             f"corpus.kind {place.config.corpus['kind']}: `fetch` has left no marker in "

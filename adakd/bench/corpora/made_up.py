@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adakd.corpora import Utterance
 from adakd.files import write_json
@@ -23,7 +22,7 @@ class Options:
     utterances: int = 1000  # of train
 
 
-def fetch(options: Options, folder: Path, language: str, progress: Any) -> None:
+def fetch(options: Options, folder: Path, language: str) -> None:
     """Write the one clip, 1 s of noise at 16 kHz."""
     import numpy as np
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from adakd.errors import UserError, suggest
+from adakd.files import FULL, full_disk
 from adakd.methods import METHODS
 from adakd.processes import STOPPED, another_stopped
 
@@ -388,20 +389,21 @@ def _run_steps(
 
 @contextlib.contextmanager
 def _full_disk_named(root: Path) -> Iterator[None]:
-    """Name a full disk where a library's error is no OSError with a number.
-
-    safetensors' says it in words; torch's is a RuntimeError ("unexpected pos 576 vs 534").
-    """
-    full = os.strerror(errno.ENOSPC)
+    """Name a full disk, and where it is, whatever a library says."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None) is None and root.exists():
-            # Less than 1 MB: what torch could write of a file is still there.
-            if full in str(error) or shutil.disk_usage(root).free < 2**20:
-                raise OSError(errno.ENOSPC, full, str(root)) from error
+        if isinstance(error, OSError) and error.errno:
+            if error.errno in FULL and not error.filename:
+                error.filename = str(root)
+            raise
+        full = full_disk(error, root)
+        if full is None and root.exists() and shutil.disk_usage(root).free < 2**20:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root))
+        if full is not None:
+            raise full from error
         raise
 
 

@@ -5,9 +5,11 @@ Not for audio or manifests, which have modules of their own under `adakd.data`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +20,28 @@ from unicodedata import normalize
 
 from adakd.errors import UserError
 
+# A full disk, a quota that is used up, a limit on the size of files.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What torch and numpy say of a file of which they wrote a part.
+_CUT_SHORT = re.compile(
+    r"unexpected pos|iostream error|failed writing file|requested and \d+ written|"
+    r"[Nn]ot enough free space"
+)
+
+
+def full_disk(error: Exception, path: Path) -> OSError | None:
+    """What a library means by an error without a number, if it is that a file could not be written.
+
+    safetensors and shutil say in words what the system said; torch and numpy how much they wrote.
+    """
+    for number in FULL:
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number), str(path))
+    if _CUT_SHORT.search(str(error)):
+        what = "Not all could be written: the disk is full, or a quota or a limit is reached"
+        return OSError(errno.ENOSPC, what, str(path))
+    return None
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
@@ -25,7 +49,7 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
 
     mode: "w" (UTF-8 text, "\\n" line ends) or "wb". Missing parent folders are made. If the block
     raises, `path` is left as it was and the temporary file is removed. An `OSError` that names no
-    file, as of a full disk, names `path`.
+    file, as of a full disk, names `path`; so does that of `full_disk`.
 
     durable: a power cut leaves the old file or the new one, not an empty one. It costs milliseconds
     on an SSD and tens of them on a hard disk: not for files of which there are thousands.
@@ -48,6 +72,8 @@ def atomic_write(path: Path, mode: str = "w", durable: bool = True) -> Iterator[
         if isinstance(error, OSError) and error.errno:
             if error.filename in (None, str(temporary)):  # nobody knows the neighbour
                 error.filename = str(path)
+        elif isinstance(error, Exception) and (full := full_disk(error, path)):
+            raise full from error
         raise
 
 

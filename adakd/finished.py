@@ -27,6 +27,7 @@ from adakd.files import (
     fingerprint,
     fingerprint_of_files,
     read_json,
+    remove_half_written,
     shown,
     write_json,
     write_text,
@@ -151,6 +152,7 @@ def locked(folder: Path) -> Iterator[None]:
                 except BlockingIOError:
                     say(f"waiting for another run, which is at work in {shown(folder)}")
                     fcntl.flock(file, fcntl.LOCK_EX)
+                remove_half_written(folder)  # by a run that was killed
         wait_for_all()
         yield
 

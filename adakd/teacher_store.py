@@ -346,6 +346,8 @@ class Store:
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self._made = self._identity()
         try:
             meta = read_json(folder / "meta.json", needs=META)
         except FileNotFoundError:
@@ -356,7 +358,7 @@ class Store:
             raise UserError(
                 f"{folder} was made with {another(changed)}: run stage 4 (teacher-pass) again."
             )
-        self.folder, self.top_k = folder, int(meta["top_k"])
+        self.top_k = int(meta["top_k"])
         self.temperature = float(meta["temperature"])
         self._lines: dict[str, tuple[float, str, int, int]] = {}
         for index in _indices(folder):
@@ -369,7 +371,24 @@ class Store:
                         f"delete {folder / 'meta.json'} and make the store again (stage 4)."
                     )
                 self._lines[row["id"]] = (row["x"], place, row["row"], row["rows"])
+        self._check_same()
         self._maps: dict[str, tuple[np.ndarray, ...]] = {}  # the one used last is the last
+
+    def _identity(self) -> tuple[int, int] | None:
+        """That of meta.json, the first to go where a store is made anew, and the last to come."""
+        try:
+            found = (self.folder / "meta.json").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _check_same(self) -> None:
+        """Raise `UserError` where what has just been read may be of another store than the rest."""
+        if self._identity() != self._made:
+            raise UserError(
+                f"{self.folder} is made anew by another run while this one reads it: run the same "
+                "command again once that is done, or give one of the two a --tag."
+            )
 
     def difficulties(self) -> dict[str, float]:
         """x of every utterance by id, nats per target unit."""
@@ -413,6 +432,7 @@ class Store:
                 del self._maps[next(iter(self._maps))]
             paths = [self.folder / f"{name}.{place}.npy" for name in _names(self.top_k)]
             arrays = tuple(map(self._mapped, paths))
+            self._check_same()
         self._maps[place] = arrays
         return tuple(array[row : row + rows] for array in arrays)
 
@@ -422,6 +442,7 @@ class Store:
         try:
             array: np.ndarray = np.load(path, mmap_mode="r")
         except (FileNotFoundError, ValueError, EOFError):  # gone, cut short, or empty
+            self._check_same()
             raise UserError(
                 f"{path} is damaged: delete {self.folder / 'meta.json'} and run --stage 4, which "
                 "makes it anew."

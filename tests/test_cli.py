@@ -476,7 +476,8 @@ def test_a_stopped_run_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(28, "No space left on device"), "No space left on device: ROOT"),
+        (OSError(28, "No space left on device", "/a b"), "No space left on device: /a b"),
         (PermissionError(13, "Permission denied", "/a b"), "Permission denied: /a b"),
         (OSError("no model\nat all"), "no model at all"),
     ],
@@ -494,6 +495,7 @@ def test_what_the_system_refuses_is_a_sentence(
     monkeypatch.setattr(preparation, "corpus", refused)
     assert cli.main(["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]) == 1
     errors = capsys.readouterr().err
+    sentence = sentence.replace("ROOT", str(recipes))
     assert errors == f"adakd: {sentence}; mend that, then run the same command again\n"
 
 
@@ -544,9 +546,14 @@ def test_a_root_that_is_a_file_is_a_sentence(
 @pytest.mark.parametrize(
     ("said", "free", "named"),
     [
-        ("unexpected pos 576 vs 534", 0, True),  # torch.save
-        ("unexpected pos 576 vs 534", 2**30, False),
-        ("I/O error: No space left on device (os error 28)", 2**30, True),  # safetensors
+        ("whatever", 0, "No space left on device"),
+        ("whatever", 2**30, None),
+        (
+            "unexpected pos 576 vs 534",
+            2**30,
+            "Not all could be written: the disk is full",
+        ),
+        ("I/O error: Disk quota exceeded (os error 122)", 2**30, "Disk quota exceeded"),
     ],
 )
 def test_a_full_disk_is_named_whatever_a_library_says(
@@ -555,7 +562,7 @@ def test_a_full_disk_is_named_whatever_a_library_says(
     capsys: pytest.CaptureFixture[str],
     said: str,
     free: int,
-    named: bool,
+    named: str | None,
 ) -> None:
     def unwritten(place: Place) -> None:
         raise RuntimeError(said)
@@ -563,12 +570,13 @@ def test_a_full_disk_is_named_whatever_a_library_says(
     monkeypatch.setattr(preparation, "corpus", unwritten)
     monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     command = ["corpus", "--recipe", "tiny/hi", "--root", str(recipes)]
-    if not named:
+    if named is None:
         with pytest.raises(RuntimeError):
             cli.main(command)
     else:
         assert cli.main(command) == 1
-        assert f"adakd: No space left on device: {recipes};" in capsys.readouterr().err
+        errors = capsys.readouterr().err
+        assert errors.startswith(f"adakd: {named}") and f": {recipes}; mend that" in errors
 
 
 def test_a_programming_error_is_not_hidden(recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

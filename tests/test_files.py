@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from adakd import files
 from adakd.errors import UserError
@@ -93,3 +98,27 @@ def test_a_folder_is_emptied_but_for_locks_and_what_links_lead_to(tmp_path: Path
     assert (elsewhere / "d.txt").exists()
     files.empty(tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_library_that_could_not_write_is_understood(tmp_path: Path) -> None:
+    """Under a limit on the size of files, which stops them where a full disk or a quota would."""
+    values = np.zeros(20_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        for name, write in (
+            ("torch.pt", lambda file: torch.save(torch.from_numpy(values), file)),
+            ("numpy.npy", lambda file: np.save(file, values)),
+        ):
+            with pytest.raises(OSError) as caught, files.atomic_write(tmp_path / name, "wb") as to:
+                write(to)
+            assert caught.value.errno in files.FULL, name
+            assert caught.value.filename == str(tmp_path / name)
+        with pytest.raises(Exception) as other:
+            save_file({"a": torch.from_numpy(values)}, tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    full = files.full_disk(other.value, tmp_path)
+    assert full is not None and full.errno == errno.EFBIG and full.filename == str(tmp_path)
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))
+    assert files.full_disk(ValueError("no disk is full"), tmp_path) is None

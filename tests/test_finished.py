@@ -365,6 +365,15 @@ def test_processes_wait_for_each_other_beyond_all_time_outs(tmp_path: Path) -> N
     assert (tmp_path / "0").exists() and (tmp_path / "1").exists()
 
 
+def test_what_a_killed_run_had_half_written_goes_with_the_next_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "seed1"
+    writing = files.atomic_write(folder / "hyp.test.jsonl")
+    writing.__enter__()  # and nobody ends it
+    (folder / "done.json").touch()
+    with finished.locked(folder):
+        assert [path.name for path in folder.iterdir()] == ["done.json"]
+
+
 def test_two_runs_in_one_folder_come_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

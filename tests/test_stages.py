@@ -1229,6 +1229,9 @@ def test_every_step_that_writes_holds_the_lock_of_its_folder(
         results.export([place], ["kd"])
     assert caught.value.args == (place.export,)
     with pytest.raises(Held) as caught:
+        results.report([place], ["kd"], "", False)
+    assert caught.value.args == (place.report,)
+    with pytest.raises(Held) as caught:
         finished.take_over(place.experiment("kd"), place.experiment("kd-tuned"))
     assert caught.value.args == (place.experiment("kd"),)
 

@@ -257,6 +257,27 @@ def test_a_shard_that_was_cut_short_is_named(tmp_path, size):
         Store(tmp_path).soft(["speaker/उच्चार 1"])
 
 
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_store_that_is_made_anew_while_it_is_read_is_told(tmp_path, monkeypatch, k):
+    """Shards are opened one by one: the rest would be of another store, or not be there."""
+    monkeypatch.setattr(teacher_store, "SHARD_BYTES", 300)
+    outputs = teacher_logits()
+    write(tmp_path, outputs)
+    first, *_, last = outputs
+    read = Store(tmp_path)
+    read.soft([first])
+    write(tmp_path, outputs, k)
+    with pytest.raises(UserError, match="is made anew by another run while this one reads it"):
+        read.soft([last])
+    Store(tmp_path).soft([last])
+    read = Store(tmp_path)
+    (tmp_path / "meta.json").unlink()  # as `begin` does first of all
+    for path in tmp_path.glob("*.npy"):
+        path.unlink()
+    with pytest.raises(UserError, match="is made anew by another run"):
+        read.soft([last])
+
+
 @pytest.mark.parametrize("name", ["meta.json", "index.0.0.jsonl"])
 def test_what_a_store_says_of_itself_may_be_damaged(tmp_path, name):
     write(tmp_path, teacher_logits())

@@ -240,6 +240,7 @@ def _families(scores: list[Any]) -> set[str]:
     return parts & set(configuration.FAMILIES)
 
 
+@one_at_a_time(lambda places, *_: places[0].report)
 def report(places: list[Place], methods: list[str], command: str, publish: bool) -> None:
     """Stage 9: the table and the plots of all families, folds and seeds asked for."""
     from adakd import versions

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from adakd.errors import UserError, suggest
 from adakd.files import FULL, full_disk
 from adakd.methods import METHODS
-from adakd.processes import STOPPED, another_stopped
+from adakd.processes import STOPPED, another_stopped, rank
 
 if TYPE_CHECKING:
     from adakd.config import Config
@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         # First: libraries, and we, make another error of the interrupt where it hits them.
         if _asked_to_stop or isinstance(error, KeyboardInterrupt):
-            _complain("stopped; the same command goes on from here")
+            if rank() == 0:
+                _complain("stopped; the same command goes on from here")
             return 128 + (_asked_to_stop or [signal.SIGINT])[0]
         if isinstance(error, UserError):
             _complain(str(error))

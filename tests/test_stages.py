@@ -1434,11 +1434,14 @@ def test_the_best_of_all_seeds_is_exported_once(
     results.export(places, ["finetune", "kd"])
     assert written.pop() == places[1].experiment("kd") and len(written) == 1, "a file was lost"
     # Of one seed alone, what an export depends on reads as it always has.
+    capsys.readouterr()
     results.export(places[:1], ["finetune", "kd"])
+    assert "kd of seed 2, which has been exported, had a lower dev CER" in capsys.readouterr().out
     assert finished.done(places[0].export)["inputs"]["dev"] == {"finetune": 0.3, "kd": 0.2}
     # What stands in its card, and was checked, is of another test set then.
     finished.mark_done(places[0].experiment("kd") / "score", {"decode": "test 2"})
     results.export(places[:1], ["finetune", "kd"])
+    assert "lower dev CER" not in capsys.readouterr().out
     assert written == [places[1].experiment("kd"), *[places[0].experiment("kd")] * 2]
     with pytest.raises(UserError, match="finetune was trained with another train.epochs"):
         train = {**tiny_recipe.family_settings("whisper")["train"], "epochs": 99}

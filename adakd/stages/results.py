@@ -358,6 +358,16 @@ def export(places: list[Place], methods: list[str]) -> None:
     written = [place.export / name for name in (done(place.export) or {}).get("written", ())]
     if is_current(place.export, inputs, f"{place.title}: export of {best}", *written):
         return
+    before = done(place.export)
+    asked = [(name, each.config.seed) for each, name in students.values()]
+    # done.json of before 2026-11-29 has no seed.
+    if before and "seed" in before and (before["method"], before["seed"]) not in asked:
+        if min(before["inputs"]["dev"].values()) < scores[best]:
+            say(
+                f"{place.title}: {before['method']} of seed {before['seed']}, which has been "
+                "exported, had a lower dev CER: with its --methods and --seed as well the best of "
+                "all is chosen"
+            )
     from adakd.export import write_export
 
     checked, tipped = write_export(place, name)

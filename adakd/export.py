@@ -217,15 +217,10 @@ def _beginning(config: configuration.Config) -> str:
     return named(config.student)
 
 
-def _seconds(settings: dict[str, Any]) -> float:
-    """How much audio a Whisper of this configuration hears at a time."""
-    from adakd.models.whisper import FRAMES_A_SECOND
-
-    return 2 * float(settings["max_source_positions"]) / FRAMES_A_SECOND
-
-
 def _limit(folder: Path) -> str:
-    seconds = _seconds(read_json(folder / "config.json"))
+    from adakd.models.whisper import seconds_heard
+
+    seconds = seconds_heard(read_json(folder / "config.json")["max_source_positions"])
     return (
         f"- It hears {seconds:g} s at a time, and has learnt no timestamps, by which programs cut "
         "what is longer: cut that at pauses beforehand.\n"
@@ -242,13 +237,13 @@ def _elsewhere(config: configuration.Config, folder: Path) -> str:
     """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-    from adakd.models.whisper import MULTILINGUAL
+    from adakd.models.whisper import MULTILINGUAL, seconds_heard
 
     settings, name = read_json(folder / "config.json"), config.whisper_language.lower()
     # faster-whisper has a list of its own, and what training writes the student may say.
     never = read_json(folder / "generation_config.json").get("suppress_tokens") or []
     code = "LANGUAGE" if name == MULTILINGUAL else TO_LANGUAGE_CODE.get(name, name)
-    if _seconds(settings) != 30:
+    if seconds_heard(settings["max_source_positions"]) != 30:
         return "\nfaster-whisper and whisper.cpp cannot run it: they take models that hear 30 s.\n"
     # By the number of units both tell what a token is.
     units, added = settings["vocab_size"], read_json(folder / "added_tokens.json")

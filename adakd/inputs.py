@@ -212,11 +212,16 @@ def same_code(config: configuration.Config, facts: Mapping[str, Any]) -> bool:
     return facts["inputs"].get("code") == code(config).get("code")
 
 
+def teacher_settings(place: Place) -> dict[str, Any]:
+    """The `training_settings` of the teacher; none where it is taken as it is."""
+    return {} if place.config.teacher.finetuned else training_settings(place, "teacher")
+
+
 def teacher_inputs(place: Place) -> dict[str, Any]:
     """What the teacher depends on."""
-    trained = training_settings(place, "teacher") | code(place.config)
     return {
-        **({} if place.config.teacher.finetuned else trained),
+        **teacher_settings(place),
+        **({} if place.config.teacher.finetuned else code(place.config)),
         **prepared(place),
         "source": source_fingerprint(place.config.teacher),
     }
@@ -248,9 +253,8 @@ def check_settings_of_teacher(place: Place) -> None:
             f"{place.title}: the teacher ({shown(folder)}) was made from another teacher.source: "
             "give the one that it was made from, or run --stage 2 first."
         )
-    ready = place.config.teacher.finetuned
     made = {name: value for name, value in facts["inputs"].items() if name not in ON_DISK}
-    if changed := changes(made, {} if ready else training_settings(place, "teacher")):
+    if changed := changes(made, teacher_settings(place)):
         raise _other_teacher(place, changed)
 
 

@@ -105,7 +105,7 @@ class Whisper(Family):
         _louder_features_(hf.model.encoder)
         extractor = WhisperFeatureExtractor(
             feature_size=settings.num_mel_bins,
-            chunk_length=2 * settings.max_source_positions // FRAMES_A_SECOND,
+            chunk_length=int(seconds_heard(settings.max_source_positions)),
         )
         return cls(hf, tokenizer, extractor, config)
 
@@ -134,7 +134,7 @@ class Whisper(Family):
             # Told here, before hours of work; by its size, as the generation config is not read.
             multilingual = settings.vocab_size != ENGLISH_ONLY
             _prompt(config.whisper_language, tokenizer, multilingual, f"'{units or model.source}'")
-        seconds = 2 * settings.max_source_positions / FRAMES_A_SECOND
+        seconds = seconds_heard(settings.max_source_positions)
 
         def why_unfit(entry: Entry) -> str | None:
             if entry.seconds > seconds:
@@ -170,7 +170,7 @@ class Whisper(Family):
 
     @property
     def hears(self) -> float:
-        return 2 * self.hf.config.max_source_positions / FRAMES_A_SECOND
+        return seconds_heard(self.hf.config.max_source_positions)
 
     @property
     def padded(self) -> Callable[[float], float]:
@@ -528,6 +528,11 @@ def _settings(model: configuration.Model, tokenizer: Any) -> Any:
             f"of {FRAMES_A_SECOND // 2}, whole seconds of audio."
         )
     return settings
+
+
+def seconds_heard(positions: int) -> float:
+    """How much audio an encoder of so many positions takes: each stands for two frames."""
+    return 2 * positions / FRAMES_A_SECOND
 
 
 def _tokenizer(model: configuration.Model, units: Path | None) -> Any:

@@ -341,12 +341,7 @@ def changed_shared(place: Place, method: str) -> list[str]:
     sources = [] if method == "teacher" else ["start"]
     if method != "finetune" or TEACHER in (config.student.source, config.transcripts.source):
         sources.append("source")
-        old, new = (
-            {}
-            if each.teacher.finetuned
-            else inputs.training_settings(Place(place.root, each), "teacher")
-            for each in (made, config)
-        )
+        old, new = (inputs.teacher_settings(Place(place.root, each)) for each in (made, config))
         found += [f"teacher.{name}" for name in finished.changes(old, new)]
     return found + finished.changed_sources(folder, sources, dataclasses.asdict(config))
 

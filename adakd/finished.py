@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import shutil
@@ -142,9 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Let only one run at a time work in a folder; another one waits, and says so."""
     with contextlib.ExitStack() as stack:
         if rank() == 0:
-            # Where none can be had there is none: nothing can be written there, or the file
-            # system has no locks.
-            with contextlib.suppress(OSError):
+            try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(folder.with_name(f".{folder.name}.lock"), "a"))
                 try:
@@ -153,6 +152,13 @@ def locked(folder: Path) -> Iterator[None]:
                     say(f"waiting for another run, which is at work in {shown(folder)}")
                     fcntl.flock(file, fcntl.LOCK_EX)
                 remove_half_written(folder)  # by a run that was killed
+            except OSError as error:
+                # Anything else the step meets itself, or nothing can be written, nor need be.
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    say(
+                        f"no lock can be had for {shown(folder)} ({error.strerror}): let no other "
+                        "run work there meanwhile"
+                    )
         wait_for_all()
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -372,6 +373,24 @@ def test_what_a_killed_run_had_half_written_goes_with_the_next_lock(tmp_path: Pa
     (folder / "done.json").touch()
     with finished.locked(folder):
         assert [path.name for path in folder.iterdir()] == ["done.json"]
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.ENOLCK, True), (errno.EROFS, False)])
+def test_where_no_lock_can_be_had_a_run_goes_on_and_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    told: bool,
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(finished.fcntl, "flock", refused)
+    with finished.locked(tmp_path / "seed1"):
+        said = capsys.readouterr().out
+    assert ("no lock can be had for" in said and "(No locks available)" in said) == told
+    assert bool(said) == told
 
 
 def test_two_runs_in_one_folder_come_one_after_the_other(

@@ -350,7 +350,7 @@ def export(places: list[Place], methods: list[str]) -> None:
     place, name = students[best]
     folder = place.experiment(name)
     inputs = {
-        "model": needed(folder, best, 6)["fingerprint"],
+        "model": needed(folder, best, stage_of(name))["fingerprint"],
         "dev": scores,
         "test": needed(folder / "score", f"{place.title}: score of {name}", 8)["fingerprint"],
         "files": 2,  # to be raised when other files are written
